@@ -1,0 +1,1 @@
+"""Tasks, results, executors."""

@@ -1,0 +1,1 @@
+"""One Device protocol; simulated, remote and RTL chips; characterisation."""
