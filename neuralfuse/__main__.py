@@ -1,0 +1,5 @@
+"""`python -m neuralfuse`."""
+
+from neuralfuse.cli import main
+
+main()

@@ -1,0 +1,39 @@
+"""The command line. Each command imports what it needs when it runs, so that `--help` answers at once."""
+
+import sys
+
+import typer
+
+from neuralfuse.cli import curve, device, faultmap, simulate
+from sram.errors import InputError
+
+# Newer typers carry their own copy of click, older ones import it; the public BadParameter leads to the base class in both.
+CommandError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="neuralfuse",
+    help="Accuracy, energy and cycles of a neural network on an accelerator whose SRAM supply is lowered.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(curve.app, name="curve")
+app.add_typer(faultmap.app, name="faultmap")
+app.add_typer(device.app, name="device")
+app.command("simulate")(simulate.simulate)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line. Exit status: 0 done, 2 the user's input is wrong, 130 interrupted, 1 anything else."""
+    try:
+        status = app(args=arguments, standalone_mode=False)
+    except InputError as error:
+        print(f"neuralfuse: {error}", file=sys.stderr)
+        status = 2
+    except CommandError as error:
+        error.show()
+        status = 2
+    except (KeyboardInterrupt, typer.Abort):
+        print("neuralfuse: interrupted; what was done is kept", file=sys.stderr)
+        status = 130
+    sys.exit(status if isinstance(status, int) else 0)
