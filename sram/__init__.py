@@ -1,1 +1,1 @@
-"""What the silicon does: voltage to failure probability, persistent fault maps, faults in words, protections, energy."""
+"""What the silicon does: failure probability, persistent fault maps, faults in words, protections, energy."""

@@ -7,7 +7,7 @@ import typer
 from neuralfuse.cli import curve, device, faultmap, simulate
 from sram.errors import InputError
 
-# Newer typers carry their own copy of click, older ones import it; the public BadParameter leads to the base class in both.
+# Newer typers carry their own copy of click, older ones import it: the public BadParameter leads to the base of both.
 CommandError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 app = typer.Typer(
