@@ -1,0 +1,223 @@
+"""A study as a file: what is swept, with unknown keys refused and every error naming file, key, value and what is allowed.
+
+Pydantic lives at this edge only; everything behind it takes plain values and frozen dataclasses.
+"""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sram.errors import InputError
+
+TRAINING_CHIP = 1_000_000  # ids of training chips start here; evaluation chips lie below, so the two can never meet
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NetworkConfig(Strict):
+    """A frozen base network: a built-in name, `package.module:callable`, or a .pt2 / .onnx file."""
+
+    name: str
+    bits: Annotated[int, Field(ge=2, le=8)] = 8
+    per_channel: bool = False
+    checkpoint: str | None = None  # weights to start from; without it the network is trained
+    training: dict[str, Any] = {}  # arguments of training.train_network
+
+
+class DatasetConfig(Strict):
+    name: str = "digits"
+    root: str | None = None
+    test_images: Annotated[int, Field(ge=1)] | None = None  # the first so many; None: all
+
+
+class SramConfig(Strict):
+    """The weight SRAM: arrays of rows x columns cells on a failure curve."""
+
+    curve: str = "ibm14"
+    structures: tuple[str, ...] = ("column", "iid")
+    rows: Annotated[int, Field(ge=1)] = 512
+    columns: Annotated[int, Field(ge=1)] = 64
+    word_bits: Annotated[int, Field(ge=8)] = 64
+    mode: Literal["stuck", "flip"] = "stuck"
+    stuck_at_one: Annotated[float, Field(ge=0, le=1)] = 0.5
+    schedule: Literal["streamed", "resident", "paper"] = "resident"
+
+    @field_validator("structures")
+    @classmethod
+    def some(cls, value):
+        if not value:
+            raise ValueError("at least one structure")
+        return value
+
+
+class ChipsConfig(Strict):
+    evaluation: Annotated[int, Field(ge=1, lt=TRAINING_CHIP)] = 20
+    wave: Annotated[int, Field(ge=2)] = 5  # adaptive runs decide anew after so many chips
+
+
+class AdaptiveConfig(Strict):
+    """Stop a point early, and look closer where accuracy leaves the margin."""
+
+    half_width_points: Annotated[float, Field(gt=0)] | None = None  # of the 95% interval over chips, in accuracy points
+    margin_points: Annotated[float, Field(gt=0)] | None = None  # bisect around the lowest voltage within this of clean
+    voltage_step: Annotated[float, Field(gt=0)] = 0.005  # until the bracket is this narrow, in the curve's unit
+
+
+class NeuralFuseConfig(Strict):
+    """A generator trained once for all chips."""
+
+    generator: str
+    options: dict[str, Any] = {}  # arguments of generators.build
+    bits: Annotated[int, Field(ge=2, le=8)] | None = 8
+    training: dict[str, Any] = {}  # arguments of training.train_generator
+    checkpoint: str | None = None
+
+
+class ProtectionConfig(Strict):
+    """One protection: at most one input transform (NeuralFuse) and any chain of SRAM transforms."""
+
+    name: str
+    neuralfuse: NeuralFuseConfig | None = None
+    sram: tuple[str, ...] = ()  # specs of sram.protection, applied in this order
+
+    @model_validator(mode="before")
+    @classmethod
+    def short_forms(cls, value):
+        """`none` and `secded72` are protections by name; `{neuralfuse: {...}}` takes the generator's name."""
+        if value == "none":
+            return {"name": "none"}
+        if isinstance(value, str):
+            return {"name": value, "sram": [value]}
+        if isinstance(value, dict) and "name" not in value:
+            parts = list(value.get("sram") or [])
+            inner = value.get("neuralfuse")
+            if isinstance(inner, dict) and "generator" in inner:
+                parts.append(str(inner["generator"]))
+            return {**value, "name": "+".join(parts) or "none"}
+        return value
+
+
+class StudyConfig(Strict):
+    """Everything that a sweep needs to know."""
+
+    name: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    dataset: DatasetConfig = DatasetConfig()
+    networks: tuple[NetworkConfig, ...]
+    accelerators: tuple[str, ...] = ("paper",)
+    sram: SramConfig = SramConfig()
+    voltages: tuple[float, ...]
+    chips: ChipsConfig = ChipsConfig()
+    protections: tuple[ProtectionConfig, ...] = (ProtectionConfig(name="none"),)
+    adaptive: AdaptiveConfig | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 512
+
+    @field_validator("networks", "accelerators", "protections", "voltages")
+    @classmethod
+    def not_empty(cls, value):
+        if not value:
+            raise ValueError("at least one entry")
+        return value
+
+    @field_validator("voltages")
+    @classmethod
+    def finite_and_falling(cls, value):
+        if not all(math.isfinite(v) and v > 0 for v in value):
+            raise ValueError("positive finite voltages, in the unit of the curve")
+        return tuple(sorted(set(value), reverse=True))
+
+    @field_validator("protections")
+    @classmethod
+    def names_differ(cls, value):
+        names = [p.name for p in value]
+        if len(set(names)) < len(names):
+            raise ValueError("each protection needs a name of its own (key `name`)")
+        return value
+
+    @property
+    def voltage_floor(self) -> float:
+        return min(self.voltages)
+
+    def identity(self) -> str:
+        """Hash of what the folder's results are about. Voltages, chips, protections and batch size may grow later."""
+        fixed = self.model_dump(mode="json", exclude={"voltages", "chips", "protections", "adaptive", "batch_size"})
+        return digest(fixed)
+
+
+def digest(value: object) -> str:
+    """First 16 hex digits of the SHA-256 of canonical JSON.
+
+    >>> digest({"b": 1, "a": [2.5]}) == digest({"a": [2.5], "b": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def parse_study(data: object, where: str) -> StudyConfig:
+    """Check a mapping; the first mistake becomes an InputError that names its key.
+
+    >>> parse_study({"name": "x", "networks": [{"name": "n"}], "voltages": []}, "study.yaml")
+    Traceback (most recent call last):
+    ...
+    sram.errors.InputError: study.yaml: voltages = [] is not allowed; allowed: at least one entry
+    """
+    if not isinstance(data, dict):
+        raise InputError(where, "study", type(data).__name__, "a mapping of keys to values")
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(p) for p in first["loc"]]
+        key = ".".join(path) or "study"
+        if first["type"] == "extra_forbidden":
+            allowed = "no such key; keys here: " + ", ".join(_keys_beside(path))
+            raise InputError(where, key, first["input"], allowed) from None
+        if first["type"] == "missing":
+            raise InputError(where, key, None, "this key is required") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(where, key, first["input"], message) from None
+
+
+def _keys_beside(path: list[str]) -> list[str]:
+    """Field names of the model that `path` points into."""
+    model: type[BaseModel] = StudyConfig
+    for part in path[:-1]:
+        if part.isdigit() or part not in model.model_fields:
+            continue
+        model = _model_in(model.model_fields[part].annotation) or model
+    return sorted(model.model_fields)
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _model_in(inner)
+        if found:
+            return found
+    return None
+
+
+def load_study(path: str | Path) -> StudyConfig:
+    """Read a study file (YAML)."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(path, "study", str(path), "an existing YAML file")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(path, "study", str(error).splitlines()[0], "valid YAML") from None
+    return parse_study(data, str(path))
+
+
+def dump_study(study: StudyConfig) -> str:
+    """The study as YAML with every default written out."""
+    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
