@@ -1,0 +1,246 @@
+"""Supply voltage to cell failure probability, and back.
+
+Everything happens in z = probit(p), where published curves are nearly straight: p = Phi(z(v)), z falling strictly in v.
+A cell with standard normal latent strength x fails at v iff x > -z(v), that is iff its critical voltage
+`curve.critical_voltage(x)` lies above v.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_ndtr, ndtr, ndtri
+
+from sram.errors import InputError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Probit:
+    """z(v) = u + quadratic u^2 with u = (mu - v) / sigma; beyond [low, high] it goes on straight.
+
+    A parabola must turn somewhere; the straight continuation is why z falls strictly at every voltage.
+    """
+
+    mu: float
+    sigma: float
+    quadratic: float = 0.0
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mu) and 0 < self.sigma < math.inf):
+            raise InputError("failure curve", "sigma", self.sigma, "a positive number, with a finite mu")
+        if not self.low < self.high:
+            raise InputError("failure curve", "low", self.low, f"below high = {self.high}")
+        if self.quadratic and not all(math.isfinite(v) and self._slope(v) > 0 for v in (self.low, self.high)):
+            raise InputError("failure curve", "quadratic", self.quadratic, "z falls in v from low to high, both finite")
+
+    def _slope(self, v: float) -> float:
+        """dz/du at v."""
+        return 1 + 2 * self.quadratic * (self.mu - v) / self.sigma
+
+    def z(self, v: Array) -> Array:
+        u = (self.mu - v) / self.sigma
+        if not self.quadratic:
+            return u
+        inside = (self.mu - np.clip(v, self.low, self.high)) / self.sigma
+        return inside + self.quadratic * inside**2 + (1 + 2 * self.quadratic * inside) * (u - inside)
+
+    def voltage(self, z: Array) -> Array:
+        if not self.quadratic:
+            return self.mu - self.sigma * z
+        u_low, u_high = ((self.mu - v) / self.sigma for v in (self.low, self.high))
+        z_low, z_high = (u + self.quadratic * u**2 for u in (u_low, u_high))
+        inside = np.clip(z, z_high, z_low)
+        # The root of q u^2 + u - z on the falling branch, in the form that does not cancel for small q.
+        u = 2 * inside / (1 + np.sqrt(1 + 4 * self.quadratic * inside))
+        return self.mu - self.sigma * (u + (z - inside) / (1 + 2 * self.quadratic * u))
+
+
+@dataclass(frozen=True)
+class Interpolated:
+    """Through measured points exactly: monotone cubic in z, straight beyond the ends.
+
+    Slopes by Fritsch and Butland (SIAM J. Sci. Stat. Comput. 5, 1984), end slopes the end secants, so that the
+    continuation is strict too.
+    """
+
+    voltages: tuple[float, ...]
+    zs: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        v, z = np.array(self.voltages), np.array(self.zs)
+        if len(v) < 2 or len(v) != len(z) or not np.isfinite(v).all() or not np.isfinite(z).all():
+            raise InputError("failure curve", "points", len(v), "at least two finite (voltage, z)")
+        if (np.diff(v) <= 0).any() or (np.diff(z) >= 0).any():
+            raise InputError(
+                "failure curve", "points", self.voltages, "voltages rising, probabilities falling strictly"
+            )
+
+    @property
+    def low(self) -> float:
+        return self.voltages[0]
+
+    @property
+    def high(self) -> float:
+        return self.voltages[-1]
+
+    def _cubic(self) -> tuple[Array, Array, Array]:
+        v, z = np.array(self.voltages), np.array(self.zs)
+        h, secant = np.diff(v), np.diff(z) / np.diff(v)
+        w1, w2 = 2 * h[1:] + h[:-1], h[1:] + 2 * h[:-1]
+        inner = (w1 + w2) / (w1 / secant[:-1] + w2 / secant[1:])
+        return v, z, np.concatenate([secant[:1], inner, secant[-1:]])
+
+    @staticmethod
+    def _evaluate(t: Array, h: Array, z0: Array, z1: Array, d0: Array, d1: Array) -> tuple[Array, Array]:
+        """Cubic Hermite value and slope (in v) at t in [0, 1] of an interval of width h."""
+        rise = z1 - z0
+        c2, c3 = 3 * rise - h * (2 * d0 + d1), h * (d0 + d1) - 2 * rise
+        return z0 + t * (h * d0 + t * (c2 + t * c3)), (h * d0 + t * (2 * c2 + 3 * t * c3)) / h
+
+    def z(self, v: Array) -> Array:
+        knots, zs, slopes = self._cubic()
+        i = np.clip(np.searchsorted(knots, v, side="right") - 1, 0, len(knots) - 2)
+        h, inside = knots[i + 1] - knots[i], np.clip(v, knots[0], knots[-1])
+        value, _ = self._evaluate((inside - knots[i]) / h, h, zs[i], zs[i + 1], slopes[i], slopes[i + 1])
+        return value + np.where(v < knots[0], slopes[0], slopes[-1]) * (v - inside)
+
+    def voltage(self, z: Array) -> Array:
+        knots, zs, slopes = self._cubic()
+        i = np.clip(len(zs) - 1 - np.searchsorted(zs[::-1], z, side="left"), 0, len(zs) - 2)
+        h, inside = knots[i + 1] - knots[i], np.clip(z, zs[-1], zs[0])
+        # Newton kept inside a shrinking bracket: always converges, six or seven steps in practice.
+        a, b = np.zeros_like(inside), np.ones_like(inside)
+        t = (inside - zs[i]) / (zs[i + 1] - zs[i])
+        for _ in range(60):
+            value, slope = self._evaluate(t, h, zs[i], zs[i + 1], slopes[i], slopes[i + 1])
+            above = value > inside
+            a, b = np.where(above, t, a), np.where(above, b, t)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                step = t - (value - inside) / (slope * h)
+            new = np.where((step >= a) & (step <= b), step, (a + b) / 2)
+            moved = np.abs(new - t).max(initial=0.0)
+            t = new
+            if moved < 1e-15:
+                break
+        return knots[i] + t * h + (z - inside) / np.where(z > zs[0], slopes[0], slopes[-1])
+
+
+@dataclass(frozen=True)
+class FailureCurve:
+    """Probability that a cell is faulty, against the supply voltage in `unit` ("V", or "Vmin": multiples of Vmin).
+
+    `rate` says what the probability counts ("cell_fault_rate": share of cells that are faulty), `nominal` the nominal
+    voltage in the same unit, `low` and `high` the voltages between which the curve rests on data. Immutable, hashable,
+    picklable, and equal when everything in it is equal.
+
+    >>> ibm = curve("ibm14")
+    >>> round(float(ibm.probability(0.8333)), 4), round(float(ibm.log10_probability(1.0)), 2)
+    (0.0104, -7.3)
+    >>> round(float(ibm.voltage(1e-9)), 4)
+    1.0372
+    """
+
+    name: str
+    shape: Probit | Interpolated
+    unit: str
+    nominal: float
+    source: str
+    node_nm: float | None = None
+    rate: str = "cell_fault_rate"
+
+    @property
+    def low(self) -> float:
+        return self.shape.low
+
+    @property
+    def high(self) -> float:
+        return self.shape.high
+
+    def z(self, v: ArrayLike) -> Array:
+        """probit(p) at voltage v; any shape. Strictly falling in v."""
+        return self.shape.z(np.asarray(v, dtype=np.float64))
+
+    def probability(self, v: ArrayLike) -> Array:
+        """Probability at voltage v; any shape. Full relative precision down to 1e-300."""
+        return ndtr(self.z(v))
+
+    def log10_probability(self, v: ArrayLike) -> Array:
+        """log10 of the probability, also where the probability itself would underflow."""
+        return log_ndtr(self.z(v)) / math.log(10)
+
+    def voltage_at_z(self, z: ArrayLike) -> Array:
+        """Voltage at which probit(p) is z; the inverse of `z`."""
+        return self.shape.voltage(np.asarray(z, dtype=np.float64))
+
+    def voltage(self, probability: ArrayLike) -> Array:
+        """Voltage at which the probability is this one; the inverse of `probability`.
+
+        Raises InputError unless 0 < probability < 1.
+        """
+        p = np.asarray(probability, dtype=np.float64)
+        if not ((p > 0) & (p < 1)).all():
+            raise InputError(self.name, "probability", probability, "between 0 and 1, both excluded")
+        return self.voltage_at_z(ndtri(p))
+
+    def critical_voltage(self, latent: ArrayLike) -> Array:
+        """Voltage below which a cell of this standard normal latent weakness fails (weak cells have a large latent)."""
+        return self.voltage_at_z(-np.asarray(latent, dtype=np.float64))
+
+    def to_dict(self) -> dict:
+        """Plain data for JSON; `FailureCurve.from_dict` is the inverse."""
+        shape = {k: list(x) if isinstance(x, tuple) else x for k, x in vars(self.shape).items()}
+        shape = {k: x for k, x in shape.items() if x not in (math.inf, -math.inf)}  # JSON has no infinity
+        return {
+            "name": self.name,
+            **shape,
+            "unit": self.unit,
+            "nominal": self.nominal,
+            "source": self.source,
+            "node_nm": self.node_nm,
+            "rate": self.rate,
+        }
+
+    @staticmethod
+    def from_dict(data: dict) -> "FailureCurve":
+        """The curve that `to_dict` described. Raises InputError on unknown or missing keys."""
+        data = dict(data)
+        name = data.get("name", "failure curve")
+        kind: type = Interpolated if "voltages" in data else Probit
+        shape = {key: data.pop(key) for key in kind.__dataclass_fields__ if key in data}
+        shape = {key: tuple(x) if isinstance(x, list) else x for key, x in shape.items()}
+        try:
+            return FailureCurve(shape=kind(**shape), **data)
+        except TypeError as error:
+            raise InputError(name, "keys", sorted({*shape, *data}), f"those of a failure curve ({error})") from None
+
+
+@cache
+def _presets() -> dict[str, FailureCurve]:
+    text = resources.files("sram").joinpath("data/curves.json").read_text(encoding="utf-8")
+    return {name: FailureCurve.from_dict({"name": name, **entry}) for name, entry in json.loads(text).items()}
+
+
+def curve_names() -> list[str]:
+    """Names of the published curves.
+
+    >>> curve_names()
+    ['ibm14', 'kc705b', 'vc707']
+    """
+    return list(_presets())
+
+
+def curve(name: str | FailureCurve) -> FailureCurve:
+    """The published curve of this name (a FailureCurve is returned as it is). Raises InputError on unknown names."""
+    if isinstance(name, FailureCurve):
+        return name
+    if name not in _presets():
+        raise InputError("failure curve", "name", name, ", ".join(curve_names()))
+    return _presets()[name]
