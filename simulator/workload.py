@@ -1,0 +1,241 @@
+"""What is computed: the layers of a network as records, whichever framework or file they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+# The systolic array multiplies for these kinds; every other kind runs on the vector unit.
+ARRAY_KINDS = ("conv", "linear", "matmul")
+VECTOR_KINDS = ("pool", "elementwise", "norm", "activation", "softmax", "resize", "move")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operator of a network. Sizes count elements of one sample; only `batch` multiplies them.
+
+    On the array, for each of `batch` samples and `groups` groups: an (m x k) input matrix times a (k x n) weight matrix.
+    conv: m output pixels, k = kernel_h * kernel_w * in_channels / groups taps, n = out_channels / groups filters.
+    Transposed conv, in the scatter form that multiplies no inserted zero: m *input* pixels, k = in_channels / groups,
+    n = kernel_h * kernel_w * out_channels / groups products, which are added into overlapping outputs.
+    linear: m rows that share the weights. matmul: both operands are activations (attention), `groups` products a sample.
+    conv1d has height 1.
+
+    On the vector unit (kind in VECTOR_KINDS): `operations` scalar operations, `elements_read`, `elements_written`.
+    Operands that are parameters (normalisation scales) are not counted as read from the activation buffer.
+
+    `weights` is the number of stored weights, `weight_name` the parameter's name in the module tree, `weight_offset`
+    the first element within it: layers that agree in both share one stored copy. `sources` are the indices, in the
+    workload, of the layers whose outputs are read; -1 is the network's input.
+
+    >>> layer = conv("stem", 32, 32, 3, 64, kernel=3, padding=1)
+    >>> (layer.m, layer.k, layer.n), layer.macs, layer.weights
+    ((1024, 27, 64), 1769472, 1728)
+    """
+
+    name: str
+    kind: str
+    batch: int = 1
+    groups: int = 1
+    m: int = 0
+    k: int = 0
+    n: int = 0
+    in_h: int = 1
+    in_w: int = 1
+    in_channels: int = 0
+    out_h: int = 1
+    out_w: int = 1
+    out_channels: int = 0
+    kernel_h: int = 1
+    kernel_w: int = 1
+    stride_h: int = 1
+    stride_w: int = 1
+    padding_top: int = 0
+    padding_left: int = 0
+    padding_bottom: int = 0
+    padding_right: int = 0
+    dilation_h: int = 1
+    dilation_w: int = 1
+    transposed: bool = False
+    weight_name: str | None = None
+    weight_offset: int = 0
+    weights: int = 0
+    operations: int = 0
+    elements_read: int = 0
+    elements_written: int = 0
+    sources: tuple[int, ...] = ()
+    operator: str = ""
+
+    @property
+    def on_array(self) -> bool:
+        return self.kind in ARRAY_KINDS
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the whole batch; 0 on the vector unit."""
+        return self.batch * self.groups * self.m * self.k * self.n
+
+    @property
+    def ifmap_elements(self) -> int:
+        """Elements of the streaming operand of one sample, padding not included."""
+        return self.in_h * self.in_w * self.in_channels
+
+    @property
+    def filter_elements(self) -> int:
+        """Elements of the second operand: the stored weights, or for matmul the other activation of one sample."""
+        return self.weights if self.kind != "matmul" else self.groups * self.k * self.n
+
+    @property
+    def ofmap_elements(self) -> int:
+        """Elements of the output of one sample."""
+        return self.out_h * self.out_w * self.out_channels
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The layers of a network in the order in which they run.
+
+    `unknown` lists, as "name: operator", what the reader met and cannot count: it is never dropped silently.
+
+    >>> net = Workload("two", (linear("a", 1, 8, 4), linear("b", 1, 4, 2)))
+    >>> net.macs, net.weights, [layer.name for layer in net.array_layers]
+    (40, 40, ['a', 'b'])
+    """
+
+    name: str
+    layers: tuple[Layer, ...]
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def array_layers(self) -> tuple[Layer, ...]:
+        return tuple(layer for layer in self.layers if layer.on_array)
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def weights(self) -> int:
+        """Stored weights; a weight that several layers share counts once."""
+        return sum({(layer.weight_name, layer.weight_offset): layer.weights for layer in self.array_layers}.values())
+
+    def with_batch(self, batch: int) -> Workload:
+        """The same network for `batch` samples at a time, each of what it is now."""
+        return replace(self, layers=tuple(replace(layer, batch=layer.batch * batch) for layer in self.layers))
+
+
+def conv(
+    name: str,
+    in_h: int,
+    in_w: int,
+    in_channels: int,
+    out_channels: int,
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] | tuple[int, int, int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    transposed: bool = False,
+    output_padding: int | tuple[int, int] = 0,
+    batch: int = 1,
+    **more,
+) -> Layer:
+    """A convolution. Pairs are (height, width), four paddings (top, left, bottom, right); `more` sets fields of Layer.
+
+    >>> up = conv("up", 8, 8, 64, 32, kernel=4, stride=2, padding=1, transposed=True)
+    >>> (up.out_h, up.out_w), (up.m, up.k, up.n)
+    ((16, 16), (64, 64, 512))
+    """
+    kh, kw = _pair(kernel)
+    sh, sw = _pair(stride)
+    dh, dw = _pair(dilation)
+    oh, ow = _pair(output_padding)
+    top, left, bottom, right = padding if isinstance(padding, tuple) and len(padding) == 4 else _pair(padding) * 2
+    span_h, span_w = dh * (kh - 1) + 1, dw * (kw - 1) + 1
+    if transposed:
+        out_h = (in_h - 1) * sh - top - bottom + span_h + oh
+        out_w = (in_w - 1) * sw - left - right + span_w + ow
+        m, k, n = in_h * in_w, in_channels // groups, kh * kw * out_channels // groups
+    else:
+        out_h = (in_h + top + bottom - span_h) // sh + 1
+        out_w = (in_w + left + right - span_w) // sw + 1
+        m, k, n = out_h * out_w, kh * kw * in_channels // groups, out_channels // groups
+    fields = dict(
+        name=name,
+        kind="conv",
+        batch=batch,
+        groups=groups,
+        m=m,
+        k=k,
+        n=n,
+        in_h=in_h,
+        in_w=in_w,
+        in_channels=in_channels,
+        out_h=out_h,
+        out_w=out_w,
+        out_channels=out_channels,
+        kernel_h=kh,
+        kernel_w=kw,
+        stride_h=sh,
+        stride_w=sw,
+        padding_top=top,
+        padding_left=left,
+        padding_bottom=bottom,
+        padding_right=right,
+        dilation_h=dh,
+        dilation_w=dw,
+        transposed=transposed,
+        weight_name=f"{name}.weight",
+        weights=groups * kh * kw * (in_channels // groups) * (out_channels // groups),
+    )
+    return Layer(**(fields | more))
+
+
+def linear(name: str, rows: int, in_features: int, out_features: int, batch: int = 1, **more) -> Layer:
+    """A fully connected layer on `rows` vectors of a sample, stored as rows x 1 pixels of in_features channels.
+
+    >>> linear("fc", 1, 512, 10).macs
+    5120
+    """
+    fields = dict(
+        name=name,
+        kind="linear",
+        batch=batch,
+        m=rows,
+        k=in_features,
+        n=out_features,
+        in_h=rows,
+        in_channels=in_features,
+        out_h=rows,
+        out_channels=out_features,
+        weight_name=f"{name}.weight",
+        weights=in_features * out_features,
+    )
+    return Layer(**(fields | more))
+
+
+def matmul(name: str, m: int, k: int, n: int, groups: int = 1, batch: int = 1, **more) -> Layer:
+    """`groups` products (m x k) times (k x n) a sample, both operands activations.
+
+    The first is stored as m x 1 pixels of groups * k channels.
+
+    >>> matmul("attention.scores", 197, 64, 197, groups=6).macs == 6 * 197 * 64 * 197
+    True
+    """
+    fields = dict(
+        name=name,
+        kind="matmul",
+        batch=batch,
+        groups=groups,
+        m=m,
+        k=k,
+        n=n,
+        in_h=m,
+        in_channels=groups * k,
+        out_h=m,
+        out_channels=groups * n,
+    )
+    return Layer(**(fields | more))
+
+
+def _pair(value: int | tuple) -> tuple:
+    return (value, value) if isinstance(value, int) else tuple(value)
