@@ -213,7 +213,7 @@ class FailureCurve:
         """The curve that `to_dict` described. Raises InputError on unknown or missing keys."""
         data = dict(data)
         name = data.get("name", "failure curve")
-        kind: type = Interpolated if "voltages" in data else Probit
+        kind = Interpolated if "voltages" in data else Probit
         shape = {key: data.pop(key) for key in kind.__dataclass_fields__ if key in data}
         shape = {key: tuple(x) if isinstance(x, list) else x for key, x in shape.items()}
         try:
