@@ -1,4 +1,5 @@
-"""A study as a file: what is swept, with unknown keys refused and every error naming file, key, value and what is allowed.
+"""A study as a file: what is swept, with unknown keys refused and every error naming file, key, value and what is
+allowed.
 
 Pydantic lives at this edge only; everything behind it takes plain values and frozen dataclasses.
 """

@@ -1,6 +1,8 @@
-"""Statistics over chips. The chip is the statistical unit: its thousand test images share one fault map and are not independent.
+"""Statistics over chips. The chip is the statistical unit: its thousand test images share one fault map and are not
+independent.
 
-Every function takes one accuracy per chip (fractions in 0..1) and says in its name or docstring which interval it gives.
+Every function takes one accuracy per chip (fractions in 0..1) and says in its name or docstring which interval it
+gives.
 """
 
 import math
@@ -91,7 +93,8 @@ def chip_yield(values: np.ndarray, threshold: float, confidence: float = CONFIDE
 def crossing(voltages: np.ndarray, accuracy: np.ndarray, threshold: float) -> tuple[float, bool]:
     """Lowest voltage at which accuracy still holds, coming down from the top, linear between swept voltages.
 
-    `voltages` (n,) falling, `accuracy` (n,). Returns (voltage, reached): `reached` False means that accuracy held down to
+    `voltages` (n,) falling, `accuracy` (n,). Returns (voltage, reached): `reached` False means that accuracy held
+    down to
     the lowest swept voltage, so that the true answer lies at or below it; NaN that it does not hold even at the top.
 
     >>> crossing(np.array([1.0, 0.9, 0.8]), np.array([0.9, 0.9, 0.7]), 0.85)
@@ -134,9 +137,11 @@ def margin(
     resamples: int = 4000,
     seed: int = 0,
 ) -> Margin:
-    """The headline: `voltages` (v,) falling, `accuracy` (chips, v), `saving` (v,), `clean` accuracy of the bare network.
+    """The headline: `voltages` (v,) falling, `accuracy` (chips, v), `saving` (v,), `clean` accuracy of the bare
+    network.
 
-    Intervals: percentile bootstrap over chips of the crossing itself. A resample that holds nowhere counts as the highest
+    Intervals: percentile bootstrap over chips of the crossing itself. A resample that holds nowhere counts as the
+    highest
     swept voltage and its saving (which may be negative for a generator): the user would have to stay there.
     """
     threshold = clean - points / 100
