@@ -58,7 +58,7 @@ def _bisect(
     for voltage in falling:
         found = [rows[task.key] for task in _chips_at(study, point, [voltage], rows)]
         loss = np.mean([(row.correct_clean - row.correct) / row.total for row in found])
-        holds.append(100 * loss <= (adaptive.margin_points or 0))
+        holds.append(bool(100 * loss <= (adaptive.margin_points or 0)))
     first_failure = holds.index(False) if False in holds else None
     if first_failure in (None, 0):
         return None

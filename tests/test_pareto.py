@@ -1,0 +1,89 @@
+"""Are fronts, bands and margins right? Against hand-worked tables and the definition of attainment."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from neuralfuse import pareto
+
+
+@pytest.fixture
+def results():
+    """Two protections, 20 chips, 6 voltages; `fuse` fails 0.03 lower and costs 2% of the energy."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for chip, spread in enumerate(rng.normal(0, 0.008, 20)):
+        for voltage in (1.0, 0.95, 0.9, 0.85, 0.8, 0.75):
+            for name, centre, cost in (("none", 0.84, 0.0), ("fuse", 0.81, 0.02)):
+                accuracy = 0.1 + 0.87 / (1 + np.exp((centre + spread - voltage) / 0.008))
+                correct = round(1000 * accuracy)
+                energy, saving = voltage**2 + cost, 1 - voltage**2 - cost
+                rows.append(
+                    dict(
+                        network="n", dataset="d", accelerator="a", curve="ibm14", structure="iid", protection=name,
+                        voltage=voltage, chip=chip, correct=correct, total=1000, correct_clean=970,
+                        accuracy=correct / 1000, cell_fault_rate=0.0, flip_rate=0.0, cycles=1,
+                        **{f"energy_{s}_pj": energy for s in pareto.SCOPES},
+                        **{f"saving_{s}": saving for s in pareto.SCOPES},
+                    )
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_summary_is_over_chips_and_paired(results):
+    table = pareto.summarise(results)
+    assert len(table) == 12
+    assert (table.chips == 20).all()
+    row = table[(table.protection == "fuse") & (table.voltage == 0.85)].iloc[0]
+    ours = results[(results.protection == "fuse") & (results.voltage == 0.85)].accuracy.to_numpy()
+    bare = results[(results.protection == "none") & (results.voltage == 0.85)].accuracy.to_numpy()
+    assert row.accuracy_mean == pytest.approx(ours.mean())
+    assert row.accuracy_worst_chip == ours.min()
+    assert row.gain_mean == pytest.approx((ours - bare).mean())
+    assert row["yield"] == np.mean(ours >= 0.92)
+    assert table[table.protection == "none"].gain_mean.isna().all()
+
+
+def test_front_is_what_no_point_beats(results):
+    table = pareto.summarise(results)
+    best = pareto.front(table, "weight_sram")
+    for _, p in table.iterrows():
+        beaten = ((table.saving_weight_sram >= p.saving_weight_sram) & (table.accuracy_mean > p.accuracy_mean)) | (
+            (table.saving_weight_sram > p.saving_weight_sram) & (table.accuracy_mean >= p.accuracy_mean)
+        )
+        assert (p.name in best.index) == (not beaten.any())
+
+
+def test_attainment_is_the_share_of_chips_that_reach_a_point(results):
+    """By definition: a corner of the 50% surface is reached by at least half of the chips, checked by counting."""
+    rows = results[results.protection == "fuse"]
+    surfaces = pareto.attainment(rows, "sram")
+    points, chips = pareto.chip_points(rows, "sram")
+    for percentile, surface in surfaces.items():
+        assert len(surface)
+        for corner in surface:
+            reached = np.mean([(points[chips == c] >= corner - 1e-12).all(axis=1).any() for c in np.unique(chips)])
+            assert reached >= percentile / 100
+
+
+def test_headline_orders_protections_and_margins(results):
+    table = pareto.headline(results).set_index(["protection", "points"])
+    assert table.loc[("fuse", 5.0), "voltage"] < table.loc[("none", 5.0), "voltage"]
+    assert table.loc[("none", 5.0), "voltage"] <= table.loc[("none", 1.0), "voltage"]
+    assert (table.voltage_low <= table.voltage).all()
+    assert (table.saving <= table.saving_high + 1e-12).all()
+
+
+def test_hypervolume_of_one_rectangle():
+    rows = pd.DataFrame({"saving_sram": [0.3, 0.3], "accuracy": [0.5, 0.5], "chip": [0, 1]})
+    assert pareto.hypervolume(rows, "sram").mean == pytest.approx(0.15)
+
+
+def test_saving_at_equal_accuracy_and_back(results):
+    fuse, bare = (results[results.protection == p] for p in ("fuse", "none"))
+    gain = pareto.saving_difference(fuse, bare, "sram", accuracy=0.8)
+    assert gain.low <= gain.mean <= gain.high
+    assert gain.mean > 0
+    here = pareto.accuracy_at_saving(fuse, "sram", 1 - 0.85**2 - 0.02)
+    assert here.mean == pytest.approx(fuse[fuse.voltage == 0.85].accuracy.mean())
+    assert np.isnan(pareto.accuracy_at_saving(fuse, "sram", 0.9).mean)
