@@ -14,7 +14,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 @dataclass(frozen=True)
 class Buffer:
-    """An SRAM buffer, made of banks of `bank_rows` x `bank_columns` cells. `double`: one half fills while one is used."""
+    """An SRAM buffer, made of banks of `bank_rows` x `bank_columns` cells. `double`: one half fills, one is used."""
 
     capacity_bytes: int
     double: bool = True

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 # The systolic array multiplies for these kinds; every other kind runs on the vector unit.
 ARRAY_KINDS = ("conv", "linear", "matmul")
@@ -13,11 +18,11 @@ VECTOR_KINDS = ("pool", "elementwise", "norm", "activation", "softmax", "resize"
 class Layer:
     """One operator of a network. Sizes count elements of one sample; only `batch` multiplies them.
 
-    On the array, for each of `batch` samples and `groups` groups: an (m x k) input matrix times a (k x n) weight matrix.
+    On the array, for each of `batch` samples and `groups` groups: an (m x k) input matrix times (k x n) weights.
     conv: m output pixels, k = kernel_h * kernel_w * in_channels / groups taps, n = out_channels / groups filters.
     Transposed conv, in the scatter form that multiplies no inserted zero: m *input* pixels, k = in_channels / groups,
     n = kernel_h * kernel_w * out_channels / groups products, which are added into overlapping outputs.
-    linear: m rows that share the weights. matmul: both operands are activations (attention), `groups` products a sample.
+    linear: m rows that share the weights. matmul: two activations (attention), `groups` products a sample.
     conv1d has height 1.
 
     On the vector unit (kind in VECTOR_KINDS): `operations` scalar operations, `elements_read`, `elements_written`.
@@ -123,19 +128,49 @@ class Workload:
         return replace(self, layers=tuple(replace(layer, batch=layer.batch * batch) for layer in self.layers))
 
 
+def trace(
+    module: torch.nn.Module,
+    input_shape: Sequence[Any],
+    batch: int = 1,
+    name: str = "",
+) -> Workload:
+    """The workload of any torch module, without running it.
+
+    `input_shape`: the shape of one sample without the batch axis, such as (3, 32, 32); or one such shape for each
+    input; or the input tensors themselves, whose first axis is the batch (integer tokens are given so).
+    `batch`: samples that run together. Raises InputError if the module does not take the input.
+
+    >>> from torch import nn
+    >>> module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10))
+    >>> net = trace(module, (3, 4, 4))
+    >>> [(layer.name, layer.kind, layer.macs, layer.weight_name) for layer in net.layers]
+    [('0', 'conv', 3456, '0.weight'), ('1', 'activation', 0, None), ('3', 'linear', 1280, '3.weight')]
+    """
+    import torch
+
+    from simulator import torch_graph
+
+    if isinstance(input_shape[0], torch.Tensor):
+        inputs: tuple[torch.Tensor, ...] = tuple(input_shape)
+    else:
+        shapes = [input_shape] if isinstance(input_shape[0], int) else list(input_shape)
+        inputs = tuple(torch.zeros(1, *shape) for shape in shapes)
+    return torch_graph.trace(module, inputs, name or type(module).__name__).with_batch(batch)
+
+
 def conv(
     name: str,
     in_h: int,
     in_w: int,
     in_channels: int,
     out_channels: int,
-    kernel: int | tuple[int, int],
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] | tuple[int, int, int, int] = 0,
-    dilation: int | tuple[int, int] = 1,
+    kernel: int | tuple[int, ...],
+    stride: int | tuple[int, ...] = 1,
+    padding: int | tuple[int, ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
     transposed: bool = False,
-    output_padding: int | tuple[int, int] = 0,
+    output_padding: int | tuple[int, ...] = 0,
     batch: int = 1,
     **more,
 ) -> Layer:
@@ -159,7 +194,7 @@ def conv(
         out_h = (in_h + top + bottom - span_h) // sh + 1
         out_w = (in_w + left + right - span_w) // sw + 1
         m, k, n = out_h * out_w, kh * kw * in_channels // groups, out_channels // groups
-    fields = dict(
+    fields: dict[str, Any] = dict(
         name=name,
         kind="conv",
         batch=batch,
@@ -196,7 +231,7 @@ def linear(name: str, rows: int, in_features: int, out_features: int, batch: int
     >>> linear("fc", 1, 512, 10).macs
     5120
     """
-    fields = dict(
+    fields: dict[str, Any] = dict(
         name=name,
         kind="linear",
         batch=batch,
@@ -221,7 +256,7 @@ def matmul(name: str, m: int, k: int, n: int, groups: int = 1, batch: int = 1, *
     >>> matmul("attention.scores", 197, 64, 197, groups=6).macs == 6 * 197 * 64 * 197
     True
     """
-    fields = dict(
+    fields: dict[str, Any] = dict(
         name=name,
         kind="matmul",
         batch=batch,
@@ -237,5 +272,5 @@ def matmul(name: str, m: int, k: int, n: int, groups: int = 1, batch: int = 1, *
     return Layer(**(fields | more))
 
 
-def _pair(value: int | tuple) -> tuple:
+def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
     return (value, value) if isinstance(value, int) else tuple(value)
