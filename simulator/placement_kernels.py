@@ -1,0 +1,166 @@
+"""Where a stored bit lies: stream position <-> weight, address <-> word, in plain integers.
+
+A tensor (one layer's weights) is a row of `tensors`, int64[layers, FIELDS]:
+first word in the stream, first weight, weights, order, groups, k, n, k_major, tile rows, tile columns.
+"""
+
+import numpy as np
+
+from sram.jit import jit
+
+WORD, WEIGHT, COUNT, ORDER, GROUPS, K, N, K_MAJOR, ROWS, COLS = range(10)
+FIELDS = 10
+OS, WS, IS, PLAIN = 0, 1, 2, 3  # the first three as in dataflow_kernels
+LSB_FIRST, MSB_FIRST, INTERLEAVED = 0, 1, 2
+
+
+@jit
+def weight_at(tensor, position):
+    """The weight (within its tensor) that is the `position`-th to be fetched."""
+    order = tensor[ORDER]
+    if order == PLAIN:
+        return position
+    k_all, n_all, rows, cols = tensor[K], tensor[N], tensor[ROWS], tensor[COLS]
+    group, rest = divmod(position, k_all * n_all)
+    if order == IS:  # a fold streams u taps of every filter
+        fold = rest // (rows * n_all)
+        used = min(rows, k_all - fold * rows)
+        n, row = divmod(rest - fold * rows * n_all, used)
+        k = fold * rows + row
+    else:
+        column = rest // (k_all * cols)
+        width = min(cols, n_all - column * cols)
+        line, j = divmod(rest - column * k_all * cols, width)
+        n = column * cols + j
+        k = line  # os: a line of v filters each cycle
+        if order == WS:  # the last row of a fold enters first
+            fold = line // rows
+            used = min(rows, k_all - fold * rows)
+            k = fold * rows + used - 1 - (line - fold * rows)
+    if tensor[K_MAJOR]:
+        return (group * k_all + k) * n_all + n
+    return (group * n_all + n) * k_all + k
+
+
+@jit
+def position_of(tensor, weight):
+    """The inverse of weight_at."""
+    order = tensor[ORDER]
+    if order == PLAIN:
+        return weight
+    k_all, n_all, rows, cols = tensor[K], tensor[N], tensor[ROWS], tensor[COLS]
+    group, rest = divmod(weight, k_all * n_all)
+    if tensor[K_MAJOR]:
+        k, n = divmod(rest, n_all)
+    else:
+        n, k = divmod(rest, k_all)
+    fold = k // rows
+    used = min(rows, k_all - fold * rows)
+    if order == IS:
+        return group * k_all * n_all + fold * rows * n_all + n * used + (k - fold * rows)
+    column = n // cols
+    width = min(cols, n_all - column * cols)
+    line = k
+    if order == WS:
+        line = fold * rows + used - 1 - (k - fold * rows)
+    return group * k_all * n_all + column * k_all * cols + line * width + (n - column * cols)
+
+
+@jit
+def physical(address, banks, words_per_bank, interleave):
+    """Word of the memory behind an address: banks one after the other (0), or in turn every `interleave` words."""
+    if interleave == 0:
+        return address
+    block = address // interleave
+    return (block % banks) * words_per_bank + (block // banks) * interleave + address % interleave
+
+
+@jit
+def address_of(word, banks, words_per_bank, interleave):
+    """The inverse of `physical`."""
+    if interleave == 0:
+        return word
+    bank, inner = divmod(word, words_per_bank)
+    return ((inner // interleave) * banks + bank) * interleave + inner % interleave
+
+
+@jit
+def slot_and_bit(bit, bits, slots, order):
+    """(weight within the word, its bit) at bit `bit` of a word; slot -1 where the word is padding."""
+    if bit >= bits * slots:
+        return -1, 0
+    if order == INTERLEAVED:
+        return bit % slots, bit // slots
+    if order == MSB_FIRST:
+        return bit // bits, bits - 1 - bit % bits
+    return bit // bits, bit % bits
+
+
+@jit
+def bit_in_word(slot, bit, bits, slots, order):
+    """The inverse of `slot_and_bit`."""
+    if order == INTERLEAVED:
+        return bit * slots + slot
+    if order == MSB_FIRST:
+        return slot * bits + bits - 1 - bit
+    return slot * bits + bit
+
+
+@jit
+def stream_hits(
+    tensors, first_word, word, bit, slots, bits, bit_order, banks, words_per_bank, interleave, fill_words, stream_words
+):
+    """(fault, weight, bit) of every stored bit in the cells (word[i], bit[i]), ordered by i, then by time.
+
+    A memory of two halves of `fill_words` words (one if everything fits) is filled again and again, in turn.
+    """
+    n = word.shape[0]
+    count = 0
+    for i in range(n):
+        address = address_of(word[i], banks, words_per_bank, interleave)
+        if address < min(2 * fill_words, stream_words):
+            count += (stream_words - address - 1) // (2 * fill_words) + 1
+    fault = np.empty(count, np.int64)
+    weight = np.empty(count, np.int64)
+    weight_bit = np.empty(count, np.uint8)
+    at = 0
+    for i in range(n):
+        slot, b = slot_and_bit(bit[i], bits, slots, bit_order)
+        address = address_of(word[i], banks, words_per_bank, interleave)
+        if slot < 0 or address >= 2 * fill_words:
+            continue
+        for stream_word in range(address, stream_words, 2 * fill_words):
+            tensor = tensors[np.searchsorted(first_word, stream_word, side="right") - 1]
+            position = (stream_word - tensor[WORD]) * slots + slot
+            if position < tensor[COUNT]:
+                fault[at] = i
+                weight[at] = tensor[WEIGHT] + weight_at(tensor, position)
+                weight_bit[at] = b
+                at += 1
+    return fault[:at], weight[:at], weight_bit[:at]
+
+
+@jit
+def paper_hits(first_weight, count, cell, bits):
+    """The mapping of the NeuralFuse reference code: weight i of every layer lies in row (i // 256) % 8192, byte i % 16."""
+    n, layers = cell.shape[0], count.shape[0]
+    total = 0
+    for layer in range(layers):
+        total += (count[layer] - 1) // (256 * 8192) + 1
+    fault = np.empty(n * 16 * total, np.int64)
+    weight = np.empty(n * 16 * total, np.int64)
+    weight_bit = np.empty(n * 16 * total, np.uint8)
+    at = 0
+    for i in range(n):
+        row, column = divmod(cell[i], 128)
+        byte, b = divmod(column, 8)
+        if b >= bits:
+            continue
+        for layer in range(layers):
+            for start in range(row * 256 + byte, count[layer], 256 * 8192):
+                for index in range(start, min(start + 256, count[layer]), 16):
+                    fault[at] = i
+                    weight[at] = first_weight[layer] + index
+                    weight_bit[at] = b
+                    at += 1
+    return fault[:at], weight[:at], weight_bit[:at]
