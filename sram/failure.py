@@ -7,9 +7,11 @@ A cell with standard normal latent strength x fails at v iff x > -z(v), that is 
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,9 +24,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Probit:
-    """z(v) = u + quadratic u^2 with u = (mu - v) / sigma; beyond [low, high] it goes on straight.
+    """z(v) = (mu - v) / sigma + quadratic (v - centre)^2 between low and high around their centre; beyond, straight.
 
-    A parabola must turn somewhere; the straight continuation is why z falls strictly at every voltage.
+    mu and sigma belong to the tangent in the middle of the data, `quadratic` bends it there (per unit of voltage
+    squared). A parabola must turn somewhere: the straight continuation is why z falls strictly at every voltage.
     """
 
     mu: float
@@ -38,29 +41,31 @@ class Probit:
             raise InputError("failure curve", "sigma", self.sigma, "a positive number, with a finite mu")
         if not self.low < self.high:
             raise InputError("failure curve", "low", self.low, f"below high = {self.high}")
-        if self.quadratic and not all(math.isfinite(v) and self._slope(v) > 0 for v in (self.low, self.high)):
-            raise InputError("failure curve", "quadratic", self.quadratic, "z falls in v from low to high, both finite")
+        if self.quadratic and not abs(self.quadratic) * (self.high - self.low) * self.sigma < 1:
+            allowed = "one with which z still falls at both ends: |quadratic| (high - low) sigma < 1"
+            raise InputError("failure curve", "quadratic", self.quadratic, allowed)
 
-    def _slope(self, v: float) -> float:
-        """dz/du at v."""
-        return 1 + 2 * self.quadratic * (self.mu - v) / self.sigma
+    @property
+    def centre(self) -> float:
+        return (self.low + self.high) / 2
 
     def z(self, v: Array) -> Array:
-        u = (self.mu - v) / self.sigma
+        z = (self.mu - v) / self.sigma
         if not self.quadratic:
-            return u
-        inside = (self.mu - np.clip(v, self.low, self.high)) / self.sigma
-        return inside + self.quadratic * inside**2 + (1 + 2 * self.quadratic * inside) * (u - inside)
+            return z
+        inside = np.clip(v, self.low, self.high) - self.centre
+        return z + self.quadratic * inside * (2 * (v - self.centre) - inside)
 
     def voltage(self, z: Array) -> Array:
         if not self.quadratic:
             return self.mu - self.sigma * z
-        u_low, u_high = ((self.mu - v) / self.sigma for v in (self.low, self.high))
-        z_low, z_high = (u + self.quadratic * u**2 for u in (u_low, u_high))
-        inside = np.clip(z, z_high, z_low)
-        # The root of q u^2 + u - z on the falling branch, in the form that does not cancel for small q.
-        u = 2 * inside / (1 + np.sqrt(1 + 4 * self.quadratic * inside))
-        return self.mu - self.sigma * (u + (z - inside) / (1 + 2 * self.quadratic * u))
+        fall = (self.mu - self.centre) / self.sigma - z  # below z at the centre
+        ends = np.array([self.high, self.low]) - self.centre
+        top, bottom = ends / self.sigma - self.quadratic * ends**2
+        inside = np.clip(fall, bottom, top)
+        # The root on the falling branch, in the form that does not cancel for a small quadratic term.
+        d = 2 * inside / (1 / self.sigma + np.sqrt(1 / self.sigma**2 - 4 * self.quadratic * inside))
+        return self.centre + d + (fall - inside) / (1 / self.sigma - 2 * self.quadratic * d)
 
 
 @dataclass(frozen=True)
@@ -222,6 +227,44 @@ class FailureCurve:
             raise InputError(name, "keys", sorted({*shape, *data}), f"those of a failure curve ({error})") from None
 
 
+def through(
+    name: str,
+    voltages: ArrayLike,
+    probabilities: ArrayLike,
+    *,
+    unit: str = "V",
+    nominal: float = 1.0,
+    source: str = "",
+    node_nm: float | None = None,
+) -> FailureCurve:
+    """The curve that passes exactly through measured points, in any order, and monotonically between them.
+
+    Raises InputError unless probabilities lie in (0, 1) and rise as the voltage falls.
+
+    >>> through("mine", [0.6, 0.5, 0.4], [1e-6, 1e-3, 0.1]).log10_probability([0.6, 0.5]).round(12)
+    array([-6., -3.])
+    """
+    v, p = np.asarray(voltages, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
+    if not ((p > 0) & (p < 1)).all():
+        raise InputError(name, "probability", probabilities, "between 0 and 1, both excluded")
+    order = np.argsort(v)
+    shape = Interpolated(tuple(v[order].tolist()), tuple(ndtri(p[order]).tolist()))
+    return FailureCurve(name, shape, unit, nominal, source, node_nm)
+
+
+def read(path: str | os.PathLike) -> FailureCurve:
+    """The curve in a JSON file that holds `FailureCurve.to_dict`. Raises InputError if there is none."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            path, "file", str(error)[:80], "a failure curve in JSON, as `neuralfuse curve fit` writes it"
+        ) from None
+    if not isinstance(data, dict):
+        raise InputError(path, "file", type(data).__name__, "a failure curve in JSON")
+    return FailureCurve.from_dict(data)
+
+
 @cache
 def _presets() -> dict[str, FailureCurve]:
     text = resources.files("sram").joinpath("data/curves.json").read_text(encoding="utf-8")
@@ -238,9 +281,14 @@ def curve_names() -> list[str]:
 
 
 def curve(name: str | FailureCurve) -> FailureCurve:
-    """The published curve of this name (a FailureCurve is returned as it is). Raises InputError on unknown names."""
+    """The published curve of this name, or the one in a .json file (a FailureCurve is returned as it is).
+
+    Raises InputError on unknown names.
+    """
     if isinstance(name, FailureCurve):
         return name
+    if name.endswith(".json"):
+        return read(name)
     if name not in _presets():
-        raise InputError("failure curve", "name", name, ", ".join(curve_names()))
+        raise InputError("failure curve", "name", name, ", ".join(curve_names()) + ", or a .json file")
     return _presets()[name]

@@ -1,0 +1,192 @@
+"""Failure curves from counts: binomial maximum likelihood in probit, with confidence bands."""
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import chdtrc, log_ndtr, ndtr, ndtri
+
+from sram.errors import InputError
+from sram.failure import FailureCurve, Probit
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """Faulty cells among the cells tested at each voltage, voltages rising: float64[n] each."""
+
+    voltage: Array
+    faulty: Array
+    cells: Array
+
+    @property
+    def same_cells(self) -> bool:
+        """True where every voltage tested as many cells: one memory, swept, whose faulty cells are nested."""
+        return bool((self.cells == self.cells[0]).all())
+
+
+@dataclass(frozen=True, eq=False)
+class CurveFit:
+    """A fitted curve, what it was fitted to, and how sure it is.
+
+    `covariance` belongs to the coefficients of (1, x, x^2), x = (v - centre) / (high - low). `chi_square` on `dof`
+    degrees of freedom is Pearson's; `p_value` how often chance alone would exceed it.
+    """
+
+    curve: FailureCurve
+    counts: Counts
+    covariance: Array
+    chi_square: float
+    dof: int
+
+    @property
+    def p_value(self) -> float:
+        return float(chdtrc(self.dof, self.chi_square)) if self.dof else 1.0
+
+    @property
+    def dispersion(self) -> float:
+        """Variance over binomial variance, at least 1; the bands are widened by its root (McCullagh and Nelder)."""
+        return max(1.0, self.chi_square / self.dof) if self.dof else 1.0
+
+    def z_error(self, v: ArrayLike) -> Array:
+        """Standard error of z at v."""
+        shape = self.curve.shape
+        x = (np.asarray(v, dtype=np.float64) - (shape.low + shape.high) / 2) / (shape.high - shape.low)
+        basis = _basis(x, len(self.covariance))
+        return np.sqrt(np.einsum("...i,ij,...j", basis, self.covariance, basis) * self.dispersion)
+
+    def band(self, v: ArrayLike, confidence: float = 0.95) -> tuple[Array, Array]:
+        """(low, high) probability at v: pointwise interval of this memory's curve, computed in z, any shape of v."""
+        margin = ndtri(0.5 + confidence / 2) * self.z_error(v)
+        z = self.curve.z(v)
+        return ndtr(z - margin), ndtr(z + margin)
+
+
+def _basis(x: Array, terms: int) -> Array:
+    """(..., terms): 1, x, x^2, the parabola going straight on beyond |x| = 1/2 as the curve does."""
+    inside = np.clip(x, -0.5, 0.5)
+    return np.stack([np.ones_like(x), x, inside * (2 * x - inside)][:terms], axis=-1)
+
+
+def read_counts(path: str | os.PathLike) -> Counts:
+    """Counts from a CSV file with the columns voltage, faulty_cells, cells; lines that start with # are skipped."""
+    columns = ("voltage", "faulty_cells", "cells")
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, "file", str(error)[:80], "a readable CSV file") from None
+    rows = list(csv.DictReader(line for line in lines if line.strip() and not line.startswith("#")))
+    if not rows or not set(columns) <= set(rows[0]):
+        raise InputError(path, "columns", sorted(rows[0]) if rows else "none", ", ".join(columns))
+    values = np.empty((len(rows), 3))
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            try:
+                values[i, j] = float(row[column])
+            except (TypeError, ValueError):
+                raise InputError(path, f"{column}, row {i + 1}", row[column], "a number") from None
+    return counts(values[:, 0], values[:, 1], values[:, 2], where=path)
+
+
+def counts(voltage: ArrayLike, faulty: ArrayLike, cells: ArrayLike, where: object = "counts") -> Counts:
+    """Counts in rising voltage; one number of `cells` holds for all. InputError unless whole and 0 <= faulty <= cells."""
+    v, k, n = (np.atleast_1d(np.asarray(x, dtype=np.float64)) for x in (voltage, faulty, cells))
+    n = np.broadcast_to(n, v.shape) if len(n) == 1 else n
+    if not len(v) == len(k) == len(n):
+        raise InputError(where, "length", (len(v), len(k), len(n)), "as many faulty and cells as voltages")
+    for i in range(len(v)):
+        if not (np.isfinite(v[i]) and 0 <= k[i] <= n[i] and n[i] > 0 and k[i] % 1 == 0 and n[i] % 1 == 0):
+            allowed = "whole numbers with 0 <= faulty_cells <= cells and cells > 0, a finite voltage"
+            raise InputError(where, f"row {i + 1}", (float(v[i]), float(k[i]), float(n[i])), allowed)
+    order = np.argsort(v, kind="stable")
+    return Counts(v[order], k[order], n[order])
+
+
+def fit(
+    name: str,
+    data: Counts,
+    *,
+    quadratic: bool = False,
+    unit: str = "V",
+    nominal: float = 1.0,
+    source: str = "",
+    node_nm: float | None = None,
+) -> CurveFit:
+    """The probit curve under which the counts are most likely; `quadratic` lets it bend.
+
+    Voltages without a fault count too. The estimate treats voltages as independent; its covariance does not: where
+    every voltage tested the same cells, a cell that fails at one voltage fails at every lower one, so the counts of two
+    voltages share faults (the covariance is the sandwich of the two, Huber 1967). Raises InputError where the counts do
+    not determine a falling curve.
+
+    >>> data = counts([0.60, 0.55, 0.50], [2, 130, 5500], 1_000_000)
+    >>> found = fit("mine", data)
+    >>> round(found.curve.shape.mu, 3), round(found.curve.shape.sigma, 4)
+    (0.385, 0.0453)
+    """
+    terms = 3 if quadratic else 2
+    informative = np.unique(data.voltage[(data.faulty > 0) & (data.faulty < data.cells)])
+    if len(informative) < terms:
+        allowed = f"faults, but not in every cell, at {terms} voltages at least"
+        raise InputError(name, "voltages", informative.tolist(), allowed)
+    low, high = float(data.voltage[0]), float(data.voltage[-1])
+    basis = _basis((data.voltage - (low + high) / 2) / (high - low), terms)
+    beta = _maximise(basis, data)
+    slope, bend = beta[1] / (high - low), (beta[2] if quadratic else 0.0) / (high - low) ** 2
+    if slope >= 0:
+        raise InputError(name, "faulty_cells", data.faulty.tolist(), "more faults at lower voltages")
+    sigma = -1 / slope
+    shape = Probit(float((low + high) / 2 + sigma * beta[0]), float(sigma), float(bend), low, high)
+    covariance, chi_square = _uncertainty(basis, data, beta)
+    curve = FailureCurve(name, shape, unit, nominal, source, node_nm)
+    return CurveFit(curve, data, covariance, chi_square, len(data.voltage) - terms)
+
+
+def _mills(z: Array) -> Array:
+    """phi(z) / Phi(z), by logarithms so that it holds far into the tail."""
+    return np.exp(-0.5 * z**2 - 0.5 * np.log(2 * np.pi) - log_ndtr(z))
+
+
+def _log_likelihood(z: Array, data: Counts) -> float:
+    return float(data.faulty @ log_ndtr(z) + (data.cells - data.faulty) @ log_ndtr(-z))
+
+
+def _maximise(basis: Array, data: Counts) -> Array:
+    """Fisher scoring with step halving; the log likelihood is concave, so there is one maximum."""
+    start = ndtri((data.faulty + 0.5) / (data.cells + 1))
+    beta = np.linalg.lstsq(basis, start, rcond=None)[0]
+    best = _log_likelihood(basis @ beta, data)
+    for _ in range(100):
+        z = basis @ beta
+        up, down = _mills(z), _mills(-z)
+        score = basis.T @ (data.faulty * up - (data.cells - data.faulty) * down)
+        step = np.linalg.solve((basis * (data.cells * up * down)[:, None]).T @ basis, score)
+        for _ in range(40):
+            value = _log_likelihood(basis @ (beta + step), data)
+            if value >= best:
+                break
+            step /= 2
+        else:
+            break
+        beta, best = beta + step, value
+        if np.abs(step).max() < 1e-12 * (1 + np.abs(beta).max()):
+            break
+    return beta
+
+
+def _uncertainty(basis: Array, data: Counts, beta: Array) -> tuple[Array, float]:
+    """Covariance of the coefficients before widening, and Pearson's chi-square, from the covariance of the counts."""
+    z, n = basis @ beta, data.cells
+    p, up, down = ndtr(z), _mills(z), _mills(-z)
+    if data.same_cells:  # nested: cov(k_i, k_j) = n p (1 - p') with p the smaller of the two
+        spread = n[0] * np.minimum.outer(p, p) * (1 - np.maximum.outer(p, p))
+    else:
+        spread = np.diag(n * p * (1 - p))
+    bread = np.linalg.inv((basis * (n * up * down)[:, None]).T @ basis)
+    gain = basis * (up + down)[:, None]  # d score / d count
+    residual = data.faulty - n * p
+    return bread @ gain.T @ spread @ gain @ bread, float(residual @ np.linalg.solve(spread, residual))
