@@ -1,0 +1,188 @@
+"""Counter-based random numbers in arithmetic that gives the same bits on every machine.
+
+Only integer operations and + - * / sqrt on float64 are used, which IEEE 754 rounds in one way only (and numba, without
+fastmath, neither reorders nor fuses). The logarithm and exponential of the C library differ in their last bit between
+platforms and would make a fault map depend on where it was made; hence the two short series below.
+"""
+
+import numpy as np
+
+from sram.jit import jit
+
+M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+W0, W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+LOW = np.uint64(0xFFFFFFFF)
+B32 = np.uint64(32)
+LN2_HIGH, LN2_LOW = (
+    6.93147180369123816490e-01,
+    1.90821492927058770002e-10,
+)  # high part: 33 bits, so that k * high is exact
+
+
+@jit
+def philox(c0, c1, c2, c3, k0, k1):
+    """Philox4x32-10 (Salmon et al., SC 2011): a counter of four and a key of two 32-bit words -> four words.
+
+    The words are held in uint64, so that a product needs no cast.
+    """
+    c0, c1, c2, c3 = np.uint64(c0), np.uint64(c1), np.uint64(c2), np.uint64(c3)
+    k0, k1 = np.uint64(k0), np.uint64(k1)
+    for _ in range(10):
+        a, b = c0 * M0, c2 * M1
+        c0, c1, c2, c3 = (b >> B32) ^ c1 ^ k0, b & LOW, (a >> B32) ^ c3 ^ k1, a & LOW
+        k0, k1 = (k0 + W0) & LOW, (k1 + W1) & LOW
+    return c0, c1, c2, c3
+
+
+@jit
+def uniform(high, low):
+    """Two 32-bit words -> the middle of one of 2^52 cells of (0, 1): never 0, never 1, symmetric about 1/2."""
+    bits = ((high << B32) | low) >> np.uint64(12)
+    return (np.float64(np.int64(bits)) + 0.5) * 2.0**-52
+
+
+@jit
+def log(x):
+    """Natural logarithm of a positive normal float64, to 1 ulp or so: x = m 2^e, log m = 2 atanh((m - 1) / (m + 1))."""
+    bits = np.float64(x).view(np.int64)
+    exponent = (bits >> np.int64(52)) - np.int64(1023)
+    m = np.int64((bits & np.int64(0x000FFFFFFFFFFFFF)) | np.int64(0x3FF0000000000000)).view(np.float64)
+    if m > 1.4142135623730951:
+        m *= 0.5
+        exponent += 1
+    s = (m - 1.0) / (m + 1.0)  # |s| <= 0.1716, so the terms below s^21 / 21 are under 1e-17
+    q = s * s
+    series = 1.0 / 19.0
+    series = series * q + 1.0 / 17.0
+    series = series * q + 1.0 / 15.0
+    series = series * q + 1.0 / 13.0
+    series = series * q + 1.0 / 11.0
+    series = series * q + 1.0 / 9.0
+    series = series * q + 1.0 / 7.0
+    series = series * q + 1.0 / 5.0
+    series = series * q + 1.0 / 3.0
+    e = np.float64(exponent)
+    return e * LN2_HIGH + (e * LN2_LOW + (2.0 * s * q * series + 2.0 * s))
+
+
+@jit
+def expm1(x):
+    """exp(x) - 1 for -700 < x < 700: Taylor series on |r| <= ln(2) / 2 after taking out 2^k."""
+    k = np.floor(x * 1.4426950408889634 + 0.5)
+    r = (x - k * LN2_HIGH) - k * LN2_LOW
+    series = 1.0 / 6227020800.0
+    series = series * r + 1.0 / 479001600.0
+    series = series * r + 1.0 / 39916800.0
+    series = series * r + 1.0 / 3628800.0
+    series = series * r + 1.0 / 362880.0
+    series = series * r + 1.0 / 40320.0
+    series = series * r + 1.0 / 5040.0
+    series = series * r + 1.0 / 720.0
+    series = series * r + 1.0 / 120.0
+    series = series * r + 1.0 / 24.0
+    series = series * r + 1.0 / 6.0
+    series = series * r + 0.5
+    series = r + r * r * series
+    power = np.int64((np.int64(k) + np.int64(1023)) << np.int64(52)).view(np.float64)
+    return power * series + (power - 1.0)
+
+
+@jit
+def _central(q):
+    """Normal quantile of 1/2 + q, |q| <= 0.425 (Wichura, Applied Statistics 37, 1988: algorithm AS 241, PPND16)."""
+    r = 0.180625 - q * q
+    top = 2.5090809287301226727e3
+    top = top * r + 3.3430575583588128105e4
+    top = top * r + 6.7265770927008700853e4
+    top = top * r + 4.5921953931549871457e4
+    top = top * r + 1.3731693765509461125e4
+    top = top * r + 1.9715909503065514427e3
+    top = top * r + 1.3314166789178437745e2
+    top = top * r + 3.3871328727963666080e0
+    low = 5.2264952788528545610e3
+    low = low * r + 2.8729085735721942674e4
+    low = low * r + 3.9307895800092710610e4
+    low = low * r + 2.1213794301586595867e4
+    low = low * r + 5.3941960214247511077e3
+    low = low * r + 6.8718700749205790830e2
+    low = low * r + 4.2313330701600911252e1
+    low = low * r + 1.0
+    return q * top / low
+
+
+@jit
+def _tail(minus_log_p):
+    """How far above 0 a normal variate lies that is exceeded with probability p <= 0.075, from -log p (AS 241)."""
+    r = np.sqrt(minus_log_p)
+    if r <= 5.0:
+        r -= 1.6
+        top = 7.74545014278341407640e-4
+        top = top * r + 2.27238449892691845833e-2
+        top = top * r + 2.41780725177450611770e-1
+        top = top * r + 1.27045825245236838258e0
+        top = top * r + 3.64784832476320460504e0
+        top = top * r + 5.76949722146069140550e0
+        top = top * r + 4.63033784615654529590e0
+        top = top * r + 1.42343711074968357734e0
+        low = 1.05075007164441684324e-9
+        low = low * r + 5.47593808499534494600e-4
+        low = low * r + 1.51986665636164571966e-2
+        low = low * r + 1.48103976427480074590e-1
+        low = low * r + 6.89767334985100004550e-1
+        low = low * r + 1.67638483018380384940e0
+        low = low * r + 2.05319162663775882187e0
+        low = low * r + 1.0
+        return top / low
+    r -= 5.0
+    top = 2.01033439929228813265e-7
+    top = top * r + 2.71155556874348757815e-5
+    top = top * r + 1.24266094738807843860e-3
+    top = top * r + 2.65321895265761230930e-2
+    top = top * r + 2.96560571828504891230e-1
+    top = top * r + 1.78482653991729133580e0
+    top = top * r + 5.46378491116411436990e0
+    top = top * r + 6.65790464350110377720e0
+    low = 2.04426310338993978564e-15
+    low = low * r + 1.42151175831644588870e-7
+    low = low * r + 1.84631831751005468180e-5
+    low = low * r + 7.86869131145613259100e-4
+    low = low * r + 1.48753612908506148525e-2
+    low = low * r + 1.36929880922735805310e-1
+    low = low * r + 5.99832206555887937690e-1
+    low = low * r + 1.0
+    return top / low
+
+
+@jit
+def normal(u):
+    """Standard normal quantile of u in (0, 1), relative error about 1e-16."""
+    q = u - 0.5
+    if np.abs(q) <= 0.425:
+        return _central(q)
+    if q < 0.0:
+        return -_tail(-log(u))
+    return _tail(-log(1.0 - u))
+
+
+@jit
+def normal_of_time(t):
+    """The normal variate that is exceeded with probability 1 - exp(-t): large for small t, falling as t grows."""
+    if t < 0.07796154146971184:  # -log(1 - 0.075)
+        return _tail(-log(-expm1(-t)))
+    if t > 2.5902671654458267:  # -log(0.075)
+        return -_tail(t)
+    return -_central(-0.5 - expm1(-t))
+
+
+@jit
+def fill_uniform(out, stream, item, bank, k0, k1):  # out: float64[n], element i from counter (i, item, bank, stream)
+    for i in range(out.size):
+        x0, x1, _, _ = philox(i, item, bank, stream, k0, k1)
+        out[i] = uniform(x0, x1)
+
+
+@jit
+def fill_normal(out, stream, item, bank, k0, k1):  # out: float64[n]
+    for i in range(out.size):
+        x0, x1, _, _ = philox(i, item, bank, stream, k0, k1)
+        out[i] = normal(uniform(x0, x1))
