@@ -1,1 +1,49 @@
-"""Base networks."""
+"""Base networks: by name, by a user's import path, or from a model file."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+
+from neuralfuse.networks import resnet, vgg
+from sram.errors import InputError
+
+# The paper's ten (CIFAR and ImageNet variants), one between, and small ones that two cores can train.
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "resnet18": resnet.resnet18,
+    "resnet34": resnet.resnet34,
+    "resnet50": resnet.resnet50,
+    "resnet18-imagenet": partial(resnet.resnet18, imagenet=True),
+    "resnet34-imagenet": partial(resnet.resnet34, imagenet=True),
+    "resnet50-imagenet": partial(resnet.resnet50, imagenet=True),
+    **{f"vgg{depth}": partial(vgg.VGG, depth) for depth in vgg.CONFIGURATIONS},
+    **{f"vgg{depth}-imagenet": partial(vgg.VGG, depth, imagenet=True) for depth in vgg.CONFIGURATIONS},
+    "resnet8": partial(resnet.small, blocks=1),
+    "resnet14": partial(resnet.small, blocks=2),
+    "resnet20": partial(resnet.small, blocks=3),
+}
+
+
+def names() -> list[str]:
+    """Names that `build` knows, besides import paths and model files.
+
+    >>> "resnet18" in names()
+    True
+    """
+    return sorted(NETWORKS)
+
+
+def build(name: str, num_classes: int = 10, in_channels: int = 3, seed: int = 0, **options) -> nn.Module:
+    """Return a freshly initialised network (a function of the seed alone).
+
+    `options` go to the network's builder (small residual networks take `width`, say). An unknown name is an InputError.
+
+    >>> sum(p.numel() for p in build("resnet8", in_channels=1).parameters())
+    77754
+    """
+    if name not in NETWORKS:
+        raise InputError("network", "name", name, "one of " + ", ".join(names()))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return NETWORKS[name](num_classes=num_classes, in_channels=in_channels, **options)

@@ -1,0 +1,88 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) from either official layout: binary records, or pickled batches.
+
+Pickles are read by an unpickler that knows NumPy arrays of numbers and nothing else, so a file can not run code.
+"""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from neuralfuse.data.files import need
+from sram.errors import InputError
+
+PIXELS = 3 * 32 * 32
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folder, training files and test file of an official archive."""
+
+    folder: str
+    train: tuple[str, ...]
+    test: str
+
+
+BINARY = {
+    "cifar10": (Layout("cifar-10-batches-bin", tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"), 1),
+    "cifar100": (Layout("cifar-100-binary", ("train.bin",), "test.bin"), 2),  # number of label bytes of a record
+}
+PYTHON = {
+    "cifar10": (Layout("cifar-10-batches-py", tuple(f"data_batch_{i}" for i in range(1, 6)), "test_batch"), "labels"),
+    "cifar100": (Layout("cifar-100-python", ("train",), "test"), "fine_labels"),  # key of the labels
+}
+# What a pickled array of numbers is made of, under the module names of old and new NumPy.
+ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+    ("numpy._core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Refuses every class and function but the four that an array of numbers needs."""
+
+    def find_class(self, module: str, name: str):
+        if (module, name) == ("_codecs", "encode"):  # bytes, as Python 3 pickles them under protocol 2
+            return lambda text, encoding: text.encode("latin1")
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not part of an array")
+        return ALLOWED[module, name]
+
+
+def read_binary(path: Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint8[n, 3, 32, 32] and labels int64[n]; of two label bytes (coarse, fine) the last is used."""
+    raw = np.fromfile(path, np.uint8)
+    if raw.size == 0 or raw.size % (label_bytes + PIXELS):
+        raise InputError(path, "size", raw.size, f"a multiple of {label_bytes + PIXELS} bytes")
+    records = raw.reshape(-1, label_bytes + PIXELS)
+    return records[:, label_bytes:].reshape(-1, 3, 32, 32), records[:, label_bytes - 1].astype(np.int64)
+
+
+def read_python(path: Path, label_key: str) -> tuple[np.ndarray, np.ndarray]:
+    """The same from a pickled batch."""
+    try:
+        with path.open("rb") as file:
+            batch = ArrayUnpickler(file, encoding="bytes").load()
+        images = batch[b"data"] if b"data" in batch else batch["data"]
+        labels = batch[label_key.encode()] if label_key.encode() in batch else batch[label_key]
+        images, labels = np.asarray(images), np.asarray(labels, np.int64)
+        if images.dtype != np.uint8 or images.shape != (len(labels), PIXELS):
+            raise ValueError(f"data of type {images.dtype} and shape {images.shape}")
+    except (pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
+        raise InputError(path, "batch", str(error), "a CIFAR batch: uint8 data [n, 3072] and n labels") from None
+    return images.reshape(-1, 3, 32, 32), labels
+
+
+def load(name: str, root: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """train images, train labels, test images, test labels; the binary layout is preferred where both are there."""
+    (binary, label_bytes), (python, label_key) = BINARY[name], PYTHON[name]
+    pickled = (root / python.folder).is_dir() and not (root / binary.folder).is_dir()
+    layout = python if pickled else binary
+    what = f"the unpacked archive, {binary.folder} or {python.folder}"
+    files = [need(root, f"{layout.folder}/{file}", what) for file in (*layout.train, layout.test)]
+    parts = [read_python(file, label_key) if pickled else read_binary(file, label_bytes) for file in files]
+    images, labels = zip(*parts, strict=True)
+    return np.concatenate(images[:-1]), np.concatenate(labels[:-1]), images[-1], labels[-1]

@@ -1,0 +1,114 @@
+"""One frozen record for every dataset, and the two things that training does with it: split and augment."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuralfuse.data import cifar, digits, idx, images
+from sram.errors import InputError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """train_x, test_x: float32[n, channels, height, width] in [-1, 1]; train_y, test_y: int64[n]."""
+
+    name: str
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    num_classes: int
+
+    @property
+    def in_channels(self) -> int:
+        return self.train_x.shape[1]
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)"""
+        return tuple(self.train_x.shape[1:])  # type: ignore[return-value]
+
+
+FILE_DATASETS: dict[str, tuple[Callable[..., tuple], int | None]] = {
+    "cifar10": (partial(cifar.load, "cifar10"), 10),
+    "cifar100": (partial(cifar.load, "cifar100"), 100),
+    "gtsrb": (images.load_gtsrb, 43),
+    "mnist": (idx.load, 10),
+    "fashion-mnist": (idx.load, 10),
+    "folders": (images.load_folders, None),  # as many classes as there are folders
+}
+
+
+def names() -> list[str]:
+    """Names that `load` knows."""
+    return ["digits", *FILE_DATASETS]
+
+
+def load(name: str, root: str | Path | None = None, **options) -> Dataset:
+    """Read a dataset from the folder `root` (by default data/NAME); `digits` needs no files.
+
+    `size` sets the edge of the images of `gtsrb` (32) and `folders` (224). Missing or damaged files are an InputError
+    that says what belongs where.
+
+    >>> digits = load("digits")
+    >>> tuple(digits.train_x.shape), tuple(digits.test_x.shape)
+    ((1347, 1, 16, 16), (450, 1, 16, 16))
+    """
+    if name == "digits":
+        return Dataset("digits", *digits.load(), num_classes=10)
+    if name not in FILE_DATASETS:
+        raise InputError("data", "name", name, "one of " + ", ".join(names()))
+    read, num_classes = FILE_DATASETS[name]
+    train_x, train_y, test_x, test_y = read(Path(root if root is not None else f"data/{name}"), **options)
+    classes = num_classes or int(train_y.max()) + 1
+    for part, labels in (("training", train_y), ("test", test_y)):
+        if labels.min() < 0 or labels.max() >= classes:
+            raise InputError(name, f"{part} labels", (int(labels.min()), int(labels.max())), f"0 to {classes - 1}")
+    return Dataset(
+        *(name, scale(train_x), torch.from_numpy(train_y)),
+        *(scale(test_x), torch.from_numpy(test_y)),
+        num_classes=classes,
+    )
+
+
+def scale(images: np.ndarray) -> Tensor:
+    """uint8 pixels to float32 in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).float().div_(127.5).sub_(1)
+
+
+def split(data: Dataset, fraction: float = 0.1, seed: int = 0) -> Dataset:
+    """Hold out a share of the training images as the test images of a new dataset: for early stopping and tuning."""
+    order = torch.randperm(len(data.train_y), generator=torch.Generator().manual_seed(seed))
+    held, kept = order[: round(fraction * len(order))], order[round(fraction * len(order)) :]
+    return replace(
+        data,
+        train_x=data.train_x[kept],
+        train_y=data.train_y[kept],
+        test_x=data.train_x[held],
+        test_y=data.train_y[held],
+    )
+
+
+def augment(x: Tensor, generator: torch.Generator, shift: int = 4, flip: bool = True) -> Tensor:
+    """Random crop after padding by `shift` pixels of background, and a random mirror image; one draw per image.
+
+    x: float32[n, c, h, w] in [-1, 1]; the padding is -1 (black), as zero-padding before scaling gives.
+    """
+    n, _, height, width = x.shape
+    if shift:
+        padded = F.pad(x, (shift,) * 4, value=-1.0)
+        top = torch.randint(0, 2 * shift + 1, (n, 1), generator=generator)
+        left = torch.randint(0, 2 * shift + 1, (n, 1), generator=generator)
+        rows = (top + torch.arange(height))[:, None, :, None]
+        columns = (left + torch.arange(width))[:, None, None, :]
+        x = padded[torch.arange(n)[:, None, None, None], torch.arange(x.shape[1])[None, :, None, None], rows, columns]
+    if flip:
+        mirrored = torch.rand(n, generator=generator) < 0.5
+        x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+    return x

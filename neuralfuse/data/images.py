@@ -1,0 +1,81 @@
+"""Datasets of image files: GTSRB in its official layout, and class folders as ImageNet has them."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from neuralfuse.data.files import need
+from sram.errors import InputError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
+SPLITS = {"train": ("train",), "test": ("test", "val")}
+
+
+def read(path: Path, size: int, crop: bool) -> np.ndarray:
+    """uint8[3, size, size]: resized as a whole, or (crop) its short side to 8/7 size and the middle cut out (256 ->
+    224)."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError(path, "image", str(error), "a readable image") from None
+    if not crop:
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    scale = size * 8 / 7 / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    resized = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    return np.asarray(resized).transpose(2, 0, 1)
+
+
+def stack(files: list[Path], labels: list[int], size: int, crop: bool) -> tuple[np.ndarray, np.ndarray]:
+    images = np.empty((len(files), 3, size, size), np.uint8)
+    for i, file in enumerate(files):
+        images[i] = read(file, size, crop)
+    return images, np.asarray(labels, np.int64)
+
+
+def load_gtsrb(root: Path, size: int = 32) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """German Traffic Sign Recognition Benchmark (Stallkamp et al., 2012), 43 classes, resized to size x size."""
+    what = "GTSRB's Final_Training/Images, Final_Test/Images and GT-final_test.csv"
+    base = root / "GTSRB" if (root / "GTSRB").is_dir() else root
+    training = need(base, "Final_Training/Images", what)
+    files = sorted(training.glob("*/*.ppm"))
+    table = next(
+        (path for path in (base / "GT-final_test.csv", base / "Final_Test/Images/GT-final_test.csv") if path.exists()),
+        None,
+    ) or need(base, "GT-final_test.csv", what)
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
+    if not files or not rows or not {"Filename", "ClassId"} <= rows[0].keys():
+        raise InputError(base, "images", f"{len(files)} training images, {len(rows)} test rows", what)
+    tests = [need(base, f"Final_Test/Images/{row['Filename']}", what) for row in rows]
+    return (
+        *stack(files, [int(path.parent.name) for path in files], size, crop=False),
+        *stack(tests, [int(row["ClassId"]) for row in rows], size, crop=False),
+    )
+
+
+def load_folders(root: Path, size: int = 224) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """train/CLASS/*.jpg and test/CLASS/*.jpg (or val/): classes are numbered in the order of their sorted names."""
+    what = "train/CLASS/*.jpg and test/CLASS/*.jpg (or val/CLASS/*.jpg)"
+    training = need(root, "train", what)
+    classes = sorted(folder.name for folder in training.iterdir() if folder.is_dir())
+    if not classes:
+        raise InputError(training, "classes", "none", what)
+    result: list[np.ndarray] = []
+    for names in SPLITS.values():
+        base = next((root / name for name in names if (root / name).is_dir()), None) or need(root, names[0], what)
+        unknown = {folder.name for folder in base.iterdir() if folder.is_dir()} - set(classes)
+        if unknown:
+            raise InputError(base, "class", sorted(unknown)[0], f"the classes of {training}")
+        files = [
+            file for name in classes for file in sorted((base / name).glob("*")) if file.suffix.lower() in SUFFIXES
+        ]
+        if not files:
+            raise InputError(base, "images", "none", what)
+        result += stack(files, [classes.index(file.parent.name) for file in files], size, crop=True)
+    return tuple(result)  # type: ignore[return-value]

@@ -1,0 +1,143 @@
+"""A frozen network that computes with what it reads back from its weight memory."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neuralfuse import kernels
+from neuralfuse.quantize import dequantize, quantize, weight_parameters
+from sram import inject
+from sram.errors import InputError
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """One weight tensor in the word array: words offset .. offset + size are its elements, row-major."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+class PlacedFaults(Protocol):
+    """What a placement's `hits` gives: stored bits, each with the index of the faulty cell that it lies in."""
+
+    fault: np.ndarray
+    weight: np.ndarray
+    bit: np.ndarray
+
+
+class FaultyNetwork:
+    """The stored words of all conv and linear weights of a frozen network, and the float tensors that are read from
+    them.
+
+    All words lie in one array, layer after layer in the order of `named_modules` (`layer_table`), each layer
+    row-major as in its torch tensor. The network's own weight tensors become views of one float32 vector, so a fault
+    costs one write. The network is taken over: it is put in eval mode and its parameters stop requiring gradients;
+    gradients still flow to its input. Biases, normalisation and activations carry no faults (Sun et al., NeurIPS
+    2024).
+
+    >>> faulty = FaultyNetwork(nn.Sequential(nn.Flatten(), nn.Linear(2, 1, bias=False)))
+    >>> with torch.no_grad():
+    ...     _ = faulty.network[1].weight.copy_(torch.tensor([[1.0, -0.5]]))
+    >>> faulty = FaultyNetwork(faulty.network)
+    >>> faulty.words.tolist()
+    [127, -64]
+    >>> faulty.set_faults(np.array([0]), np.array([6], np.uint8), np.array([0], np.uint8))  # bit 6 stuck at 0
+    >>> faulty.words.tolist(), faulty.flip_rate()
+    ([63, -64], 0.0625)
+    >>> faulty.restore()
+    >>> faulty.words.tolist()
+    [127, -64]
+    """
+
+    def __init__(
+        self, network: nn.Module, bits: int = 8, per_channel: bool = False, device: str | torch.device = "cpu"
+    ):
+        self.network = network.to(device).eval().requires_grad_(False)
+        self.bits = bits
+        weights = weight_parameters(network)
+        if not weights:
+            raise InputError("faulty network", "network", type(network).__name__, "at least one conv or linear weight")
+        words, scales, starts, table, offset = [], [], [], [], 0
+        for name, weight in weights.items():
+            try:
+                stored, scale = quantize(weight, bits, per_channel)
+            except InputError as error:
+                raise InputError(f"weight {name}", error.key, error.value, error.allowed) from None
+            words.append(stored.flatten().cpu())
+            scales.append(scale.flatten().cpu())
+            # words that share a scale are a run: the whole tensor, or one row of its first axis
+            starts.append(offset + np.arange(scale.numel()) * (weight.numel() // scale.numel()))
+            table.append(StoredLayer(name, tuple(weight.shape), offset))
+            offset += weight.numel()
+        self.layer_table: tuple[StoredLayer, ...] = tuple(table)
+        self.words: np.ndarray = torch.cat(words).numpy()
+        self._clean = self.words.copy()
+        self._shown = self.words.copy()
+        self._scale = torch.cat(scales).numpy()
+        self._scale_start = np.concatenate(starts).astype(np.int64)
+        self._touched = np.empty(0, np.int64)
+        run = np.diff(np.append(self._scale_start, offset))
+        self._values = dequantize(torch.cat(words), torch.from_numpy(np.repeat(self._scale, run))).to(device)
+        for layer, weight in zip(table, weights.values(), strict=True):
+            weight.data = self._values[layer.offset : layer.offset + layer.size].view(layer.shape)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits of the network with the faults that are now set."""
+        return self.network(x)
+
+    @property
+    def device(self) -> torch.device:
+        return self._values.device
+
+    @property
+    def clean_words(self) -> np.ndarray:
+        """The words as written, read-only, int8[n]."""
+        view = self._clean.view()
+        view.flags.writeable = False
+        return view
+
+    def set_faults(self, weight: np.ndarray, bit: np.ndarray, kind: np.ndarray) -> None:
+        """Make these the only faults: bit `bit` of word `weight` is stuck at 0 (kind 0), stuck at 1 (1), or flipped
+        (2).
+
+        weight int64[k], bit uint8[k], kind uint8[k]. Only weights whose value differs from the present one are written.
+        """
+        weight = np.ascontiguousarray(weight, np.int64)
+        bit, kind = np.ascontiguousarray(bit, np.uint8), np.ascontiguousarray(kind, np.uint8)
+        if weight.size:
+            if weight.min() < 0 or weight.max() >= self.words.size:
+                raise InputError("faults", "weight", int(weight.max()), f"0 to {self.words.size - 1}")
+            if bit.max() >= self.bits:
+                raise InputError("faults", "bit", int(bit.max()), f"0 to {self.bits - 1}")
+        kernels.restore(self.words, self._clean, self._touched)
+        inject.apply(self.words, weight, bit, kind)
+        if self.bits < 8:
+            kernels.sign_extend(self.words, weight, self.bits)
+        named = np.concatenate([self._touched, weight])
+        index, value = kernels.changed(self.words, self._shown, named, self._scale_start, self._scale)
+        self._values.index_copy_(0, torch.from_numpy(index).to(self.device), torch.from_numpy(value).to(self.device))
+        self._touched = weight
+
+    def write_faults(self, hits: PlacedFaults, kinds: np.ndarray) -> None:
+        """`set_faults` for the hits of a placement; kinds[f] is the kind of the f-th faulty cell."""
+        self.set_faults(hits.weight, hits.bit, kinds[hits.fault])
+
+    def restore(self) -> None:
+        """Back to the words as written."""
+        nothing = np.empty(0, np.uint8)
+        self.set_faults(np.empty(0, np.int64), nothing, nothing)
+
+    def flip_rate(self) -> float:
+        """Share of all stored bits that now read wrong (a stuck cell reads wrong only where the bit differs)."""
+        flipped = kernels.flipped_bits(self.words, self._clean, np.sort(self._touched), self.bits)
+        return flipped / (self.words.size * self.bits)

@@ -1,0 +1,158 @@
+"""NeuralFuse: a small network G before the frozen one, F(x) = clip(x + G(x), -1, 1).
+
+The six generators of Sun et al. (NeurIPS 2024, arXiv 2306.16869, appendix), layer for layer. `width` is the number of
+channels of the first layer (32 for the convolutional four, 16 and 8 for UNetL and UNetS); all inner layers scale with
+it.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sram.errors import InputError
+
+
+class NeuralFuse(nn.Module):
+    """F(x) = clip(x + G(x), -1, 1) for images x in [-1, 1] of any size.
+
+    The generators halve the map three times, so other sizes are padded at the lower right up to a multiple of 8 and
+    cut.
+    """
+
+    def __init__(self, generator: nn.Module):
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        below, right = -height % 8, -width % 8
+        padded = F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
+        return (x + self.generator(padded)[..., :height, :width]).clamp(-1, 1)
+
+
+def conv(cin: int, cout: int, bias: bool = True, last: nn.Module | None = None) -> list[nn.Module]:
+    return [nn.Conv2d(cin, cout, 3, padding=1, bias=bias), nn.BatchNorm2d(cout), last or nn.ReLU(inplace=True)]
+
+
+def deconv(cin: int, cout: int, last: nn.Module | None = None) -> list[nn.Module]:
+    """Doubles the map: transposed convolution, kernel 4, stride 2, padding 1."""
+    return [nn.ConvTranspose2d(cin, cout, 4, 2, 1), nn.BatchNorm2d(cout), last or nn.ReLU(inplace=True)]
+
+
+def conv_l(c: int, w: int) -> nn.Module:
+    down, up = nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="nearest")
+    return nn.Sequential(
+        *(*conv(c, w), *conv(w, w), down),
+        *(*conv(w, 2 * w), *conv(2 * w, 2 * w), down),
+        *(*conv(2 * w, 4 * w), *conv(4 * w, 4 * w), down),
+        *(*conv(4 * w, 4 * w), up, *conv(4 * w, 4 * w)),
+        *(*conv(4 * w, 2 * w), up, *conv(2 * w, 2 * w)),
+        *(*conv(2 * w, w), up, *conv(w, w)),
+        *conv(w, c, last=nn.Tanh()),
+    )
+
+
+def conv_s(c: int, w: int) -> nn.Module:
+    down, up = nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="nearest")
+    return nn.Sequential(
+        *(*conv(c, w), down),
+        *(*conv(w, 2 * w), down),
+        *(*conv(2 * w, 2 * w), down),
+        *(*conv(2 * w, 2 * w), up),
+        *(*conv(2 * w, w), up),
+        *(*conv(w, c), up),
+        *conv(c, c, last=nn.Tanh()),
+    )
+
+
+def deconv_l(c: int, w: int) -> nn.Module:
+    down = nn.MaxPool2d(2)
+    return nn.Sequential(
+        *(*conv(c, w), *conv(w, w), down),
+        *(*conv(w, 2 * w), *conv(2 * w, 2 * w), down),
+        *(*conv(2 * w, 4 * w), *conv(4 * w, 4 * w), down),
+        *conv(4 * w, 4 * w),
+        *(*deconv(4 * w, 2 * w), *conv(2 * w, 2 * w)),
+        *(*deconv(2 * w, w), *conv(w, w)),
+        *deconv(w, c, last=nn.Tanh()),
+    )
+
+
+def deconv_s(c: int, w: int) -> nn.Module:
+    down = nn.MaxPool2d(2)
+    return nn.Sequential(
+        *(*conv(c, w), down),
+        *(*conv(w, 2 * w), down),
+        *(*conv(2 * w, 2 * w), down),
+        *deconv(2 * w, 2 * w),
+        *deconv(2 * w, w),
+        *deconv(w, c, last=nn.Tanh()),
+    )
+
+
+class Up(nn.Module):
+    """Transposed convolution k2 s2 with padding 1 (2i - 2), zero-padded back to 2i; joined with the skip; two
+    convolutions."""
+
+    def __init__(self, cin: int):
+        super().__init__()
+        half = cin // 2
+        self.deconv = nn.ConvTranspose2d(cin, half, 2, 2, 1)
+        self.convs = nn.Sequential(*conv(cin, half, bias=False), *conv(half, half, bias=False))
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.convs(torch.cat([skip, F.pad(self.deconv(x), (1, 1, 1, 1))], 1))
+
+
+class UNet(nn.Module):
+    def __init__(self, c: int, w: int):
+        super().__init__()
+        self.first = nn.Sequential(*conv(c, w, bias=False), *conv(w, w, bias=False))
+        self.down = nn.ModuleList(
+            nn.Sequential(nn.MaxPool2d(2), *conv(k, 2 * k, bias=False), *conv(2 * k, 2 * k, bias=False))
+            for k in (w, 2 * w, 4 * w)
+        )
+        self.up = nn.ModuleList(Up(k) for k in (8 * w, 4 * w, 2 * w))
+        self.out = nn.Conv2d(w, c, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = [self.first(x)]
+        for stage in self.down:
+            skips.append(stage(skips[-1]))
+        x = skips.pop()
+        for stage in self.up:
+            x = stage(x, skips.pop())
+        return self.out(x)
+
+
+GENERATORS: dict[str, tuple[Callable[[int, int], nn.Module], int]] = {
+    "ConvL": (conv_l, 32),
+    "ConvS": (conv_s, 32),
+    "DeConvL": (deconv_l, 32),
+    "DeConvS": (deconv_s, 32),
+    "UNetL": (UNet, 16),
+    "UNetS": (UNet, 8),
+}
+
+
+def names() -> list[str]:
+    """The paper's six generators, as `build` knows them."""
+    return list(GENERATORS)
+
+
+def build(name: str, in_channels: int = 3, width: int | None = None, seed: int = 0, **options) -> nn.Module:
+    """Return a freshly initialised generator G; `width=None` is the paper's.
+
+    >>> sum(p.numel() for p in build("ConvS").parameters())
+    113187
+    """
+    if name not in GENERATORS:
+        raise InputError("generator", "name", name, "one of " + ", ".join(names()))
+    if width is not None and width < 1:
+        raise InputError("generator", "width", width, "at least 1 channel")
+    make, paper_width = GENERATORS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make(in_channels, width or paper_width, **options)

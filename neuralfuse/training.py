@@ -1,0 +1,272 @@
+"""Training loops: the base network with quantisation-aware training, and a generator by EOPM on a frozen one.
+
+Both are functions of their arguments alone: batch order, augmentation and fault maps depend on (seed, step), never on
+what ran before. A run that is killed goes on from its last checkpoint and ends with the same numbers.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuralfuse import checkpoint
+from neuralfuse.data import Dataset, augment
+from neuralfuse.evaluate import correct, transform
+from neuralfuse.faulty import FaultyNetwork
+from neuralfuse.objective import eopm_backward
+from neuralfuse.quantize import fake_quantized, quantize_in_place
+from neuralfuse.sources import Faults, Source
+from sram.errors import InputError
+
+Progress = Callable[[int, int, dict[str, float]], None]  # (step, steps, named figures)
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Only deterministic kernels inside the block."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def random(seed: int, step: int) -> torch.Generator:
+    """The random numbers of one step or epoch."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def batch_indices(n: int, batch: int, seed: int, step: int) -> Tensor:
+    """Images of one step: a new permutation every epoch, whose incomplete last batch is dropped."""
+    epoch, position = divmod(step, max(1, n // batch))
+    order = torch.randperm(n, generator=random(seed, epoch))
+    return order[position * batch : (position + 1) * batch]
+
+
+def one_cycle(step: int, steps: int, rise: float = 0.2) -> float:
+    """Share of the peak learning rate: up linearly over the first fifth, then down to zero along a cosine."""
+    if step < rise * steps:
+        return (step + 1) / (rise * steps + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rise * steps) / ((1 - rise) * steps)))
+
+
+def cosine(step: int, steps: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def paper_decay(step: int, steps: int) -> float:
+    """StepLR(500, 0.96) of Sun et al."""
+    return 0.96 ** (step // 500)
+
+
+DECAYS = {"cosine": cosine, "paper": paper_decay}
+
+
+class Checkpoints:
+    """A run's own file: written at most every `seconds`, read back only by a run with the same arguments."""
+
+    def __init__(self, path: str | os.PathLike | None, arguments: dict, seconds: float = 10.0):
+        self.path, self.arguments, self.seconds = path, arguments, seconds
+        self.written = time.monotonic()
+
+    def read(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict, dict[str, Tensor]]:
+        """Put module and optimiser where the last run was; return its record (empty at a start) and its best
+        weights."""
+        if self.path is None or not os.path.exists(self.path):
+            return {}, {}
+        tensors, record = checkpoint.load(self.path)
+        if record.get("arguments") != self.arguments:
+            raise InputError(self.path, "arguments", record.get("arguments"), f"a run with {self.arguments}")
+        module.load_state_dict(part(tensors, "module."))
+        checkpoint.restore_optimizer(optimizer, tensors)
+        return record, part(tensors, "best.")
+
+    def write(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, record: dict, best: dict[str, Tensor], last: bool
+    ) -> None:
+        if self.path is None or not (last or time.monotonic() - self.written > self.seconds):
+            return
+        tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+        tensors |= checkpoint.optimizer_tensors(optimizer) | {f"best.{name}": tensor for name, tensor in best.items()}
+        checkpoint.save(self.path, tensors, {**record, "arguments": self.arguments})
+        self.written = time.monotonic()
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def train_network(
+    network: nn.Module,
+    data: Dataset,
+    epochs: int = 20,
+    batch: int = 64,
+    learning_rate: float = 0.1,
+    weight_decay: float = 5e-4,
+    bits: int | None = 8,
+    shift: int = 4,
+    flip: bool = True,
+    seed: int = 0,
+    checkpoint_path: str | os.PathLike | None = None,
+    progress: Progress | None = None,
+) -> float:
+    """Train a network in place by SGD (Nesterov momentum 0.9, one cycle) and leave it rounded to `bits`, in eval mode.
+
+    Every step computes with rounded weights and updates the unrounded ones (quantisation-aware training,
+    straight-through); `bits=None` trains in float. `shift` and `flip` are the augmentation's. Returns the accuracy on
+    the dataset's test images, which training does not see.
+    """
+    steps = epochs * max(1, len(data.train_y) // batch)
+    arguments = dict(
+        epochs=epochs, batch=batch, learning_rate=learning_rate, weight_decay=weight_decay, bits=bits, shift=shift,
+        flip=flip, seed=seed, data=data.name,
+    )  # fmt: skip
+    optimizer = torch.optim.SGD(network.parameters(), learning_rate, 0.9, weight_decay=weight_decay, nesterov=True)
+    checkpoints = Checkpoints(checkpoint_path, arguments)
+    record, _ = checkpoints.read(network, optimizer)
+    network.train()
+    with deterministic():
+        for step in range(record.get("step", 0), steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * one_cycle(step, steps)
+            index = batch_indices(len(data.train_y), batch, seed, step)
+            x = augment(data.train_x[index], random(seed, step), shift, flip)
+            with fake_quantized(network, bits):
+                loss = F.cross_entropy(network(x), data.train_y[index])
+                optimizer.zero_grad()
+                loss.backward()
+            optimizer.step()
+            checkpoints.write(network, optimizer, {"step": step + 1}, {}, last=step + 1 == steps)
+            if progress:
+                progress(step + 1, steps, {"loss": loss.item()})
+        if bits is not None:
+            quantize_in_place(network, bits)
+        network.eval()
+        return correct(network, data.test_x, data.test_y) / len(data.test_y)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a training is watched on: images apart from training and test, and chips apart from both (`faults`).
+
+    Every `every` steps the accuracy over these chips is taken; the best generator is kept, and after `patience` times
+    without a better one the training stops.
+    """
+
+    x: Tensor
+    y: Tensor
+    faults: Sequence[Faults]
+    every: int = 50
+    patience: int = 10
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a generator's training ended. Accuracies are None without held-out images."""
+
+    steps: int
+    best_step: int
+    clean_loss: float
+    faulty_loss: float
+    held_out_accuracy: float | None = None
+
+
+def held_out_accuracy(faulty: FaultyNetwork, protected: Tensor, y: Tensor, faults: Sequence[Faults]) -> float:
+    """Mean accuracy over fault maps on images that have passed the generator."""
+    total = 0
+    for one in faults:
+        faulty.set_faults(*one)
+        total += correct(faulty, protected, y)
+    faulty.restore()
+    return total / (len(y) * len(faults))
+
+
+def train_generator(
+    faulty: FaultyNetwork,
+    neuralfuse: nn.Module,
+    data: Dataset,
+    source: Source,
+    steps: int,
+    batch: int = 256,
+    maps: int = 10,
+    weight: float = 5.0,
+    learning_rate: float = 1e-3,
+    decay: str = "paper",
+    bits: int | None = 8,
+    shift: int = 4,
+    flip: bool = True,
+    seed: int = 0,
+    precision: torch.dtype = torch.float32,
+    held_out: HeldOut | None = None,
+    checkpoint_path: str | os.PathLike | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train an input transform (`generators.NeuralFuse`) in place by EOPM before a frozen network; leave it rounded.
+
+    `source(draw)` gives the fault map of a draw; step s uses draws s * maps to (s + 1) * maps - 1. `weight` is the
+    paper's lambda, `maps` its N. The generator computes with weights of `bits` bits from the first step on and runs at
+    nominal voltage, free of errors. `precision=torch.bfloat16` is for GPUs. Defaults are the paper's settings.
+    """
+    if decay not in DECAYS:
+        raise InputError("training", "decay", decay, "one of " + ", ".join(DECAYS))
+    if maps < 1 or steps < 1 or weight < 0:
+        raise InputError(
+            "training", "maps, steps, weight", (maps, steps, weight), "maps and steps from 1, weight from 0"
+        )
+    device = faulty.device
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    neuralfuse.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    arguments = dict(
+        steps=steps, batch=batch, maps=maps, weight=weight, learning_rate=learning_rate, decay=decay, bits=bits,
+        shift=shift, flip=flip, seed=seed, precision=str(precision), data=data.name, words=faulty.words.size,
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(neuralfuse.parameters(), learning_rate, (0.5, 0.999))
+    checkpoints = Checkpoints(checkpoint_path, arguments)
+    record, best = checkpoints.read(neuralfuse, optimizer)
+    trained = Trained(**record["trained"]) if record else Trained(0, 0, math.nan, math.nan)
+    stale = record.get("stale", 0)
+    with deterministic(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        for step in range(trained.steps, steps):
+            if held_out and stale >= held_out.patience:
+                break
+            neuralfuse.train()
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * DECAYS[decay](step, steps)
+            index = batch_indices(len(data.train_y), batch, seed, step)
+            x = augment(data.train_x[index], random(seed, step), shift, flip).to(device, memory_format=layout)
+            faults = (source(step * maps + i) for i in range(maps))
+            optimizer.zero_grad()
+            with fake_quantized(neuralfuse, bits):
+                losses = eopm_backward(faulty, neuralfuse, x, data.train_y[index].to(device), faults, maps, weight)
+            optimizer.step()
+            trained = Trained(step + 1, trained.best_step, *losses, trained.held_out_accuracy)
+            if held_out and ((step + 1) % held_out.every == 0 or step + 1 == steps):
+                neuralfuse.eval()
+                with fake_quantized(neuralfuse, bits):
+                    protected = transform(neuralfuse, held_out.x.to(device))
+                accuracy = held_out_accuracy(faulty, protected, held_out.y.to(device), held_out.faults)
+                better = trained.held_out_accuracy is None or accuracy > trained.held_out_accuracy
+                stale = 0 if better else stale + 1
+                if better:
+                    best = {name: tensor.detach().clone() for name, tensor in neuralfuse.state_dict().items()}
+                    trained = Trained(step + 1, step + 1, *losses, accuracy)
+            state = {"trained": asdict(trained), "stale": stale}
+            checkpoints.write(neuralfuse, optimizer, state, best, last=step + 1 == steps)
+            if progress:
+                figures = {"clean_loss": losses[0], "faulty_loss": losses[1]}
+                if trained.held_out_accuracy is not None:
+                    figures["held_out_accuracy"] = trained.held_out_accuracy
+                progress(step + 1, steps, figures)
+    if best:
+        neuralfuse.load_state_dict(best)
+    if bits is not None:
+        quantize_in_place(neuralfuse, bits)
+    neuralfuse.eval()
+    return trained
