@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from neuralfuse.quantize import dequantize, quantize, weight_parameters
 from sram.errors import InputError
 from sram.files import write_atomic
 
@@ -40,15 +41,28 @@ def load(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
         raise InputError(path, "checkpoint", str(error), "a .safetensors file") from None
 
 
-def load_into(module: nn.Module, path: str | os.PathLike) -> dict:
-    """Put a checkpoint's tensors into a module of the same shape and return the record."""
+def save_network(path: str | os.PathLike, network: nn.Module, record: Mapping, bits: int = 8) -> Path:
+    """Write a network with its weights as words (one byte each, and their scales): what the accelerator stores.
+
+    The network should be rounded already (`training` leaves it so); a network that is not is rounded here.
+    """
+    tensors = dict(network.state_dict())
+    for name, weight in weight_parameters(network).items():
+        tensors[name], tensors[f"{name}.scale"] = quantize(weight, bits)
+    return save(path, tensors, {**record, "bits": bits})
+
+
+def load_network(network: nn.Module, path: str | os.PathLike) -> dict:
+    """Put what `save_network` wrote into a network of the same shape, in eval mode, and return the record."""
     tensors, record = load(path)
+    for name in [name for name in tensors if f"{name}.scale" in tensors]:
+        tensors[name] = dequantize(tensors[name], tensors.pop(f"{name}.scale"))
     try:
-        module.load_state_dict(tensors)
+        network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise InputError(
-            path, "checkpoint", str(error).splitlines()[-1].strip(), "tensors that fit the network"
-        ) from None
+        message = str(error).splitlines()[-1].strip()
+        raise InputError(path, "checkpoint", message, "tensors that fit the network") from None
+    network.eval()
     return record
 
 

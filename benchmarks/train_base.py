@@ -1,0 +1,51 @@
+"""Train the small residual network that the CIFAR-10 studies start from, and write it as 8-bit words.
+
+    python benchmarks/train_base.py --root FOLDER --out benchmarks/checkpoints/cifar10-resnet14.safetensors
+
+FOLDER holds cifar-10-batches-bin or cifar-10-batches-py. One thread needs about 2.5 minutes an epoch; a run that is
+killed goes on where it was.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from neuralfuse import checkpoint, data, networks, training
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--dataset", default="cifar10")
+    parser.add_argument("--network", default="resnet14")
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--first-stride", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+
+    dataset = data.load(given.dataset, given.root)
+    options = {"width": given.width, "first_stride": given.first_stride}
+    network = networks.build(given.network, dataset.num_classes, dataset.in_channels, given.seed, **options)
+    start, shown = time.monotonic(), time.monotonic()
+
+    def progress(step: int, steps: int, figures: dict[str, float]) -> None:
+        nonlocal shown
+        if time.monotonic() - shown > 60 or step == steps:
+            shown = time.monotonic()
+            print(f"step {step}/{steps}  loss {figures['loss']:.3f}  {shown - start:.0f} s", flush=True)
+
+    accuracy = training.train_network(
+        network, dataset, given.epochs, given.batch, learning_rate=0.2, seed=given.seed, progress=progress,
+        checkpoint_path=Path(given.out).with_suffix(".run.safetensors"),
+    )  # fmt: skip
+    record = {"network": given.network, "options": options, "dataset": given.dataset, "accuracy": accuracy,
+              "epochs": given.epochs, "batch": given.batch, "seed": given.seed}  # fmt: skip
+    checkpoint.save_network(given.out, network, record)
+    print(f"accuracy {accuracy:.4f}  {given.out}")
+
+
+if __name__ == "__main__":
+    main()
