@@ -172,7 +172,7 @@ class Reader:
         self.unknown: list[str] = []
 
     def workload(self, name: str) -> Workload:
-        return Workload(name, tuple(_named(self.layers, self.places)), tuple(self.unknown))
+        return Workload(name, tuple(_named(self.layers, self.places)), tuple(self.unknown), self.batch)
 
     def read(self, graph_module: torch.fx.GraphModule, bound: list[Value], path: str = "") -> list[Value]:
         """Read a graph whose placeholders are `bound`; returns the values of its outputs."""
@@ -288,6 +288,7 @@ class Reader:
             padding = (0,) * (2 * axes)
         else:
             padding = _many(arguments["padding"], axes) * 2
+        extra = _many(arguments.get("output_padding", 0), axes)
         flat = axes == 1
         groups = arguments["groups"]
         weight_name, offset = self._weight(arguments["weight"], values, path)
@@ -304,14 +305,11 @@ class Reader:
             dilation=(1, *dilation) if flat else dilation,
             groups=groups,
             transposed=transposed,
-            output_padding=(
-                (0, *_many(arguments.get("output_padding", 0), axes))
-                if flat
-                else _many(arguments.get("output_padding", 0), axes)
-            ),
+            output_padding=(0, *extra) if flat else extra,
             batch=x.shape[0] if x.dim() == axes + 2 else 1,
             weight_name=weight_name,
             weight_offset=offset,
+            bias=arguments.get("bias") is not None,
         )
         self._add(layer, node, path, "conv_transpose" if transposed else "conv", values)
         return True
@@ -345,6 +343,7 @@ class Reader:
         batch = self.batch if rows % self.batch == 0 else 1
         weight_name, offset = self._weight(weight, values, path)
         layer = linear(path, rows // batch, k, n, batch=batch, weight_name=weight_name, weight_offset=offset)
+        layer = replace(layer, bias=_operator(node) == "linear" and len(node.args) > 2 and node.args[2] is not None)
         if copies > 1:
             layer = replace(
                 layer, groups=copies, in_channels=copies * k, out_channels=copies * n, weights=copies * k * n

@@ -29,8 +29,9 @@ class Layer:
     Operands that are parameters (normalisation scales) are not counted as read from the activation buffer.
 
     `weights` is the number of stored weights, `weight_name` the parameter's name in the module tree, `weight_offset`
-    the first element within it: layers that agree in both share one stored copy. `sources` are the indices, in the
-    workload, of the layers whose outputs are read; -1 is the network's input.
+    the first element within it: layers that agree in both share one stored copy. `bias`: a constant for each
+    filter starts its sums, at no cost. `sources` are the indices, in the workload, of the layers whose outputs are
+    read; -1 is the network's input.
 
     >>> layer = conv("stem", 32, 32, 3, 64, kernel=3, padding=1)
     >>> (layer.m, layer.k, layer.n), layer.macs, layer.weights
@@ -64,6 +65,7 @@ class Layer:
     weight_name: str | None = None
     weight_offset: int = 0
     weights: int = 0
+    bias: bool = False
     operations: int = 0
     elements_read: int = 0
     elements_written: int = 0
@@ -99,7 +101,8 @@ class Layer:
 class Workload:
     """The layers of a network in the order in which they run.
 
-    `unknown` lists, as "name: operator", what the reader met and cannot count: it is never dropped silently.
+    `batch` is the number of samples that run together. `unknown` lists, as "name: operator", what the reader met and
+    cannot count: it is never dropped silently.
 
     >>> net = Workload("two", (linear("a", 1, 8, 4), linear("b", 1, 4, 2)))
     >>> net.macs, net.weights, [layer.name for layer in net.array_layers]
@@ -109,6 +112,7 @@ class Workload:
     name: str
     layers: tuple[Layer, ...]
     unknown: tuple[str, ...] = ()
+    batch: int = 1
 
     @property
     def array_layers(self) -> tuple[Layer, ...]:
@@ -125,7 +129,8 @@ class Workload:
 
     def with_batch(self, batch: int) -> Workload:
         """The same network for `batch` samples at a time, each of what it is now."""
-        return replace(self, layers=tuple(replace(layer, batch=layer.batch * batch) for layer in self.layers))
+        layers = tuple(replace(layer, batch=layer.batch * batch) for layer in self.layers)
+        return replace(self, layers=layers, batch=self.batch * batch)
 
 
 def trace(
