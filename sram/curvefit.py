@@ -93,7 +93,7 @@ def read_counts(path: str | os.PathLike) -> Counts:
 
 
 def counts(voltage: ArrayLike, faulty: ArrayLike, cells: ArrayLike, where: object = "counts") -> Counts:
-    """Counts in rising voltage; one number of `cells` holds for all. InputError unless whole and 0 <= faulty <= cells."""
+    """Counts in rising voltage; one number of `cells` holds for all. InputError unless 0 <= faulty <= cells, whole."""
     v, k, n = (np.atleast_1d(np.asarray(x, dtype=np.float64)) for x in (voltage, faulty, cells))
     n = np.broadcast_to(n, v.shape) if len(n) == 1 else n
     if not len(v) == len(k) == len(n):
