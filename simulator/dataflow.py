@@ -1,39 +1,43 @@
 """When each operand enters a systolic array, and how many cycles a matrix product takes.
 
-The array has R rows and C columns of processing elements PE(i, j). A product (m x k) @ (k x n) is cut into folds:
+The array has R rows and C columns of processing elements PE(r, j). A product (m x k) @ (k x n) is cut into folds:
 
-    dataflow   rows hold      columns hold    a fold streams     stays in the PE
-    os         output pixel m  filter n       T = k taps         the output
-    ws         tap k           filter n       T = m pixels       the weight
-    is         tap k           pixel m        T = n filters      the input
+    dataflow   rows hold       columns hold    a fold streams     stays in the PE
+    os         output pixel m  filter n        T = k taps         the output
+    ws         tap k           filter n        T = m pixels       the weight
+    is         tap k           pixel m         T = n filters      the input
 
-A fold uses u <= R rows and v <= C columns; there are fr = ceil(rows needed / R) times fc = ceil(columns needed / C) folds, fc outside, fr
-inside. Operands enter row i at the left edge and column j at the top edge and move one PE a cycle; results leave at the bottom
-edge, one word a column a cycle. The used rows are the last ones, R-u..R-1, next to the exit; the used columns are the first ones.
+A fold uses u <= R rows and v <= C columns. There are fr = ceil(rows needed / R) times fc = ceil(columns needed / C)
+folds, fc outside, fr inside. Operands enter row r at the left edge and column j at the top edge and move one PE a
+cycle; results leave at the bottom edge, one word a column a cycle. The used rows are the last ones, R-u..R-1, next to
+the exit; the used columns are the first ones, 0..v-1.
 
-Timing without overlap (cycle 0 is the first of the fold; a fold starts when the last has ended):
+**Without overlap.** Cycle 0 is the first of the fold; a fold starts when the one before has ended.
 
-    os  a[i, t] enters row R-u+i at the left in cycle t + (R-u+i);   b[t, j] enters column j at the top in cycle t + j;
-        PE(r, j) multiplies and accumulates term t in cycle t + r + j, the last in cycle T-1 + R-1 + C'-1 (C' = v);
-        then the columns shift down: in cycle T+R+v-2 + d (d = 0..u-1) row R-1-d of the fold leaves the bottom edge.
-    ws  weights shift down for R cycles: those of row R-1 enter at the top in cycle R-u, those of row R-u in cycle R-1;
-        x[t, i] (pixel t, tap i of the fold) enters row R-u+i at the left in cycle R + t + i; the partial sum of pixel t passes row
-        R-u+i of column j in cycle R + t + i + j, and leaves the bottom edge in the cycle of its last addition, R + t + u-1 + j.
-    is  the same as ws, with inputs for weights and filters for pixels.
+    os  a[i, t] enters row R-u+i at the left in cycle t + R-u+i;  b[t, j] enters column j at the top in cycle t + j.
+        PE(r, j) multiplies and accumulates term t in cycle t + r + j, the last of all in cycle T-1 + R-1 + v-1.
+        Then the columns shift down: in cycle T+R+v-2 + d, d = 0..u-1, row R-1-d leaves at the bottom of all columns.
+    ws  Weights shift down for R cycles, unskewed: those of row R-1 enter at the top in cycle R-u, those of row R-u in
+        cycle R-1, after which all are in place. x[t, i] (pixel t, tap i of the fold) enters row R-u+i at the left in
+        cycle R + t + i. Column j adds row R-u+i to the sum of pixel t in cycle R + t + i + j; the sum leaves at the
+        bottom in the cycle of its last addition, R + t + u-1 + j.
+    is  The same, inputs in place of weights and filters in place of pixels.
 
-Both end after T + R + u + v - 2 cycles (2R + C + T - 2 for a whole fold): R rows are crossed once by what enters at the top and leaves
-at the bottom, used or not. Without `skip_idle_rows` every fold takes u = R and v = C.
+Either takes T + R + u + v - 2 cycles, 2R + C + T - 2 for a whole fold: whatever enters at the top and leaves at the
+bottom crosses R rows, used or not. Without `skip_idle_rows` every fold takes the time of u = R and v = C.
 
-With overlap (double-buffered registers: each PE holds a second stationary word, or for os a second accumulator) the skew of a fold
-hides under its neighbours. Control moves with the wave, so PE(r, j) lags PE(0, 0) by r + j cycles all the time. In the clock of PE(0, 0):
+**With overlap** (double-buffered registers: a PE holds a second stationary word, or for os a second accumulator), a
+fold's skew hides under its neighbours. Control moves with the wave, PE(r, j) lags PE(0, 0) by r + j cycles all the
+time. In the clock of PE(0, 0), which is a fold's start S_f plus t when term or pixel t of fold f is there:
 
-    ws, is  fold f loads its u_f stationary rows, one a cycle, while fold f-1 streams: S_0 = u_0, S_f = S_{f-1} + max(T, u_f);
-            it ends at S_f + T + R + v_f - 2.
-    os      fold f shifts its u_f result rows out while fold f+1 accumulates in the other register, which must be empty again by then:
-            S_0 = 0, S_{f+1} = S_f + max(T, u_{f-1}); its drain starts at S_{f+1} and it ends at S_{f+1} + u_f + R + v_f - 2.
+    ws, is  Fold f loads its u_f stationary rows, one a cycle, while fold f-1 streams: S_0 = u_0,
+            S_f = S_{f-1} + max(T, u_f). The last result leaves, and the fold ends, after cycle S_f + T + R + v_f - 3.
+    os      Fold f shifts its u_f rows of results out, one a cycle, while fold f+1 accumulates in the other register. It
+            can start when its own T terms are through and the rows of fold f-1 are out: D_f = S_f + max(T, u_{f-1}),
+            and fold f+1 starts then, S_{f+1} = D_f (S_0 = 0). The fold ends after cycle D_f + u_f + R + v_f - 3.
 
-A single fold takes T + R + u + v - 2 cycles in both modes. Zero bubbles otherwise: in the steady state a fold costs max(T, u).
-Adding up partial sums of the fr folds of one output (ws, is) happens at the bottom edge, in the cycle in which they leave.
+One fold alone takes T + R + u + v - 2 cycles in both modes; in a long run of them each adds max(T, u).
+The fr partial sums of an output (ws, is) are added at the bottom edge, in the cycle in which they leave.
 """
 
 from sram.errors import InputError

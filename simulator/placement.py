@@ -1,19 +1,20 @@
 """Which SRAM cell holds each bit of each weight, from the schedule.
 
 Weights are numbered layer after layer in network order and, within a layer, row-major as in the torch tensor
-(out, in / groups, kh, kw), transposed convolutions (in, out / groups, kh, kw). A weight that several layers share has one number and
-as many residencies as uses.
+(out, in / groups, kh, kw), transposed convolutions (in, out / groups, kh, kw). A weight that several layers share has
+one number and as many residencies as uses.
 
-The *stream* is the order in which the dataflow fetches them (see dataflow.py; folds of columns outside, of rows inside), taps in torch
-order (input channel, kernel row, kernel column):
+The *stream* is the order in which the dataflow fetches them (dataflow.py; folds of columns outside, of rows inside),
+taps in torch order (input channel, kernel row, kernel column):
 
     os   C filters at a time: all taps, for each tap the C filters
     ws   C filters at a time, R taps at a time: rows of C weights, the last row of the fold first
     is   R taps at a time: all filters, for each filter its R taps
 
-It is packed word_bits // bits weights to a word; a layer starts a new word. What fits is loaded once (`resident`). Otherwise
-(`streamed`) the memory is a ping-pong buffer: fill f is the f-th stretch of half the memory's words and goes to half f % 2, so that a cell
-serves every second fill. A weight that the schedule fetches again (a tile larger than the buffer) comes back to the same cell.
+It is packed word_bits // bits weights to a word; a layer starts a new word. What fits is loaded once (`resident`).
+Otherwise (`streamed`) the memory is a ping-pong buffer: fill f is the f-th stretch of half the memory's words and
+goes to half f % 2, so that a cell serves every second fill. A weight that the schedule fetches again (a tile larger
+than the buffer) comes back to the same cell.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from sram.geometry import Geometry
 
 from . import placement_kernels as kernels
 from .accelerator import Accelerator
+from .cycles import dataflow_codes
 from .workload import Workload
 
 SCHEDULES = ("streamed", "resident", "paper")
@@ -33,12 +35,11 @@ BIT_ORDERS = {
     "msb_first": kernels.MSB_FIRST,
     "interleaved": kernels.INTERLEAVED,
 }
-ORDERS = {"os": kernels.OS, "ws": kernels.WS, "is": kernels.IS}
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A stored tensor: weights `first` to `first + count` of the network are elements `offset`... of parameter `name`."""
+    """Weights `first` to `first + count` of the network are the elements from `offset` on of parameter `name`."""
 
     name: str
     offset: int
@@ -48,7 +49,7 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """Stored bits that lie in given cells: fault int64[h] (index of the cell given), weight int64[h], bit uint8[h] (0 = least)."""
+    """Stored bits in given cells: fault int64[h] (index of the cell), weight int64[h], bit uint8[h] (0: least)."""
 
     fault: np.ndarray
     weight: np.ndarray
@@ -120,7 +121,7 @@ class Placement:
         )
 
     def locate(self, weight: int, bit: int) -> np.ndarray:
-        """The cell that holds this bit in each residency of the weight, int64[residencies of the weight], in order of time."""
+        """The cell that holds this bit in each residency of the weight, in order of time; int64[uses of the weight]."""
         if not 0 <= weight < self.weights:
             raise InputError("placement", "weight", weight, f"0 to {self.weights - 1}")
         if not 0 <= bit < self.bits:
@@ -153,10 +154,10 @@ def place(
 ) -> Placement:
     """Where the weights of `workload` lie while it runs on `accelerator`, whose weight memory is `geometry`.
 
-    `bits`: of a weight, if not the accelerator's. `bit_order` within a word: a weight's bits side by side, least or most
-    significant first, or bits of one significance side by side (interleaved). `bank_interleave`: consecutive words a bank
-    takes before the next bank's turn; 0 fills bank by bank. `paper`: the mapping of the NeuralFuse reference code, one
-    array of 8192 x 128 cells (bit order and interleaving do not apply).
+    `bits`: of a weight, if not the accelerator's. `bit_order` within a word: a weight's bits side by side, least or
+    most significant first, or bits of one significance side by side (interleaved). `bank_interleave`: consecutive words
+    a bank takes before the next bank's turn; 0 fills bank by bank. `paper`: the mapping of the NeuralFuse reference
+    code, one array of 8192 x 128 cells (bit order and interleaving do not apply).
 
     >>> from simulator.accelerator import accelerator
     >>> from simulator.workload import linear
@@ -200,11 +201,9 @@ def place(
 
 def _stream(workload: Workload, accelerator: Accelerator, slots: int) -> tuple[tuple[Tensor, ...], np.ndarray, int]:
     """The stored tensors, a row of fields for each use, and the words that the stream takes."""
-    from .cycles import dataflow_of
-
     tensors: dict[tuple[str | None, int], Tensor] = {}
     rows, word, weight = [], 0, 0
-    for layer in workload.array_layers:
+    for layer, code in zip(workload.layers, dataflow_codes(workload, accelerator), strict=True):
         if not layer.weights:
             continue
         key = (layer.weight_name, layer.weight_offset)
@@ -216,7 +215,7 @@ def _stream(workload: Workload, accelerator: Accelerator, slots: int) -> tuple[t
                 word,
                 tensors[key].first,
                 layer.weights,
-                ORDERS[dataflow_of(layer, accelerator)],
+                code,
                 layer.groups,
                 layer.k,
                 layer.n,

@@ -142,7 +142,7 @@ def stream_hits(
 
 @jit
 def paper_hits(first_weight, count, cell, bits):
-    """The mapping of the NeuralFuse reference code: weight i of every layer lies in row (i // 256) % 8192, byte i % 16."""
+    """The NeuralFuse reference code's mapping: weight i of every layer lies in row (i // 256) % 8192, byte i % 16."""
     n, layers = cell.shape[0], count.shape[0]
     total = 0
     for layer in range(layers):
