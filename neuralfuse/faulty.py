@@ -1,5 +1,6 @@
 """A frozen network that computes with what it reads back from its weight memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Protocol
@@ -27,12 +28,36 @@ class StoredLayer:
         return prod(self.shape)
 
 
+class PlacedTensor(Protocol):
+    """How a placement numbers a tensor: elements offset .. offset + count of parameter `name` are weights first ..."""
+
+    name: str
+    offset: int
+    first: int
+    count: int
+
+
 class PlacedFaults(Protocol):
     """What a placement's `hits` gives: stored bits, each with the index of the faulty cell that it lies in."""
 
     fault: np.ndarray
     weight: np.ndarray
     bit: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Numbering:
+    """Weight numbers of a placement -> word numbers of a network: tensor t starts at first[t] and is moved by
+    shift[t]."""
+
+    first: np.ndarray
+    shift: np.ndarray
+
+    def words(self, weight: np.ndarray) -> np.ndarray:
+        """int64[k] -> int64[k]"""
+        if not self.shift.any():
+            return weight
+        return weight + self.shift[np.searchsorted(self.first, weight, side="right") - 1]
 
 
 class FaultyNetwork:
@@ -60,15 +85,21 @@ class FaultyNetwork:
     """
 
     def __init__(
-        self, network: nn.Module, bits: int = 8, per_channel: bool = False, device: str | torch.device = "cpu"
+        self,
+        network: nn.Module,
+        bits: int = 8,
+        per_channel: bool = False,
+        device: str | torch.device = "cpu",
+        weights: Sequence[str] | None = None,
     ):
+        """`weights` names the stored parameters in their order, if not all conv and linear weights as they come."""
         self.network = network.to(device).eval().requires_grad_(False)
         self.bits = bits
-        weights = weight_parameters(network)
-        if not weights:
+        parameters = weight_parameters(network, weights)
+        if not parameters:
             raise InputError("faulty network", "network", type(network).__name__, "at least one conv or linear weight")
         words, scales, starts, table, offset = [], [], [], [], 0
-        for name, weight in weights.items():
+        for name, weight in parameters.items():
             try:
                 stored, scale = quantize(weight, bits, per_channel)
             except InputError as error:
@@ -88,8 +119,8 @@ class FaultyNetwork:
         self._touched = np.empty(0, np.int64)
         run = np.diff(np.append(self._scale_start, offset))
         self._values = dequantize(torch.cat(words), torch.from_numpy(np.repeat(self._scale, run))).to(device)
-        for layer, weight in zip(table, weights.values(), strict=True):
-            weight.data = self._values[layer.offset : layer.offset + layer.size].view(layer.shape)
+        for layer, parameter in zip(table, parameters.values(), strict=True):
+            parameter.data = self._values[layer.offset : layer.offset + layer.size].view(layer.shape)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits of the network with the faults that are now set."""
@@ -131,6 +162,18 @@ class FaultyNetwork:
     def write_faults(self, hits: PlacedFaults, kinds: np.ndarray) -> None:
         """`set_faults` for the hits of a placement; kinds[f] is the kind of the f-th faulty cell."""
         self.set_faults(hits.weight, hits.bit, kinds[hits.fault])
+
+    def numbering(self, tensors: Sequence[PlacedTensor]) -> "Numbering":
+        """How a placement's weight numbers become word numbers here, whatever the order of its tensors."""
+        offset = {layer.name: (layer.offset, layer.size) for layer in self.layer_table}
+        for tensor in tensors:
+            if tensor.name not in offset or tensor.offset + tensor.count > offset[tensor.name][1]:
+                known = ", ".join(name for name in offset)
+                raise InputError("placement", "tensor", tensor.name, f"the stored weights of the network: {known}")
+        first = np.array([tensor.first for tensor in tensors], np.int64)
+        word = np.array([offset[tensor.name][0] + tensor.offset for tensor in tensors], np.int64)
+        order = np.argsort(first)
+        return Numbering(first[order], (word - first)[order])
 
     def restore(self) -> None:
         """Back to the words as written."""

@@ -4,7 +4,7 @@ Scale s = max|W| / (2^(b-1) - 1), word q = W / s rounded half to even (Sun et al
 The word -2^(b-1) is never written by quantisation; a fault can produce it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -57,34 +57,36 @@ def fake_quantize(weight: Tensor, bits: int = 8, per_channel: bool = False) -> T
     return dequantize(*quantize(weight, bits, per_channel))
 
 
-def weight_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+def weight_parameters(network: nn.Module, names: Sequence[str] | None = None) -> dict[str, nn.Parameter]:
     """Return the weights of all convolutions and linear layers by parameter name, in the order of `named_modules`.
 
-    A weight that two layers share is listed once, under the first name: it is stored once. The stacked input
-    projection of `nn.MultiheadAttention` is a linear weight too, and so are the weights that a reader of model files
-    has marked (`network.word_parameters`, for graphs whose layers are no modules). Biases and normalisation are not
-    stored as words.
+    A weight that two layers share is listed once, under the first name: it is stored once. The stacked input projection
+    of `nn.MultiheadAttention` is a linear weight too. Biases and normalisation are not stored as words. `names` picks
+    the parameters instead, for networks whose products are no modules (exported graphs, say).
 
     >>> list(weight_parameters(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))))
     ['0.weight', '3.weight']
     """
     found: dict[str, nn.Parameter] = {}
+    if names is not None:
+        known = dict(network.named_parameters(remove_duplicate=False))
+        for name in names:
+            if name not in known:
+                raise InputError(type(network).__name__, "weight", name, "the name of a parameter")
+            found[name] = known[name]
+        return found
     seen: set[int] = set()
-
-    def add(name: str, parameter: Tensor | nn.Module | None) -> None:
-        if isinstance(parameter, nn.Parameter) and id(parameter) not in seen:
-            seen.add(id(parameter))
-            found[name] = parameter
-
     for name, module in network.named_modules():
-        prefix = f"{name}." if name else ""
+        own: list[str] = []
         if isinstance(module, WEIGHT_LAYERS):
-            add(f"{prefix}weight", module.weight)
+            own = ["weight"]
         elif isinstance(module, nn.MultiheadAttention):
-            for projection in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"):
-                add(f"{prefix}{projection}", getattr(module, projection))
-        for marked in getattr(module, "word_parameters", ()):
-            add(f"{prefix}{marked}", module.get_parameter(marked))
+            own = ["in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"]
+        for key in own:
+            parameter = getattr(module, key)
+            if isinstance(parameter, nn.Parameter) and id(parameter) not in seen:
+                seen.add(id(parameter))
+                found[f"{name}.{key}" if name else key] = parameter
     return found
 
 

@@ -9,6 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuralfuse.faulty import Numbering
+from simulator.placement import Placement
+from sram import faultmap
+from sram.failure import FailureCurve
+from sram.faultmap import FaultMap
+from sram.structure import Structure
+
 Faults = tuple[np.ndarray, np.ndarray, np.ndarray]  # weight int64[k], bit uint8[k], kind uint8[k]
 Source = Callable[[int], Faults]
 
@@ -49,6 +56,86 @@ def bernoulli(random: np.random.Generator, n: int, rate: float) -> np.ndarray:
     while index[-1] < n:
         index = np.append(index, index[-1] + np.cumsum(random.geometric(rate, 10)))
     return index[: np.searchsorted(index, n)]
+
+
+@dataclass(frozen=True)
+class Chips:
+    """Training chips of a design: fault maps on a failure curve, placed by the accelerator's schedule.
+
+    `voltages` (in the curve's unit) are drawn in turn, each draw on a chip of its own. `numbering` comes from
+    `FaultyNetwork.numbering(placement.tensors)`.
+    """
+
+    placement: Placement
+    numbering: Numbering
+    curve: FailureCurve | str
+    structure: Structure | str
+    voltages: Sequence[float]
+    seed: int = 0
+    mode: str = "stuck"
+    stuck_at_one: float = 0.5
+
+    def __call__(self, draw: int) -> Faults:
+        voltage = self.voltages[draw % len(self.voltages)]
+        chip = faultmap.generate(
+            FIRST_TRAINING_CHIP + draw,
+            self.placement.geometry,
+            self.curve,
+            self.structure,
+            voltage_floor=voltage,
+            seed=self.seed,
+            mode=self.mode,
+            stuck_at_one=self.stuck_at_one,
+        )
+        return placed(self.placement, self.numbering, chip.at(voltage))
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Given fault maps (imported from measured chips, say), at voltages drawn in turn."""
+
+    placement: Placement
+    numbering: Numbering
+    maps: Sequence[FaultMap]
+    voltages: Sequence[float]
+
+    def __call__(self, draw: int) -> Faults:
+        round, which = divmod(draw, len(self.maps))
+        return placed(self.placement, self.numbering, self.maps[which].at(self.voltages[round % len(self.voltages)]))
+
+
+@dataclass(frozen=True)
+class PaperMaps:
+    """Maps of the paper's reference code: one array of 8192 x 128 cells, drawn from NumPy's legacy generator.
+
+    Cell faulty where RandomState(seed).rand() < rate; stuck at 1 where RandomState(seed + 1).rand() < 0.5, else at 0.
+    The placement is the `paper` schedule: each cell holds a bit of 16 weights of every layer, or more. Map number
+    `draw` has seed `first_seed` + 2 draw, so that no two maps share a stream; the paper's evaluation uses seeds from
+    0.
+    """
+
+    placement: Placement
+    numbering: Numbering
+    cell_fault_rates: Sequence[float]
+    first_seed: int = FIRST_TRAINING_CHIP
+
+    def __call__(self, draw: int) -> Faults:
+        rate = self.cell_fault_rates[draw % len(self.cell_fault_rates)]
+        return placed(self.placement, self.numbering, paper_cells(self.first_seed + 2 * draw, rate))
+
+
+def paper_cells(seed: int, cell_fault_rate: float) -> faultmap.Faults:
+    """Faulty cells of one of the reference code's maps; cell = row * 128 + column."""
+    faulty = np.random.RandomState(seed).rand(8192 * 128) < cell_fault_rate
+    ones = np.random.RandomState(seed + 1).rand(8192 * 128) < 0.5
+    cell = np.flatnonzero(faulty)
+    return faultmap.Faults(cell, ones[cell].astype(np.uint8))
+
+
+def placed(placement: Placement, numbering: Numbering, faults: faultmap.Faults) -> Faults:
+    """Faulty cells -> faulty bits of the network's words."""
+    hits = placement.hits(faults.cell)
+    return numbering.words(hits.weight), hits.bit, faults.kind[hits.fault]
 
 
 @dataclass(frozen=True)
