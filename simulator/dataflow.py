@@ -17,10 +17,10 @@ the exit; the used columns are the first ones, 0..v-1.
     os  a[i, t] enters row R-u+i at the left in cycle t + R-u+i;  b[t, j] enters column j at the top in cycle t + j.
         PE(r, j) multiplies and accumulates term t in cycle t + r + j, the last of all in cycle T-1 + R-1 + v-1.
         Then the columns shift down: in cycle T+R+v-2 + d, d = 0..u-1, row R-1-d leaves at the bottom of all columns.
-    ws  Weights shift down for R cycles, unskewed: those of row R-1 enter at the top in cycle R-u, those of row R-u in
-        cycle R-1, after which all are in place. x[t, i] (pixel t, tap i of the fold) enters row R-u+i at the left in
-        cycle R + t + i. Column j adds row R-u+i to the sum of pixel t in cycle R + t + i + j; the sum leaves at the
-        bottom in the cycle of its last addition, R + t + u-1 + j.
+    ws  Weights shift down for R cycles, unskewed: those of row R-1 enter at the top in cycle 0, those of row R-u in
+        cycle u-1, and after cycle R-1 all are in place. x[t, i] (pixel t, tap i of the fold) enters row R-u+i at the
+        left in cycle R + t + i. Column j adds row R-u+i to the sum of pixel t in cycle R + t + i + j; the sum leaves at
+        the bottom in the cycle of its last addition, R + t + u-1 + j.
     is  The same, inputs in place of weights and filters in place of pixels.
 
 Either takes T + R + u + v - 2 cycles, 2R + C + T - 2 for a whole fold: whatever enters at the top and leaves at the
@@ -30,8 +30,9 @@ bottom crosses R rows, used or not. Without `skip_idle_rows` every fold takes th
 fold's skew hides under its neighbours. Control moves with the wave, PE(r, j) lags PE(0, 0) by r + j cycles all the
 time. In the clock of PE(0, 0), which is a fold's start S_f plus t when term or pixel t of fold f is there:
 
-    ws, is  Fold f loads its u_f stationary rows, one a cycle, while fold f-1 streams: S_0 = u_0,
-            S_f = S_{f-1} + max(T, u_f). The last result leaves, and the fold ends, after cycle S_f + T + R + v_f - 3.
+    ws, is  Fold f loads its u_f stationary rows, one a cycle, while fold f-1 streams; a word travels down its column
+            with its row number, and the PE of that row keeps it. S_0 = u_0, S_f = S_{f-1} + max(T, u_f). The last
+            result leaves, and the fold ends, after cycle S_f + T + R + v_f - 3.
     os      Fold f shifts its u_f rows of results out, one a cycle, while fold f+1 accumulates in the other register. It
             can start when its own T terms are through and the rows of fold f-1 are out: D_f = S_f + max(T, u_{f-1}),
             and fold f+1 starts then, S_{f+1} = D_f (S_0 = 0). The fold ends after cycle D_f + u_f + R + v_f - 3.
