@@ -9,6 +9,7 @@ from scipy.sparse import coo_array
 from sram import protection_kernels as kernels
 from sram.faultmap import FaultMap, generate
 from sram.geometry import Geometry
+from sram.weakcells import NOISE_REACH
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,7 @@ def extra_cells(fault_map: FaultMap, rows: int, columns: int, block: int) -> Cel
         seed=fault_map.seed,
         mode="flip" if len(fault_map) and bool((fault_map.kind == 2).all()) else "stuck",
         stuck_at_one=_share_of_ones(fault_map.kind),
+        noise=_noise(fault_map),
         banks=range(banks * block, banks * (block + 1)),
     )
     cell = more.cell - banks * block * rows * columns
@@ -50,11 +52,24 @@ def _share_of_ones(kind: np.ndarray) -> float:
     return round(20 * float(stuck.mean())) / 20 if len(stuck) else 0.5
 
 
+def _noise(fault_map: FaultMap) -> float:
+    """Noise of a map's cells as a share of the spread between cells, in thousandths; 0 for steady cells."""
+    if fault_map.noise is None or not len(fault_map):
+        return 0.0
+    half = fault_map.noise.astype(np.float64) / 2
+    z = fault_map.curve.z
+    width = z(fault_map.critical_voltage - half) - z(fault_map.critical_voltage + half)
+    return round(float(np.median(width)), 3)
+
+
 def _sorted(fault_map: FaultMap, cell, critical_voltage, kind, noise, floor: float) -> FaultMap:
-    """A map of these cells, weakest first, without those that only fail below the floor."""
+    """A map of these cells, weakest first, without those that never fail at the floor."""
     critical_voltage = critical_voltage.astype(np.float32)
+    lowest = np.float64(floor)
+    if noise is not None and len(noise):
+        lowest -= NOISE_REACH * float(noise.max())
     order = np.lexsort((cell, -critical_voltage))
-    order = order[: np.count_nonzero(critical_voltage > np.float64(floor))]
+    order = order[: np.count_nonzero(critical_voltage > lowest)]
     return replace(
         fault_map,
         cell=cell[order],

@@ -1,0 +1,298 @@
+"""Do protections do what their hardware does, on maps and on words, and cost what they cost?"""
+
+from dataclasses import replace
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from sram import faultmap, mapfile, protection, repair
+from sram.errors import InputError
+from sram.geometry import Geometry
+from sram.protection import (
+    Canary,
+    HardenedMsb,
+    Interleave,
+    Layout,
+    Masking,
+    Overhead,
+    WordFaults,
+    faulty_word_share,
+    parse,
+    word_faults,
+)
+from sram.structure import Structure
+
+MEMORY = Geometry(banks=32)
+ONE_PERCENT = 0.8333  # Vmin; ibm14 gives 1.04 % there
+ALL = ["secded72", "secded39", "spare_columns:1", "spare_rows:2", "spares:1x1", "hardened_msb:2", "canary:8"]
+ALL += ["boost:0.04", "interleave:4", "bit_masking", "word_masking", "secded72+spare_columns:1+boost:0.03+canary:4"]
+
+
+def chip_of(structure="iid", chip=0, geometry=MEMORY, floor=0.79, **more):
+    return faultmap.generate(chip, geometry, "ibm14", structure, voltage_floor=floor, **more)
+
+
+def test_words_with_two_faulty_cells_at_one_percent():
+    """13.46 % of 64-bit words hold two or more faulty cells at a cell fault rate of 1 %: SECDED alone is useless there.
+
+    False alarm: three standard errors of 1e6 words, 0.3 %.
+    """
+    expected = 1 - 0.99**64 - 64 * 0.01 * 0.99**63
+    assert expected == pytest.approx(0.1346, abs=5e-5)
+    geometry = Geometry(banks=2048)
+    chip = chip_of(geometry=geometry, floor=0.83)
+    v = float(chip.curve.voltage(0.01))
+    share = faulty_word_share(geometry, chip.at(v), at_least=2)
+    assert abs(share - expected) < 3 * (expected * (1 - expected) / geometry.words) ** 0.5
+
+
+def test_secded_leaves_the_words_with_two_errors():
+    """Of random data read through stuck cells, the words left wrong are those with two or more cells that disagree: at
+    rate p and random data an error has rate p / 2 in each of 72 cells. False alarm 0.3 %, three standard errors."""
+    geometry = Geometry(banks=512)
+    chip = chip_of(geometry=geometry, floor=0.83)
+    v = float(chip.curve.voltage(0.01))
+    protected = parse("secded72").map(chip)
+    faults = word_faults(protected.geometry, protected.at(v))
+    stored = np.random.default_rng(5).integers(2**64, size=len(faults.word), dtype=np.uint64)
+    wrong = (parse("secded72").read(stored, faults) != stored).sum() / geometry.words
+    # Of two errors, both in check bits leave the data right: 28 of 2556 pairs. Three or more: nearly always wrong data.
+    q = 0.005
+    two = binom.pmf(2, 72, q) * (1 - comb(8, 2) / comb(72, 2))
+    more = binom.sf(2, 72, q)
+    error = (two / geometry.words) ** 0.5
+    assert two - 3 * error < wrong < two + more + 3 * error
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_maps_stay_sorted_nested_maps_of_their_geometry(spec):
+    chip = chip_of("column")
+    protected, _ = parse(spec).apply(chip)
+    mapfile.check(protected, spec)  # sorted, each cell once and inside the geometry, above the floor
+    assert protected.count(0.84) <= protected.count(0.80) <= len(protected)
+    again, _ = parse(spec).apply(chip_of("column"))
+    assert (again.cell == protected.cell).all()
+    assert (again.critical_voltage == protected.critical_voltage).all()
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_intermittent_maps_stay_intermittent(spec):
+    chip = chip_of("column", geometry=Geometry(banks=8), noise=0.1)
+    protected = parse(spec).map(chip)
+    mapfile.check(protected, spec)
+    assert len(protected.noise) == len(protected)
+    counts = [len(protected.at(0.82, epoch=epoch).cell) for epoch in range(2)]
+    assert counts == pytest.approx([protected.access_probability(0.82).sum()] * 2, rel=0.2)
+    added = protected.noise[~np.isin(protected.critical_voltage, chip.critical_voltage)]
+    assert added == pytest.approx(0.1 * chip.curve.shape.sigma, rel=0.01)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in ALL if "spare" not in spec and "canary" not in spec])
+def test_weak_cells_do_not_depend_on_how_far_down_the_map_goes(spec):
+    """A lower floor adds cells at the end (where lines are chosen at the floor, the choice may change)."""
+    high, low = (parse(spec).map(chip_of("column", floor=floor)) for floor in (0.81, 0.79))
+    n = low.count(0.82)
+    assert high.count(0.82) == n
+    assert (high.cell[:n] == low.cell[:n]).all()
+
+
+def test_spare_columns_repair_column_maps_and_not_iid_ones():
+    """On KC705-B one spare column per block repairs 90 % of the faults (reference), on
+    independent cells next to none."""
+    geometry = Geometry(banks=890, rows=1024, columns=16, word_bits=16)
+    share = {}
+    for name in ("column", "iid"):
+        chip = faultmap.generate(1, geometry, "kc705b", name, voltage_floor=0.53)
+        share[name] = 1 - len(parse("spare_columns:1").map(chip)) / len(chip)
+    assert share["column"] > 0.6
+    assert share["iid"] < 0.5 * share["column"]
+
+
+def lines_covered(row, column, rows, columns) -> int:
+    return sum(r in rows or c in columns for r, c in zip(row, column, strict=True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_repair_against_all_choices(seed):
+    """Optimal repair covers as much as the best of all choices of lines; greedy at most that, and at least one half."""
+    random = np.random.default_rng(seed)
+    cells = random.choice(49, size=int(random.integers(1, 20)), replace=False)
+    row, column = cells // 7, cells % 7
+    rows, columns = (int(n) for n in random.integers(0, 3, size=2))
+    best = max(
+        lines_covered(row, column, set(r), set(c))
+        for r in combinations(range(7), rows)
+        for c in combinations(range(7), columns)
+    )
+    covered = []
+    for choose in (protection.kernels.greedy_lines, repair.optimal_lines):
+        chosen = np.zeros(7, np.bool_), np.zeros(7, np.bool_)
+        choose(row, column, 7, 7, rows, columns, *chosen)
+        assert chosen[0].sum() <= rows
+        assert chosen[1].sum() <= columns
+        covered.append(lines_covered(row, column, *(set(np.flatnonzero(x)) for x in chosen)))
+    assert covered[1] == best
+    assert best / 2 <= covered[0] <= best
+    if not rows or not columns:
+        assert covered[0] == best  # one kind of line: greedy is optimal
+
+
+def test_repaired_lines_hold_their_spare_instead():
+    """Two weak columns and one spare row: by hand, with spares that have no weak cell."""
+    chip = chip_of(geometry=Geometry(1, 8, 8, 8), floor=1.0)
+    assert len(chip) == 0
+    cell = np.array([3, 11, 19, 27, 40, 41, 42, 63])  # column 3 of rows 0-3; row 5, columns 0-2; row 7, column 7
+    voltage = np.linspace(1.2, 1.1, 8).astype(np.float32)
+    chip = replace(chip, cell=cell, critical_voltage=voltage, kind=np.zeros(8, np.uint8))
+    assert parse("spare_columns:1").map(chip).cell.tolist() == [40, 41, 42, 63]
+    assert parse("spare_rows:1").map(chip).cell.tolist() == [3, 11, 19, 27, 63]
+    assert parse("spares:1x1").map(chip).cell.tolist() == [63]
+    assert parse("spares:1x2:optimal").map(chip).cell.tolist() == []
+
+
+def test_spares_are_as_weak_as_other_cells():
+    """At a cell fault rate of 20 % a spare column of 512 cells is no better than the column it replaces, on average:
+    repair gains only what picking the worst of 64 gains."""
+    chip = chip_of(floor=0.75)
+    repaired = parse("spare_columns:1").map(chip)
+    counts = np.bincount(chip.geometry.bank_row_column(chip.cell)[0] * 64 + chip.cell % 64, minlength=2048)
+    worst = counts.reshape(32, 64).max(axis=1)
+    removed = len(chip) - len(repaired)
+    assert 0 < removed < (worst - counts.mean()).sum() + 3 * (32 * counts.mean()) ** 0.5
+
+
+def test_hardened_bits_do_not_fail_and_others_do():
+    chip = chip_of()
+    for order in ("lsb_first", "interleaved"):
+        layout = Layout(8, order)
+        hard = HardenedMsb(2, layout).map(chip)
+        _, bit = MEMORY.word_bit(hard.cell)
+        weight_bit = np.empty(64, np.int64)
+        weight_bit[layout.positions(64)] = np.arange(8)
+        assert weight_bit[bit].max() == 5
+        _, before = MEMORY.word_bit(chip.cell)
+        assert len(hard) == (weight_bit[before] < 6).sum()
+
+
+def test_boost_is_a_shift_of_the_supply():
+    chip = chip_of()
+    boosted = parse("boost:0.04").map(chip)
+    for v in (0.75, 0.80, 0.85):
+        assert boosted.count(v) == pytest.approx(chip.count(v + 0.04), abs=2)  # float32 rounding of the shifted voltage
+    assert boosted.voltage_floor == pytest.approx(0.75)
+    with pytest.raises(InputError, match="voltage"):
+        boosted.count(0.74)
+
+
+def test_canaries_make_banks_alike():
+    """Banks that differ (bank share 0.5) have equal faults where their canary is, and cost more supply."""
+    chip = chip_of(Structure(bank=0.5), geometry=Geometry(banks=16), floor=0.70)
+    before = np.bincount(chip.at(0.76).cell // 32768, minlength=16)
+    canary = Canary(cells=int(0.05 * 32768))
+    steady, cost = canary.apply(chip)
+    v = float(steady.critical_voltage[16 * canary.cells - 1])
+    after = np.bincount(steady.at(v).cell // 32768, minlength=16)
+    assert after.std() < 0.02 * before.std()
+    offset = canary.offsets(chip)
+    assert offset.min() == 0
+    assert cost.dynamic_scale(v, 1.0) == pytest.approx(np.mean((v + offset) ** 2))
+
+
+def test_interleaving_moves_every_bit_of_a_bank_to_another_word():
+    chip = chip_of("column", geometry=Geometry(banks=8))
+    spread = Interleave(4).map(chip)
+    assert len(spread) == len(chip)
+    g = chip.geometry
+    every = np.arange(g.cells)
+    falling = np.linspace(0.99, 0.8, g.cells).astype(np.float32)
+    whole = replace(chip, cell=every, critical_voltage=falling, kind=np.zeros(g.cells, np.uint8))
+    assert (np.sort(Interleave(4).map(whole).cell) == every).all()  # a permutation
+    # Bank 1 alone faulty: its bits now lie in the words of banks 0 to 3, sixteen in each.
+    bank = slice(g.cells_per_bank, 2 * g.cells_per_bank)
+    weak = replace(whole, cell=every[bank], critical_voltage=falling[bank], kind=whole.kind[bank])
+    word, _ = g.word_bit(Interleave(4).map(weak).cell)
+    assert np.bincount(word, minlength=g.words).tolist() == [16] * (4 * 512) + [0] * (4 * 512)
+
+
+def test_masking_by_hand():
+    """-3 = 11111101 with bits 1 and 6 wrong, 5 with its sign wrong, 64 with bit 6 lost, 7 untouched."""
+    layout = Layout(8)
+    stored = layout.pack(np.array([[-3, 5, 64, 7, 0, 0, 0, 0]]), 64)
+    bits = np.array([1, 6, 8 + 7, 16 + 6], np.uint8)
+    faults = WordFaults(np.array([0]), np.array([0, 4]), bits, np.full(4, 2, np.uint8))
+    assert layout.unpack(parse("none").read(stored, faults), 64)[0].tolist()[:4] == [-65, -123, 0, 7]
+    assert layout.unpack(Masking(False).read(stored, faults), 64)[0].tolist()[:4] == [0, 0, 0, 7]
+    # Bits take the sign's value: -3 with bits 1 and 6 set to 1 is -1; 64 with bit 6 cleared is 0.
+    assert layout.unpack(Masking(True).read(stored, faults), 64)[0].tolist()[:4] == [-1, 0, 0, 7]
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_bit_masking_rounds_towards_zero(seed):
+    """Where the sign is right, a masked weight has its sign and is no larger in size (Minerva's reason for it)."""
+    random = np.random.default_rng(seed)
+    weights = random.integers(-128, 128, size=(10, 8))
+    layout = Layout(8)
+    bits = np.sort(random.choice(64, size=12, replace=False)).astype(np.uint8)
+    bits = bits[bits % 8 < 7]
+    faults = WordFaults(
+        np.array([0]), np.array([0, len(bits)]), bits, random.integers(0, 3, len(bits)).astype(np.uint8)
+    )
+    row = np.zeros(10, np.int64)
+    seen = layout.unpack(Masking(True).read(layout.pack(weights, 64), faults, row), 64)
+    assert (np.abs(seen + (seen < 0)) <= np.abs(weights + (weights < 0))).all()
+    assert ((seen < 0) == (weights < 0)).all()
+
+
+def test_weights_read_through_a_reused_word():
+    """Two contents pass through one faulty word, one of them with an empty slot."""
+    words = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9], np.int8)
+    faults = WordFaults(np.array([4]), np.array([0, 2]), np.array([1, 57], np.uint8), np.array([1, 0], np.uint8))
+    weight = np.array([[0, 1, 2, 3, 4, 5, 6, 7], [8, -1, -1, -1, -1, -1, -1, -1]])
+    changed, value = parse("none").read_weights(words, weight, faults, np.array([0, 0]), Layout(8))
+    # Bit 1 of slot 0 stuck at 1: 1 -> 3 and 9 -> 11. Bit 57 is bit 1 of slot 7, stuck at 0: 8 has it clear already.
+    assert changed.tolist() == [0, 8]
+    assert value.tolist() == [3, 11]
+    changed, _ = parse("secded72").read_weights(words, weight, faults, np.array([0, 0]), Layout(8))
+    assert changed.size == 0
+
+
+def test_overheads():
+    """By hand: cells and accessed cells of each."""
+    chip = chip_of()
+    cost = {spec: parse(spec).overhead(chip) for spec in ALL}
+    assert cost["secded72"].storage == 72 / 64
+    assert cost["secded39"].storage == 78 / 64
+    assert cost["spare_columns:1"].energy == 65 / 64
+    assert cost["spare_rows:2"] == Overhead(storage=514 / 512, source=cost["spare_rows:2"].source)
+    assert float(cost["hardened_msb:2"].dynamic_scale(0.8, 1.0)) == pytest.approx(0.75 * 0.64 + 0.25)
+    assert float(cost["boost:0.04"].dynamic_scale(0.8, 1.0)) == pytest.approx(0.84**2)
+    both = parse("secded72+spare_columns:1").overhead(chip)
+    assert both.storage == pytest.approx(73 / 64)  # the spare serves 72 columns
+    assert all(c.source for c in cost.values())
+
+
+def test_every_spec_comes_back_from_its_text():
+    for spec in [*ALL, "spares:1x2:optimal", "none"]:
+        assert parse(parse(spec).spec).spec == parse(spec).spec
+    assert parse("boost:0.04+secded72").spec == parse("secded72+boost:0.04").spec
+    assert parse([]).spec == "none"
+    assert parse("none+secded72").spec == "secded72"
+    assert parse("boost:0.04+hardened_msb:2+spare_rows:1").words_as_stored
+    assert not parse("secded72").words_as_stored
+
+
+@pytest.mark.parametrize(
+    "text",
+    "sec secded72:1 boost boost:x boost:-1 boost:nan spare_rows:0 spare_rows:-1 hardened_msb:9 hardened_msb:2.5 "
+    "spares:1 spares:1x1:best interleave:1 canary:0 secded72+secded39 secded72+".split(" "),
+)
+def test_wrong_texts_are_refused(text):
+    with pytest.raises(InputError):
+        parse(text)
