@@ -6,25 +6,46 @@ each at a cell drawn uniformly, where points at cells that rang before are ignor
 from the weakest cell on, and stopping at the lowest voltage asked for changes nothing about the cells found up to
 there: a map made for a lower voltage contains the map made for a higher one.
 
-A region is one column of one bank (whose cells share the bank and column terms) or, where nothing is shared inside a
-bank, the whole bank.
+A region is one column of one bank (whose cells share the bank and column terms) or, where nothing differs inside a
+bank, the whole bank. Row terms differ within a column: the process runs until the weakest row could not fail any more.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from sram.jit import jit
-from sram.random_kernels import expm1, log, normal, normal_of_time, philox, uniform
+from sram.random import Stream
+from sram.random_kernels import expm1, fill_normals, log, normal_at, one_normal, philox, uniform
 
-B32 = np.uint64(32)
-LOW = np.uint64(0xFFFFFFFF)
+B32, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+DIE, BANK, SMOOTH, COLUMN, ROW, CELL, POLARITY, ACCESS = (int(stream) for stream in Stream)
+LATTICE = 4  # intervals of the smooth field's lattice along each edge of the die
 
 
-@jit
-def voltage_of_latent(latent, low, per_step, voltages):  # voltages float64[m], on a grid of latents from `low`
-    """Linear interpolation; the grid's ends continue straight."""
-    x = (latent - low) * per_step
-    i = min(max(np.int64(x), 0), voltages.size - 2)
-    return voltages[i] + (x - i) * (voltages[i + 1] - voltages[i])
+class Scale(NamedTuple):
+    """Standard deviations of the terms; `tail` is Tukey's h of the column's."""
+
+    die: float
+    bank: float
+    smooth: float
+    column: float
+    tail: float
+    row: float
+    cell: float
+
+
+class Table(NamedTuple):
+    """Critical voltage on a grid over the sum of terms, and the lowest voltage asked for.
+
+    A total whose voltage lies below `stop` cannot be above `floor` once rounded to float32.
+    """
+
+    low: float
+    per_step: float
+    voltages: np.ndarray
+    floor: float
+    stop: float
 
 
 @jit
@@ -36,77 +57,129 @@ def heavy(z, tail):
 
 
 @jit
-def one_normal(index, item, bank, stream, k0, k1):
-    x0, x1, _, _ = philox(index, item, bank, stream, k0, k1)
-    return normal(uniform(x0, x1))
+def voltage_of(total, table):
+    """Linear interpolation; beyond the grid's ends it continues straight."""
+    x = (total - table.low) * table.per_step
+    i = min(max(np.int64(x), 0), table.voltages.size - 2)
+    return table.voltages[i] + (x - i) * (table.voltages[i + 1] - table.voltages[i])
 
 
 @jit
-def weak_cells(
-    first, last, rows, columns, by_column, offset, scale, streams, key, table_low, per_step, voltages, floor
-):
-    """Cells of banks [first, last) whose critical voltage (rounded to float32) is above `floor`, bank by bank.
+def smooth_field(x, y, key, times):
+    """Standard normal field at (x, y) in the unit square: cubic B-splines on a lattice of normals, unit variance."""
+    total = 0.0
+    power = 0.0
+    column, row = np.int64(x * LATTICE), np.int64(y * LATTICE)
+    for j in range(4):
+        for i in range(4):
+            weight = bspline(x * LATTICE - column - (i - 1)) * bspline(y * LATTICE - row - (j - 1))
+            node = (row + j) * (LATTICE + 4) + column + i
+            total += weight * one_normal(node, 0, 0, SMOOTH, key, times)
+            power += weight * weight
+    return total / np.sqrt(power)
 
-    offset: latent of the die. scale float64[5]: bank, column, column tail's h, row, cell. streams int64[4]: bank,
-    column, row, cell. -> uint64[n]: inverted bits of the critical voltage above the cell number, so that sorting
-    these integers sorts by falling voltage, ties by cell.
-    """
+
+@jit
+def bspline(d):
+    """Cubic B-spline of unit knots at distance d from its centre."""
+    d = abs(d)
+    if d < 1.0:
+        return 2.0 / 3.0 - d * d * (1.0 - 0.5 * d)
+    if d < 2.0:
+        return (2.0 - d) * (2.0 - d) * (2.0 - d) / 6.0
+    return 0.0
+
+
+@jit
+def bank_term(bank, across, down, scale, key, times):
+    """What the cells of a bank share: die, bank and smooth terms. Banks lie row by row on a floor of across x down."""
+    total = 0.0
+    if scale.die > 0.0:
+        total += scale.die * one_normal(0, 0, 0, DIE, key, times)
+    if scale.bank > 0.0:
+        total += scale.bank * one_normal(0, 0, bank, BANK, key, times)
+    if scale.smooth > 0.0:
+        x, y = (bank % across + 0.5) / across, (bank // across + 0.5) / down
+        total += scale.smooth * smooth_field(x, y, key, times)
+    return total
+
+
+@jit
+def draw_rings(draw, draw_step, region, region_step, bank, key, wait, where):  # wait, where: float64[lanes] out
+    """Waiting times (in units of the region's mean) and places in [0, 1), for lanes of consecutive draws or regions."""
     k0, k1 = key
-    region_cells = rows if by_column else rows * columns
+    for lane in range(wait.size):  # without branches or dependence, so that the compiler does four lanes at once
+        x0, x1, x2, x3 = philox(draw + lane * draw_step, region + lane * region_step, bank, CELL, k0, k1)
+        wait[lane] = -log(uniform(x0, x1))
+        where[lane] = uniform(x2, x3)
+
+
+@jit
+def weak_cells(first, last, rows, columns, across, down, scale, key, times, table):
+    """Cells of banks [first, last) whose critical voltage, rounded to float32, lies above table.floor, bank by bank.
+
+    -> uint64[n]: inverted bits of the critical voltage above the cell number, so that sorting these integers sorts by
+    falling voltage, ties by cell.
+    """
+    by_column = scale.column > 0.0 or scale.row > 0.0
     regions = columns if by_column else 1
-    stride = columns if by_column else 1
-    rate = 1.0 / region_cells
-    row_term = np.zeros(rows)
-    varying = scale[3] > 0.0
-    taken = np.zeros(region_cells, np.bool_)
-    touched = np.empty(region_cells, np.int64)
-    found = np.empty(1024, np.uint64)
+    cells = rows if by_column else rows * columns
+    rate = 1.0 / cells
+    column_term, row_term = np.zeros(regions), np.zeros(rows)
+    weakest_row = 0.0
+    rang = np.zeros(cells, np.bool_)
+    ringer = np.empty(cells, np.int64)
+    # The first ring of every region at once: most columns have no other. Then a few more, of one region at a time.
+    first_wait, first_where = np.empty(regions), np.empty(regions)
+    wait, where = np.empty(4 if by_column else 32), np.empty(4 if by_column else 32)
+    out = np.empty(2 * rows * columns, np.uint64)
     n = 0
     for bank in range(first, last):
-        bank_offset = offset
-        if scale[0] > 0.0:
-            bank_offset += scale[0] * one_normal(0, 0, bank, streams[0], k0, k1)
-        top = 0.0
-        if varying:
-            for r in range(rows):
-                row_term[r] = scale[3] * one_normal(r, 0, bank, streams[2], k0, k1)
-            top = row_term.max()
+        if n + rows * columns > out.size:
+            grown = np.empty(2 * out.size, np.uint64)
+            grown[:n] = out[:n]
+            out = grown
+        in_bank = bank_term(bank, across, down, scale, key, times)
+        if scale.column > 0.0:
+            fill_normals(column_term, 0, bank, COLUMN, key, times)
+            for c in range(columns):
+                column_term[c] = scale.column * heavy(column_term[c], scale.tail)
+        if scale.row > 0.0:
+            fill_normals(row_term, 0, bank, ROW, key, times)
+            row_term *= scale.row
+            weakest_row = row_term.max()
+        draw_rings(0, 0, 0, 1, bank, key, first_wait, first_where)
         for region in range(regions):
-            shared = bank_offset
-            if by_column:
-                shared += scale[1] * heavy(one_normal(region, 0, bank, streams[1], k0, k1), scale[2])
+            shared = in_bank + column_term[region]
             base = np.int64(bank) * rows * columns + region
-            time = 0.0
-            rung = 0
-            draw = 0
-            while rung < region_cells:
-                x0, x1, x2, x3 = philox(draw, region, bank, streams[3], k0, k1)
-                draw += 1
-                time -= log(uniform(x0, x1)) * rate
-                latent = shared + scale[4] * normal_of_time(time)
-                # Nobody later in this region can be weaker than this, in the region's weakest row.
-                if voltage_of_latent(latent + top, table_low, per_step, voltages) < floor:
+            wait[0], where[0] = first_wait[region], first_where[region]
+            time, rings, draw, lane, lanes = 0.0, 0, 0, 0, 1
+            while rings < cells:
+                if lane == lanes:
+                    draw += lanes
+                    draw_rings(draw, 1, region, 0, bank, key, wait, where)
+                    lane, lanes = 0, wait.size
+                time += wait[lane] * rate
+                i = np.int64(where[lane] * cells)
+                lane += 1
+                total = shared + scale.cell * normal_at(time, times)
+                voltage = voltage_of(total + weakest_row, table)
+                if voltage < table.stop:
                     break
-                i = np.int64(uniform(x2, x3) * region_cells)
-                if taken[i]:
+                if rang[i]:
                     continue
-                taken[i] = True
-                touched[rung] = i
-                rung += 1
-                if varying:
-                    latent += row_term[i]
-                voltage = np.float32(voltage_of_latent(latent, table_low, per_step, voltages))
-                if voltage > floor:
-                    if n == found.size:
-                        grown = np.empty(2 * n, np.uint64)
-                        grown[:n] = found
-                        found = grown
-                    inverted = LOW - np.uint64(voltage.view(np.uint32))
-                    found[n] = (inverted << B32) | np.uint64(base + i * stride)
+                rang[i] = True
+                ringer[rings] = i
+                rings += 1
+                if scale.row > 0.0:
+                    voltage = voltage_of(total + row_term[i], table)
+                rounded = np.float32(voltage)
+                if rounded > table.floor:
+                    out[n] = ((LOW - np.uint64(rounded.view(np.uint32))) << B32) | np.uint64(base + i * regions)
                     n += 1
-            for j in range(rung):
-                taken[touched[j]] = False
-    return found[:n].copy()
+            for j in range(rings):
+                rang[ringer[j]] = False
+    return out[:n].copy()
 
 
 @jit
@@ -117,8 +190,27 @@ def unpack(packed, critical_voltage):  # packed uint64[n] -> cell numbers in pla
 
 
 @jit
-def polarity(cell, stuck_at_one, stream, key, kind):  # cell int64[n]; kind uint8[n] out: 0 stuck at 0, 1 stuck at 1
+def polarity(cell, stuck_at_one, key, kind):  # cell int64[n]; kind uint8[n] out: 0 stuck at 0, 1 stuck at 1
     k0, k1 = key
     for i in range(cell.size):
-        x0, x1, _, _ = philox(np.uint64(cell[i]), 0, 0, stream, k0, k1)
+        x0, x1, _, _ = philox(np.uint64(cell[i]), 0, 0, POLARITY, k0, k1)
         kind[i] = uniform(x0, x1) < stuck_at_one
+
+
+@jit
+def failing(cell, critical_voltage, noise, voltage, epoch, reach, key, times):
+    """Which of these cells (arrays [n]) fail at this access: bool[n].
+
+    Vc + noise * e > V with a standard normal e for each (cell, epoch), cut off at +-reach, so that only cells within
+    reach of the voltage need a draw; the same e at every voltage, so that faults of one epoch are nested too.
+    """
+    out = np.empty(cell.size, np.bool_)
+    for i in range(cell.size):
+        margin = np.float64(critical_voltage[i]) - voltage
+        width = np.float64(noise[i])
+        if abs(margin) >= reach * width:
+            out[i] = margin > 0.0
+        else:
+            e = one_normal(np.uint64(cell[i]), epoch, 0, ACCESS, key, times)
+            out[i] = margin + width * min(max(e, -reach), reach) > 0.0
+    return out

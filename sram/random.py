@@ -5,6 +5,7 @@ The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy
 """
 
 from enum import IntEnum
+from functools import cache
 
 import numpy as np
 
@@ -33,21 +34,28 @@ def key(seed: int, chip: int) -> tuple[int, int]:
     return int(seed), int(chip)
 
 
+@cache
+def times() -> np.ndarray:
+    """The table of normal variates that the kernels take; float64, read-only, the same bits on every machine."""
+    table = np.empty(((kernels.TIME_HIGH - kernels.TIME_LOW) << kernels.TIME_BITS) + 1)
+    kernels.fill_times(table)
+    table.flags.writeable = False
+    return table
+
+
 def uniforms(size: int, stream: int, *, seed: int = 0, chip: int = 0, bank: int = 0, item: int = 0) -> np.ndarray:
     """float64[size], uniform in (0, 1), both ends excluded.
 
-    >>> uniforms(3, Stream.CELL, seed=1).round(6)
-    array([...])
     >>> bool((uniforms(5, Stream.CELL, seed=1)[:3] == uniforms(3, Stream.CELL, seed=1)).all())
     True
     """
     out = np.empty(size)
-    kernels.fill_uniform(out, int(stream), item, bank, *key(seed, chip))
+    kernels.fill_uniforms(out, item, bank, int(stream), key(seed, chip))
     return out
 
 
 def normals(size: int, stream: int, *, seed: int = 0, chip: int = 0, bank: int = 0, item: int = 0) -> np.ndarray:
-    """float64[size], standard normal."""
+    """float64[size], standard normal, within 4e-8 of the exact quantile of a uniform."""
     out = np.empty(size)
-    kernels.fill_normal(out, int(stream), item, bank, *key(seed, chip))
+    kernels.fill_normals(out, item, bank, int(stream), key(seed, chip), times())
     return out

@@ -17,6 +17,11 @@ LN2_HIGH, LN2_LOW = (
     6.93147180369123816490e-01,
     1.90821492927058770002e-10,
 )  # high part: 33 bits, so that k * high is exact
+# A table of normal variates against time: 2^TIME_BITS steps per octave, from 2^TIME_LOW to 2^TIME_HIGH.
+TIME_BITS, TIME_LOW, TIME_HIGH = 10, -60, 6
+TIME_SHIFT = np.int64(52 - TIME_BITS)
+TIME_FIRST = np.int64((TIME_LOW + 1023) << TIME_BITS)
+TIME_REST = np.int64((1 << (52 - TIME_BITS)) - 1)
 
 
 @jit
@@ -154,17 +159,6 @@ def _tail(minus_log_p):
 
 
 @jit
-def normal(u):
-    """Standard normal quantile of u in (0, 1), relative error about 1e-16."""
-    q = u - 0.5
-    if np.abs(q) <= 0.425:
-        return _central(q)
-    if q < 0.0:
-        return -_tail(-log(u))
-    return _tail(-log(1.0 - u))
-
-
-@jit
 def normal_of_time(t):
     """The normal variate that is exceeded with probability 1 - exp(-t): large for small t, falling as t grows."""
     if t < 0.07796154146971184:  # -log(1 - 0.075)
@@ -175,14 +169,42 @@ def normal_of_time(t):
 
 
 @jit
-def fill_uniform(out, stream, item, bank, k0, k1):  # out: float64[n], element i from counter (i, item, bank, stream)
+def fill_times(out):  # out: float64[steps + 1], the normal variate at each step's time
     for i in range(out.size):
-        x0, x1, _, _ = philox(i, item, bank, stream, k0, k1)
-        out[i] = uniform(x0, x1)
+        bits = np.int64((TIME_FIRST + i) << TIME_SHIFT)
+        out[i] = normal_of_time(bits.view(np.float64))
 
 
 @jit
-def fill_normal(out, stream, item, bank, k0, k1):  # out: float64[n]
+def normal_at(time, times):
+    """normal_of_time by linear interpolation: within 4e-8, ten times faster, and as reproducible."""
+    bits = np.float64(time).view(np.int64)
+    i = (bits >> TIME_SHIFT) - TIME_FIRST
+    if i < 0 or i >= times.size - 1:
+        return normal_of_time(time)
+    return times[i] + np.float64(bits & TIME_REST) * 2.0 ** (TIME_BITS - 52) * (times[i + 1] - times[i])
+
+
+@jit
+def one_normal(index, item, bank, stream, key, times):
+    k0, k1 = key
+    x0, x1, _, _ = philox(index, item, bank, stream, k0, k1)
+    return normal_at(-log(uniform(x0, x1)), times)
+
+
+@jit
+def fill_normals(out, item, bank, stream, key, times):  # out: float64[n], element i from (i, item, bank, stream)
+    k0, k1 = key
     for i in range(out.size):
         x0, x1, _, _ = philox(i, item, bank, stream, k0, k1)
-        out[i] = normal(uniform(x0, x1))
+        out[i] = -log(uniform(x0, x1))
+    for i in range(out.size):
+        out[i] = normal_at(out[i], times)
+
+
+@jit
+def fill_uniforms(out, item, bank, stream, key):  # out: float64[n], element i from (i, item, bank, stream)
+    k0, k1 = key
+    for i in range(out.size):
+        x0, x1, _, _ = philox(i, item, bank, stream, k0, k1)
+        out[i] = uniform(x0, x1)
