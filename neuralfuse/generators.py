@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neuralfuse.networks.files import imported
 from sram.errors import InputError
 
 
@@ -145,14 +146,19 @@ def names() -> list[str]:
 def build(name: str, in_channels: int = 3, width: int | None = None, seed: int = 0, **options) -> nn.Module:
     """Return a freshly initialised generator G; `width=None` is the paper's.
 
+    A generator of one's own, `package.module:callable`, is called with `in_channels`, `width` if given, and `options`.
+
     >>> sum(p.numel() for p in build("ConvS").parameters())
     113187
     """
-    if name not in GENERATORS:
-        raise InputError("generator", "name", name, "one of " + ", ".join(names()))
     if width is not None and width < 1:
         raise InputError("generator", "width", width, "at least 1 channel")
-    make, paper_width = GENERATORS[name]
+    own = {} if width is None else {"width": width}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if ":" in name:
+            return imported(name, "generator")(in_channels=in_channels, **own, **options)
+        if name not in GENERATORS:
+            raise InputError("generator", "name", name, "one of " + ", ".join(names()) + ", package.module:callable")
+        make, paper_width = GENERATORS[name]
         return make(in_channels, width or paper_width, **options)

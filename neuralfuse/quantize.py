@@ -68,6 +68,7 @@ def weight_parameters(network: nn.Module, names: Sequence[str] | None = None) ->
     ['0.weight', '3.weight']
     """
     found: dict[str, nn.Parameter] = {}
+    names = names or getattr(network, "stored_weights", None)
     if names is not None:
         known = dict(network.named_parameters(remove_duplicate=False))
         for name in names:

@@ -5,7 +5,7 @@ Chips of an evaluation are never drawn: training chips are numbered from FIRST_T
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -140,10 +140,13 @@ def placed(placement: Placement, numbering: Numbering, faults: faultmap.Faults) 
 
 @dataclass(frozen=True)
 class Pool:
-    """Only the first `size` maps of a source, again and again: cheaper where a map costs more than a pass."""
+    """Only the first `size` maps of a source, again and again, kept in memory: where a map costs more than a pass."""
 
     source: Source
     size: int
+    kept: dict[int, Faults] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, draw: int) -> Faults:
-        return self.source(draw % self.size)
+        if draw % self.size not in self.kept:
+            self.kept[draw % self.size] = self.source(draw % self.size)
+        return self.kept[draw % self.size]

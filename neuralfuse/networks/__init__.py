@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from neuralfuse.networks import resnet, vgg
+from neuralfuse.networks import files, mobilenet, resnet, vgg, vit
 from sram.errors import InputError
 
 # The paper's ten (CIFAR and ImageNet variants), one between, and small ones that two cores can train.
@@ -22,6 +22,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet8": partial(resnet.small, blocks=1),
     "resnet14": partial(resnet.small, blocks=2),
     "resnet20": partial(resnet.small, blocks=3),
+    "mobilenetv2": mobilenet.MobileNetV2,
+    "vit-tiny": vit.ViT,
 }
 
 
@@ -35,15 +37,26 @@ def names() -> list[str]:
 
 
 def build(name: str, num_classes: int = 10, in_channels: int = 3, seed: int = 0, **options) -> nn.Module:
-    """Return a freshly initialised network (a function of the seed alone).
+    """Return a network: one of `names()`, `package.module:callable`, or a trained one from a .pt2 or .onnx file.
 
-    `options` go to the network's builder (small residual networks take `width`, say). An unknown name is an InputError.
+    The first two are called with `num_classes`, `in_channels` and `options` (small residual networks take `width`,
+    say), and freshly initialised, a function of the seed alone. An unknown name is an InputError.
 
     >>> sum(p.numel() for p in build("resnet8", in_channels=1).parameters())
     77754
     """
-    if name not in NETWORKS:
-        raise InputError("network", "name", name, "one of " + ", ".join(names()))
+    if name.endswith((".pt2", ".onnx")):
+        return files.read(name)
+    if ":" in name:
+        make = files.imported(name, "network")
+    elif name in NETWORKS:
+        make = NETWORKS[name]
+    else:
+        allowed = ", ".join(names()) + ", package.module:callable, a .pt2 file, a .onnx file"
+        raise InputError("network", "name", name, "one of " + allowed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return NETWORKS[name](num_classes=num_classes, in_channels=in_channels, **options)
+        try:
+            return make(num_classes=num_classes, in_channels=in_channels, **options)
+        except TypeError as error:
+            raise InputError("network", f"{name} options", options, str(error)) from None
