@@ -1,0 +1,164 @@
+"""Frames on a socket: 12 bytes of prefix, a JSON header, the raw bytes of one array. Standard library and NumPy only.
+
+Prefix: b"NFD1", length of the header, length of the array's bytes, both uint32 little-endian. The header says dtype
+and shape under "array". Nothing that arrives is executed or unpickled; lengths are checked before a byte of the body
+is read, and memory grows with what has arrived, not with what was announced.
+"""
+
+import contextlib
+import json
+import math
+import select
+import socket
+import struct
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PREFIX = struct.Struct("<4sII")
+MAGIC = b"NFD1"
+DTYPES = ("<u8", "<f4")
+CHUNK = 1 << 18
+
+
+class BrokenFrame(Exception):
+    """What arrived is not a frame. `lost` says whether the two sides no longer agree where the next one begins."""
+
+    def __init__(self, message: str, lost: bool):
+        super().__init__(message)
+        self.lost = lost
+
+
+class LinkClosed(Exception):
+    """The other side is gone."""
+
+
+class TooLate(Exception):
+    """A frame did not come or go in time."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest header and array, in bytes, that are accepted."""
+
+    header_bytes: int
+    array_bytes: int
+
+
+# A program of a hundred layers with a thousand filters each is 4 MB of JSON; an image batch or memory dump 16 MB.
+OPEN = Limits(8 << 20, 32 << 20)
+STRANGER = Limits(1024, 0)
+
+
+def pack(header: dict[str, Any], array: NDArray[Any] | None = None) -> list[bytes | memoryview]:
+    """The parts of a frame. Arrays travel as uint64 or float32, C order.
+
+    >>> b"".join(pack({"call": "reset"}))
+    b'NFD1\\x10\\x00\\x00\\x00\\x00\\x00\\x00\\x00{"call":"reset"}'
+    """
+    body: bytes | memoryview = b""
+    if array is not None:
+        array = np.ascontiguousarray(array, dtype="<f4" if array.dtype.kind == "f" else "<u8")
+        header = {**header, "array": {"dtype": array.dtype.str, "shape": list(array.shape)}}
+        body = array.reshape(-1).view(np.uint8).data
+    text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
+    return [PREFIX.pack(MAGIC, len(text), len(body)) + text, body]
+
+
+def parse_prefix(prefix: bytes, limits: Limits) -> tuple[int, int]:
+    """Lengths of header and array. BrokenFrame (lost) for another magic or lengths over the limits."""
+    magic, header_bytes, array_bytes = PREFIX.unpack(prefix)
+    if magic != MAGIC:
+        raise BrokenFrame("not a frame of this protocol", lost=True)
+    if header_bytes > limits.header_bytes or array_bytes > limits.array_bytes:
+        allowed = f"{limits.header_bytes} and {limits.array_bytes} bytes"
+        raise BrokenFrame(f"header and array of {header_bytes} and {array_bytes} bytes; allowed: {allowed}", lost=True)
+    return header_bytes, array_bytes
+
+
+def parse_header(text: bytes, array_bytes: int) -> tuple[dict[str, Any], np.dtype[Any] | None, tuple[int, ...]]:
+    """The header, and dtype and shape of its array. BrokenFrame (not lost) for anything but a JSON object that fits
+    the array."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        header = json.loads(text.decode("utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise BrokenFrame(f"header is not JSON: {str(error)[:80]}", lost=False) from None
+    if not isinstance(header, dict):
+        raise BrokenFrame("header is not a JSON object", lost=False)
+    if "array" not in header:
+        if array_bytes:
+            raise BrokenFrame("array bytes without a description", lost=False)
+        return header, None, ()
+    description = header.pop("array")
+    if not isinstance(description, dict) or description.get("dtype") not in DTYPES:
+        raise BrokenFrame(f"array dtype; allowed: {', '.join(DTYPES)}", lost=False)
+    dtype, shape = np.dtype(description["dtype"]), description.get("shape")
+    if not isinstance(shape, list) or len(shape) > 4 or not all(type(n) is int and 0 <= n < 1 << 32 for n in shape):
+        raise BrokenFrame("array shape; allowed: at most four sizes", lost=False)
+    if math.prod(shape) * dtype.itemsize != array_bytes:
+        raise BrokenFrame(f"array of {shape} {dtype} does not have {array_bytes} bytes", lost=False)
+    return header, dtype, tuple(shape)
+
+
+class Link:
+    """A connected socket that carries frames, each with a deadline. Not blocking; used by one thread."""
+
+    def __init__(self, connection: socket.socket, limits: Limits = OPEN):
+        connection.setblocking(False)
+        with contextlib.suppress(OSError):  # a Unix socket has no Nagle to turn off
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket, self.limits = connection, limits
+
+    def send(self, header: dict[str, Any], array: NDArray[Any] | None = None, *, timeout_s: float) -> None:
+        """Send a frame. TooLate, LinkClosed."""
+        deadline = time.monotonic() + timeout_s
+        for part in pack(header, array):
+            view = memoryview(part)
+            while len(view):
+                try:
+                    view = view[self.socket.send(view) :]
+                except BlockingIOError:
+                    self._wait(deadline, for_write=True)
+                except OSError as error:
+                    raise LinkClosed(str(error)) from None
+
+    def receive(self, *, timeout_s: float) -> tuple[dict[str, Any], NDArray[Any] | None]:
+        """The next frame, whole within timeout_s. TooLate, LinkClosed, BrokenFrame."""
+        deadline = time.monotonic() + timeout_s
+        header_bytes, array_bytes = parse_prefix(bytes(self._exactly(PREFIX.size, deadline)), self.limits)
+        text, body = self._exactly(header_bytes, deadline), self._exactly(array_bytes, deadline)
+        header, dtype, shape = parse_header(bytes(text), array_bytes)
+        return header, None if dtype is None else np.frombuffer(body, dtype).reshape(shape)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _exactly(self, count: int, deadline: float) -> bytearray:
+        got = bytearray()
+        while len(got) < count:
+            try:
+                part = self.socket.recv(min(count - len(got), CHUNK))
+            except BlockingIOError:
+                self._wait(deadline, for_write=False)
+                continue
+            except OSError as error:
+                raise LinkClosed(str(error)) from None
+            if not part:
+                raise LinkClosed("closed by the other side")
+            got += part
+            if time.monotonic() > deadline:
+                raise TooLate("a frame did not arrive whole in time")
+        return got
+
+    def _wait(self, deadline: float, for_write: bool) -> None:
+        left = deadline - time.monotonic()
+        mine = [self.socket]
+        if left <= 0 or not any(select.select([] if for_write else mine, mine if for_write else [], [], left)):
+            raise TooLate("nothing moved in time")

@@ -1,0 +1,1 @@
+"""The chip in SystemVerilog, built by Verilator."""

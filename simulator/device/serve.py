@@ -1,0 +1,324 @@
+"""A device behind a TCP port: `python -m simulator.device.serve lab.module:Board`. Standard library and NumPy only.
+
+One thread, one client at a time; a second one is told so and let go. A client that goes away, says nothing for
+`idle_s`, or does not finish a frame within `frame_s` is let go, and the voltage goes back to nominal before the next
+is heard.
+"""
+
+import argparse
+import contextlib
+import hmac
+import importlib
+import ipaddress
+import math
+import os
+import secrets
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.device.frames import OPEN, STRANGER, BrokenFrame, Link, LinkClosed, TooLate
+from simulator.device.program import Program
+from simulator.device.protocol import VERSION, Device, DeviceError, Refused, VersionMismatch
+from sram.errors import InputError
+
+Reply = tuple[dict[str, Any], NDArray[Any] | None]
+SHORTEST_SECRET = 16
+
+
+def proof(secret: str, role: str, server_nonce: str, client_nonce: str) -> str:
+    """What only a holder of the secret can say to these two nonces; `role` keeps one side from echoing the other."""
+    return hmac.new(secret.encode(), f"{role}:{server_nonce}:{client_nonce}".encode(), "sha256").hexdigest()
+
+
+class Server:
+    """Serves `device` on host:port (0: any free port, see `.address`) until `stop`. The device stays its owner's to
+    close.
+
+    InputError unless the host is loopback or there is a secret of at least 16 characters. Frames are not encrypted:
+    across a network that others share, go through an SSH tunnel.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        secret: str | None = None,
+        idle_s: float = 600.0,
+        frame_s: float = 30.0,
+    ):
+        check_secret(host, secret)
+        self.device, self.secret, self.idle_s, self.frame_s = device, secret, idle_s, frame_s
+        self.stopping = False
+        try:
+            self.listener = socket.create_server((host, port), backlog=8)
+        except OSError as error:
+            raise InputError(
+                "serve", "address", f"{host}:{port}", f"an address that is free ({error.strerror})"
+            ) from None
+        self.listener.setblocking(False)
+        self.address: tuple[str, int] = self.listener.getsockname()[:2]
+        self.wake_read, self.wake_write = socket.socketpair()
+        self.wake_write.setblocking(False)
+
+    def stop(self) -> None:
+        """Ask `run` to return after the call in hand. Safe in a signal handler and from other threads."""
+        self.stopping = True
+        with contextlib.suppress(OSError):  # already full of wake-ups, or closed
+            self.wake_write.send(b"x")
+
+    def run(self) -> None:
+        """Serve until `stop`; on the way out the voltage is nominal and all sockets are closed."""
+        try:
+            while not self.stopping:
+                if self.listener in self._wait([self.listener], None):
+                    self._accept(self._serve)
+        finally:
+            for each in (self.listener, self.wake_read, self.wake_write):
+                each.close()
+            self.device.set_voltage(self.device.info.voltage_nominal)
+
+    def _wait(self, sockets: list[socket.socket], timeout_s: float | None) -> list[socket.socket]:
+        return select.select([*sockets, self.wake_read], [], [], timeout_s)[0]
+
+    def _accept(self, then: Callable[[Link], None]) -> None:
+        try:
+            connection, _ = self.listener.accept()
+        except OSError:  # gone before we came to it
+            return
+        link = Link(connection, STRANGER)
+        try:
+            with contextlib.suppress(LinkClosed, TooLate):
+                then(link)
+        finally:
+            link.close()
+
+    def _busy(self, link: Link) -> None:
+        link.send(error_record(Refused("the device is serving another client")), timeout_s=0)
+
+    def _serve(self, link: Link) -> None:
+        """One client, from greeting to goodbye."""
+        try:
+            if not self._greet(link):
+                return
+            while not self.stopping:
+                if not self._await_frame(link):
+                    return
+                try:
+                    header, array = link.receive(timeout_s=self.frame_s)
+                except BrokenFrame as error:
+                    link.send(error_record(DeviceError(str(error))), timeout_s=self.frame_s)
+                    if error.lost:
+                        return
+                    continue
+                reply, out = answer(self.device, header, array)
+                link.send(reply, out, timeout_s=self.frame_s)
+                if header.get("call") == "close":
+                    return
+        finally:
+            self.device.set_voltage(self.device.info.voltage_nominal)
+
+    def _await_frame(self, link: Link) -> bool:
+        """Wait until the client says something, turning others away; False when it is time to let it go."""
+        deadline = time.monotonic() + self.idle_s
+        while not self.stopping and (left := deadline - time.monotonic()) > 0:
+            ready = self._wait([link.socket, self.listener], left)
+            if self.listener in ready:
+                self._accept(self._busy)
+            if link.socket in ready:
+                return True
+        return False
+
+    def _greet(self, link: Link) -> bool:
+        """Version and secret, both ways; then the client may send large frames."""
+        nonce = secrets.token_hex(16)
+        greeting = {
+            "hello": "neuralfuse-device",
+            "protocol": VERSION,
+            "nonce": nonce,
+            "secret": self.secret is not None,
+        }
+        link.send(greeting, timeout_s=self.frame_s)
+        reply: dict[str, Any]
+        try:
+            header, _ = link.receive(timeout_s=self.frame_s)
+            theirs = header.get("nonce")
+            if header.get("call") != "hello" or not isinstance(theirs, str):
+                raise Refused("the first frame must be hello with a nonce")
+            if header.get("protocol") != VERSION:
+                raise VersionMismatch(
+                    f"the server speaks protocol {VERSION}, the client {str(header.get('protocol'))[:20]}"
+                )
+            reply = {"info": asdict(self.device.info)}
+            if self.secret is not None:
+                given = header.get("proof")
+                expected = proof(self.secret, "client", nonce, theirs)
+                if not isinstance(given, str) or not hmac.compare_digest(
+                    given.encode(errors="replace"), expected.encode()
+                ):
+                    raise Refused("the secret is wrong")
+                reply["proof"] = proof(self.secret, "server", nonce, theirs)
+        except (BrokenFrame, Refused, VersionMismatch) as error:
+            kind = DeviceError(str(error)) if isinstance(error, BrokenFrame) else error
+            link.send(error_record(kind), timeout_s=self.frame_s)
+            return False
+        link.send(reply, timeout_s=self.frame_s)
+        link.limits = OPEN
+        return True
+
+
+def answer(device: Device, header: dict[str, Any], array: NDArray[Any] | None) -> Reply:
+    """Do what a frame asks. Whatever goes wrong is told in the reply; nothing is raised but Ctrl-C and its like."""
+    try:
+        call = header.get("call")
+        if not isinstance(call, str) or call not in CALLS:
+            raise InputError("frame", "call", str(call)[:40], ", ".join(CALLS))
+        return CALLS[call](device, header, array)
+    except Exception as error:  # a driver may raise anything; the server stays up
+        return error_record(error), None
+
+
+def error_record(error: Exception) -> dict[str, Any]:
+    """An exception as JSON; `remote` makes the same exception of it."""
+    if isinstance(error, InputError):
+        plain = isinstance(error.value, str | int) or (isinstance(error.value, float) and math.isfinite(error.value))
+        value = error.value if plain else repr(error.value)[:200]
+        return {
+            "error": type(error).__name__,
+            "where": error.where,
+            "key": error.key,
+            "value": value,
+            "allowed": error.allowed,
+        }
+    if isinstance(error, DeviceError):
+        return {"error": type(error).__name__, "message": str(error)}
+    return {"error": "DeviceError", "message": f"{type(error).__name__}: {str(error)[:500]}"}
+
+
+def _integer(header: dict[str, Any], key: str) -> int:
+    value = header.get(key)
+    if type(value) is not int:
+        raise InputError("frame", key, str(value)[:40], "an integer")
+    return value
+
+
+def _array(array: NDArray[Any] | None, dtype: str) -> NDArray[Any]:
+    if array is None or array.dtype.str != dtype:
+        raise InputError("frame", "array", "none" if array is None else array.dtype.str, dtype)
+    return array
+
+
+def _write(device: Device, header: dict[str, Any], array: NDArray[Any] | None) -> Reply:
+    device.write(_integer(header, "address"), _array(array, "<u8"))
+    return {}, None
+
+
+def _read(device: Device, header: dict[str, Any], _: NDArray[Any] | None) -> Reply:
+    count = _integer(header, "count")
+    if count * 8 > OPEN.array_bytes:
+        raise InputError("frame", "count", count, f"at most {OPEN.array_bytes // 8} words a frame")
+    return {}, device.read(_integer(header, "address"), count)
+
+
+def _set_voltage(device: Device, header: dict[str, Any], _: NDArray[Any] | None) -> Reply:
+    voltage = header.get("voltage")
+    if not isinstance(voltage, int | float) or isinstance(voltage, bool) or not abs(voltage) <= 1e6:
+        raise InputError("frame", "voltage", str(voltage)[:40], "a number")
+    return {"voltage": device.set_voltage(float(voltage))}, None
+
+
+def _load(device: Device, header: dict[str, Any], _: NDArray[Any] | None) -> Reply:
+    device.load(Program.from_json(header.get("program")))
+    return {}, None
+
+
+def _run(device: Device, _: dict[str, Any], array: NDArray[Any] | None) -> Reply:
+    result = device.run(_array(array, "<f4"))
+    return {"counters": asdict(result.counters)}, np.asarray(result.outputs, np.float32)
+
+
+def _reset(device: Device, *_: Any) -> Reply:
+    device.reset()
+    return {}, None
+
+
+def _close(*_: Any) -> Reply:
+    return {}, None
+
+
+CALLS: dict[str, Callable[[Device, dict[str, Any], NDArray[Any] | None], Reply]] = {
+    "write": _write,
+    "read": _read,
+    "set_voltage": _set_voltage,
+    "load": _load,
+    "run": _run,
+    "reset": _reset,
+    "close": _close,
+}
+
+
+def check_secret(host: str, secret: str | None) -> None:
+    """InputError where a server on `host` would be open to others without a good secret."""
+    if secret is not None and len(secret) < SHORTEST_SECRET:
+        raise InputError("serve", "secret", f"{len(secret)} characters", f"at least {SHORTEST_SECRET} characters")
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        raise InputError("serve", "host", host, "a name or address of this machine") from None
+    if secret is None and not all(ipaddress.ip_address(str(address).split("%")[0]).is_loopback for address in found):
+        raise InputError("serve", "host", host, "loopback, or a shared secret with it")
+
+
+def load_driver(name: str) -> Device:
+    """The device that `module:Class` makes when called without arguments; the module may lie in the current folder."""
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise InputError("device", "driver", name, "module:Class")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        make = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError("device", "driver", name, f"a class that can be imported ({error})") from None
+    device = make()
+    if not isinstance(device, Device):
+        raise InputError("device", "driver", name, "a subclass of simulator.device.protocol.Device")
+    return device
+
+
+def serve(device: Device, host: str, port: int, secret: str | None) -> None:
+    """Serve until SIGTERM or Ctrl-C, then close the device at nominal voltage. Prints the address once it listens."""
+    with device:
+        server = Server(device, host, port, secret)
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, lambda *_: server.stop())
+        print(f"{device.info.name}: serving on {server.address[0]}:{server.address[1]}", flush=True)
+        server.run()
+
+
+def main() -> None:
+    """For a board with nothing but Python and NumPy; elsewhere `neuralfuse device serve` says the same more nicely."""
+    parser = argparse.ArgumentParser(
+        description="Put a device behind a TCP port. The secret is read from NEURALFUSE_SECRET."
+    )
+    parser.add_argument("driver", help="module:Class of a simulator.device.board.Board")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=7533)
+    options = parser.parse_args()
+    try:
+        serve(load_driver(options.driver), options.host, options.port, os.environ.get("NEURALFUSE_SECRET"))
+    except InputError as error:
+        sys.exit(f"{error}")
+
+
+if __name__ == "__main__":
+    main()

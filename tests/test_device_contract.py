@@ -1,0 +1,276 @@
+"""What every backend of the Device protocol must do, asked of each of them in the same words."""
+
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+
+from simulator.accelerator import accelerator
+from simulator.device.board import Board, pack_weights, unpack_weights
+from simulator.device.program import Add, Conv, Flatten, Pool, Program
+from simulator.device.protocol import VoltageOutOfRange, WordOutOfRange
+from simulator.device.remote import RemoteDevice
+from simulator.device.rtl import build
+from simulator.device.rtl.chip import RtlChip
+from simulator.device.serve import Server
+from simulator.device.simulated import SimulatedChip
+from sram import faultmap
+from sram.errors import InputError
+from sram.geometry import Geometry
+
+GEOMETRY = Geometry(2, rows=64, columns=64, word_bits=32)
+MACHINE = dataclasses.replace(
+    accelerator("paper"), array_rows=4, array_cols=3, dataflow="ws", double_buffered_registers=True, skip_idle_rows=True
+)
+verilator = pytest.mark.skipif(not build.available(), reason="needs Verilator (apt-get install verilator g++ make)")
+
+
+def hidden_map(chip=5):
+    return faultmap.generate(chip, GEOMETRY, "ibm14", "column", voltage_floor=0.7, seed=1)
+
+
+@pytest.fixture(
+    params=[
+        "simulated",
+        "remote",
+        pytest.param("rtl", marks=[pytest.mark.verilator, verilator]),
+    ]
+)
+def bench(request):
+    """(device, the board behind it)"""
+    if request.param == "remote":
+        board = SimulatedChip(hidden_map(), MACHINE)
+        server = Server(board)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        device = RemoteDevice(f"127.0.0.1:{server.address[1]}", timeout_s=20)
+        yield device, board
+        device.close()
+        server.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+    else:
+        board = SimulatedChip(hidden_map(), MACHINE) if request.param == "simulated" else RtlChip(hidden_map(), MACHINE)
+        yield board, board
+        board.close()
+
+
+def network(rng):
+    """Two convolutions (the second grouped), a sum, pooling and a linear layer, with their weights."""
+
+    def conv(source, address, f, c, kernel, padding, groups, relu):
+        return Conv(
+            source, address, f, c, kernel, kernel, 1, padding, groups, 0.05,
+            tuple(rng.uniform(0.001, 0.01, f)), tuple(rng.normal(size=f)), relu,
+        )  # fmt: skip
+
+    steps = (
+        conv(0, 3, 4, 2, 3, 1, 1, True),
+        conv(1, 3 + 72, 4, 4, 3, 1, 2, False),
+        Add(2, 1, True),
+        Pool(3, "max", 2),
+        Flatten(4),
+        conv(5, 3 + 144, 5, 4 * 9, 1, 0, 1, False),
+    )
+    program = Program((2, 6, 7), steps)
+    return program, rng.integers(-127, 128, program.weight_bytes).astype(np.int8)
+
+
+def expected(program, weights, batch):
+    """The same network in plain loops over taps: the slow twin of `program.execute`."""
+    tensors = [batch]
+    for step in program.steps:
+        x = tensors[step.source]
+        if isinstance(step, Conv):
+            q = np.clip(np.rint(x / np.float32(step.input_scale)), -127, 127).astype(np.int64)
+            p = step.padding
+            b, c, h, w = q.shape
+            padded = np.zeros((b, c, h + 2 * p, w + 2 * p), np.int64)
+            padded[:, :, p : p + h, p : p + w] = q
+            per, each = step.channels // step.groups, step.filters // step.groups
+            kernel = weights[step.address :][: step.weights].reshape(step.filters, per, step.kernel_h, step.kernel_w)
+            oh, ow = h + 2 * p - step.kernel_h + 1, w + 2 * p - step.kernel_w + 1
+            y = np.zeros((b, step.filters, oh, ow))
+            for f in range(step.filters):
+                for ch in range(per):
+                    for i in range(step.kernel_h):
+                        for j in range(step.kernel_w):
+                            source = padded[:, f // each * per + ch, i : i + oh, j : j + ow]
+                            y[:, f] += int(kernel[f, ch, i, j]) * source
+                y[:, f] = y[:, f] * step.scale[f] + step.offset[f]
+            y = y.astype(np.float32)
+        elif isinstance(step, Add):
+            y = x + tensors[step.other]
+        elif isinstance(step, Pool):
+            b, c, h, w = x.shape
+            y = np.empty((b, c, h // 2, w // 2), np.float32)
+            for i in range(h // 2):
+                for j in range(w // 2):
+                    y[:, :, i, j] = x[:, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max(axis=(2, 3))
+        else:
+            y = x.reshape(len(x), -1, 1, 1)
+        tensors.append(np.maximum(y, 0) if getattr(step, "relu", False) else y)
+    return tensors[-1].reshape(len(batch), -1)
+
+
+def failing(device, voltage):
+    """(words, bits) bool[words, word_bits] that read wrong at `voltage` under all zeros or all ones."""
+    ones = np.full(device.info.words, (1 << device.info.word_bits) - 1, np.uint64)
+    device.set_voltage(voltage)
+    wrong = np.zeros(len(ones), np.uint64)
+    for pattern in (np.zeros_like(ones), ones):
+        device.write(0, pattern)
+        wrong |= device.read(0, len(ones)) ^ pattern
+    return (wrong[:, None] >> np.arange(device.info.word_bits, dtype=np.uint64) & np.uint64(1)).astype(bool)
+
+
+def test_words_round_trip_at_nominal_voltage(bench):
+    device, _ = bench
+    words = np.random.default_rng(0).integers(0, 1 << 32, device.info.words, dtype=np.uint64)
+    words[:3] = 0, (1 << 32) - 1, 1 << 31
+    device.write(0, words)
+    assert (device.read(0, len(words)) == words).all()
+    device.write(17, words[100:103])  # a part in the middle changes nothing beside it
+    assert (device.read(16, 5) == [words[16], *words[100:103], words[20]]).all()
+    assert device.read(device.info.words, 0).shape == (0,)
+
+
+def test_information_is_the_maps(bench):
+    device, _ = bench
+    info = device.info
+    assert (info.banks, info.rows, info.columns, info.word_bits) == (2, 64, 64, 32)
+    assert info.voltage_unit == "Vmin"
+    assert info.voltage_lowest == pytest.approx(0.7)
+
+
+def test_failures_are_the_hidden_maps_and_nested_in_voltage(bench):
+    device, _ = bench
+    hidden = hidden_map()
+    before = np.zeros((device.info.words, 32), bool)
+    for voltage in (device.info.voltage_nominal, 0.9, 0.8, 0.7):
+        now = failing(device, voltage)
+        word, bit = GEOMETRY.word_bit(hidden.at(voltage).cell)
+        truth = np.zeros_like(now)
+        truth[word, bit] = True
+        assert (now == truth).all()
+        assert (now | ~before).all()
+        before = now
+    assert before.sum() > 1000
+
+
+def test_voltages_are_steps_and_nothing_else(bench):
+    device, board = bench
+    assert device.set_voltage(0.8449) == 0.84
+    assert board.voltage == 0.84
+    for voltage in (0.6899, device.info.voltage_nominal + 0.01, float("nan"), float("inf"), -1.0):
+        with pytest.raises(VoltageOutOfRange, match="Vmin"):
+            device.set_voltage(voltage)
+    assert board.voltage == 0.84  # a refused voltage moves nothing
+
+
+@pytest.mark.parametrize("voltage", [None, 0.8])
+def test_a_network_runs_on_what_the_memory_reads(bench, voltage):
+    device, _ = bench
+    rng = np.random.default_rng(7)
+    program, weights = network(rng)
+    batch = rng.normal(size=(3, 2, 6, 7)).astype(np.float32)
+    device.write(0, pack_weights(weights, 32))
+    device.load(program)
+    device.set_voltage(voltage or device.info.voltage_nominal)
+    read = unpack_weights(device.read(0, -(-len(weights) // 4)), 32)[: len(weights)]
+    assert (read == weights).all() == (voltage is None)
+    run = device.run(batch)
+    assert run.outputs.dtype == np.float32
+    assert (run.outputs == expected(program, read, batch)).all()
+    assert (device.run(batch).outputs == run.outputs).all()  # the same map gives the same outputs
+
+
+def test_counters_are_those_of_the_closed_form(bench):
+    device, _ = bench
+    rng = np.random.default_rng(3)
+    program, weights = network(rng)
+    device.write(0, pack_weights(weights, 32))
+    device.load(program)
+    run = device.run(rng.normal(size=(2, 2, 6, 7)).astype(np.float32))
+    with SimulatedChip(hidden_map(), MACHINE) as reference:
+        reference.load(program)
+        assert run.counters == reference.run(np.zeros((2, 2, 6, 7), np.float32)).counters
+    assert run.counters.weight_reads == 72 + 72 + 180  # weight stationary: each weight once
+    assert run.counters.energy_pj is None
+
+
+def test_wrong_words_and_addresses_are_refused(bench):
+    device, _ = bench
+    last = device.info.words
+    for address, words in [
+        (-1, [0]),
+        (last, [0]),
+        (last - 1, [0, 0]),
+        (0, [1 << 32]),
+        (0, [-1]),
+        (0, [0.5]),
+        (0, [[1]]),
+    ]:
+        with pytest.raises(WordOutOfRange):
+            device.write(address, words)
+    for address, count in [(-1, 1), (last, 1), (0, last + 1), (5, -1)]:
+        with pytest.raises(WordOutOfRange):
+            device.read(address, count)
+    assert (device.read(0, last) == 0).all()
+
+
+def test_wrong_networks_and_batches_are_refused(bench):
+    device, _ = bench
+    program, _ = network(np.random.default_rng(0))
+    with pytest.raises(InputError, match="network"):
+        device.run(np.zeros((1, 2, 6, 7), np.float32))
+    device.load(program)
+    for batch in (np.zeros((2, 6, 7)), np.zeros((1, 1, 6, 7)), np.zeros((0, 2, 6, 7)), np.full((1, 2, 6, 7), np.nan)):
+        with pytest.raises(InputError, match="batch"):
+            device.run(batch)
+    far = dataclasses.replace(program.steps[0], address=device.info.capacity_bytes - 10)
+    with pytest.raises(InputError, match="weight memory"):
+        device.load(Program(program.input_shape, (far,)))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_voltage_comes_back_after_an_exception(bench, error):
+    device, board = bench
+
+    def session():
+        with device:
+            device.set_voltage(0.75)
+            assert board.voltage == 0.75
+            raise error
+
+    with pytest.raises(error):
+        session()
+    assert board.voltage == board.info.voltage_nominal
+    device.close()  # once more is fine
+
+
+def test_reset_forgets_words_voltage_and_network(bench):
+    device, board = bench
+    program, _ = network(np.random.default_rng(0))
+    device.write(0, np.ones(device.info.words, np.uint64))
+    device.load(program)
+    device.set_voltage(0.8)
+    device.reset()
+    assert board.voltage == device.info.voltage_nominal
+    assert (device.read(0, device.info.words) == 0).all()
+    with pytest.raises(InputError, match="network"):
+        device.run(np.zeros((1, 2, 6, 7), np.float32))
+
+
+def test_intermittent_cells_come_and_go_on_every_board(bench):
+    device, board = bench
+    board.silicon.__init__(dataclasses.replace(hidden_map(), noise=np.full(len(hidden_map()), 0.006, np.float32)))
+    device.set_voltage(0.8)
+    device.write(0, np.zeros(device.info.words, np.uint64))
+    reads = np.array([device.read(0, device.info.words) for _ in range(20)])
+    bits = (reads[:, :, None] >> np.arange(32, dtype=np.uint64)) & np.uint64(1)
+    share = bits.mean(axis=0)
+    assert (share == 1).any()
+    assert ((share > 0) & (share < 1)).sum() > 10
+    assert isinstance(board, Board)
