@@ -219,10 +219,9 @@ def count_layers(shapes, machine, dataflow, out, trial):
     for i in range(shapes.shape[0]):
         if not shapes[i].on_array:
             count_vector_layer(shapes[i], machine[0], out[i])
-        elif dataflow <= IS:
-            count_array_layer(shapes[i], machine[0], dataflow, out[i])
-        else:
-            for each in range(3):
-                count_array_layer(shapes[i], machine[0], each, trial[0])
-                if each == 0 or trial[0].cycles < out[i].cycles:
-                    out[i] = trial[0]
+            continue
+        first, last = (OS, IS) if dataflow > IS else (dataflow, dataflow)
+        for each in range(first, last + 1):
+            count_array_layer(shapes[i], machine[0], each, trial[0])
+            if each == first or trial[0].cycles < out[i].cycles:
+                out[i] = trial[0]
