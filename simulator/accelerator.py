@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import configparser
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, cast, get_args
 
 from sram.errors import InputError
 
+if TYPE_CHECKING:
+    import pydantic
+
 PRESETS = Path(__file__).parent / "presets"
+Dataflow = Literal["os", "ws", "is", "best"]
+DATAFLOWS = get_args(Dataflow)
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """An SRAM buffer, made of banks of `bank_rows` x `bank_columns` cells. `double`: one half fills, one is used."""
+    """An SRAM buffer, made of banks of `bank_rows` x `bank_columns` cells. `double`: one half fills, one is used.
+
+    `macros`: equal parts with their own word lines and bit lines; an access spends the energy of one of them.
+    """
 
     capacity_bytes: int
     double: bool = True
@@ -22,8 +31,14 @@ class Buffer:
     bank_rows: int = 512
     bank_columns: int = 64
     rail: str = "sram"
+    macros: int = 1
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
+
+    def __post_init__(self):
+        for name in ("capacity_bytes", "word_bits", "bank_rows", "bank_columns", "macros"):
+            if getattr(self, name) < 1:
+                raise InputError("buffer", name, getattr(self, name), "at least 1")
 
     @property
     def usable_bytes(self) -> int:
@@ -49,7 +64,7 @@ class Accelerator:
     name: str
     array_rows: int
     array_cols: int
-    dataflow: Literal["os", "ws", "is", "best"]
+    dataflow: Dataflow
     ifmap_buffer: Buffer
     weight_buffer: Buffer
     ofmap_buffer: Buffer
@@ -71,6 +86,24 @@ class Accelerator:
     note: str = ""
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
+
+    def __post_init__(self):
+        counts = ("array_rows", "array_cols", "vector_lanes", "batch")
+        bits = ("ifmap_bits", "weight_bits", "ofmap_bits", "accumulator_bits")
+        for name in (*counts, *bits):
+            if getattr(self, name) < 1:
+                raise InputError(self.name, name, getattr(self, name), "at least 1")
+        for name in ("dram_bytes_per_cycle", "clock_hz", "node_nm"):
+            if not getattr(self, name) > 0:
+                raise InputError(self.name, name, getattr(self, name), "more than 0")
+        if self.dataflow not in DATAFLOWS:
+            raise InputError(self.name, "dataflow", self.dataflow, ", ".join(DATAFLOWS))
+        if self.dram_latency_cycles < 0:
+            raise InputError(self.name, "dram_latency_cycles", self.dram_latency_cycles, "at least 0")
+        buffers = (self.ifmap_buffer, self.weight_buffer, self.ofmap_buffer)
+        for rail in ("logic", *(buffer.rail for buffer in buffers)):
+            if not self.rails.get(rail, 0) > 0:
+                raise InputError(self.name, f"rails.{rail}", self.rails.get(rail), "a nominal voltage in volts")
 
 
 def accelerator_names() -> list[str]:
@@ -100,8 +133,75 @@ def accelerator(name_or_path: str | Path) -> Accelerator:
     except yaml.YAMLError as error:
         raise InputError(path, "content", str(error).replace("\n", " "), "valid YAML") from None
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        fields = ", ".join(item.name for item in dataclasses.fields(Accelerator))
-        allowed = f"one of {fields}" if first["type"] == "unexpected_keyword_argument" else first["msg"]
-        raise InputError(path, key, first["input"], allowed) from None
+        raise _readable(error, path) from None
+
+
+def scalesim_config(path: str | Path) -> Accelerator:
+    """An accelerator from a SCALE-Sim .cfg: array, dataflow, buffers (kB = 1024 words of one byte) and bandwidth.
+
+    Its bandwidth is in words a cycle for each of three ports, or no limit (InterfaceBandwidth: CALC); here it is one
+    channel, with three times the words or as many bytes a cycle as the array's edges can take. What the format lacks
+    (clock, node, rails, latency, vector unit) is the preset `paper`'s. Addresses and layout do not enter.
+    """
+    path = Path(path)
+    parser = configparser.ConfigParser(inline_comment_prefixes=("#", ";"))
+    try:
+        parser.read_string(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(path, "file", error.strerror, "a readable SCALE-Sim .cfg") from None
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise InputError(path, "content", " ".join(str(error).split()), "a SCALE-Sim .cfg") from None
+
+    def text(section: str, key: str) -> str:
+        if not parser.has_option(section, key):
+            raise InputError(path, f"[{section}] {key}", None, "a value")
+        return parser.get(section, key).strip()
+
+    def number(key: str) -> int:
+        value = text("architecture_presets", key)
+        if not value.isdigit() or int(value) < 1:
+            raise InputError(path, key, value, "a whole number of at least 1")
+        return int(value)
+
+    rows, cols, dataflow = number("ArrayHeight"), number("ArrayWidth"), text("architecture_presets", "Dataflow").lower()
+    if dataflow not in ("os", "ws", "is"):
+        raise InputError(path, "Dataflow", dataflow, "os, ws, is")
+    if parser.get("sparsity", "SparsitySupport", fallback="false").strip().lower() == "true":
+        raise InputError(path, "SparsitySupport", "true", "false; sparse weights are not modelled")
+    mode = text("run_presets", "InterfaceBandwidth").upper()
+    if mode not in ("CALC", "USER"):
+        raise InputError(path, "InterfaceBandwidth", mode, "CALC, USER")
+    bandwidth: float = rows + 2 * cols
+    if mode == "USER":
+        first = text("architecture_presets", "Bandwidth").split(",")[0].strip()
+        if not first.isdigit() or int(first) < 1:
+            raise InputError(path, "Bandwidth", first, "a whole number of at least 1")
+        bandwidth = 3 * int(first)
+    sizes = {name: number(f"{name}SramSzkB") * 1024 for name in ("Ifmap", "Filter", "Ofmap")}
+    return dataclasses.replace(
+        accelerator("paper"),
+        name=parser.get("general", "run_name", fallback=path.stem).strip().strip('"'),
+        array_rows=rows,
+        array_cols=cols,
+        dataflow=cast(Dataflow, dataflow),
+        ifmap_buffer=Buffer(sizes["Ifmap"]),
+        weight_buffer=Buffer(sizes["Filter"]),
+        ofmap_buffer=Buffer(sizes["Ofmap"]),
+        dram_bytes_per_cycle=float(bandwidth),
+        note=f"from {path.name}",
+    )
+
+
+def _readable(error: pydantic.ValidationError, path: Path) -> InputError:
+    """The first of pydantic's complaints, in this project's words."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    key = ".".join(str(part) for part in first["loc"])
+    if isinstance(cause, InputError):
+        return InputError(path, ".".join(part for part in (key, cause.key) if part), cause.value, cause.allowed)
+    if first["type"] == "unexpected_keyword_argument":
+        owner = Buffer if len(first["loc"]) > 1 else Accelerator
+        return InputError(path, key, first["input"], ", ".join(item.name for item in dataclasses.fields(owner)))
+    if first["type"] == "missing":
+        return InputError(path, key, None, "a value; this key is required")
+    return InputError(path, key, first["input"], first["msg"])

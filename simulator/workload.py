@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sram.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -163,6 +166,29 @@ def trace(
     return torch_graph.trace(module, inputs, name or type(module).__name__).with_batch(batch)
 
 
+def load(path: str | Path, input_shape: Sequence[int] | None = None, batch: int = 1) -> Workload:
+    """The workload in a file: .onnx (needs the extra `onnx`), .pt2 (torch.export.save) or .csv (SCALE-Sim topology).
+
+    `input_shape` of one sample is only for ONNX models with free axes; the other two say theirs.
+    """
+    path = Path(path)
+    if path.suffix == ".csv":
+        from simulator import topology
+
+        return topology.read(path).with_batch(batch)
+    if path.suffix == ".pt2":
+        from simulator import torch_graph
+
+        return torch_graph.read_program(torch_graph.load_program(path), path.stem).with_batch(batch)
+    if path.suffix == ".onnx":
+        try:
+            from simulator import onnx_graph
+        except ImportError:
+            raise InputError(path, "package", "onnx is not installed", "pip install 'neuralfuse-sim[onnx]'") from None
+        return onnx_graph.read(path, tuple(input_shape) if input_shape else None).with_batch(batch)
+    raise InputError(path, "suffix", path.suffix, ".onnx, .pt2, .csv")
+
+
 def conv(
     name: str,
     in_h: int,
@@ -275,6 +301,27 @@ def matmul(name: str, m: int, k: int, n: int, groups: int = 1, batch: int = 1, *
         out_channels=groups * n,
     )
     return Layer(**(fields | more))
+
+
+def name_layers(layers: list[Layer], places: list[tuple[str, str]]) -> list[Layer]:
+    """Layers with names that follow the module tree; places are (module, operator) of each.
+
+    The module's name, with the operator where a module has several; #2, #3 where one repeats. A layer whose weights
+    belong to a part of the module is called after that part.
+    """
+    operators: dict[str, set[str]] = {}
+    for path, op in places:
+        operators.setdefault(path, set()).add(op)
+    seen: dict[str, int] = {}
+    named = []
+    for layer, (path, op) in zip(layers, places, strict=True):
+        name = path if len(operators[path]) == 1 and path else f"{path}.{op}".lstrip(".")
+        owner = (layer.weight_name or "").removesuffix("weight").rstrip("._")
+        if owner and (not path or owner == path or owner.startswith(path + ".")):
+            name = owner
+        seen[name] = seen.get(name, 0) + 1
+        named.append(replace(layer, name=name if seen[name] == 1 else f"{name}#{seen[name]}"))
+    return named
 
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:

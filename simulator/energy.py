@@ -1,0 +1,323 @@
+"""Energy of each layer, component by component, from counts and a table whose every entry has a source.
+
+Conventions, all of them:
+
+- A published energy holds for its node and supply. At another node and supply it is multiplied by
+  (node / published node) x (V / published V)^2: capacitance in proportion to feature size (Dennard et al., JSSC 1974),
+  energy C V^2. Leakage power goes with the node likewise and with the supply as `sram.energy.leakage_scale`. What says
+  `scales: false` (DRAM: its own chip, its own supply) is taken as it is. SRAM comes from the CACTI table at the very
+  node and is only scaled in voltage.
+- Widths: a multiplier's energy goes with the product of its operand widths, everything else with the width.
+- A MAC is a multiplication of ifmap_bits x weight_bits and an addition of accumulator_bits.
+- Registers: bits written into the operand registers of the array. For each MAC those of the operands that move on (os:
+  input, weight and the accumulator; ws: input and partial sum; is: weight and partial sum); and a stationary operand
+  that is shifted in, or a result that is shifted out (os), crosses (rows + 1) / 2 of them on average.
+- SRAM: an access of one word serves word_bits / element bits elements. A buffer of several macros spends the energy of
+  one of them an access (wires between macros are not counted), and leaks with all.
+- The vector unit spends one 32-bit addition an operation, moves included.
+- Clock tree and control are not counted: no source that fits an array of any size was at hand.
+
+Scopes: `weight_sram` is the NeuralFuse paper's: reads of weights from the weight buffer, nothing else. `sram`: all
+reads and writes of all buffers and their leakage. `system`: that, the array, the vector unit, logic leakage and DRAM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.accelerator import Accelerator, Buffer
+from simulator.dataflow import NAMES
+from sram.energy import dynamic_scale, leakage_scale, macro
+from sram.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from simulator.cycles import Counts
+
+TABLES = Path(__file__).parent / "energy_tables"
+SCOPES = ("weight_sram", "sram", "system")
+SRAM = ("weight_sram_reads", "weight_sram_writes", "activation_sram", "sram_leakage")
+PJ_PER_MILLIJOULE = 1e9
+COMPONENTS = (*SRAM, "mac", "registers", "vector", "logic_leakage", "dram")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One published figure: `value` in `unit` for operands of `bits` (0: of any width), at a node and a supply."""
+
+    value: float
+    unit: Literal["pJ", "mW"]
+    per: str
+    source: str
+    node_nm: float
+    voltage_v: float
+    bits: int = 0
+    scales: bool = True
+
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
+
+    def at(self, node_nm: float, voltage_v: float, width: float = 1.0) -> float:
+        """The value at another node and supply, for `width` times the width.
+
+        >>> entry = Entry(0.1, "pJ", "32-bit addition", "a paper", node_nm=45, voltage_v=0.9, bits=32)
+        >>> round(entry.at(22.5, 0.9, width=0.5), 6)
+        0.025
+        """
+        if not self.scales:
+            return self.value * width
+        supply = dynamic_scale if self.unit == "pJ" else leakage_scale
+        return self.value * width * node_nm / self.node_nm * float(supply(voltage_v, self.voltage_v))
+
+
+@dataclass(frozen=True)
+class EnergyTable:
+    """Published energies by component. Asking for one that is not there is an InputError, never a zero.
+
+    >>> energy_table("published")["multiply"].source
+    'Horowitz, ISSCC 2014, fig. 1.1.9'
+    >>> energy_table("published")["teleport"]
+    Traceback (most recent call last):
+    sram.errors.InputError: energy table published: entry = 'teleport' is not allowed; allowed: add, ...
+    """
+
+    name: str
+    entries: dict[str, Entry]
+    note: str = ""
+
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
+
+    def __getitem__(self, component: str) -> Entry:
+        if component not in self.entries:
+            raise InputError(f"energy table {self.name}", "entry", component, ", ".join(sorted(self.entries)))
+        return self.entries[component]
+
+
+def energy_table(name_or_path: str | Path = "published") -> EnergyTable:
+    """A table that comes with the package, or a user's YAML file.
+
+    The file has `entries`: component -> value, unit (pJ or mW), per, source, node_nm, voltage_v, and where it applies
+    bits and scales; `extends: published` fills in what it leaves out. Optional components override the SRAM table:
+    {ifmap,weight,ofmap}_buffer_{read,write} in pJ an access of one word, {...}_buffer_leakage in mW.
+    """
+    import pydantic
+    import yaml
+
+    known = sorted(path.stem for path in TABLES.glob("*.yaml"))
+    path = TABLES / f"{name_or_path}.yaml" if str(name_or_path) in known else Path(name_or_path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError("energy table", "name", str(name_or_path), f"{', '.join(known)}, or a YAML file") from None
+    except yaml.YAMLError as error:
+        raise InputError(path, "content", " ".join(str(error).split()), "valid YAML") from None
+    if not isinstance(raw, dict):
+        raise InputError(path, "content", type(raw).__name__, "a YAML mapping with entries")
+    base = raw.pop("extends", None)
+    try:
+        found = pydantic.TypeAdapter(EnergyTable).validate_python({"name": path.stem} | raw)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(path, ".".join(map(str, first["loc"])), first["input"], first["msg"]) from None
+    return EnergyTable(found.name, energy_table(base).entries | found.entries, found.note) if base else found
+
+
+@dataclass(frozen=True, eq=False)
+class LayerEnergy:
+    """Energy of one inference: for each component float64[layers] in pJ, and the figures that they were made with."""
+
+    layers: tuple[str, ...]
+    components: dict[str, NDArray[np.float64]]
+    figures: tuple[dict[str, object], ...] = field(repr=False)
+
+    @property
+    def weight_sram_pj(self) -> float:
+        return float(self.components["weight_sram_reads"].sum())
+
+    @property
+    def sram_pj(self) -> float:
+        return float(sum(self.components[name].sum() for name in SRAM))
+
+    @property
+    def system_pj(self) -> float:
+        return float(sum(array.sum() for array in self.components.values()))
+
+    def frame(self) -> pd.DataFrame:
+        """One row a layer and a row of totals; columns <component>_pj and the three scopes."""
+        import pandas as pd
+
+        frame = pd.DataFrame({f"{name}_pj": array for name, array in self.components.items()})
+        frame.insert(0, "layer", list(self.layers))
+        frame["scope_weight_sram_pj"] = self.components["weight_sram_reads"]
+        frame["scope_sram_pj"] = sum(self.components[name] for name in SRAM)
+        frame["scope_system_pj"] = sum(self.components.values())
+        total = {"layer": "total"} | frame.select_dtypes("number").sum().to_dict()
+        return pd.concat([frame, pd.DataFrame([total])], ignore_index=True)
+
+    def sources(self) -> pd.DataFrame:
+        """The figures that went in: value at node and supply, unit, what it is for, and its source."""
+        import pandas as pd
+
+        return pd.DataFrame(self.figures)
+
+
+def energy(
+    counts: Counts,
+    accelerator: Accelerator | None = None,
+    voltage: float | None = None,
+    nominal: float | None = None,
+    table: EnergyTable | None = None,
+) -> LayerEnergy:
+    """Energy of one inference of `counts`.
+
+    `voltage`: supply of the weight buffer's rail, and so of every buffer on it, in the unit of `nominal`, which is the
+    voltage that stands for the rail's nominal volts: 1.0 where a curve counts in multiples of Vmin. Without `nominal`,
+    volts; without `voltage`, all rails are nominal. `accelerator` is the one of `counts` if left out. A component
+    without an entry is an InputError.
+
+    >>> from simulator.accelerator import accelerator
+    >>> from simulator.cycles import simulate
+    >>> from simulator.workload import Workload, conv
+    >>> counts = simulate(Workload("one", (conv("stem", 32, 32, 3, 64, kernel=3, padding=1),)), accelerator("paper"))
+    >>> full, low = energy(counts), energy(counts, voltage=20 / 24, nominal=1.0)
+    >>> round(low.weight_sram_pj / full.weight_sram_pj, 4)
+    0.6944
+    """
+    machine = accelerator or counts.accelerator
+    figures = _Figures(machine, table or energy_table(), voltage, nominal)
+    rows, layers = counts.layers, counts.workload.layers
+    has_weights = np.array([layer.weights > 0 for layer in layers], dtype=bool)
+    outputs = np.array([layer.batch * layer.groups * layer.m * layer.n for layer in layers]) * machine.batch
+    seconds = rows["cycles"] / machine.clock_hz
+
+    filters = {way: rows[f"filter_sram_{way}"] * machine.weight_bits for way in ("reads", "writes")}
+    other = {
+        "ifmap": (rows["ifmap_sram_reads"] * machine.ifmap_bits, rows["ifmap_sram_writes"] * machine.ifmap_bits),
+        "weight": tuple(np.where(has_weights, 0, filters[way]) for way in ("reads", "writes")),
+        "ofmap": tuple(
+            rows[f"psum_sram_{way}"] * machine.accumulator_bits + rows[f"ofmap_sram_{way}"] * machine.ofmap_bits
+            for way in ("reads", "writes")
+        ),
+    }
+    traffic = [name for name in rows.dtype.names or () if name.endswith(("_dram_read_bytes", "_dram_write_bytes"))]
+    dram_bytes = np.sum([rows[name] for name in traffic], axis=0)
+    dataflow = np.array([NAMES.get(int(code), "vector") for code in rows["dataflow"]])
+    moved = {
+        "os": machine.ifmap_bits + machine.weight_bits + machine.accumulator_bits,
+        "ws": machine.ifmap_bits + machine.accumulator_bits,
+        "is": machine.weight_bits + machine.accumulator_bits,
+    }
+    crossing = {
+        "os": outputs * machine.accumulator_bits,
+        "ws": rows["filter_sram_reads"] * machine.weight_bits,
+        "is": rows["ifmap_sram_reads"] * machine.ifmap_bits,
+    }
+    bits = np.zeros(len(rows))
+    for name, per_mac in moved.items():
+        shifted = crossing[name] * (machine.array_rows + 1) / 2
+        bits += np.where(dataflow == name, rows["macs"] * per_mac + shifted, 0)
+    activations = np.zeros(len(rows))
+    for name, (reads, writes) in other.items():
+        activations += reads * figures.sram(name, "read") + writes * figures.sram(name, "write")
+    leakage_mw = sum(figures.sram_leakage_mw(name) for name in other)
+    pj = {
+        "weight_sram_reads": np.where(has_weights, filters["reads"], 0) * figures.sram("weight", "read"),
+        "weight_sram_writes": np.where(has_weights, filters["writes"], 0) * figures.sram("weight", "write"),
+        "activation_sram": activations,
+        "sram_leakage": seconds * leakage_mw * PJ_PER_MILLIJOULE,
+        "mac": rows["macs"] * figures.mac(),
+        "registers": bits * figures.entry("register"),
+        "vector": rows["vector_operations"] * figures.entry("vector_operation"),
+        "logic_leakage": seconds * figures.logic_leakage_mw() * PJ_PER_MILLIJOULE,
+        "dram": dram_bytes * 8 * figures.dram(),
+    }
+    samples = counts.workload.batch * machine.batch
+    components = {name: np.asarray(pj[name], dtype=np.float64) / samples for name in COMPONENTS}
+    return LayerEnergy(tuple(layer.name for layer in layers), components, tuple(figures.used.values()))
+
+
+class _Figures:
+    """Values of the table at the accelerator's node and rails; what was used is kept for the record."""
+
+    def __init__(self, machine: Accelerator, entries: EnergyTable, voltage: float | None, nominal: float | None):
+        self.machine, self.entries = machine, entries
+        rail = machine.weight_buffer.rail
+        ratio = 1.0 if voltage is None else voltage / (machine.rails[rail] if nominal is None else nominal)
+        if not ratio > 0:
+            raise InputError("energy", "voltage", voltage, "more than 0")
+        self.volts = machine.rails | {rail: machine.rails[rail] * ratio}
+        self.used: dict[str, dict[str, object]] = {}
+
+    def _record(self, name: str, value: float, unit: str, per: str, volts: float, source: str) -> float:
+        self.used[name] = {
+            "component": name,
+            "value": value,
+            "unit": unit,
+            "per": per,
+            "node_nm": self.machine.node_nm,
+            "voltage_v": volts,
+            "source": source,
+        }
+        return value
+
+    def entry(self, name: str, width: float = 1.0, per: str = "") -> float:
+        """A figure of the table on the logic rail; `per` says what it is for where `width` is not 1."""
+        item, volts = self.entries[name], self.volts["logic"]
+        scaled = "" if not item.scales else f"; {item.value} {item.unit} at {item.node_nm:g} nm, {item.voltage_v:g} V"
+        value = item.at(self.machine.node_nm, volts, width)
+        volts = volts if item.scales else item.voltage_v
+        return self._record(name, value, item.unit, per or item.per, volts, item.source + scaled)
+
+    def mac(self) -> float:
+        """pJ of a multiplication and an addition."""
+        m, multiply, add = self.machine, self.entries["multiply"], self.entries["add"]
+        width, per = m.ifmap_bits * m.weight_bits / multiply.bits**2, f"{m.ifmap_bits} x {m.weight_bits} bit product"
+        sum_pj = self.entry("add", m.accumulator_bits / add.bits, f"{m.accumulator_bits} bit addition")
+        return self.entry("multiply", width, per) + sum_pj
+
+    def dram(self) -> float:
+        """pJ a bit."""
+        return self.entry("dram") / self.entries["dram"].bits
+
+    def logic_leakage_mw(self) -> float:
+        """Multipliers and adders of the array, and the vector unit's adders."""
+        m, multiply, add = self.machine, self.entries["multiplier_leakage"], self.entries["adder_leakage"]
+        width, per = m.ifmap_bits * m.weight_bits / multiply.bits**2, f"{m.ifmap_bits} x {m.weight_bits} bit multiplier"
+        element = self.entry("multiplier_leakage", width, per)
+        bit = self.entry("adder_leakage", 1 / add.bits, "bit of an adder")
+        return (element + bit * m.accumulator_bits) * m.array_rows * m.array_cols + bit * 32 * m.vector_lanes
+
+    def _buffer(self, name: str) -> Buffer:
+        return getattr(self.machine, f"{name}_buffer")
+
+    def sram(self, name: str, way: str) -> float:
+        """pJ a bit read from or written to a buffer."""
+        buffer, key = self._buffer(name), f"{name}_buffer_{way}"
+        volts = self.volts[buffer.rail]
+        if key in self.entries.entries:
+            item = self.entries[key]
+            value, source = item.at(self.machine.node_nm, volts), item.source
+        else:
+            part = macro(buffer.capacity_bytes / buffer.macros, int(self.machine.node_nm), self.machine.sram_cell)
+            published = part.read_pj if way == "read" else part.write_pj
+            value = published * float(dynamic_scale(volts, part.voltage_v)) * buffer.word_bits / part.word_bits
+            source = part.source
+        per = f"{way} of a {buffer.word_bits}-bit word, {buffer.capacity_bytes // buffer.macros} bytes"
+        return self._record(key, value, "pJ", per, volts, source) / buffer.word_bits
+
+    def sram_leakage_mw(self, name: str) -> float:
+        buffer, key = self._buffer(name), f"{name}_buffer_leakage"
+        volts = self.volts[buffer.rail]
+        if key in self.entries.entries:
+            item = self.entries[key]
+            value, source = item.at(self.machine.node_nm, volts), item.source
+        else:
+            part = macro(buffer.capacity_bytes / buffer.macros, int(self.machine.node_nm), self.machine.sram_cell)
+            value = part.leakage_mw * float(leakage_scale(volts, part.voltage_v)) * buffer.macros
+            source = part.source
+        return self._record(key, value, "mW", f"{buffer.macros} macros", volts, source)
