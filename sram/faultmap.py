@@ -21,7 +21,7 @@ from sram.structure import Structure, voltage_table
 from sram.structure import structure as structure_of
 from sram.weakcells import NOISE_REACH, FaultMap, Faults
 
-__all__ = ["FaultMap", "Faults", "generate", "load", "save"]
+__all__ = ["FaultMap", "Faults", "dense", "generate", "load", "save"]
 
 MODES = ("stuck", "flip")
 
@@ -78,9 +78,31 @@ def generate(
     cell = packed.view(np.int64)
     kind = np.full(len(cell), FLIP, np.uint8)
     if mode == "stuck":
-        kernels.polarity(cell, float(stuck_at_one), key, kind)
+        kernels.polarity(cell, np.uint64(round(stuck_at_one * 2**32)), key, kind)
     width = _noise_width(curve, critical_voltage, noise) if noise else None
     return FaultMap(geometry, curve, shares, key[1], key[0], float(voltage_floor), cell, critical_voltage, kind, width)
+
+
+def dense(
+    chip: int,
+    geometry: Geometry,
+    curve: FailureCurve | str,
+    structure: Structure | str = "iid",
+    *,
+    voltage: float,
+    seed: int = 0,
+) -> np.ndarray:
+    """bool[banks, rows, columns], True where a cell is faulty: `generate(...).dense(voltage)` without sorting.
+
+    >>> g = Geometry(8)
+    >>> bool((dense(1, g, "ibm14", voltage=0.8) == generate(1, g, "ibm14", voltage_floor=0.75).dense(0.8)).all())
+    True
+    """
+    key, banks = random.key(seed, chip), range(geometry.banks)
+    packed = _weak_cells(key, geometry, failure.curve(curve), structure_of(structure), float(voltage), 1.0, banks)
+    out = np.zeros((geometry.banks, geometry.rows, geometry.columns), np.bool_)
+    kernels.mark(packed, out.reshape(-1))
+    return out
 
 
 def _weak_cells(

@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sram.jit import jit
+from sram.jit import jit, jit_inline
 from sram.random import Stream
 from sram.random_kernels import expm1, fill_normals, log, normal_at, one_normal, philox, uniform
 
 B32, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
-DIE, BANK, SMOOTH, COLUMN, ROW, CELL, POLARITY, ACCESS = (int(stream) for stream in Stream)
+DIE, BANK, SMOOTH, COLUMN, ROW, CELL, POLARITY, ACCESS = (np.int64(stream) for stream in Stream)
+NONE, ONE = np.int64(0), np.int64(1)  # typed, so that a kernel called with them is compiled once, not per value
 LATTICE = 4  # intervals of the smooth field's lattice along each edge of the die
 
 
@@ -48,7 +49,7 @@ class Table(NamedTuple):
     stop: float
 
 
-@jit
+@jit_inline
 def heavy(z, tail):
     """Tukey's h transform of a normal variate."""
     if tail == 0.0:
@@ -56,7 +57,7 @@ def heavy(z, tail):
     return z * (expm1(0.5 * tail * z * z) + 1.0)
 
 
-@jit
+@jit_inline
 def voltage_of(total, table):
     """Linear interpolation; beyond the grid's ends it continues straight."""
     x = (total - table.low) * table.per_step
@@ -74,7 +75,7 @@ def smooth_field(x, y, key, times):
         for i in range(4):
             weight = bspline(x * LATTICE - column - (i - 1)) * bspline(y * LATTICE - row - (j - 1))
             node = (row + j) * (LATTICE + 4) + column + i
-            total += weight * one_normal(node, 0, 0, SMOOTH, key, times)
+            total += weight * one_normal(node, NONE, SMOOTH, key, times)
             power += weight * weight
     return total / np.sqrt(power)
 
@@ -95,9 +96,9 @@ def bank_term(bank, across, down, scale, key, times):
     """What the cells of a bank share: die, bank and smooth terms. Banks lie row by row on a floor of across x down."""
     total = 0.0
     if scale.die > 0.0:
-        total += scale.die * one_normal(0, 0, 0, DIE, key, times)
+        total += scale.die * one_normal(NONE, NONE, DIE, key, times)
     if scale.bank > 0.0:
-        total += scale.bank * one_normal(0, 0, bank, BANK, key, times)
+        total += scale.bank * one_normal(NONE, bank, BANK, key, times)
     if scale.smooth > 0.0:
         x, y = (bank % across + 0.5) / across, (bank // across + 0.5) / down
         total += scale.smooth * smooth_field(x, y, key, times)
@@ -110,8 +111,19 @@ def draw_rings(draw, draw_step, region, region_step, bank, key, wait, where):  #
     k0, k1 = key
     for lane in range(wait.size):  # without branches or dependence, so that the compiler does four lanes at once
         x0, x1, x2, x3 = philox(draw + lane * draw_step, region + lane * region_step, bank, CELL, k0, k1)
-        wait[lane] = -log(uniform(x0, x1))
+        wait[lane] = uniform(x0, x1)
         where[lane] = uniform(x2, x3)
+    for lane in range(wait.size):
+        wait[lane] = -log(wait[lane])
+
+
+@jit
+def first_of(array, n, size):
+    """A new array of this size that begins with the first n elements. (A slice assignment takes seconds to compile.)"""
+    out = np.empty(size, array.dtype)
+    for i in range(n):
+        out[i] = array[i]
+    return out
 
 
 @jit
@@ -133,31 +145,31 @@ def weak_cells(first, last, rows, columns, across, down, scale, key, times, tabl
     first_wait, first_where = np.empty(regions), np.empty(regions)
     wait, where = np.empty(4 if by_column else 32), np.empty(4 if by_column else 32)
     out = np.empty(2 * rows * columns, np.uint64)
-    n = 0
+    n = np.int64(0)
     for bank in range(first, last):
         if n + rows * columns > out.size:
-            grown = np.empty(2 * out.size, np.uint64)
-            grown[:n] = out[:n]
-            out = grown
+            out = first_of(out, n, 2 * out.size)
         in_bank = bank_term(bank, across, down, scale, key, times)
         if scale.column > 0.0:
-            fill_normals(column_term, 0, bank, COLUMN, key, times)
+            fill_normals(column_term, bank, COLUMN, key, times)
             for c in range(columns):
                 column_term[c] = scale.column * heavy(column_term[c], scale.tail)
         if scale.row > 0.0:
-            fill_normals(row_term, 0, bank, ROW, key, times)
-            row_term *= scale.row
-            weakest_row = row_term.max()
-        draw_rings(0, 0, 0, 1, bank, key, first_wait, first_where)
+            fill_normals(row_term, bank, ROW, key, times)
+            weakest_row = -np.inf
+            for r in range(rows):
+                row_term[r] *= scale.row
+                weakest_row = max(weakest_row, row_term[r])
+        draw_rings(NONE, NONE, NONE, ONE, bank, key, first_wait, first_where)
         for region in range(regions):
             shared = in_bank + column_term[region]
             base = np.int64(bank) * rows * columns + region
             wait[0], where[0] = first_wait[region], first_where[region]
-            time, rings, draw, lane, lanes = 0.0, 0, 0, 0, 1
+            time, rings, draw, lane, lanes = 0.0, 0, NONE, 0, 1
             while rings < cells:
                 if lane == lanes:
                     draw += lanes
-                    draw_rings(draw, 1, region, 0, bank, key, wait, where)
+                    draw_rings(draw, ONE, region, NONE, bank, key, wait, where)
                     lane, lanes = 0, wait.size
                 time += wait[lane] * rate
                 i = np.int64(where[lane] * cells)
@@ -179,7 +191,7 @@ def weak_cells(first, last, rows, columns, across, down, scale, key, times, tabl
                     n += 1
             for j in range(rings):
                 rang[ringer[j]] = False
-    return out[:n].copy()
+    return first_of(out, n, n)
 
 
 @jit
@@ -190,11 +202,17 @@ def unpack(packed, critical_voltage):  # packed uint64[n] -> cell numbers in pla
 
 
 @jit
-def polarity(cell, stuck_at_one, key, kind):  # cell int64[n]; kind uint8[n] out: 0 stuck at 0, 1 stuck at 1
+def mark(packed, faulty):  # packed uint64[n]; faulty bool[cells], set where a cell is weak
+    for i in range(packed.size):
+        faulty[packed[i] & LOW] = True
+
+
+@jit
+def polarity(cell, below, key, kind):  # cell int64[n]; kind uint8[n] out: 1 (stuck at 1) with probability below / 2^32
     k0, k1 = key
     for i in range(cell.size):
-        x0, x1, _, _ = philox(np.uint64(cell[i]), 0, 0, POLARITY, k0, k1)
-        kind[i] = uniform(x0, x1) < stuck_at_one
+        x0, _, _, _ = philox(cell[i], NONE, NONE, POLARITY, k0, k1)
+        kind[i] = x0 < below
 
 
 @jit
@@ -211,6 +229,6 @@ def failing(cell, critical_voltage, noise, voltage, epoch, reach, key, times):
         if abs(margin) >= reach * width:
             out[i] = margin > 0.0
         else:
-            e = one_normal(np.uint64(cell[i]), epoch, 0, ACCESS, key, times)
+            e = one_normal(cell[i], epoch, ACCESS, key, times)
             out[i] = margin + width * min(max(e, -reach), reach) > 0.0
     return out

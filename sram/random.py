@@ -1,7 +1,7 @@
 """Random numbers as a pure function of (seed, chip, bank, stream, item, index): no state, no order, no threads.
 
 The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). The key is
-(seed, chip), the counter (index, item, bank, stream).
+(seed, chip), the counter (index, item, bank, stream), where item numbers what a bank has many of (columns).
 """
 
 from enum import IntEnum
@@ -43,19 +43,19 @@ def times() -> np.ndarray:
     return table
 
 
-def uniforms(size: int, stream: int, *, seed: int = 0, chip: int = 0, bank: int = 0, item: int = 0) -> np.ndarray:
+def uniforms(size: int, stream: int, *, seed: int = 0, chip: int = 0, bank: int = 0) -> np.ndarray:
     """float64[size], uniform in (0, 1), both ends excluded.
 
     >>> bool((uniforms(5, Stream.CELL, seed=1)[:3] == uniforms(3, Stream.CELL, seed=1)).all())
     True
     """
     out = np.empty(size)
-    kernels.fill_uniforms(out, item, bank, int(stream), key(seed, chip))
+    kernels.fill_uniforms(out, bank, int(stream), key(seed, chip))
     return out
 
 
-def normals(size: int, stream: int, *, seed: int = 0, chip: int = 0, bank: int = 0, item: int = 0) -> np.ndarray:
+def normals(size: int, stream: int, *, seed: int = 0, chip: int = 0, bank: int = 0) -> np.ndarray:
     """float64[size], standard normal, within 4e-8 of the exact quantile of a uniform."""
     out = np.empty(size)
-    kernels.fill_normals(out, item, bank, int(stream), key(seed, chip), times())
+    kernels.fill_normals(out, bank, int(stream), key(seed, chip), times())
     return out

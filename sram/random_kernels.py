@@ -7,12 +7,14 @@ platforms and would make a fault map depend on where it was made; hence the two 
 
 import numpy as np
 
-from sram.jit import jit
+from sram.jit import jit, jit_inline
 
 M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 W0, W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 LOW = np.uint64(0xFFFFFFFF)
 B32 = np.uint64(32)
+# Bits of 1.0, of 2^52, and the mantissa: casts by hand, because processors before AVX-512 have no vector cast.
+ONE, TWO52, MANTISSA = np.uint64(0x3FF0000000000000), np.uint64(0x4330000000000000), np.uint64(0x000FFFFFFFFFFFFF)
 LN2_HIGH, LN2_LOW = (
     6.93147180369123816490e-01,
     1.90821492927058770002e-10,
@@ -22,9 +24,10 @@ TIME_BITS, TIME_LOW, TIME_HIGH = 10, -60, 6
 TIME_SHIFT = np.int64(52 - TIME_BITS)
 TIME_FIRST = np.int64((TIME_LOW + 1023) << TIME_BITS)
 TIME_REST = np.int64((1 << (52 - TIME_BITS)) - 1)
+TIME_UNIT = 2.0 ** (TIME_BITS - 52)
 
 
-@jit
+@jit_inline
 def philox(c0, c1, c2, c3, k0, k1):
     """Philox4x32-10 (Salmon et al., SC 2011): a counter of four and a key of two 32-bit words -> four words.
 
@@ -39,23 +42,24 @@ def philox(c0, c1, c2, c3, k0, k1):
     return c0, c1, c2, c3
 
 
-@jit
+@jit_inline
 def uniform(high, low):
     """Two 32-bit words -> the middle of one of 2^52 cells of (0, 1): never 0, never 1, symmetric about 1/2."""
-    bits = ((high << B32) | low) >> np.uint64(12)
-    return (np.float64(np.int64(bits)) + 0.5) * 2.0**-52
+    bits = (((high << B32) | low) >> np.uint64(12)) | ONE
+    return np.uint64(bits).view(np.float64) - (1.0 - 2.0**-53)  # from [1, 2); exact
 
 
-@jit
+@jit_inline
 def log(x):
     """Natural logarithm of a positive normal float64, to 1 ulp or so: x = m 2^e, log m = 2 atanh((m - 1) / (m + 1))."""
-    bits = np.float64(x).view(np.int64)
-    exponent = (bits >> np.int64(52)) - np.int64(1023)
-    m = np.int64((bits & np.int64(0x000FFFFFFFFFFFFF)) | np.int64(0x3FF0000000000000)).view(np.float64)
-    if m > 1.4142135623730951:
-        m *= 0.5
-        exponent += 1
-    s = (m - 1.0) / (m + 1.0)  # |s| <= 0.1716, so the terms below s^21 / 21 are under 1e-17
+    bits = np.float64(x).view(np.uint64)
+    m = np.uint64((bits & MANTISSA) | ONE).view(np.float64)
+    exponent = np.uint64((bits >> np.uint64(52)) | TWO52).view(np.float64) - (2.0**52 + 1023.0)
+    large = m > 1.4142135623730951
+    m = 0.5 * m if large else m
+    exponent = exponent + 1.0 if large else exponent
+    s = np.divide(m - 1.0, m + 1.0)  # a plain / checks for zero, which keeps this from being vectorised
+    # |s| <= 0.1716, so the terms below s^21 / 21 are under 1e-17
     q = s * s
     series = 1.0 / 19.0
     series = series * q + 1.0 / 17.0
@@ -66,11 +70,10 @@ def log(x):
     series = series * q + 1.0 / 7.0
     series = series * q + 1.0 / 5.0
     series = series * q + 1.0 / 3.0
-    e = np.float64(exponent)
-    return e * LN2_HIGH + (e * LN2_LOW + (2.0 * s * q * series + 2.0 * s))
+    return exponent * LN2_HIGH + (exponent * LN2_LOW + (2.0 * s * q * series + 2.0 * s))
 
 
-@jit
+@jit_inline
 def expm1(x):
     """exp(x) - 1 for -700 < x < 700: Taylor series on |r| <= ln(2) / 2 after taking out 2^k."""
     k = np.floor(x * 1.4426950408889634 + 0.5)
@@ -175,36 +178,37 @@ def fill_times(out):  # out: float64[steps + 1], the normal variate at each step
         out[i] = normal_of_time(bits.view(np.float64))
 
 
-@jit
+@jit_inline
 def normal_at(time, times):
-    """normal_of_time by linear interpolation: within 4e-8, ten times faster, and as reproducible."""
+    """normal_of_time by linear interpolation: within 4e-8, ten times faster, and as reproducible.
+
+    Times beyond the table's ends, which come with probability 1e-18, count as the nearest step.
+    """
     bits = np.float64(time).view(np.int64)
-    i = (bits >> TIME_SHIFT) - TIME_FIRST
-    if i < 0 or i >= times.size - 1:
-        return normal_of_time(time)
-    return times[i] + np.float64(bits & TIME_REST) * 2.0 ** (TIME_BITS - 52) * (times[i + 1] - times[i])
+    i = min(max((bits >> TIME_SHIFT) - TIME_FIRST, 0), times.size - 2)
+    return times[i] + np.float64(bits & TIME_REST) * TIME_UNIT * (times[i + 1] - times[i])
 
 
 @jit
-def one_normal(index, item, bank, stream, key, times):
+def one_normal(index, bank, stream, key, times):
     k0, k1 = key
-    x0, x1, _, _ = philox(index, item, bank, stream, k0, k1)
+    x0, x1, _, _ = philox(index, np.int64(0), bank, stream, k0, k1)
     return normal_at(-log(uniform(x0, x1)), times)
 
 
 @jit
-def fill_normals(out, item, bank, stream, key, times):  # out: float64[n], element i from (i, item, bank, stream)
+def fill_normals(out, bank, stream, key, times):  # out: float64[n], element i from (i, 0, bank, stream)
     k0, k1 = key
     for i in range(out.size):
-        x0, x1, _, _ = philox(i, item, bank, stream, k0, k1)
+        x0, x1, _, _ = philox(i, np.int64(0), bank, stream, k0, k1)
         out[i] = -log(uniform(x0, x1))
     for i in range(out.size):
         out[i] = normal_at(out[i], times)
 
 
 @jit
-def fill_uniforms(out, item, bank, stream, key):  # out: float64[n], element i from (i, item, bank, stream)
+def fill_uniforms(out, bank, stream, key):  # out: float64[n], element i from (i, 0, bank, stream)
     k0, k1 = key
     for i in range(out.size):
-        x0, x1, _, _ = philox(i, item, bank, stream, k0, k1)
+        x0, x1, _, _ = philox(i, np.int64(0), bank, stream, k0, k1)
         out[i] = uniform(x0, x1)
