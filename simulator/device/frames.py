@@ -61,7 +61,7 @@ def pack(header: dict[str, Any], array: NDArray[Any] | None = None) -> list[byte
     """
     body: bytes | memoryview = b""
     if array is not None:
-        array = np.ascontiguousarray(array, dtype="<f4" if array.dtype.kind == "f" else "<u8")
+        array = np.asarray(array, dtype="<f4" if array.dtype.kind == "f" else "<u8", order="C")
         header = {**header, "array": {"dtype": array.dtype.str, "shape": list(array.shape)}}
         body = array.reshape(-1).view(np.uint8).data
     text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()

@@ -132,10 +132,10 @@ class Server:
         deadline = time.monotonic() + self.idle_s
         while not self.stopping and (left := deadline - time.monotonic()) > 0:
             ready = self._wait([link.socket, self.listener], left)
+            if link.socket in ready:  # first: it may have gone, to make room for the one who knocks
+                return True
             if self.listener in ready:
                 self._accept(self._busy)
-            if link.socket in ready:
-                return True
         return False
 
     def _greet(self, link: Link) -> bool:
