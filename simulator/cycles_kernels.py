@@ -88,6 +88,12 @@ def fold_bytes(dataflow, moved, prefetch, sr, sc, rows, cols, fr, fc, g, r, c, p
 
 
 @jit
+def chunk_cycles(t, rows):
+    """Cycles of a chunk of a stream of t: at least as long as a load, at most CHUNKS_PER_FOLD of them."""
+    return -(-t // min(CHUNKS_PER_FOLD, -(-t // rows)))
+
+
+@jit
 def schedule(shape, machine, dataflow, fr, fc, moved):
     """Operands and results of all folds in the array's own time (dataflow.py), as memory_kernels.run takes them.
 
@@ -95,7 +101,7 @@ def schedule(shape, machine, dataflow, fr, fc, moved):
     """
     sr, sc, t = spatial(dataflow, shape.m, shape.k, shape.n)
     rows, cols, products, stationary = machine.rows, machine.cols, shape.products, dataflow != OS
-    step = -(-t // min(CHUNKS_PER_FOLD, -(-t // rows)))
+    step = chunk_cycles(t, rows)
     pieces = -(-t // step)
     folds = products * fr * fc
     start = np.empty(folds * (pieces + 1), np.int64)
@@ -152,7 +158,7 @@ def count_array_layer(shape, machine, dataflow, out):
     """Fill `out` for a layer on the array."""
     g, m, k, n = shape.products, shape.m, shape.k, shape.n
     rows, cols = machine.rows, machine.cols
-    sr, sc, _ = spatial(dataflow, m, k, n)
+    sr, sc, t = spatial(dataflow, m, k, n)
     fr, fc = -(-sr // rows), -(-sc // cols)
     out.dataflow = dataflow
     out.macs = g * m * k * n
@@ -186,7 +192,7 @@ def count_array_layer(shape, machine, dataflow, out):
         start, length, bytes_in, result, bytes_out = schedule(shape, machine, dataflow, fr, fc, moved)
         depth = machine.depth
         if depth > 1:  # chunks in the half that fills, and the one in use
-            chunk = length.max() * max(rows, cols) * max(machine.ifmap_bytes, machine.filter_bytes)
+            chunk = max(chunk_cycles(t, rows), rows) * max(rows, cols) * max(machine.ifmap_bytes, machine.filter_bytes)
             depth = int(max(2.0, min(float(QUEUE), machine.stage_bytes // chunk + 1)))
         still, written = run(start, length, bytes_in, result, bytes_out, machine.bandwidth, machine.latency, depth)
         out.cycles = int(np.ceil(max(out.array_cycles + still, written)))

@@ -86,19 +86,22 @@ def run(start, length, bytes_in, result, bytes_out, bandwidth, latency, depth):
         # results that are at least QUEUE chunks old go before the fetch of chunk q
         old = q - QUEUE
         while r < results and (q >= chunks or (old >= 0 and result[r] <= start[old])):
-            while seen + 1 < chunks and start[seen + 1] <= result[r]:
-                seen += 1
-            behind = min(seen, q - 1)
             if bytes_out[r] > 0:
-                channel = max(channel, result[r] + delay[behind]) + bytes_out[r] / bandwidth
+                while seen + 1 < chunks and start[seen + 1] < result[r]:
+                    seen += 1
+                channel = max(channel, result[r] + delay[seen]) + bytes_out[r] / bandwidth
             r += 1
         if q >= chunks:
             break
         ready = 0.0
         if bytes_in[q] > 0:
-            free = q - depth
-            issue = start[free] + length[free] + delay[free] if free >= 0 else 0.0
-            channel = max(channel, issue) + bytes_in[q] / bandwidth
+            if q >= depth:  # when the last operand of an earlier chunk has entered the array
+                end = start[q - depth] + length[q - depth]
+                last = q - depth
+                while start[last + 1] < end:
+                    last += 1
+                channel = max(channel, end + delay[min(last, q - 1)])
+            channel += bytes_in[q] / bandwidth
             ready = channel + latency
         still = max(still, ready - start[q])
         delay[q] = still
