@@ -13,9 +13,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from neuralfuse.sources import FIRST_TRAINING_CHIP
 from sram.errors import InputError
-
-TRAINING_CHIP = 1_000_000  # ids of training chips start here; evaluation chips lie below, so the two can never meet
 
 
 class Strict(BaseModel):
@@ -26,6 +25,7 @@ class NetworkConfig(Strict):
     """A frozen base network: a built-in name, `package.module:callable`, or a .pt2 / .onnx file."""
 
     name: str
+    options: dict[str, Any] = {}  # arguments of networks.build
     bits: Annotated[int, Field(ge=2, le=8)] = 8
     per_channel: bool = False
     checkpoint: str | None = None  # weights to start from; without it the network is trained
@@ -48,7 +48,7 @@ class SramConfig(Strict):
     word_bits: Annotated[int, Field(ge=8)] = 64
     mode: Literal["stuck", "flip"] = "stuck"
     stuck_at_one: Annotated[float, Field(ge=0, le=1)] = 0.5
-    schedule: Literal["streamed", "resident", "paper"] = "resident"
+    schedule: Literal["streamed", "resident", "paper"] = "streamed"
 
     @field_validator("structures")
     @classmethod
@@ -59,7 +59,8 @@ class SramConfig(Strict):
 
 
 class ChipsConfig(Strict):
-    evaluation: Annotated[int, Field(ge=1, lt=TRAINING_CHIP)] = 20
+    # Chips 0, 1, ...; training chips are numbered from FIRST_TRAINING_CHIP, so that the two never meet.
+    evaluation: Annotated[int, Field(ge=1, lt=FIRST_TRAINING_CHIP)] = 20
     wave: Annotated[int, Field(ge=2)] = 5  # adaptive runs decide anew after so many chips
 
 
@@ -78,6 +79,7 @@ class NeuralFuseConfig(Strict):
     options: dict[str, Any] = {}  # arguments of generators.build
     bits: Annotated[int, Field(ge=2, le=8)] | None = 8
     training: dict[str, Any] = {}  # arguments of training.train_generator
+    train_voltages: tuple[float, ...] | None = None  # training chips run at these in turn; None: at the study's
     checkpoint: str | None = None
 
 

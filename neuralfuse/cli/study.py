@@ -1,0 +1,186 @@
+"""`neuralfuse demo`, `sweep`, `train`, `report`, `merge`, `results`."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sram.errors import InputError
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for everything the study makes; run again to go on.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", help="Processes; default one for each core.")]
+
+
+def demo(out: Out = Path("out/demo"), workers: WorkersOption = None) -> None:
+    """The main job on embedded data: train, make chips, sweep, plot, report. About four minutes on two cores."""
+    from neuralfuse.config import load_study
+
+    with resources.as_file(resources.files("neuralfuse.studies") / "demo.yaml") as path:
+        study = load_study(path)
+    _sweep(study, out, workers, None, None)
+
+
+def sweep(
+    study: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")],
+    out: Out,
+    workers: WorkersOption = None,
+    dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler that shares this file system.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Run the I-th of N parts; `merge` joins them.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how long it takes.")] = False,
+) -> None:
+    """Run a study: what is missing in DIR is run, what is there is kept. Resumable at any moment."""
+    from neuralfuse.config import load_study
+
+    config = load_study(study)
+    if dask is not None and workers is not None:
+        raise InputError("command line", "--dask", dask, "only one of --workers and --dask")
+    if dry_run:
+        _dry_run(config, out, workers)
+    else:
+        _sweep(config, out, workers, dask, _parse_shard(shard))
+
+
+def train(
+    study: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")],
+    out: Out,
+) -> None:
+    """Train the study's networks and generators, and stop there. Resumable."""
+    from neuralfuse.cli.progress import steps
+    from neuralfuse.config import load_study
+    from neuralfuse.sweep.prepare import prepare
+
+    with steps() as say:
+        prepare(load_study(study), out, say)
+    for kind in ("networks", "generators"):
+        for path in sorted((out / kind).glob("*.safetensors")):
+            print(path)
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Results folders; two or more are compared.", metavar="DIR...")],
+) -> None:
+    """Table, PNG/SVG figures and one self-contained HTML page from a results folder."""
+    from neuralfuse.report import build_report
+    from neuralfuse.report.compare import compare
+
+    for folder in folders:
+        _print_report(build_report(folder))
+    if len(folders) > 1:
+        print(compare(folders).to_string(index=False))
+
+
+def merge(
+    sources: Annotated[list[Path], typer.Argument(help="Folders whose rows are wanted (shards of one study).")],
+    into: Annotated[Path, typer.Option("--into", help="A folder of the same study.")],
+) -> None:
+    """Bring the rows of other folders of the same study into one; rows that are there are not doubled."""
+    from neuralfuse.sweep.store import merge as merge_rows
+
+    new = merge_rows(sources, into)
+    print(f"{new} new rows in {into}; `neuralfuse sweep STUDY.yaml --out {into}` writes results.csv")
+
+
+def results(
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    query: Annotated[
+        str | None, typer.Option("--query", help='Rows to keep, a pandas query: "voltage < 0.85".')
+    ] = None,
+    columns: Annotated[str | None, typer.Option("--columns", help="Names, with commas between them.")] = None,
+    summary: Annotated[bool, typer.Option("--summary", help="Over chips, instead of chip by chip.")] = False,
+) -> None:
+    """Print results as CSV for a shell: all rows, or those of a query."""
+    from neuralfuse.report.build import read_results
+
+    table = read_results(folder)
+    if summary:
+        from neuralfuse.pareto import summarise
+
+        table = summarise(table)
+    if query is not None:
+        try:
+            table = table.query(query)
+        except Exception as error:
+            raise InputError(
+                folder, "--query", query, f"a pandas query over {', '.join(table.columns)} ({error})"
+            ) from None
+    if columns is not None:
+        wanted = [name.strip() for name in columns.split(",")]
+        unknown = [name for name in wanted if name not in table.columns]
+        if unknown:
+            raise InputError(folder, "--columns", unknown[0], ", ".join(table.columns))
+        table = table[wanted]
+    print(table.to_csv(index=False), end="")
+
+
+def _parse_shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    index, _, count = text.partition("/")
+    if index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
+        return int(index), int(count)
+    raise InputError("command line", "--shard", text, "I/N with 1 <= I <= N, such as 2/8")
+
+
+def _sweep(study, out: Path, workers: int | None, dask: str | None, part: tuple[int, int] | None) -> None:
+    from neuralfuse.cli.progress import steps
+    from neuralfuse.report import build_report
+    from neuralfuse.sweep.executors import choose
+    from neuralfuse.sweep.run import run_study
+
+    chosen = choose(workers, dask)
+    with steps() as say:
+        outcome = run_study(study, out, chosen, say, part)
+        if outcome.rows and part is None:
+            advance = say("report")
+            made = build_report(out)
+            advance(1, 1, {})
+    print(f"{outcome.rows} of {outcome.wanted} results in {outcome.results}")
+    if outcome.rows and part is None:
+        _print_report(made)
+    if outcome.failures:
+        for failure in outcome.failures:
+            first = failure.tasks[0]
+            where = f"{first.point.network}, {first.point.structure}, {first.point.protection}, chip {first.chip}"
+            print(f"not done: {len(failure.tasks)} tasks ({where}): {failure.reason}")
+        raise typer.Exit(1)
+
+
+def _dry_run(study, out: Path, workers: int | None) -> None:
+    from neuralfuse.sweep.executors import choose
+    from neuralfuse.sweep.prepare import check
+    from neuralfuse.sweep.run import estimate
+
+    check(study)
+    chosen = choose(workers)
+    guess = estimate(study, out, chosen)
+    print(f"{guess.tasks} tasks: {len(study.networks)} networks x {len(study.accelerators)} accelerators x", end=" ")
+    print(f"{len(study.sram.structures)} structures x {len(study.protections)} protections x", end=" ")
+    print(f"{len(study.voltages)} voltages x {study.chips.evaluation} chips")
+    trainings = ", ".join(guess.trainings) or "none"
+    print(f"{guess.done} done in {out}, {guess.tasks - guess.done} to do; trainings to do: {trainings}")
+    if guess.seconds is None:
+        print("time: not known before the first rows are there")
+    else:
+        print(f"time: about {guess.seconds:.0f} s for the tasks on {chosen.label}")
+
+
+def _print_report(made) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from neuralfuse.report import headline_lines
+
+    table = Table(
+        title="Lowest SRAM supply, and weight-SRAM energy saving there, within so many points of clean accuracy"
+    )
+    for name in ("fault maps", "protection", "points", "lowest supply [95%]", "energy saving [95%]"):
+        table.add_column(name)
+    for line in headline_lines(made.headline, made.unit):
+        table.add_row(*line)
+    Console().print(table)
+    for line in made.gains:
+        print(line)
+    print(f"page: {made.page}")

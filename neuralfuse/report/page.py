@@ -1,0 +1,191 @@
+"""One HTML page that works offline: plots to hover, tables to sort, every setting and source, CSV to download."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from neuralfuse import pareto
+from neuralfuse.config import StudyConfig, dump_study
+from neuralfuse.plots import COLOURS, SCOPE_LABEL, looks
+
+SHOWN = {
+    "protection": "protection",
+    "structure": "structure",
+    "voltage": "voltage",
+    "chips": "chips",
+    "accuracy_mean": "accuracy (%)",
+    "accuracy_low": "95% low",
+    "accuracy_high": "95% high",
+    "accuracy_worst_chip": "worst chip (%)",
+    "gain_mean": "paired gain (points)",
+    "gain_low": "gain low",
+    "gain_high": "gain high",
+    "yield": "yield within 5 points (%)",
+    "cell_fault_rate": "cell fault rate",
+    "flip_rate": "bit flip rate",
+    "saving_weight_sram": "saving, weight SRAM (%)",
+    "saving_sram": "saving, SRAM (%)",
+    "saving_system": "saving, system (%)",
+}
+_PERCENT = ("accuracy", "gain", "yield", "saving")
+
+
+def render(
+    study: StudyConfig,
+    results: pd.DataFrame,
+    summary: pd.DataFrame,
+    headline: pd.DataFrame,
+    layers: pd.DataFrame,
+    provenance: dict[str, Any],
+    figures: dict[str, list[Path]],
+    folder: Path,
+) -> str:
+    """The page as text. Figures are embedded, the plotly script is inlined, nothing is fetched."""
+    environment = Environment(loader=PackageLoader("neuralfuse.report"), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("report.html.j2").render(
+        study=study,
+        study_yaml=dump_study(study),
+        unit=provenance["voltage_unit"],
+        plotly=get_plotlyjs(),
+        fronts=[interactive_front(summary, scope, provenance["voltage_unit"]) for scope in pareto.SCOPES],
+        scopes=SCOPE_LABEL,
+        headline=_headline(headline, provenance["voltage_unit"]),
+        table=_table(summary),
+        layers=_layer_table(layers),
+        figures={name: _data_uri(paths[0]) for name, paths in figures.items()},
+        downloads={
+            name: _csv_uri(folder / name) for name in ("results.csv", "summary.csv", "headline.csv", "layers.csv")
+        },
+        provenance=provenance,
+        chips=int(summary.chips.max()),
+        clean=100 * pareto.clean_accuracy(results),
+        hypervolumes=_hypervolumes(results),
+    )
+
+
+def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str, Any]:
+    """Plotly figure: saving against accuracy, error bars over chips; hovering names the point's settings."""
+    figure = go.Figure()
+    look = looks(list(summary.protection.unique()))
+    symbols = {"column": "circle", "iid": "square"}
+    for (structure, protection), rows in summary.groupby(["structure", "protection"], sort=False):
+        rows = rows.sort_values("voltage", ascending=False)
+        text = [
+            f"<b>{r.protection}</b>, {r.structure} maps<br>{r.voltage:g} {unit}, {r.chips} chips<br>"
+            f"accuracy {100 * r.accuracy_mean:.1f}% [{100 * r.accuracy_low:.1f}, {100 * r.accuracy_high:.1f}]<br>"
+            f"saving {100 * getattr(r, f'saving_{scope}'):.1f}%<br>"
+            f"cells faulty {r.cell_fault_rate:.2g}, bits wrong {r.flip_rate:.2g}<br>{r.network}, {r.accelerator}"
+            for r in rows.itertuples()
+        ]
+        up = (100 * (rows.accuracy_high - rows.accuracy_mean)).fillna(0)
+        figure.add_scatter(
+            x=(100 * rows[f"saving_{scope}"]).tolist(),
+            y=(100 * rows.accuracy_mean).tolist(),
+            error_y={"type": "data", "array": up.tolist(), "thickness": 1, "width": 2},
+            mode="lines+markers",
+            name=f"{protection}, {structure}",
+            text=text,
+            hovertemplate="%{text}<extra></extra>",
+            line={
+                "color": look[protection]["color"],
+                "dash": "solid" if structure == "column" else "dot",
+                "width": 1.5,
+            },
+            marker={"symbol": symbols.get(structure, "diamond"), "size": 7},
+        )
+    for structure, part in summary.groupby("structure", sort=False):
+        best = pareto.front(part, scope)
+        figure.add_scatter(
+            x=(100 * best[f"saving_{scope}"]).tolist(),
+            y=(100 * best.accuracy_mean).tolist(),
+            mode="lines",
+            line={"color": COLOURS[0], "width": 6, "shape": "hv"},
+            opacity=0.2,
+            name=f"front, {structure}",
+            hoverinfo="skip",
+        )
+    figure.update_layout(
+        xaxis_title=f"Energy saving per inference (%), {SCOPE_LABEL[scope]}",
+        yaxis_title="Test accuracy (%)",
+        template="plotly_white",
+        height=460,
+        margin={"l": 60, "r": 10, "t": 20, "b": 50},
+        legend={"orientation": "h", "y": -0.2},
+    )
+    return {"scope": scope, "json": json.dumps(json.loads(figure.to_json()))}
+
+
+def _headline(headline: pd.DataFrame, unit: str) -> list[dict[str, Any]]:
+    rows = []
+    for r in headline.itertuples():
+        nowhere = pd.isna(r.voltage)
+        rows.append(
+            {
+                "scope": r.scope,
+                "structure": r.structure,
+                "protection": r.protection,
+                "points": f"{r.points:g}",
+                "voltage": "not at any swept voltage"
+                if nowhere
+                else f"{'≤ ' if r.censored else ''}{r.voltage:.3f} {unit} [{r.voltage_low:.3f}, {r.voltage_high:.3f}]",
+                "saving": "–"
+                if nowhere
+                else f"{100 * r.saving:.1f}% [{100 * r.saving_low:.1f}, {100 * r.saving_high:.1f}]",
+            }
+        )
+    return rows
+
+
+def _table(summary: pd.DataFrame) -> dict[str, Any]:
+    columns = [name for name in SHOWN if name in summary.columns]
+    rows = []
+    for record in summary[columns].to_dict("records"):
+        cells = []
+        for name in columns:
+            value = record[name]
+            if isinstance(value, str):
+                cells.append((value, value))
+            elif pd.isna(value):
+                cells.append(("", "–"))
+            elif name.startswith(_PERCENT):
+                cells.append((value, f"{100 * value:.1f}"))
+            elif name.endswith("_rate"):
+                cells.append((value, f"{value:.2e}" if value else "0"))
+            else:
+                cells.append((value, f"{value:g}"))
+        rows.append(cells)
+    return {"columns": [SHOWN[name] for name in columns], "rows": rows}
+
+
+def _layer_table(layers: pd.DataFrame) -> dict[str, Any]:
+    rows = [
+        [(v, v) if isinstance(v, str) else (v, f"{v:,.6g}") for v in record]
+        for record in layers.fillna("").itertuples(index=False)
+    ]
+    return {"columns": list(layers.columns), "rows": rows}
+
+
+def _hypervolumes(results: pd.DataFrame) -> list[dict[str, str]]:
+    rows = []
+    for setting, group in pareto.settings(results):
+        for protection, part in group.groupby("protection", sort=False):
+            cells = {"structure": setting["structure"], "protection": protection}
+            for scope in pareto.SCOPES:
+                volume = pareto.hypervolume(part, scope)
+                cells[scope] = f"{volume.mean:.3f} [{volume.low:.3f}, {volume.high:.3f}]"
+            rows.append(cells)
+    return rows
+
+
+def _data_uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _csv_uri(path: Path) -> str:
+    return "data:text/csv;base64," + base64.b64encode(path.read_bytes()).decode()

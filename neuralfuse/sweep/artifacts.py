@@ -1,0 +1,62 @@
+"""What a study folder holds besides rows: trained networks, generators, their workloads; where each lies and how it
+is read."""
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from neuralfuse import data, networks
+from neuralfuse.config import DatasetConfig, NetworkConfig, StudyConfig
+from simulator.workload import Layer, Workload
+from sram.errors import InputError
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", name)
+
+
+def network_path(folder: Path, network: str) -> Path:
+    return folder / "networks" / f"{_slug(network)}.safetensors"
+
+
+def generator_path(folder: Path, network: str, protection: str) -> Path:
+    return folder / "generators" / f"{_slug(network)}-{_slug(protection)}.safetensors"
+
+
+def workload_path(folder: Path, name: str) -> Path:
+    return folder / "workloads" / f"{_slug(name)}.json"
+
+
+def workload_text(workload: Workload) -> str:
+    """A workload as JSON."""
+    return json.dumps(
+        {"name": workload.name, "layers": [asdict(x) for x in workload.layers], "unknown": workload.unknown}
+    )
+
+
+def read_workload(folder: Path, name: str) -> Workload:
+    """Inverse of `workload_text`: a worker needs the layers and not the tracer."""
+    raw = json.loads(workload_path(folder, name).read_text(encoding="utf-8"))
+    layers = tuple(Layer(**{**layer, "sources": tuple(layer["sources"])}) for layer in raw["layers"])
+    return Workload(raw["name"], layers, tuple(raw["unknown"]))
+
+
+def load_data(config: DatasetConfig) -> data.Dataset:
+    return data.load(config.name, config.root)
+
+
+def test_set(config: DatasetConfig) -> tuple[Tensor, Tensor]:
+    """Images and labels that results are measured on."""
+    dataset = load_data(config)
+    if config.test_images is not None and config.test_images > len(dataset.test_y):
+        raise InputError("study", "dataset.test_images", config.test_images, f"at most {len(dataset.test_y)}")
+    return dataset.test_x[: config.test_images], dataset.test_y[: config.test_images]
+
+
+def build_network(config: NetworkConfig, study: StudyConfig) -> nn.Module:
+    """The base network, not trained, for the study's data."""
+    dataset = load_data(study.dataset)
+    return networks.build(config.name, dataset.num_classes, dataset.in_channels, seed=study.seed, **config.options)

@@ -1,0 +1,159 @@
+"""A test bench: what one worker keeps in memory, and the measurement of one task on it.
+
+A worker gets the folder's path and tasks (names, chip numbers, voltages), never maps or tensors: it makes a chip's
+fault map from its
+number, keeps the network and the images, and from one voltage to the next writes only the weights that changed.
+"""
+
+import functools
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from neuralfuse import checkpoint, evaluate, generators
+from neuralfuse.config import ProtectionConfig, StudyConfig, load_study
+from neuralfuse.cost import Cost, cost_of, machine_of
+from neuralfuse.faulty import FaultyNetwork
+from neuralfuse.stored import StoredChip, place_weights, store
+from neuralfuse.sweep.artifacts import build_network, generator_path, network_path, read_workload, test_set
+from neuralfuse.sweep.task import Result, Task
+from simulator import placement
+
+
+class Recent:
+    """The last `size` values of a function of hashable arguments."""
+
+    def __init__(self, function, size: int):
+        self.function, self.size, self.values = function, size, OrderedDict()
+
+    def __call__(self, *key):
+        if key not in self.values:
+            self.values[key] = self.function(*key)
+            if len(self.values) > self.size:
+                self.values.popitem(last=False)
+        self.values.move_to_end(key)
+        return self.values[key]
+
+
+class Bench:
+    """Everything of one study folder that its tasks need, loaded once and when first asked for."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.study: StudyConfig = load_study(self.folder / "study.yaml")
+        self.images, self.labels = test_set(self.study.dataset)
+        self.network = Recent(self._network, 1)
+        self.inputs = Recent(self._inputs, 3)
+        self.placement = Recent(self._placement, 2)
+        self.chip = Recent(self._chip, 2)
+        self.clean = Recent(self._clean, 16)
+        self.cost = Recent(self._cost, 16)
+
+    def _network(self, name: str) -> FaultyNetwork:
+        config = next(n for n in self.study.networks if n.name == name)
+        network = build_network(config, self.study)
+        checkpoint.load_network(network, network_path(self.folder, name))
+        return FaultyNetwork(network, config.bits, config.per_channel)
+
+    def _protection(self, name: str) -> ProtectionConfig:
+        return next(p for p in self.study.protections if p.name == name)
+
+    def _inputs(self, network: str, protection: str) -> Tensor:
+        """The test images as the network sees them: as they are, or through the protection's generator."""
+        transform = self.transform(network, protection)
+        return self.images if transform is None else evaluate.transform(transform, self.images, self.study.batch_size)
+
+    def transform(self, network: str, protection: str) -> generators.NeuralFuse | None:
+        """The protection's trained input transform, as `prepare` left it; None where it has none."""
+        fuse = self._protection(protection).neuralfuse
+        if fuse is None:
+            return None
+        generator = generators.build(fuse.generator, in_channels=self.images.shape[1], **fuse.options)
+        checkpoint.load_network(generator, generator_path(self.folder, network, protection))
+        return generators.NeuralFuse(generator).eval()
+
+    def _placement(self, network: str, machine: str) -> placement.Placement:
+        config = next(n for n in self.study.networks if n.name == network)
+        return place_weights(self.study, read_workload(self.folder, network), machine_of(machine), config.bits)
+
+    def _chip(self, network: str, machine: str, structure: str, chip: int) -> StoredChip:
+        placed = self.placement(network, machine)
+        floor = self.study.voltage_floor
+        return store(self.study.sram, self.study.seed, placed, self.network(network), structure, chip, floor)
+
+    def _clean(self, network: str) -> int:
+        model = self.network(network)
+        model.restore()
+        return self._correct(model, self.images)
+
+    def _correct(self, model: FaultyNetwork, images: Tensor) -> int:
+        return evaluate.correct(model, images, self.labels, self.study.batch_size)
+
+    def _cost(self, network: str, machine: str, protection: str, voltage: float) -> Cost:
+        return cost_of(self.folder, self.study, network, machine, self._protection(protection), voltage)
+
+    def measure(self, task: Task) -> Result:
+        """Accuracy of one chip at one voltage, with its rates and the energy of an inference."""
+        start = time.perf_counter()
+        point = task.point
+        model = self.network(point.network)
+        correct_clean = self.clean(point.network)
+        chip = self.chip(point.network, point.accelerator, point.structure, task.chip)
+        model.set_faults(*chip.faults(task.voltage))
+        correct = self._correct(model, self.inputs(point.network, point.protection))
+        cost = self.cost(point.network, point.accelerator, point.protection, task.voltage)
+        return Result(
+            task.key,
+            point.network,
+            point.dataset,
+            point.accelerator,
+            point.curve,
+            point.structure,
+            point.protection,
+            task.voltage,
+            task.chip,
+            correct,
+            len(self.labels),
+            correct_clean,
+            chip.map.cell_fault_rate(task.voltage),
+            model.flip_rate(),
+            cost.weight_sram_pj,
+            cost.sram_pj,
+            cost.system_pj,
+            cost.saving_weight_sram,
+            cost.saving_sram,
+            cost.saving_system,
+            cost.cycles,
+            time.perf_counter() - start,
+        )
+
+
+@functools.lru_cache(maxsize=1)
+def bench_of(folder: str, stamp: str) -> Bench:
+    """One bench per process; `stamp` changes when the folder's study or artifacts do."""
+    return Bench(folder)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in one order everywhere, so that every executor gives the same rows; parallelism is over chips."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def run_chunk(folder: str, tasks: list[Task]) -> list[Result]:
+    """Measure tasks in a worker: the function that executors are given."""
+    stamp = json.loads((Path(folder) / "provenance.json").read_text(encoding="utf-8"))["stamp"]
+    with one_thread():
+        bench = bench_of(folder, stamp)
+        return [bench.measure(task) for task in tasks]

@@ -1,0 +1,319 @@
+"""From a study file to a folder that tasks can be run in: networks trained, generators trained, workloads traced,
+points named.
+
+Every step is skipped when its result lies in the folder and was made from the same settings; so a run that was
+killed goes on, and a
+finished one starts at once.
+"""
+
+import copy
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from neuralfuse import checkpoint, evaluate, generators, training
+from neuralfuse.config import NetworkConfig, NeuralFuseConfig, StudyConfig, digest, dump_study, load_study
+from neuralfuse.cost import energy_sources, layer_table
+from neuralfuse.faulty import FaultyNetwork
+from neuralfuse.quantize import quantize_in_place
+from neuralfuse.stored import place_weights, training_source
+from neuralfuse.sweep import artifacts
+from neuralfuse.sweep.task import Point, code_version
+from simulator.accelerator import accelerator
+from simulator.workload import trace
+from sram import failure, structure
+from sram.errors import InputError
+from sram.files import write_atomic
+
+Say = Callable[[str], Callable[[int, int, dict[str, float]], None]]  # start a named step, get its progress callback
+
+
+def claim(study: StudyConfig, folder: Path) -> None:
+    """Make `folder` this study's, or refuse it: results of two studies never mix. Writes study.yaml."""
+    path = folder / "study.yaml"
+    if path.is_file():
+        other = load_study(path)
+        if other.identity() != study.identity():
+            mine, theirs = study.model_dump(mode="json"), other.model_dump(mode="json")
+            key = next(k for k in mine if k not in _MAY_GROW and mine[k] != theirs[k])
+            raise InputError(folder, key, mine[key], f"{theirs[key]!r}, of the study {other.name!r} in this folder")
+    elif folder.is_dir() and any(folder.iterdir()):
+        names = ", ".join(sorted(p.name for p in folder.iterdir())[:3])
+        raise InputError(folder, "--out", names, "a new or empty folder, or one that a study was run in")
+    write_atomic(path, dump_study(study))
+
+
+_MAY_GROW = ("voltages", "chips", "protections", "adaptive", "batch_size")
+
+
+def check(study: StudyConfig) -> None:
+    """Look up every name before anything is written or trained."""
+    curve = failure.curve(study.sram.curve)
+    for name in study.sram.structures:
+        structure.structure(name)
+    for name in study.accelerators:
+        accelerator(name)
+    too_high = [v for v in study.voltages if v > 2 * curve.nominal]
+    if too_high:
+        allowed = f"at most {2 * curve.nominal:g}; {curve.name} counts in {curve.unit}, nominal {curve.nominal:g}"
+        raise InputError("study", "voltages", too_high[0], allowed)
+    artifacts.test_set(study.dataset)
+    for config in study.networks:
+        network = artifacts.build_network(config, study)
+        if config.checkpoint is not None:
+            checkpoint.load_network(network, config.checkpoint)
+            FaultyNetwork(network, config.bits, config.per_channel)  # refuses weights that are not finite
+    for protection in study.protections:
+        if protection.neuralfuse is not None:
+            dataset = artifacts.load_data(study.dataset)
+            generators.build(protection.neuralfuse.generator, dataset.in_channels, **protection.neuralfuse.options)
+
+
+def prepare(study: StudyConfig, folder: str | Path, say: Say) -> list[Point]:
+    """Fill `folder` with what tasks need and return the study's grid, in the order of results.csv."""
+    folder = Path(folder)
+    check(study)
+    claim(study, folder)
+    for config in study.networks:
+        network = _network(study, config, folder, say)
+        _trace(network, config.name, study, folder)
+        for protection in study.protections:
+            if protection.neuralfuse is not None:
+                transform = _generator(study, config, protection.name, protection.neuralfuse, network, folder, say)
+                _trace(transform, f"{config.name}-{protection.name}", study, folder)
+                _show_images(study, transform, folder, f"images-{config.name}-{protection.name}")
+    points = points_of(study, folder)
+    write_atomic(folder / "layers.csv", layer_table(folder, study).to_csv(index=False))
+    write_atomic(folder / "provenance.json", json.dumps(_provenance(study, folder, points), indent=1))
+    return points
+
+
+def _record(settings: object) -> dict:
+    return {"settings": digest(settings)}
+
+
+def _fresh(path: Path, settings: object) -> bool:
+    """Whether `path` was made, by this code, from these settings."""
+    return path.is_file() and checkpoint.load(path)[1].get("settings") == digest(settings)
+
+
+def _network_settings(study: StudyConfig, config: NetworkConfig) -> list:
+    return [config.model_dump(mode="json"), study.dataset.model_dump(mode="json"), study.seed]
+
+
+def _generator_settings(study: StudyConfig, config: NetworkConfig, fuse: NeuralFuseConfig, network: nn.Module) -> list:
+    return [
+        fuse.model_dump(mode="json"),
+        _tensor_hash(network),
+        study.identity(),
+        fuse.train_voltages or study.voltages,
+    ]
+
+
+def _network(study: StudyConfig, config: NetworkConfig, folder: Path, say: Say) -> nn.Module:
+    """The frozen base network, its weights rounded to words."""
+    path = artifacts.network_path(folder, config.name)
+    network = artifacts.build_network(config, study)
+    settings = _network_settings(study, config)
+    if not _fresh(path, settings):
+        if config.checkpoint is not None:
+            checkpoint.load_network(network, config.checkpoint)
+        else:
+            training.train_network(
+                network,
+                artifacts.load_data(study.dataset),
+                bits=config.bits,
+                seed=study.seed,
+                checkpoint_path=path.with_suffix(".partial"),
+                progress=say(f"train {config.name}"),
+                **config.training,
+            )
+        quantize_in_place(network, config.bits, config.per_channel)
+        checkpoint.save(path, network.state_dict(), _record(settings))
+        path.with_suffix(".partial").unlink(missing_ok=True)
+    checkpoint.load_network(network, path)
+    return network.eval()
+
+
+def _generator(
+    study: StudyConfig,
+    config: NetworkConfig,
+    name: str,
+    fuse: NeuralFuseConfig,
+    network: nn.Module,
+    folder: Path,
+    say: Say,
+) -> generators.NeuralFuse:
+    """The protection's trained generator, behind x -> clip(x + G(x)), its weights rounded."""
+    dataset = artifacts.load_data(study.dataset)
+    transform = generators.NeuralFuse(
+        generators.build(fuse.generator, dataset.in_channels, seed=study.seed, **fuse.options)
+    )
+    path = artifacts.generator_path(folder, config.name, name)
+    settings = _generator_settings(study, config, fuse, network)
+    if not _fresh(path, settings):
+        if fuse.checkpoint is not None:
+            checkpoint.load_network(transform.generator, fuse.checkpoint)
+        else:
+            _train_generator(study, config, fuse, network, transform, path, folder, say)
+        if fuse.bits is not None:
+            quantize_in_place(transform, fuse.bits)
+        checkpoint.save(path, transform.generator.state_dict(), _record(settings))
+        path.with_suffix(".partial").unlink(missing_ok=True)
+    checkpoint.load_network(transform.generator, path)
+    return transform.eval()
+
+
+def _train_generator(
+    study: StudyConfig,
+    config: NetworkConfig,
+    fuse: NeuralFuseConfig,
+    network: nn.Module,
+    transform: generators.NeuralFuse,
+    path: Path,
+    folder: Path,
+    say: Say,
+) -> None:
+    """EOPM on training chips: other chip numbers than any evaluation uses, all structures of the study in turn."""
+    faulty = FaultyNetwork(copy.deepcopy(network), config.bits, config.per_channel)
+    _trace(network, config.name, study, folder)
+    machine = accelerator(study.accelerators[0])
+    placed = place_weights(study, artifacts.read_workload(folder, config.name), machine, config.bits)
+    training.train_generator(
+        faulty,
+        transform,
+        artifacts.load_data(study.dataset),
+        training_source(study, placed, faulty, fuse.train_voltages or study.voltages),
+        bits=fuse.bits,
+        seed=study.seed,
+        checkpoint_path=path.with_suffix(".partial"),
+        progress=say(f"train {fuse.generator} for {config.name}"),
+        **fuse.training,
+    )
+
+
+def trainings_to_do(study: StudyConfig, folder: str | Path) -> list[str]:
+    """Names of what `prepare` would still have to train."""
+    folder = Path(folder)
+    missing = []
+    for config in study.networks:
+        path = artifacts.network_path(folder, config.name)
+        made = _fresh(path, _network_settings(study, config))
+        if not made:
+            missing.append(config.name)
+        else:
+            network = artifacts.build_network(config, study)
+            checkpoint.load_network(network, path)
+        for protection in study.protections:
+            fuse = protection.neuralfuse
+            if fuse is None:
+                continue
+            generator = artifacts.generator_path(folder, config.name, protection.name)
+            if not made or not _fresh(generator, _generator_settings(study, config, fuse, network)):
+                missing.append(f"{protection.name} for {config.name}")
+    return missing
+
+
+def _tensor_hash(module: nn.Module) -> str:
+    """Hash of every parameter and buffer, names and values."""
+    total = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        total.update(name.encode())
+        total.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    return total.hexdigest()[:16]
+
+
+def _trace(module: nn.Module, name: str, study: StudyConfig, folder: Path) -> None:
+    """Write the layers of a module, unless they are there; they depend on its shapes alone."""
+    path = artifacts.workload_path(folder, name)
+    if not path.is_file():
+        shape = tuple(artifacts.load_data(study.dataset).test_x.shape[1:])
+        write_atomic(path, artifacts.workload_text(trace(module, shape, name=name)))
+
+
+def _show_images(study: StudyConfig, transform: generators.NeuralFuse, folder: Path, name: str) -> None:
+    """Eight test images beside what the generator makes of them."""
+    if (folder / "plots" / f"{name}.svg").is_file():
+        return
+    from neuralfuse import plots
+
+    images, labels = artifacts.test_set(study.dataset)
+    original = images[:8]
+    changed = evaluate.transform(transform, original).numpy()
+    plots.save(plots.images(original.numpy(), changed, labels[:8].tolist()), folder / "plots", name)
+
+
+def _file_hash(path: Path) -> str:
+    """Hash of the tensors of a checkpoint."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(checkpoint.load(path)[0].items()):
+        total.update(name.encode())
+        total.update(np.ascontiguousarray(tensor.numpy()).tobytes())
+    return total.hexdigest()[:16]
+
+
+def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
+    """The grid of a prepared folder, each point with the hash of everything that its names stand for."""
+    folder = Path(folder)
+    images, labels = artifacts.test_set(study.dataset)
+    total = hashlib.sha256(images.numpy().tobytes())
+    total.update(labels.numpy().tobytes())
+    curve = failure.curve(study.sram.curve)
+    common = {
+        "data": total.hexdigest(),
+        "curve": curve.to_dict(),
+        "sram": study.sram.model_dump(mode="json", exclude={"structures"}),
+        "seed": study.seed,
+        "batch": study.batch_size,  # float sums depend on it in the last bit
+    }
+    points = []
+    for network in study.networks:
+        for machine in study.accelerators:
+            for form in study.sram.structures:
+                for protection in study.protections:
+                    setup = common | {
+                        "network": [
+                            _file_hash(artifacts.network_path(folder, network.name)),
+                            network.bits,
+                            network.per_channel,
+                        ],
+                        "accelerator": asdict(accelerator(machine)),
+                        "structure": asdict(structure.structure(form)),
+                        "protection": protection.model_dump(mode="json"),
+                        "generator": _file_hash(artifacts.generator_path(folder, network.name, protection.name))
+                        if protection.neuralfuse
+                        else None,
+                    }
+                    names = (network.name, study.dataset.name, machine, curve.name, form, protection.name)
+                    points.append(Point(*names, digest(setup)))
+    return points
+
+
+def _provenance(study: StudyConfig, folder: Path, points: list[Point]) -> dict:
+    """What the page says of versions and sources, and the stamp by which workers see that the folder changed."""
+    packages = ("torch", "numpy", "numba", "scipy", "pandas")
+    unknown = [u for n in study.networks for u in artifacts.read_workload(folder, n.name).unknown]
+    return {
+        "stamp": digest([asdict(p) for p in points] + [code_version()]),
+        "voltage_unit": failure.curve(study.sram.curve).unit,
+        "versions": {
+            "neuralfuse-sim": version("neuralfuse-sim"),
+            "code": code_version(),
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
+        "notes": {
+            "failure curve": f"{study.sram.curve}: {failure.curve(study.sram.curve).source}",
+            "rate": "the curve gives the cell fault rate: the share of cells that are faulty",
+            "seed": study.seed,
+            "operators without a cost": ", ".join(unknown) or "none",
+        },
+        "energy_sources": energy_sources(folder, study),
+    }

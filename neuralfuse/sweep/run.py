@@ -1,0 +1,72 @@
+"""A whole study: prepare the folder, collect what is missing, write results.csv."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from neuralfuse.config import StudyConfig
+from neuralfuse.sweep.bench import run_chunk
+from neuralfuse.sweep.collect import Failure, collect, shard
+from neuralfuse.sweep.executors import Workers
+from neuralfuse.sweep.plan import plan
+from neuralfuse.sweep.prepare import Say, points_of, prepare, trainings_to_do
+from neuralfuse.sweep.store import Store, write_results_csv
+from neuralfuse.sweep.task import Result, Task
+from sram.errors import InputError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left behind: rows in the folder, tasks that could not be had."""
+
+    results: Path
+    rows: int
+    wanted: int
+    failures: list[Failure]
+
+
+def run_study(
+    study: StudyConfig, folder: str | Path, workers: Workers, say: Say, part: tuple[int, int] | None = None
+) -> Outcome:
+    """Train what must be trained, run what is missing, write results.csv. `part` = (I, N): only the I-th of N
+    shards."""
+    if part is not None and study.adaptive is not None:
+        raise InputError(
+            "command line", "--shard", f"{part[0]}/{part[1]}", "studies without `adaptive`, which needs all rows"
+        )
+    points = prepare(study, folder, say)
+
+    def wanted(rows: dict[str, Result]) -> list[Task]:
+        tasks = plan(study, points, rows)
+        return tasks if part is None else shard(tasks, *part)
+
+    advance = say(f"sweep ({workers.label})")
+    failures = collect(str(folder), wanted, run_chunk, workers, lambda done, total: advance(done, total, {}))
+    rows = Store(folder).read()
+    tasks = plan(study, points, rows)
+    path = write_results_csv(rows, tasks, folder)
+    return Outcome(path, sum(task.key in rows for task in tasks), len(tasks), failures)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would do. `seconds`: of the tasks still to do; None before there are rows to go by."""
+
+    tasks: int
+    done: int
+    trainings: list[str]
+    seconds: float | None
+
+
+def estimate(study: StudyConfig, folder: str | Path, workers: Workers) -> Estimate:
+    """Count tasks against the folder's rows; time from the mean of the rows that are there. Writes nothing."""
+    folder = Path(folder)
+    trainings = trainings_to_do(study, folder)
+    count = len(study.networks) * len(study.accelerators) * len(study.sram.structures) * len(study.protections)
+    if trainings or not folder.is_dir():
+        return Estimate(count * len(study.voltages) * study.chips.evaluation, 0, trainings, None)
+    rows = Store(folder).read()
+    tasks = plan(study, points_of(study, folder), rows)
+    done = [rows[task.key] for task in tasks if task.key in rows]
+    mean = sum(row.seconds for row in done) / len(done) if done else None
+    left = len(tasks) - len(done)
+    return Estimate(len(tasks), len(done), trainings, None if mean is None else mean * left / workers.count)
