@@ -1,4 +1,7 @@
-"""Energy, leakage and speed of an SRAM macro: from the CACTI table at its own supply, scaled to other supplies."""
+"""Energy, leakage and speed of an SRAM macro: from the CACTI table at its own supply, scaled to other supplies.
+
+Energy of any access goes with the square of the supply, reads and writes alike; leakage and speed with the transistors.
+"""
 
 import csv
 import math
@@ -8,16 +11,20 @@ from importlib import resources
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize_scalar
 
 from sram.errors import InputError
+from sram.technology import BOLTZMANN_OVER_CHARGE
 
-BOLTZMANN_OVER_CHARGE = 8.617333262e-5  # V/K, CODATA 2018
 SOURCE = "CACTI 7, RAM mode, 1 read/write port, direct-mapped, 64-bit word, 350 K; supply from its tech_params"
 
 
 @dataclass(frozen=True)
 class MacroEnergy:
-    """One SRAM macro at its nominal supply `voltage_v`: energy per access of one word, leakage, access time."""
+    """One SRAM macro at its nominal supply `voltage_v`: energy per access of one word, leakage power, access time.
+
+    `threshold_v` is that of the transistors whose speed and leakage these are.
+    """
 
     read_pj: float
     write_pj: float
@@ -30,6 +37,16 @@ class MacroEnergy:
     source: str
     cell: str = "itrs-lstp"
     temperature_k: float = 350.0
+    threshold_v: float = 0.5
+
+
+@dataclass(frozen=True)
+class MinimumEnergy:
+    """The supply at which an access costs least when the clock is as fast as the supply allows."""
+
+    voltage_v: float
+    energy_pj: float
+    cycle_ns: float
 
 
 @cache
@@ -82,6 +99,7 @@ def macro(capacity_bytes: float, node_nm: int, cell: str = "itrs-lstp") -> Macro
         source=SOURCE,
         cell=cell,
         temperature_k=rows[0]["temperature_k"],
+        threshold_v=rows[0]["threshold_v"],
     )
 
 
@@ -117,3 +135,75 @@ def leakage_scale(
     ratio = np.asarray(v, dtype=np.float64) / v_nominal
     volts = v_nominal if nominal_volts is None else nominal_volts
     return ratio * np.exp(dibl * volts * (ratio - 1) / (slope_factor * BOLTZMANN_OVER_CHARGE * temperature_k))
+
+
+def delay_scale(
+    v: ArrayLike,
+    v_nominal: float,
+    threshold_v: float,
+    nominal_volts: float | None = None,
+    dibl: float = 0.126,
+    slope_factor: float = 1.3,
+    temperature_k: float = 300.0,
+) -> NDArray[np.float64]:
+    """Delay at v over that at v_nominal: C v / I(v), I the EKV current of an nMOS with gate and drain at v.
+
+    One expression from above threshold, where delay grows slowly as v falls, to below, where it grows exponentially
+    (Enz, Krummenacher, Vittoz 1995). Without velocity saturation, so rather too slow well above threshold. Units of v
+    as in `leakage_scale`.
+
+    >>> [round(float(delay_scale(v, 1.0, threshold_v=0.4)), 1) for v in (1.0, 0.7, 0.5, 0.3)]
+    [1.0, 2.4, 9.3, 314.0]
+    """
+    ratio = np.asarray(v, dtype=np.float64) / v_nominal
+    nominal = v_nominal if nominal_volts is None else nominal_volts
+    two_ut = 2 * BOLTZMANN_OVER_CHARGE * temperature_k
+
+    def current(volts: NDArray[np.float64]) -> NDArray[np.float64]:
+        pinch_off = ((1 + dibl) * volts - threshold_v) / slope_factor
+        return np.logaddexp(0, pinch_off / two_ut) ** 2 - np.logaddexp(0, (pinch_off - volts) / two_ut) ** 2
+
+    return ratio * current(np.array(nominal)) / current(ratio * nominal)
+
+
+def cycle_ns(macro: MacroEnergy, voltage_v: ArrayLike) -> NDArray[np.float64]:
+    """Shortest clock period at a supply in volts: the table's access time, stretched as delays are.
+
+    >>> m = macro(64 * 1024, 45)
+    >>> round(float(cycle_ns(m, m.voltage_v)), 3), round(1e3 / float(cycle_ns(m, 0.8)))  # ns; MHz at 0.8 V
+    (1.705, 237)
+    """
+    stretch = delay_scale(voltage_v, macro.voltage_v, macro.threshold_v, temperature_k=macro.temperature_k)
+    return macro.access_ns * stretch
+
+
+def access_energy_pj(
+    macro: MacroEnergy, voltage_v: ArrayLike, clock_ns: float | None = None, accesses_per_cycle: float = 1.0
+) -> NDArray[np.float64]:
+    """Energy of a read at a supply in volts with its share of leakage: dynamic + leakage power x period / accesses.
+
+    `clock_ns`: the period if it is fixed; left out, it follows the supply (`cycle_ns`). With a fixed clock the energy
+    falls with the supply all the way down; with a clock that follows it rises again, leaking over ever longer cycles.
+    """
+    period = cycle_ns(macro, voltage_v) if clock_ns is None else clock_ns
+    leakage_mw = macro.leakage_mw * leakage_scale(voltage_v, macro.voltage_v, temperature_k=macro.temperature_k)
+    return macro.read_pj * dynamic_scale(voltage_v, macro.voltage_v) + leakage_mw * period / accesses_per_cycle
+
+
+def minimum_energy(macro: MacroEnergy, accesses_per_cycle: float = 1.0) -> MinimumEnergy:
+    """The minimum-energy point of reads when the clock follows the supply, to a microvolt.
+
+    >>> point = minimum_energy(macro(64 * 1024, 45))
+    >>> 0.1 < point.voltage_v < 0.5, point.energy_pj < 8
+    (True, True)
+    """
+    grid = np.linspace(0.05, macro.voltage_v, 400)  # one minimum, but flat tails: bracket it first
+    i = int(np.argmin(access_energy_pj(macro, grid, accesses_per_cycle=accesses_per_cycle)))
+    bounds = (grid[max(i - 1, 0)], grid[min(i + 1, len(grid) - 1)])
+    found = minimize_scalar(
+        lambda v: float(access_energy_pj(macro, v, accesses_per_cycle=accesses_per_cycle)),
+        bounds=bounds,
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return MinimumEnergy(float(found.x), float(found.fun), float(cycle_ns(macro, found.x)))

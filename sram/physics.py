@@ -188,9 +188,9 @@ def failure_curve(
 ) -> FailureCurve:
     """The failure curve of a technology, z from about 2 to below -6.2 (1e-9 and rarer), cached on disk by its inputs.
 
-    Points by `probability` at supplies that are evenly spaced, each with a relative standard error below 10 %; all share
-    one set of random numbers, so that their errors go together and the curve stays smooth. Seconds to compute:
-    `progress` is told the share done. Raises InputError if `samples` are too few.
+    Points by `probability` at evenly spaced supplies, each with a relative standard error below 10 %. All share one set
+    of random numbers, so that their errors go together and the curve stays smooth. Takes seconds: `progress` is told
+    the share done. Raises InputError if `samples` are too few.
     """
     tech, conditions = technology(tech), conditions or Conditions()
     names = sorted(mechanisms)

@@ -7,7 +7,6 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from sram.errors import InputError
 
@@ -116,7 +115,7 @@ def technology(node: int | str | Technology) -> Technology:
     """The illustrative technology of a node, by number or name (a Technology is returned as it is).
 
     >>> round(technology(28).sigma_mv(technology("28nm").access_nm), 1)
-    39.6
+    36.6
     """
     if isinstance(node, Technology):
         return node
@@ -139,29 +138,3 @@ def threshold_shifts(tech: Technology, conditions: Conditions) -> tuple[float, f
 def current_scale(conditions: Conditions) -> float:
     """Specific current over that at 300 K: mobility as T^-1.5 times UT^2."""
     return (conditions.temperature_k / REFERENCE_K) ** 0.5
-
-
-def _ekv(
-    gate: ArrayLike, drain: ArrayLike, threshold: float, tech: Technology, thermal_v: float
-) -> NDArray[np.float64]:
-    """EKV current over the specific current, source at 0 (Enz, Krummenacher, Vittoz 1995), as in physics_kernels."""
-    gate, drain = np.asarray(gate, dtype=np.float64), np.asarray(drain, dtype=np.float64)
-    pinch_off = (gate - threshold + tech.dibl * drain) / tech.slope_factor
-    forward, reverse = (np.logaddexp(0, u / (2 * thermal_v)) for u in (pinch_off, pinch_off - drain))
-    return forward**2 - reverse**2
-
-
-def on_current(tech: Technology, v: ArrayLike, conditions: Conditions | None = None) -> NDArray[np.float64]:
-    """Current of a square nMOS with gate and drain at v, in uA. The delay of a gate is C v over it."""
-    conditions = conditions or Conditions()
-    threshold = tech.threshold_n_v + threshold_shifts(tech, conditions)[0]
-    scale = tech.specific_current_n_ua * current_scale(conditions)
-    return scale * _ekv(v, v, threshold, tech, conditions.thermal_v)
-
-
-def off_current(tech: Technology, v: ArrayLike, conditions: Conditions | None = None) -> NDArray[np.float64]:
-    """Current of a square nMOS with the gate at 0 and the drain at v, in uA."""
-    conditions = conditions or Conditions()
-    threshold = tech.threshold_n_v + threshold_shifts(tech, conditions)[0]
-    scale = tech.specific_current_n_ua * current_scale(conditions)
-    return scale * _ekv(np.zeros_like(np.asarray(v, dtype=np.float64)), v, threshold, tech, conditions.thermal_v)
