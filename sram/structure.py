@@ -69,7 +69,7 @@ class Structure:
 # (blocks without a fault, share of the worst tenth, columns with faults, what a spare column repairs).
 PRESETS = {
     "iid": Structure(),
-    "column": Structure(column=0.46, bank=0.046, column_tail=0.01),
+    "column": Structure(column=0.46, bank=0.046, column_tail=0.005),
 }
 
 

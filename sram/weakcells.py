@@ -107,7 +107,7 @@ class FaultMap:
         True
         """
         kind = self.at(voltage).kind
-        flips = np.count_nonzero(kind == FLIP)
+        flips = int(np.count_nonzero(kind == FLIP))
         return (flips + (len(kind) - flips) / 2) / self.geometry.cells
 
     def dense(self, voltage: float) -> np.ndarray:
