@@ -81,6 +81,21 @@ def outputs_of(layer: Layer) -> int:
     return layer.ofmap_elements if layer.on_array else layer.elements_written
 
 
+def readers_of(workload: Workload) -> list[list[int]]:
+    """For each layer: which layers read its output."""
+    readers: list[list[int]] = [[] for _ in workload.layers]
+    for i, layer in enumerate(workload.layers):
+        for source in layer.sources:
+            if source >= 0:
+                readers[source].append(i)
+    return readers
+
+
+def handed_on(workload: Workload) -> list[bool]:
+    """For each layer: does the vector layer after it take its output as it leaves, so that it is never stored?"""
+    return [r == [i + 1] and not workload.layers[i + 1].on_array for i, r in enumerate(readers_of(workload))]
+
+
 def in_dram(workload: Workload, accelerator: Accelerator) -> list[bool]:
     """For each layer: does its output go through DRAM?
 
@@ -92,20 +107,16 @@ def in_dram(workload: Workload, accelerator: Accelerator) -> list[bool]:
     [False, True, True]
     """
     layers = workload.layers
-    readers: list[list[int]] = [[] for _ in layers]
-    for i, layer in enumerate(layers):
-        for source in layer.sources:
-            if source >= 0:
-                readers[source].append(i)
-    handed_on = [r == [i + 1] and not layers[i + 1].on_array for i, r in enumerate(readers)]
-    result = [not h for h in handed_on]
+    passing = handed_on(workload)
+    result = [not p for p in passing]
     if not accelerator.keep_on_chip:
         return result
     room = accelerator.ofmap_buffer.capacity_bytes // 2
     size = [
-        0 if h else outputs_of(l) * l.batch * accelerator.batch * accelerator.ofmap_bits / 8
-        for l, h in zip(layers, handed_on, strict=True)
+        0 if gone else outputs_of(layer) * layer.batch * accelerator.batch * accelerator.ofmap_bits / 8
+        for layer, gone in zip(layers, passing, strict=True)
     ]
+    readers = readers_of(workload)
     change = np.zeros(len(layers) + 2)
     for i, r in enumerate(readers):
         change[i] += size[i]

@@ -17,6 +17,7 @@ goes to half f % 2, so that a cell serves every second fill. A weight that the s
 than the buffer) comes back to the same cell.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ from sram.geometry import Geometry
 from . import placement_kernels as kernels
 from .accelerator import Accelerator
 from .cycles import dataflow_codes
+from .memory import handed_on, outputs_of
 from .workload import Workload
 
 SCHEDULES = ("streamed", "resident", "paper")
@@ -61,6 +63,7 @@ class Placement:
     """The map between stored bits and cells; made by `place`.
 
     `uses`: int64[layers, FIELDS], a row for each use of a tensor in the order of fetching (placement_kernels).
+    `fill_words`: what is loaded at a time; `period_words`: after so many words of the stream the addresses repeat.
     """
 
     geometry: Geometry
@@ -72,6 +75,7 @@ class Placement:
     uses: np.ndarray
     stream_words: int
     fill_words: int
+    period_words: int
 
     @property
     def weights(self) -> int:
@@ -87,8 +91,8 @@ class Placement:
 
     @property
     def residencies(self) -> int:
-        """Fills that the memory sees in one inference."""
-        return 1 if self.schedule == "paper" else -(-self.stream_words // self.fill_words)
+        """Fills of the memory in one inference."""
+        return -(-self.stream_words // self.fill_words)
 
     def hits(self, cell: np.ndarray) -> Hits:
         """Every stored bit that lies in one of these cells (int64[n]), ordered by cell as given.
@@ -96,8 +100,9 @@ class Placement:
         With cells sorted by critical voltage, the hits at a voltage are a prefix. Work grows with cells x residencies.
         """
         cell = np.ascontiguousarray(cell, dtype=np.int64)
-        if cell.size and not (0 <= cell.min() and cell.max() < self.geometry.cells):
-            raise InputError("cells", "cell", int(cell.max()), f"0 to {self.geometry.cells - 1}")
+        outside = cell[(cell < 0) | (cell >= self.geometry.cells)]
+        if outside.size:
+            raise InputError("cells", "cell", int(outside[0]), f"0 to {self.geometry.cells - 1}")
         if self.schedule == "paper":
             first = np.array([tensor.first for tensor in self.tensors], np.int64)
             count = np.array([tensor.count for tensor in self.tensors], np.int64)
@@ -115,7 +120,7 @@ class Placement:
                 self.geometry.banks,
                 self.geometry.words_per_bank,
                 self.bank_interleave,
-                self.fill_words,
+                self.period_words,
                 self.stream_words,
             )
         )
@@ -136,7 +141,7 @@ class Placement:
                 continue
             position = int(kernels.position_of(use, index))
             stream_word, slot = divmod(position, self.weights_per_word)
-            address = int(use[kernels.WORD] + stream_word) % (2 * self.fill_words)
+            address = int(use[kernels.WORD] + stream_word) % self.period_words
             word = kernels.physical(address, self.geometry.banks, self.geometry.words_per_bank, self.bank_interleave)
             place = kernels.bit_in_word(slot, bit, self.bits, self.weights_per_word, BIT_ORDERS[self.bit_order])
             cells.append(self.geometry.cell(int(word), int(place)))
@@ -171,36 +176,7 @@ def place(
     array([25, 29, 39])
     """
     bits = accelerator.weight_bits if bits is None else bits
-    if schedule not in SCHEDULES:
-        raise InputError("placement", "schedule", schedule, ", ".join(SCHEDULES))
-    if bit_order not in BIT_ORDERS:
-        raise InputError("placement", "bit_order", bit_order, ", ".join(BIT_ORDERS))
-    if not 1 <= bits <= geometry.word_bits:
-        raise InputError("placement", "bits", bits, f"1 to {geometry.word_bits}, the bits of a word")
-    if bank_interleave and not (0 < bank_interleave and geometry.words_per_bank % bank_interleave == 0):
-        raise InputError("placement", "bank_interleave", bank_interleave, f"a divisor of {geometry.words_per_bank}")
-    if schedule == "paper" and (geometry.banks * geometry.rows, geometry.columns) != (8192, 128):
-        raise InputError("placement", "geometry", geometry, "8192 rows x 128 columns with schedule = paper")
-    if schedule == "paper" and bits > 8:
-        raise InputError("placement", "bits", bits, "at most 8 with schedule = paper")
-    tensors, uses, stream_words = _stream(workload, accelerator, geometry.word_bits // bits)
-    fits = stream_words <= geometry.words
-    if schedule == "resident" and not fits:
-        raise InputError(
-            "placement",
-            "geometry",
-            f"{geometry.words} words",
-            f"at least {stream_words} words with schedule = resident",
-        )
-    if not fits and geometry.words < 2 and schedule == "streamed":
-        raise InputError("placement", "geometry", f"{geometry.words} words", "at least 2 words, one for each half")
-    # "fits" as one fill: the two halves are then never used again
-    fill_words = max(stream_words, 1) if fits else max(geometry.words // 2, 1)
-    return Placement(geometry, schedule, bits, bit_order, bank_interleave, tensors, uses, stream_words, fill_words)
-
-
-def _stream(workload: Workload, accelerator: Accelerator, slots: int) -> tuple[tuple[Tensor, ...], np.ndarray, int]:
-    """The stored tensors, a row of fields for each use, and the words that the stream takes."""
+    slots = _slots(geometry, bits)
     tensors: dict[tuple[str | None, int], Tensor] = {}
     rows, word, weight = [], 0, 0
     for layer, code in zip(workload.layers, dataflow_codes(workload, accelerator), strict=True):
@@ -210,19 +186,89 @@ def _stream(workload: Workload, accelerator: Accelerator, slots: int) -> tuple[t
         if key not in tensors:
             tensors[key] = Tensor(layer.weight_name or layer.name, layer.weight_offset, weight, layer.weights)
             weight += layer.weights
-        rows.append(
-            (
-                word,
-                tensors[key].first,
-                layer.weights,
-                code,
-                layer.groups,
-                layer.k,
-                layer.n,
-                layer.transposed,  # torch keeps input channels outermost there
-                accelerator.array_rows,
-                accelerator.array_cols,
-            )
-        )
+        # torch keeps the input channels of a transposed convolution outermost
+        order = (code, layer.groups, layer.k, layer.n, layer.transposed, accelerator.array_rows, accelerator.array_cols)
+        rows.append((word, tensors[key].first, layer.weights, *order))
         word += -(-layer.weights // slots)
-    return tuple(tensors.values()), np.array(rows, np.int64).reshape(-1, kernels.FIELDS), word
+    double = accelerator.weight_buffer.double
+    return _placed(geometry, schedule, bits, bit_order, bank_interleave, tuple(tensors.values()), rows, word, double)
+
+
+def place_activations(
+    workload: Workload,
+    accelerator: Accelerator,
+    geometry: Geometry,
+    schedule: str = "streamed",
+    bits: int | None = None,
+    bit_order: str = "lsb_first",
+    bank_interleave: int = 0,
+) -> Placement:
+    """The same for the outputs of the layers in an activation memory: "weights" are output elements of one sample.
+
+    Tensors carry the name of their layer; elements are in torch order (channel, row, column) and are written in that
+    order. What a vector layer takes as it leaves the layer before it (memory.py) is not stored. `bits`: if not the
+    accelerator's ofmap_bits.
+
+    >>> from simulator.accelerator import accelerator
+    >>> from simulator.workload import conv
+    >>> net = Workload("n", (conv("a", 4, 4, 1, 2, 3), conv("b", 2, 2, 2, 1, 2, sources=(0,))))
+    >>> p = place_activations(net, accelerator("paper"), Geometry(banks=1))
+    >>> [(t.name, t.first, t.count) for t in p.tensors]
+    [('a', 0, 8), ('b', 8, 1)]
+    """
+    bits = accelerator.ofmap_bits if bits is None else bits
+    slots = _slots(geometry, bits)
+    tensors, rows, word, element = [], [], 0, 0
+    for layer, passing in zip(workload.layers, handed_on(workload), strict=True):
+        count = outputs_of(layer)
+        if passing or not count:
+            continue
+        tensors.append(Tensor(layer.name, 0, element, count))
+        rows.append((word, element, count, kernels.PLAIN, 1, 1, 1, 0, 1, 1))
+        word += -(-count // slots)
+        element += count
+    double = accelerator.ofmap_buffer.double
+    return _placed(geometry, schedule, bits, bit_order, bank_interleave, tuple(tensors), rows, word, double)
+
+
+def _slots(geometry: Geometry, bits: int) -> int:
+    if not 1 <= bits <= geometry.word_bits:
+        raise InputError("placement", "bits", bits, f"1 to {geometry.word_bits}, the bits of a word")
+    return geometry.word_bits // bits
+
+
+def _placed(
+    geometry: Geometry,
+    schedule: str,
+    bits: int,
+    bit_order: str,
+    bank_interleave: int,
+    tensors: tuple[Tensor, ...],
+    rows: Sequence[tuple[int, ...]],
+    stream_words: int,
+    double: bool,
+) -> Placement:
+    """Check what the user chose, and cut the stream into fills."""
+    if schedule not in SCHEDULES:
+        raise InputError("placement", "schedule", schedule, ", ".join(SCHEDULES))
+    if bit_order not in BIT_ORDERS:
+        raise InputError("placement", "bit_order", bit_order, ", ".join(BIT_ORDERS))
+    if bank_interleave and not (0 < bank_interleave and geometry.words_per_bank % bank_interleave == 0):
+        raise InputError("placement", "bank_interleave", bank_interleave, f"a divisor of {geometry.words_per_bank}")
+    fits = stream_words <= geometry.words
+    period = fill = max(stream_words, 1)
+    if schedule == "paper":
+        if (geometry.banks * geometry.rows, geometry.columns) != (8192, 128):
+            raise InputError("placement", "geometry", geometry, "8192 rows x 128 columns with schedule = paper")
+        if bits > 8:
+            raise InputError("placement", "bits", bits, "at most 8 with schedule = paper")
+    elif schedule == "resident" and not fits:
+        allowed = f"at least {stream_words} with schedule = resident"
+        raise InputError("placement", "words of the memory", geometry.words, allowed)
+    elif not fits:
+        fill = geometry.words // 2 if double else geometry.words
+        period = 2 * fill if double else fill
+        if fill == 0:
+            raise InputError("placement", "words of the memory", geometry.words, "at least 2, one for each half")
+    uses = np.array(rows, np.int64).reshape(-1, kernels.FIELDS)
+    return Placement(geometry, schedule, bits, bit_order, bank_interleave, tensors, uses, stream_words, fill, period)

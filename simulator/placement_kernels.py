@@ -108,18 +108,29 @@ def bit_in_word(slot, bit, bits, slots, order):
 
 @jit
 def stream_hits(
-    tensors, first_word, word, bit, slots, bits, bit_order, banks, words_per_bank, interleave, fill_words, stream_words
+    tensors,
+    first_word,
+    word,
+    bit,
+    slots,
+    bits,
+    bit_order,
+    banks,
+    words_per_bank,
+    interleave,
+    period_words,
+    stream_words,
 ):
     """(fault, weight, bit) of every stored bit in the cells (word[i], bit[i]), ordered by i, then by time.
 
-    A memory of two halves of `fill_words` words (one if everything fits) is filled again and again, in turn.
+    Word w of the stream lies at address w % period_words.
     """
     n = word.shape[0]
     count = 0
     for i in range(n):
         address = address_of(word[i], banks, words_per_bank, interleave)
-        if address < min(2 * fill_words, stream_words):
-            count += (stream_words - address - 1) // (2 * fill_words) + 1
+        if address < min(period_words, stream_words):
+            count += (stream_words - address - 1) // period_words + 1
     fault = np.empty(count, np.int64)
     weight = np.empty(count, np.int64)
     weight_bit = np.empty(count, np.uint8)
@@ -127,9 +138,9 @@ def stream_hits(
     for i in range(n):
         slot, b = slot_and_bit(bit[i], bits, slots, bit_order)
         address = address_of(word[i], banks, words_per_bank, interleave)
-        if slot < 0 or address >= 2 * fill_words:
+        if slot < 0 or address >= period_words:
             continue
-        for stream_word in range(address, stream_words, 2 * fill_words):
+        for stream_word in range(address, stream_words, period_words):
             tensor = tensors[np.searchsorted(first_word, stream_word, side="right") - 1]
             position = (stream_word - tensor[WORD]) * slots + slot
             if position < tensor[COUNT]:

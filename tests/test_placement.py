@@ -1,0 +1,206 @@
+"""Does every stored bit have exactly one cell while it is there, and is it the one that the schedule gives it?"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.accelerator import Buffer, accelerator
+from simulator.placement import place, place_activations
+from simulator.workload import Layer, Workload, conv, linear
+from sram.errors import InputError
+from sram.geometry import Geometry
+
+PAPER = accelerator("paper")
+NET = Workload(
+    "mixed",
+    (
+        conv("a", 8, 8, 5, 7, 3, padding=1),
+        conv("depthwise", 8, 8, 6, 6, 3, groups=6),
+        conv("grouped", 8, 8, 4, 10, 1, groups=2),
+        conv("up", 4, 4, 6, 4, 2, stride=2, transposed=True),
+        Layer("relu", "activation", operations=9, elements_read=9, elements_written=9),
+        linear("fc", 1, 20, 11),
+    ),
+)
+
+machines = st.builds(
+    lambda dataflow, rows, cols, double: replace(
+        PAPER, dataflow=dataflow, array_rows=rows, array_cols=cols, weight_buffer=Buffer(1, double=double)
+    ),
+    st.sampled_from(["os", "ws", "is", "best"]),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.booleans(),
+)
+small = st.builds(Geometry, st.integers(2, 3), st.integers(4, 9), st.sampled_from([16, 32]), st.just(16))
+large = st.just(Geometry(4, 256, 32, 16))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    machines,
+    small | large,
+    st.sampled_from(["lsb_first", "msb_first", "interleaved"]),
+    st.sampled_from([2, 3, 4, 5, 6, 7, 8, 16]),
+    st.booleans(),
+)
+def test_each_stored_bit_has_one_cell_and_cells_are_shared_only_between_residencies(
+    machine, geometry, order, bits, turns
+):
+    interleave = geometry.words_per_bank // 2 if turns and geometry.words_per_bank % 2 == 0 else 0
+    p = place(NET, machine, geometry, bits=bits, bit_order=order, bank_interleave=interleave)
+    assert p.weights == NET.weights
+    h = p.hits(np.arange(geometry.cells))
+    # every bit of every weight once
+    assert len(h.weight) == NET.weights * bits
+    assert len(np.unique(h.weight * bits + h.bit)) == NET.weights * bits
+    # a cell serves at most one bit a fill, so at most one for each fill of its half
+    assert np.bincount(h.fault).max() <= -(-p.stream_words // p.period_words)
+    # `locate` is the inverse
+    rng = np.random.default_rng(0)
+    for i in rng.integers(0, len(h.weight), 12):
+        assert p.locate(int(h.weight[i]), int(h.bit[i])).tolist() == [h.fault[i]]
+
+
+def fetched(layer, dataflow, rows, cols):
+    """Weights in the order in which a patient controller fetches them, as indices into the torch tensor."""
+    shape = (layer.groups, layer.k, layer.n) if layer.transposed else (layer.groups, layer.n, layer.k)
+    tensor = np.arange(layer.weights).reshape(shape)
+    for group in tensor:
+        matrix = group if layer.transposed else group.T  # [k, n]
+        if dataflow == "is":
+            for k in range(0, layer.k, rows):
+                for n in range(layer.n):
+                    yield from matrix[k : k + rows, n]
+            continue
+        for n in range(0, layer.n, cols):
+            if dataflow == "os":
+                for k in range(layer.k):
+                    yield from matrix[k, n : n + cols]
+            else:
+                for k in range(0, layer.k, rows):
+                    for row in matrix[k : k + rows][::-1]:
+                        yield from row[n : n + cols]
+
+
+@pytest.mark.parametrize("dataflow", ["os", "ws", "is"])
+@pytest.mark.parametrize(("rows", "cols"), [(4, 3), (32, 32)])
+def test_stream_is_the_order_in_which_the_dataflow_fetches(dataflow, rows, cols):
+    machine = replace(PAPER, dataflow=dataflow, array_rows=rows, array_cols=cols)
+    geometry = Geometry(4, 256, 64, 64)
+    p = place(NET, machine, geometry)
+    h = p.hits(geometry.cell(np.repeat(np.arange(geometry.words), 8), np.tile(np.arange(0, 64, 8), geometry.words)))
+    assert (h.bit == 0).all()
+    expected, first, position, at = [], 0, 0, []
+    for layer in NET.array_layers:
+        expected += [first + int(i) for i in fetched(layer, dataflow, rows, cols)]
+        at += list(range(position, position + layer.weights))
+        first += layer.weights
+        position += -(-layer.weights // 8) * 8  # a layer starts a new word
+    assert h.weight.tolist() == expected
+    assert h.fault.tolist() == at
+
+
+def test_halves_are_filled_in_turn():
+    # 220 int8 weights are 28 words of 8; a memory of 8 words has halves of 4: 7 fills
+    net = Workload("fc", (linear("fc", 1, 20, 11),))
+    geometry = Geometry(1, 8, 64, 64)
+    p = place(net, PAPER, geometry)
+    assert (p.residencies, p.fill_words) == (7, 4)
+    words = p.hits(geometry.cell(np.arange(8), 0)).fault
+    assert np.bincount(words).tolist() == [4, 4, 4, 4, 3, 3, 3, 3]
+    single = place(net, replace(PAPER, weight_buffer=Buffer(1, double=False)), geometry)
+    assert (single.residencies, single.fill_words) == (4, 8)
+
+
+def test_what_fits_is_loaded_once_whatever_the_schedule_is_called():
+    geometry = Geometry(2, 256, 64, 64)
+    cells = np.arange(geometry.cells)
+    streamed, resident = (place(NET, PAPER, geometry, schedule).hits(cells) for schedule in ("streamed", "resident"))
+    assert (streamed.weight == resident.weight).all()
+    assert np.bincount(streamed.fault).max() == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 511), unique=True), st.integers(0, 40))
+def test_hits_come_in_the_order_of_the_faults_so_that_a_voltage_is_a_prefix(cells, keep):
+    p = place(NET, PAPER, Geometry(1, 8, 64, 64))
+    everything, part = p.hits(np.array(cells, np.int64)), p.hits(np.array(cells[:keep], np.int64))
+    assert (np.diff(everything.fault) >= 0).all()
+    n = len(part.fault)
+    assert np.array_equal(everything.weight[:n], part.weight)
+    assert (everything.fault[n:] >= keep).all()
+
+
+def test_shared_weights_have_one_number_and_a_residency_for_each_use():
+    first = linear("first", 1, 16, 16)
+    again = replace(linear("again", 1, 16, 16), weight_name="first.weight")
+    p = place(Workload("tied", (first, again)), PAPER, Geometry(1, 16, 64, 64))
+    assert p.weights == 256
+    assert len(p.locate(5, 0)) == 2
+    h = p.hits(np.arange(1024))
+    assert len(h.weight) == 2 * 256 * 8
+    # two uses of 32 words through halves of 8: the second use starts at the same address as the first
+    assert p.locate(5, 0)[0] == p.locate(5, 0)[1]
+
+
+def test_bank_interleaving_gives_consecutive_words_to_the_banks_in_turn():
+    geometry = Geometry(4, 8, 64, 64)
+    p = place(Workload("fc", (linear("fc", 1, 8, 32),)), PAPER, geometry, bank_interleave=2)
+    filters = np.arange(0, 32, 8)  # output stationary: the 32 filters of tap 0 are the first four words
+    words = [int(p.locate(int(n) * 8, 0)[0]) // 64 for n in filters]
+    assert words == [0, 1, 8, 9]  # two words in bank 0, two in bank 1
+
+
+def test_paper_mapping_equals_the_definition():
+    """Weight i of every layer lies in row (i // 256) % 8192, byte i % 16 (NeuralFuse reference code)."""
+    net = Workload("n", (linear("a", 1, 4096, 600), linear("b", 1, 64, 10)))  # `a` wraps around: 2,457,600 > 2,097,152
+    geometry = Geometry(banks=1, rows=8192, columns=128, word_bits=128)
+    p = place(net, PAPER, geometry, "paper")
+    cells = np.random.default_rng(3).choice(geometry.cells, 12, replace=False)
+    h = p.hits(cells)
+    expected = set()
+    for first, count in ((0, 4096 * 600), (4096 * 600, 640)):
+        i = np.arange(count)
+        row, byte = (i // 256) % 8192, i % 16
+        for fault, cell in enumerate(cells):
+            here = i[(row == cell // 128) & (byte == cell % 128 // 8)]
+            expected |= {(fault, first + int(w), int(cell) % 8) for w in here}
+    assert set(zip(h.fault.tolist(), h.weight.tolist(), h.bit.tolist(), strict=True)) == expected
+    assert len(h.fault) == len(expected)
+    assert len(p.hits(np.array([128 * 4000])).weight) == 16  # of `a`; row 4000 lies beyond `b` and beyond the wrap
+    assert p.locate(4096 * 600 + 300, 5).tolist() == [1 * 128 + (300 % 16) * 8 + 5]
+
+
+def test_activations_lie_in_their_memory_in_the_order_in_which_they_are_written():
+    relu = Layer("relu", "activation", operations=512, elements_read=512, elements_written=512, sources=(0,))
+    net = Workload("n", (conv("a", 8, 8, 3, 8, 3, padding=1), relu, conv("b", 8, 8, 8, 4, 1, sources=(1,))))
+    geometry = Geometry(1, 64, 64, 64)
+    p = place_activations(net, PAPER, geometry)
+    assert [(t.name, t.first, t.count) for t in p.tensors] == [("relu", 0, 512), ("b", 512, 256)]
+    assert p.residencies == 3  # 96 words through halves of 32
+    assert p.locate(8, 0).tolist() == [64]  # the second word
+    assert p.locate(512, 7).tolist() == [64 * 0 + 7]  # word 64 of the stream, back in half 0
+    h = p.hits(np.arange(geometry.cells))
+    assert len(h.weight) == 768 * 8
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"schedule": "random"}, "schedule"),
+        ({"bit_order": "grey"}, "bit_order"),
+        ({"bits": 65}, "bits"),
+        ({"bank_interleave": 3}, "bank_interleave"),
+        ({"schedule": "resident"}, "words of the memory"),
+        ({"schedule": "paper"}, "geometry"),
+    ],
+)
+def test_mistakes_name_the_key(change, key):
+    with pytest.raises(InputError, match=key):
+        place(NET, PAPER, Geometry(1, 8, 64, 64), **change)
+    with pytest.raises(InputError, match="cell"):
+        place(NET, PAPER, Geometry(1, 8, 64, 64)).hits(np.array([512]))
