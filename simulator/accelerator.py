@@ -194,7 +194,9 @@ def scalesim_config(path: str | Path) -> Accelerator:
 
 def _readable(error: pydantic.ValidationError, path: Path) -> InputError:
     """The first of pydantic's complaints, in this project's words."""
-    first = error.errors()[0]
+    errors = error.errors()
+    # a misspelt key is missing as well as unknown: the second is the one to show
+    first = next((entry for entry in errors if entry["type"] == "unexpected_keyword_argument"), errors[0])
     cause = first.get("ctx", {}).get("error")
     key = ".".join(str(part) for part in first["loc"])
     if isinstance(cause, InputError):

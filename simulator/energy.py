@@ -253,13 +253,16 @@ class _Figures:
         self.volts = machine.rails | {rail: machine.rails[rail] * ratio}
         self.used: dict[str, dict[str, object]] = {}
 
-    def _record(self, name: str, value: float, unit: str, per: str, volts: float, source: str) -> float:
+    def _record(
+        self, name: str, value: float, unit: str, per: str, volts: float, source: str, node_nm: float | None = None
+    ) -> float:
+        node = self.machine.node_nm if node_nm is None else node_nm
         self.used[name] = {
             "component": name,
             "value": value,
             "unit": unit,
             "per": per,
-            "node_nm": self.machine.node_nm,
+            "node_nm": node,
             "voltage_v": volts,
             "source": source,
         }
@@ -268,9 +271,10 @@ class _Figures:
     def entry(self, name: str, width: float = 1.0, per: str = "") -> float:
         """A figure of the table on the logic rail; `per` says what it is for where `width` is not 1."""
         item, volts = self.entries[name], self.volts["logic"]
-        scaled = "" if not item.scales else f"; {item.value} {item.unit} at {item.node_nm:g} nm, {item.voltage_v:g} V"
         value = item.at(self.machine.node_nm, volts, width)
-        volts = volts if item.scales else item.voltage_v
+        if not item.scales:
+            return self._record(name, value, item.unit, item.per, item.voltage_v, item.source, item.node_nm)
+        scaled = f"; {item.value} {item.unit} at {item.node_nm:g} nm, {item.voltage_v:g} V"
         return self._record(name, value, item.unit, per or item.per, volts, item.source + scaled)
 
     def mac(self) -> float:

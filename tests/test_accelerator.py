@@ -1,0 +1,84 @@
+"""Do presets and user files give the machine they describe, and mistakes a message?"""
+
+import pytest
+
+from simulator.accelerator import Accelerator, Buffer, accelerator, accelerator_names
+from simulator.cycles import simulate
+from simulator.energy import energy
+from simulator.workload import Workload, conv
+from sram.errors import InputError
+from sram.geometry import Geometry
+
+BASE = """
+array_rows: 8
+array_cols: 4
+dataflow: ws
+ifmap_buffer: {capacity_bytes: 16384}
+weight_buffer: {capacity_bytes: 8192, double: false}
+ofmap_buffer: {capacity_bytes: 16384}
+dram_bytes_per_cycle: 4
+dram_latency_cycles: 10
+clock_hz: 1.0e+8
+node_nm: 45
+"""
+
+
+@pytest.mark.parametrize("name", accelerator_names())
+def test_every_preset_runs_and_has_all_its_energies(name):
+    machine = accelerator(name)
+    counts = simulate(Workload("one", (conv("c", 16, 16, 8, 16, kernel=3),)), machine)
+    found = energy(counts)
+    assert 0 < found.weight_sram_pj < found.sram_pj < found.system_pj
+    for buffer in (machine.ifmap_buffer, machine.weight_buffer, machine.ofmap_buffer):
+        geometry = Geometry.of_capacity(buffer.capacity_bytes, buffer.bank_rows, buffer.bank_columns, buffer.word_bits)
+        assert geometry.capacity_bytes == pytest.approx(buffer.capacity_bytes, rel=0.05)
+
+
+def test_the_papers_machine():
+    machine = accelerator("paper")
+    assert (machine.array_rows, machine.array_cols, machine.dataflow) == (32, 32, "os")
+    buffer = machine.weight_buffer
+    assert (buffer.capacity_bytes, buffer.bank_rows, buffer.bank_columns, buffer.word_bits) == (262144, 512, 64, 64)
+
+
+def test_user_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(BASE)
+    machine = accelerator(path)
+    assert machine == Accelerator(
+        "mine", 8, 4, "ws", Buffer(16384), Buffer(8192, double=False), Buffer(16384), 4.0, 10, 1e8, 45.0
+    )
+    assert machine.weight_buffer.usable_bytes == 8192
+    assert machine.ifmap_buffer.usable_bytes == 8192
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("array_rows: 8", "array_rows: 0", "array_rows = 0"),
+        ("array_rows: 8", "array_rows: eight", "array_rows = 'eight'"),
+        ("array_rows: 8\n", "", "array_rows"),
+        ("array_rows: 8", "array_rowz: 8", "array_rowz = 8 is not allowed; allowed: name, array_rows"),
+        ("dataflow: ws", "dataflow: rs", "dataflow = 'rs'"),
+        ("double: false", "ports: 2", "weight_buffer.ports = 2 is not allowed; allowed: capacity_bytes"),
+        ("8192, double", "-1, double", "weight_buffer.capacity_bytes = -1"),
+        ("clock_hz: 1.0e+8", "clock_hz: 0", "clock_hz = 0"),
+        ("node_nm: 45", "node_nm: 45\nrails: {sram: 0.9}", "rails.logic = None"),
+        ("double: false", "rail: vmem", "rails.vmem = None"),
+        ("dataflow: ws", "dataflow: [", "valid YAML"),
+    ],
+)
+def test_a_mistake_names_file_key_value_and_what_is_allowed(tmp_path, old, new, message):
+    path = tmp_path / "mine.yaml"
+    assert old in BASE
+    path.write_text(BASE.replace(old, new))
+    with pytest.raises(InputError) as error:
+        accelerator(path)
+    assert message in str(error.value)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_name_lists_the_presets():
+    with pytest.raises(InputError, match="edge, eyeriss, paper, tpu"):
+        accelerator("cray")
