@@ -51,10 +51,12 @@ def looks(names: Sequence[str]) -> dict[str, dict]:
 def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
     """Write `name`.png (200 dpi) and `name`.svg, each whole or not at all."""
     paths = []
+    figure.draw_without_rendering()  # lay out once, not for each format
+    figure.set_layout_engine("none")
     for kind, metadata in (("png", {}), ("svg", {"Date": None})):
         buffer = BytesIO()
         with matplotlib.rc_context(RC):
-            figure.savefig(buffer, format=kind, bbox_inches="tight", metadata=metadata)
+            figure.savefig(buffer, format=kind, metadata=metadata)
         paths.append(write_atomic(Path(folder) / f"{name}.{kind}", buffer.getvalue()))
     return paths
 
@@ -69,8 +71,8 @@ def _figure(width: float = 5.2, height: float = 3.6, columns: int = 1):
 def _band(axis, x, rows: pd.DataFrame, look: dict, label: str) -> None:
     axis.fill_between(
         x,
-        100 * rows.accuracy_low.fillna(rows.accuracy_mean),
-        100 * rows.accuracy_high.fillna(rows.accuracy_mean),
+        100 * rows.accuracy_low.fillna(rows.accuracy_mean).clip(0, 1),
+        100 * rows.accuracy_high.fillna(rows.accuracy_mean).clip(0, 1),
         color=look["color"],
         alpha=0.18,
         linewidth=0,
@@ -126,7 +128,7 @@ def energy_accuracy_front(summary: pd.DataFrame, scope: str = "weight_sram") -> 
         for protection, rows in part.groupby("protection", sort=False):
             rows = rows.sort_values("voltage")
             _band(axis, 1 - rows[f"saving_{scope}"], rows, look[protection], protection)
-        best = pareto.front(part, scope)
+        best = pareto.front(part, scope).sort_values(f"saving_{scope}", ascending=False)
         axis.step(
             1 - best[f"saving_{scope}"],
             100 * best.accuracy_mean,
@@ -173,7 +175,9 @@ def yield_against_voltage(summary: pd.DataFrame, points: float, unit: str = "Vmi
 
 def energy_by_layer(layers: pd.DataFrame) -> Figure:
     """Stacked energy of each layer. `layers`: one row a layer; columns `layer` and one `<component>_pj` each."""
-    components = [name for name in layers.columns if name.endswith("_pj") and layers[name].abs().sum() > 0]
+    layers = layers[layers.layer != "total"]
+    energies = [name for name in layers.columns if name.endswith("_pj") and not name.startswith("scope_")]
+    components = [name for name in energies if layers[name].abs().sum() > 0]
     figure, (axis,) = _figure(width=max(5.2, 0.28 * len(layers)), height=3.8)
     bottom = np.zeros(len(layers))
     hatches = cycle(("", "///", "...", "xxx", "\\\\\\", "+++"))

@@ -112,6 +112,17 @@ def crossing(voltages: np.ndarray, accuracy: np.ndarray, threshold: float) -> tu
     return round(float(voltages[i - 1] + share * (voltages[i] - voltages[i - 1])), 12), True
 
 
+def _crossings(voltages: np.ndarray, accuracy: np.ndarray, threshold: float) -> np.ndarray:
+    """`crossing` of every row of accuracy (n, v) at once; a row that holds nowhere counts as the highest voltage."""
+    fails = accuracy < threshold
+    first = np.where(fails.any(axis=1), fails.argmax(axis=1), len(voltages) - 1)
+    above = np.maximum(first - 1, 0)
+    rows = np.arange(len(accuracy))
+    high, low = accuracy[rows, above], accuracy[rows, first]
+    share = np.where(fails[rows, first] & (first > 0), (high - threshold) / np.where(high > low, high - low, 1.0), 1.0)
+    return voltages[above] + share * (voltages[first] - voltages[above])
+
+
 @dataclass(frozen=True)
 class Margin:
     """Lowest voltage, and energy saving there, at which mean accuracy stays within `points` of clean."""
@@ -148,11 +159,8 @@ def margin(
     accuracy = np.asarray(accuracy, dtype=float)
     voltage, reached = crossing(voltages, accuracy.mean(axis=0), threshold)
     chips = len(accuracy)
-    samples = np.full(resamples, voltage)
-    if chips > 1:
-        means = accuracy[bootstrap_indices(chips, resamples, seed)].mean(axis=1)
-        samples = np.array([crossing(voltages, row, threshold)[0] for row in means])
-        samples = np.where(np.isnan(samples), voltages[0], samples)
+    means = accuracy[bootstrap_indices(chips, resamples, seed)].mean(axis=1)
+    samples = _crossings(np.asarray(voltages, dtype=float), means, threshold)
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
     rising = np.argsort(voltages)
 

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from neuralfuse.statistics import bootstrap_interval, chip_yield, crossing, margin, paired_difference, t_interval
+from neuralfuse.statistics import (
+    _crossings,
+    bootstrap_interval,
+    chip_yield,
+    crossing,
+    margin,
+    paired_difference,
+    t_interval,
+)
 
 
 def test_t_interval_equals_scipy():
@@ -88,3 +96,14 @@ def test_margin_interval_holds_the_estimate_and_orders():
     assert result.voltage_low <= result.voltage <= result.voltage_high
     assert result.saving_low <= result.saving <= result.saving_high
     assert result.voltage_high - result.voltage_low > 0.002
+
+
+def test_many_crossings_equal_the_slow_twin():
+    rng = np.random.default_rng(6)
+    voltages = np.linspace(1, 0.75, 7)
+    accuracy = np.concatenate(
+        [rng.random((300, 7)), np.ones((1, 7)), np.zeros((1, 7)), -np.sort(-rng.random((300, 7)))]
+    )
+    slow = np.array([crossing(voltages, row, 0.6)[0] for row in accuracy])
+    slow[np.isnan(slow)] = 1.0
+    np.testing.assert_allclose(_crossings(voltages, accuracy, 0.6), slow, rtol=0, atol=1e-11)

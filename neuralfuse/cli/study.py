@@ -176,9 +176,9 @@ def _print_report(made) -> None:
     table = Table(
         title="Lowest SRAM supply, and weight-SRAM energy saving there, within so many points of clean accuracy"
     )
-    for name in ("fault maps", "protection", "points", "lowest supply [95%]", "energy saving [95%]"):
-        table.add_column(name)
-    for line in headline_lines(made.headline, made.unit):
+    for name in ("maps", "protection", "points", f"supply, {made.unit} [95%]", "saving, % [95%]"):
+        table.add_column(name, no_wrap=True)
+    for line in headline_lines(made.headline):
         table.add_row(*line)
     Console().print(table)
     for line in made.gains:

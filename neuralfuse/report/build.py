@@ -1,5 +1,6 @@
 """Tables and figures of a results folder, written beside it."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,9 @@ def build_report(folder: str | Path) -> Report:
     """Write summary.csv, headline.csv, plots/*.png and *.svg, and report.html into `folder`."""
     folder = Path(folder)
     results = read_results(folder)
+    stamp = _stamp(folder)
+    if (made := _unchanged(folder, stamp)) is not None:
+        return made
     study = load_study(folder / "study.yaml")
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     layers = pd.read_csv(folder / "layers.csv")
@@ -49,9 +53,34 @@ def build_report(folder: str | Path) -> Report:
     write_atomic(folder / "headline.csv", headline.to_csv(index=False))
     figures = _figures(folder, study, results, summary, layers, provenance["voltage_unit"])
     page = write_atomic(
-        folder / "report.html", render(study, results, summary, headline, layers, provenance, figures, folder)
+        folder / "report.html", render(study, results, summary, headline, layers, provenance, figures, folder, stamp)
     )
     unit = provenance["voltage_unit"]
+    return Report(page, figures, summary, headline, unit, gain_lines(summary, unit))
+
+
+def _stamp(folder: Path) -> str:
+    """Hash of everything that the tables, figures and page are made from, this code included."""
+    root = Path(__file__).resolve().parents[1]
+    sources = [*root.glob("report/**/*"), *(root / f"{name}.py" for name in ("plots", "pareto", "statistics"))]
+    inputs = [folder / name for name in ("results.csv", "layers.csv", "provenance.json", "study.yaml")]
+    total = hashlib.sha256()
+    for path in sorted(p for p in sources if p.suffix in {".py", ".j2"}) + inputs:
+        total.update(path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def _unchanged(folder: Path, stamp: str) -> Report | None:
+    """The report that lies in the folder, if it was made from these very inputs."""
+    page = folder / "report.html"
+    if not page.is_file():
+        return None
+    with page.open(encoding="utf-8") as file:
+        if f'content="{stamp}"' not in file.read(1000):
+            return None
+    summary, headline = pd.read_csv(folder / "summary.csv"), pd.read_csv(folder / "headline.csv")
+    figures = {path.stem: [path, path.with_suffix(".svg")] for path in sorted((folder / "plots").glob("*.png"))}
+    unit = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["voltage_unit"]
     return Report(page, figures, summary, headline, unit, gain_lines(summary, unit))
 
 
@@ -79,23 +108,18 @@ def _figures(
     return figures
 
 
-def headline_lines(headline: pd.DataFrame, unit: str, scope: str = "weight_sram") -> list[tuple[str, ...]]:
-    """Rows of the table that the command line prints: structure, protection, points, voltage, saving."""
+def headline_lines(headline: pd.DataFrame, scope: str = "weight_sram") -> list[tuple[str, ...]]:
+    """Rows of the table that the command line prints: structure, protection, points, voltage, saving in per cent."""
     lines = []
     for row in headline[headline.scope == scope].itertuples():
-        bound = "≤ " if row.censored else ""
+        names = (row.structure, row.protection, f"{row.points:g}")
         if pd.isna(row.voltage):
-            lines.append((row.structure, row.protection, f"{row.points:g}", "not at any swept voltage", "-"))
+            lines.append((*names, "at none that was swept", "-"))
             continue
-        lines.append(
-            (
-                row.structure,
-                row.protection,
-                f"{row.points:g}",
-                f"{bound}{row.voltage:.3f} {unit} [{row.voltage_low:.3f}, {row.voltage_high:.3f}]",
-                f"{100 * row.saving:.1f}% [{100 * row.saving_low:.1f}, {100 * row.saving_high:.1f}]",
-            )
-        )
+        bound = "≤ " if row.censored else ""
+        voltage = f"{bound}{row.voltage:.3f} [{row.voltage_low:.3f}, {row.voltage_high:.3f}]"
+        saving = f"{100 * row.saving:.1f} [{100 * row.saving_low:.1f}, {100 * row.saving_high:.1f}]"
+        lines.append((*names, voltage, saving))
     return lines
 
 

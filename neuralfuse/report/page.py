@@ -45,11 +45,13 @@ def render(
     provenance: dict[str, Any],
     figures: dict[str, list[Path]],
     folder: Path,
+    stamp: str,
 ) -> str:
     """The page as text. Figures are embedded, the plotly script is inlined, nothing is fetched."""
     environment = Environment(loader=PackageLoader("neuralfuse.report"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html.j2").render(
         study=study,
+        stamp=stamp,
         study_yaml=dump_study(study),
         unit=provenance["voltage_unit"],
         plotly=get_plotlyjs(),
@@ -105,7 +107,7 @@ def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str,
             x=(100 * best[f"saving_{scope}"]).tolist(),
             y=(100 * best.accuracy_mean).tolist(),
             mode="lines",
-            line={"color": COLOURS[0], "width": 6, "shape": "hv"},
+            line={"color": COLOURS[0], "width": 6, "shape": "vh"},
             opacity=0.2,
             name=f"front, {structure}",
             hoverinfo="skip",

@@ -1,0 +1,32 @@
+"""One tiny study, run once through the command line and shared by the tests that look at what it left behind."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from neuralfuse.cli import main
+
+TINY = Path(__file__).parent / "data" / "tiny_study.yaml"
+
+
+def run(*arguments: object) -> int:
+    """The command line in this process; returns its exit status."""
+    with pytest.raises(SystemExit) as end:
+        main([str(a) for a in arguments])
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """The finished folder of tests/data/tiny_study.yaml: read it, do not change it."""
+    folder = tmp_path_factory.mktemp("tiny") / "out"
+    assert run("sweep", TINY, "--out", folder, "--workers", 1) == 0
+    return folder
+
+
+@pytest.fixture
+def tiny_copy(tiny, tmp_path) -> Path:
+    """A copy that a test may change."""
+    shutil.copytree(tiny, tmp_path / "copy")
+    return tmp_path / "copy"

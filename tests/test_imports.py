@@ -1,0 +1,42 @@
+"""Do the packages import in one direction, and light ones lightly?"""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ALLOWED = {"sram": {"sram"}, "simulator": {"sram", "simulator"}, "neuralfuse": {"sram", "simulator", "neuralfuse"}}
+
+
+def loaded_by(code: str) -> set[str]:
+    script = f"{code}\nimport sys; print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("module", ["sram", "sram.faultmap", "sram.protection", "sram.physics", "sram.energy"])
+def test_sram_loads_neither_torch_nor_matplotlib_nor_pandas(module):
+    assert not {"torch", "matplotlib", "pandas"} & loaded_by(f"import {module}")
+
+
+def test_help_loads_nothing_heavy():
+    """What makes `neuralfuse --help` answer in well under a second."""
+    loaded = loaded_by("import neuralfuse.cli")
+    assert not {"torch", "matplotlib", "pandas", "numba", "scipy", "plotly", "pydantic"} & loaded
+
+
+@pytest.mark.parametrize("package", list(ALLOWED))
+def test_imports_go_one_way(package):
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            for name in names:
+                top = name.split(".")[0]
+                assert top not in ALLOWED or top in ALLOWED[package], f"{path} imports {name}"
