@@ -1,4 +1,4 @@
-"""From transistor variation to a failure curve: the 6T cell, its rare failures, its butterfly.
+"""From transistor variation to a failure curve: the 6T cell and its rare failures.
 
 Thresholds of the six transistors are independent normals (Pelgrom); a cell fails at a supply if it cannot be read in
 time, cannot be written in time, is disturbed by reading, or does not hold (Mukhopadhyay, Mahmoodi, Roy, TCAD 2005). The
@@ -269,71 +269,3 @@ def _voltage_at_distance(c: Cell, wanted: np.ndarray, middle: float, distance: f
         near = np.linalg.norm(points, axis=1).min() if len(points) else _FARTHEST
         low, high = (v, high) if near < distance else (low, v)
     return high
-
-
-Squares = tuple[tuple[float, float, float], tuple[float, float, float]]
-
-
-@dataclass(frozen=True, eq=False)
-class Butterfly:
-    """Transfer curves of both inverters at one supply, and the largest square in each lobe (Seevinck, JSSC 1987).
-
-    The right node is `right` when the left is forced to `grid`, the left is `left` when the right is; float64[n] in V.
-    `squares`: for states 0 and 1 the lower left corner and the side of its square, in V; a side is negative where
-    the lobe is gone. `noise_margin_v` is the smaller side.
-    """
-
-    voltage: float
-    mode: str
-    grid: np.ndarray
-    right: np.ndarray
-    left: np.ndarray
-    squares: Squares
-
-    @property
-    def noise_margin_v(self) -> float:
-        return min(side for _, _, side in self.squares)
-
-
-def butterfly(
-    tech: Technology | int | str,
-    voltage: float,
-    conditions: Conditions | None = None,
-    *,
-    mode: str = "read",
-    deviation: np.ndarray | None = None,
-    points: int = 801,
-) -> Butterfly:
-    """Butterfly curve while holding or reading; `deviation` float64[6] of the thresholds in standard deviations.
-
-    >>> hold, read = (butterfly(28, 1.0, mode=mode).noise_margin_v for mode in ("hold", "read"))
-    >>> bool(0 < read < hold < 0.5)
-    True
-    """
-    if mode not in ("read", "hold"):
-        raise InputError("butterfly", "mode", mode, "read or hold")
-    c = cell(tech, conditions)
-    threshold = c.mean + c.sigma * (np.zeros(6) if deviation is None else np.asarray(deviation, dtype=np.float64))
-    word_line = voltage if mode == "read" else 0.0
-    grid = np.linspace(0, voltage, points)
-    right, left = np.empty(points), np.empty(points)
-    kernels.transfer(1, grid, voltage, word_line, threshold, c.device, right)
-    kernels.transfer(0, grid, voltage, word_line, threshold, c.device, left)
-    return Butterfly(voltage, mode, grid, right, left, _squares(grid, right, left))
-
-
-def _squares(grid: np.ndarray, right: np.ndarray, left: np.ndarray) -> Squares:
-    """Largest squares between (x, right(x)) and (left(y), y): their diagonals are vertical once all is turned by 45
-    degrees, where the difference of the curves over u = (x - y) / sqrt 2 is the diagonal."""
-    root = np.sqrt(2)
-    u_right, w_right = (grid - right) / root, (grid + right) / root
-    u_left, w_left = ((left - grid) / root)[::-1], ((left + grid) / root)[::-1]
-    u = np.linspace(max(u_right[0], u_left[0]), min(u_right[-1], u_left[-1]), 4 * len(grid))
-    upper, lower = np.interp(u, u_right, w_right), np.interp(u, u_left, w_left)
-    found = []
-    for state in (0, 1):  # state 0 stores 0 on the left: its lobe is at u < 0, under the right inverter's curve
-        gap = upper - lower if state == 0 else lower - upper
-        i = int(np.argmax(gap))
-        base = min(upper[i], lower[i])
-        found.append((float((base + u[i]) / root), float((base - u[i]) / root), float(gap[i] / root)))
-    return found[0], found[1]
