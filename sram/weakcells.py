@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtr
 
 from sram import faultmap_kernels as kernels
 from sram import random
@@ -83,8 +84,6 @@ class FaultMap:
         n = self.count(voltage)
         if self.noise is None:
             return np.ones(n)
-        from scipy.special import ndtr
-
         n = self._candidates(voltage)
         margin = (self.critical_voltage[:n].astype(np.float64) - voltage) / self.noise[:n]
         return np.where(margin >= NOISE_REACH, 1.0, np.where(margin <= -NOISE_REACH, 0.0, ndtr(margin)))
