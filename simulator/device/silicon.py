@@ -4,9 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from sram.faultmap import FaultMap
-
-SURE = 6.0  # a cell that many noise widths away from its critical voltage always, or never, fails: odds 1e-9
+from sram.weakcells import NOISE_REACH, FaultMap
 
 
 class Silicon:
@@ -35,8 +33,8 @@ class Silicon:
         self.planes[:, before] = 0
         if self.map.noise is not None:
             distance = (self.map.critical_voltage - voltage) / np.maximum(self.map.noise, 1e-12)
-            sure = np.flatnonzero(distance > SURE)
-            marginal = np.flatnonzero(np.abs(distance) <= SURE)
+            sure = np.flatnonzero(distance > NOISE_REACH)
+            marginal = np.flatnonzero(np.abs(distance) <= NOISE_REACH)
             marginal = marginal[np.argsort(self._word[marginal], kind="stable")]
             self._odds = ndtr(distance[marginal])
         self._open, self._open_word = marginal, self._word[marginal]

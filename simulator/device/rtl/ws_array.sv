@@ -98,11 +98,10 @@ module ws_array #(
     end
     case (state)
       LOAD: if (take) state <= STREAM;
-      STREAM: if (t + 1 >= m && (!OVERLAP || last)) state <= EMPTY;
-      EMPTY:
-      if (pending == leaving) begin
+      STREAM, EMPTY:
+      if (state == EMPTY || (t + 1 >= m && (!OVERLAP || last))) begin
         t <= 0;
-        state <= last ? IDLE : LOAD;
+        state <= pending != leaving ? EMPTY : last ? IDLE : LOAD;
       end
       default: begin
         {t, load_k0, load_n0, pending} <= '0;
