@@ -137,10 +137,10 @@ def simulate(workload: Workload, accelerator: Accelerator) -> Counts:
     np.True_
     """
     shapes = shapes_of(workload, accelerator)
-    rows = np.zeros(len(shapes), COUNTS)
-    code = 3 if accelerator.dataflow == "best" else CODES[accelerator.dataflow]
-    kernels.count_layers(shapes, machine_of(accelerator), code, rows, np.zeros(1, COUNTS))
-    return Counts(workload, accelerator, rows)
+    rows = np.zeros((1, len(shapes)), COUNTS)
+    codes = np.array([dataflow_code(accelerator)])
+    kernels.count_machines(shapes, machine_of(accelerator), codes, rows, np.zeros(1, COUNTS))
+    return Counts(workload, accelerator, rows[0])
 
 
 def machine_of(accelerator: Accelerator) -> np.ndarray:
@@ -196,6 +196,11 @@ def shapes_of(workload: Workload, accelerator: Accelerator) -> np.ndarray:
         shape["ifmap_dram"] = from_dram[0]
         shape["filter_dram"] = from_dram[-1] if pairs else True
     return shapes
+
+
+def dataflow_code(accelerator: Accelerator) -> int:
+    """The kernels' number of the accelerator's dataflow; 3 is best."""
+    return CODES.get(accelerator.dataflow, 3)
 
 
 def dataflow_codes(workload: Workload, accelerator: Accelerator) -> list[int]:

@@ -220,14 +220,18 @@ def count_vector_layer(shape, machine, out):
 
 
 @jit
-def count_layers(shapes, machine, dataflow, out, trial):
-    """All layers; dataflow 3 takes the fastest of the three for each. `trial` is scratch, one row of COUNTS."""
-    for i in range(shapes.shape[0]):
-        if not shapes[i].on_array:
-            count_vector_layer(shapes[i], machine[0], out[i])
-            continue
-        first, last = (OS, IS) if dataflow > IS else (dataflow, dataflow)
-        for each in range(first, last + 1):
-            count_array_layer(shapes[i], machine[0], each, trial[0])
-            if each == first or trial[0].cycles < out[i].cycles:
-                out[i] = trial[0]
+def count_machines(shapes, machines, dataflows, out, trial):
+    """All layers on each machine, out[machines, layers]; dataflow 3 takes the fastest of the three for each layer.
+
+    `trial` is scratch, one row of COUNTS.
+    """
+    for p in range(machines.shape[0]):
+        for i in range(shapes.shape[0]):
+            if not shapes[i].on_array:
+                count_vector_layer(shapes[i], machines[p], out[p, i])
+                continue
+            first, last = (OS, IS) if dataflows[p] > IS else (dataflows[p], dataflows[p])
+            for each in range(first, last + 1):
+                count_array_layer(shapes[i], machines[p], each, trial[0])
+                if each == first or trial[0].cycles < out[p, i].cycles:
+                    out[p, i] = trial[0]

@@ -335,7 +335,7 @@ def test_stalls_equal_a_cycle_by_cycle_memory(data):
     cycles_in = np.array([draw(st.integers(0, 8)) for _ in range(chunks)])
     results = draw(st.integers(1, 6))
     result = np.sort([draw(st.integers(1, int((start + length).max()) + 1)) for _ in range(results)])
-    result[-1] = (start + length).max() + draw(st.integers(0, 9))
+    result[-1] = (start + length).max() + draw(st.integers(1, 9))
     cycles_out = np.array([draw(st.integers(0, 8)) for _ in range(results)])
     latency, depth = draw(st.integers(0, 12)), draw(st.integers(2 if overlap else 1, 5))
     still, written = memory_kernels.run(

@@ -1,0 +1,118 @@
+"""Thousands of accelerators on one workload: array shapes x buffers x dataflows, on all cores."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import cycles_kernels as kernels
+from .accelerator import Accelerator, Dataflow
+from .cycles import COUNTS, MACHINE, Counts, dataflow_code, machine_of, shapes_of
+from .energy import EnergyTable, energy, energy_table
+from .workload import Workload
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+POINTS_PER_TASK = 64  # bounds the memory of a task; layers x points rows of COUNTS are alive at a time
+
+
+def sweep(
+    workload: Workload,
+    base: Accelerator,
+    arrays: Sequence[tuple[int, int]],
+    buffers: Sequence[tuple[int, int, int]],
+    dataflows: Sequence[Dataflow] = ("os", "ws", "is"),
+    table: EnergyTable | None = None,
+    progress: Callable[[int, int], object] = lambda done, points: None,
+) -> pd.DataFrame:
+    """Every combination of (rows, columns), (ifmap, weight, ofmap) capacities in bytes and dataflow; one row each.
+
+    Everything else is as in `base`. Energies are of one inference with all rails nominal. `progress` is called with the
+    points done and all points.
+
+    >>> from simulator.accelerator import accelerator
+    >>> from simulator.workload import Workload, conv
+    >>> net = Workload("stem", (conv("stem", 32, 32, 3, 64, kernel=3, padding=1),))
+    >>> found = sweep(net, accelerator("paper"), [(8, 8), (32, 32)], [(65536, 65536, 65536)], ["os", "ws"])
+    >>> found.sort_values("cycles")[["array_rows", "dataflow"]].values.tolist()[0]
+    [32, 'ws']
+    """
+    import pandas as pd
+
+    table = table or energy_table()
+    tasks = list(_tasks(base, arrays, buffers, dataflows))
+    points = sum(len(task) for task in tasks)
+    rows: list[dict[str, object]] = []
+    # Threads: the kernels leave the interpreter alone while they run, and share one compiled copy.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(lambda task: _run(workload, task, table), tasks):
+            rows += found
+            progress(len(rows), points)
+    return pd.DataFrame(rows)
+
+
+def _tasks(
+    base: Accelerator,
+    arrays: Sequence[tuple[int, int]],
+    buffers: Sequence[tuple[int, int, int]],
+    dataflows: Sequence[Dataflow],
+) -> Iterator[list[Accelerator]]:
+    """Machines that share what is derived from the array's shape and the output buffer."""
+    by_output = sorted(buffers, key=lambda sizes: sizes[2])
+    for rows, cols in arrays:
+        for _, group in itertools.groupby(by_output, key=lambda sizes: sizes[2] if base.keep_on_chip else None):
+            machines = [
+                replace(
+                    base,
+                    array_rows=rows,
+                    array_cols=cols,
+                    dataflow=dataflow,
+                    ifmap_buffer=replace(base.ifmap_buffer, capacity_bytes=ifmap),
+                    weight_buffer=replace(base.weight_buffer, capacity_bytes=weight),
+                    ofmap_buffer=replace(base.ofmap_buffer, capacity_bytes=ofmap),
+                )
+                for ifmap, weight, ofmap in group
+                for dataflow in dataflows
+            ]
+            for first in range(0, len(machines), POINTS_PER_TASK):
+                yield machines[first : first + POINTS_PER_TASK]
+
+
+def _run(workload: Workload, machines: list[Accelerator], table: EnergyTable) -> list[dict[str, object]]:
+    shapes = shapes_of(workload, machines[0])
+    records = np.concatenate([machine_of(machine) for machine in machines]).astype(MACHINE)
+    codes = np.array([dataflow_code(machine) for machine in machines])
+    counts = np.zeros((len(machines), len(shapes)), COUNTS)
+    kernels.count_machines(shapes, records, codes, counts, np.zeros(1, COUNTS))
+    return [_row(Counts(workload, m, layers), table) for m, layers in zip(machines, counts, strict=True)]
+
+
+def _row(counts: Counts, table: EnergyTable) -> dict[str, object]:
+    machine, rows = counts.accelerator, counts.layers
+    spent = energy(counts, table=table)
+    traffic = [name for name in COUNTS.names or () if "_dram_" in name]
+    on_array = rows["macs"] > 0
+    peak = machine.array_rows * machine.array_cols * rows["cycles"][on_array].sum()
+    return {
+        "array_rows": machine.array_rows,
+        "array_cols": machine.array_cols,
+        "dataflow": machine.dataflow,
+        "ifmap_buffer_bytes": machine.ifmap_buffer.capacity_bytes,
+        "weight_buffer_bytes": machine.weight_buffer.capacity_bytes,
+        "ofmap_buffer_bytes": machine.ofmap_buffer.capacity_bytes,
+        "cycles": counts.cycles,
+        "stall_cycles": int(rows["stall_cycles"].sum()),
+        "latency_s": counts.latency_s,
+        "utilization_pct": 100 * float(rows["macs"].sum() / max(1, peak)),
+        "dram_bytes": sum(int(rows[name].sum()) for name in traffic),
+        "energy_weight_sram_pj": spent.weight_sram_pj,
+        "energy_sram_pj": spent.sram_pj,
+        "energy_system_pj": spent.system_pj,
+    }
