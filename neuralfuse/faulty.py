@@ -31,10 +31,14 @@ class StoredLayer:
 class PlacedTensor(Protocol):
     """How a placement numbers a tensor: elements offset .. offset + count of parameter `name` are weights first ..."""
 
-    name: str
-    offset: int
-    first: int
-    count: int
+    @property
+    def name(self) -> str: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def count(self) -> int: ...
 
 
 class PlacedFaults(Protocol):
@@ -156,7 +160,8 @@ class FaultyNetwork:
             kernels.sign_extend(self.words, weight, self.bits)
         named = np.concatenate([self._touched, weight])
         index, value = kernels.changed(self.words, self._shown, named, self._scale_start, self._scale)
-        self._values.index_copy_(0, torch.from_numpy(index).to(self.device), torch.from_numpy(value).to(self.device))
+        where, new = torch.from_numpy(index).to(self.device), torch.from_numpy(value).to(self._values)
+        self._values.index_copy_(0, where, new)
         self._touched = weight
 
     def write_faults(self, hits: PlacedFaults, kinds: np.ndarray) -> None:

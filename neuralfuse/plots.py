@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -26,7 +27,7 @@ SCOPE_LABEL = {
     "sram": "all SRAM",
     "system": "system: array, SRAM, DRAM, leakage",
 }
-RC = {
+RC: Any = {
     "font.size": 9,
     "axes.grid": True,
     "grid.alpha": 0.3,

@@ -10,10 +10,12 @@ from neuralfuse.config import SramConfig, StudyConfig
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.sources import Chips, Faults, Source
 from simulator.accelerator import Accelerator
-from simulator.placement import Placement, place
+from simulator.placement import Hits, Placement, place
 from simulator.workload import Workload
 from sram import faultmap
+from sram.faultmap import FaultMap
 from sram.geometry import Geometry
+from sram.protection import Layout, Overhead, Protection, word_faults
 
 PAPER_ARRAY = Geometry(banks=1, rows=8192, columns=128, word_bits=64)  # of the reference code's fault maps
 
@@ -42,26 +44,54 @@ def place_weights(study: StudyConfig, workload: Workload, machine: Accelerator, 
 
 @dataclass(frozen=True)
 class StoredChip:
-    """One chip's fault map, and every stored weight bit that lies in one of its weak cells, the weakest cell first."""
+    """One chip with the network's weights in it: which stored bits read wrong at a voltage, protections included."""
 
-    map: faultmap.FaultMap
-    fault: np.ndarray  # int64[h], index into the map's cells, rising
-    weight: np.ndarray  # int64[h], index into the network's words
-    bit: np.ndarray  # uint8[h]
+    raw: FaultMap  # the silicon's own
+    overhead: Overhead  # of the SRAM protections on this chip
+    placed: Placement
+    network: FaultyNetwork
+    shield: Protection
+    map: FaultMap  # as the protected memory has it
+    hits: Hits | None  # bits in weak cells, the weakest first; None where whole words have to be read
 
     def faults(self, voltage: float) -> Faults:
-        """(weight, bit, kind) of the stored bits in cells that are faulty at `voltage`: a prefix."""
-        n = int(np.searchsorted(self.fault, self.map.count(voltage)))
-        return self.weight[:n], self.bit[:n], self.map.kind[self.fault[:n]]
+        """(weight, bit, kind) of the stored bits that a read at `voltage` has to be given."""
+        if self.hits is None:
+            return self._read(voltage)
+        n = int(np.searchsorted(self.hits.fault, self.map.count(voltage)))
+        return self.hits.weight[:n], self.hits.bit[:n], self.map.kind[self.hits.fault[:n]]
+
+    def _read(self, voltage: float) -> Faults:
+        """Words read through the protection's logic; what comes out different from what was stored, as flipped bits."""
+        found = word_faults(self.map.geometry, self.map.at(voltage))
+        row, weight = self.placed.contents(found.word)
+        weight = _in_network(self.placed, self.network, weight)
+        words, layout = self.network.clean_words, layout_of(self.placed)
+        data_bits = self.placed.geometry.word_bits
+        wrong, value = self.shield.read_weights(words, weight, found, row, layout, data_bits)
+        flipped = (words[wrong].astype(np.int64) ^ value)[:, None] >> np.arange(self.network.bits) & 1
+        which, bit = np.nonzero(flipped)
+        return wrong[which], bit.astype(np.uint8), np.full(len(bit), 2, np.uint8)
 
 
-def store(
-    sram: SramConfig, seed: int, placed: Placement, network: FaultyNetwork, structure: str, chip: int, floor: float
-) -> StoredChip:
-    """Make chip number `chip` down to voltage `floor` and find the weights in its weak cells: a StoredChip."""
-    fault_map = faultmap.generate(
+def layout_of(placed: Placement) -> Layout:
+    return Layout(placed.bits, placed.bit_order)
+
+
+def _in_network(placed: Placement, network: FaultyNetwork, weight: np.ndarray) -> np.ndarray:
+    """Weight numbers of the placement, -1 where there is none, as indices into the network's words."""
+    flat = weight.ravel()
+    held = flat >= 0
+    translated = np.full(flat.shape, -1, np.int64)
+    translated[held] = network.numbering(placed.tensors).words(flat[held])
+    return translated.reshape(weight.shape)
+
+
+def make_map(sram: SramConfig, seed: int, geometry: Geometry, structure: str, chip: int, floor: float) -> FaultMap:
+    """The fault map of chip number `chip` down to voltage `floor`."""
+    return faultmap.generate(
         chip,
-        placed.geometry,
+        geometry,
         sram.curve,
         structure,
         voltage_floor=floor,
@@ -69,8 +99,16 @@ def store(
         mode=sram.mode,
         stuck_at_one=sram.stuck_at_one,
     )
-    hits = placed.hits(fault_map.cell)
-    return StoredChip(fault_map, hits.fault, network.numbering(placed.tensors).words(hits.weight), hits.bit)
+
+
+def store(raw: FaultMap, placed: Placement, network: FaultyNetwork, shield: Protection) -> StoredChip:
+    """Put the network into a chip behind a protection (`sram.protection.parse("none")` for a bare one)."""
+    protected, overhead = shield.apply(raw)
+    hits = None
+    if shield.words_as_stored:
+        found = placed.hits(protected.cell)
+        hits = Hits(found.fault, network.numbering(placed.tensors).words(found.weight), found.bit)
+    return StoredChip(raw, overhead, placed, network, shield, protected, hits)
 
 
 @dataclass(frozen=True)

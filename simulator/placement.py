@@ -125,6 +125,27 @@ class Placement:
             )
         )
 
+    def contents(self, word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All that passes through these memory words (int64[w]): what a protection of whole words has to see.
+
+        Returns row int64[m], the index into `word`, and weight int64[m, weights_per_word], -1 where a slot is empty;
+        ordered by word as given, then by time. The `paper` schedule has no words: InputError.
+        """
+        if self.schedule == "paper":
+            raise InputError("placement", "schedule", "paper", "streamed or resident, where words are read as a whole")
+        word = np.ascontiguousarray(word, dtype=np.int64)
+        return kernels.word_contents(
+            self.uses,
+            np.ascontiguousarray(self.uses[:, kernels.WORD]),
+            word,
+            self.weights_per_word,
+            self.geometry.banks,
+            self.geometry.words_per_bank,
+            self.bank_interleave,
+            self.period_words,
+            self.stream_words,
+        )
+
     def locate(self, weight: int, bit: int) -> np.ndarray:
         """The cell that holds this bit in each residency of the weight, in order of time; int64[uses of the weight]."""
         if not 0 <= weight < self.weights:

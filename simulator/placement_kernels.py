@@ -175,3 +175,31 @@ def paper_hits(first_weight, count, cell, bits):
                     weight_bit[at] = b
                     at += 1
     return fault[:at], weight[:at], weight_bit[:at]
+
+
+@jit
+def word_contents(tensors, first_word, word, slots, banks, words_per_bank, interleave, period_words, stream_words):
+    """(row, weight[m, slots]): all that passes through the words word[i], ordered by i, then by time; -1: an empty
+    slot."""
+    n = word.shape[0]
+    count = 0
+    for i in range(n):
+        address = address_of(word[i], banks, words_per_bank, interleave)
+        if address < min(period_words, stream_words):
+            count += (stream_words - address - 1) // period_words + 1
+    row = np.empty(count, np.int64)
+    weight = np.full((count, slots), -1, np.int64)
+    at = 0
+    for i in range(n):
+        address = address_of(word[i], banks, words_per_bank, interleave)
+        if address >= period_words:
+            continue
+        for stream_word in range(address, stream_words, period_words):
+            tensor = tensors[np.searchsorted(first_word, stream_word, side="right") - 1]
+            row[at] = i
+            for slot in range(slots):
+                position = (stream_word - tensor[WORD]) * slots + slot
+                if position < tensor[COUNT]:
+                    weight[at, slot] = tensor[WEIGHT] + weight_at(tensor, position)
+            at += 1
+    return row, weight

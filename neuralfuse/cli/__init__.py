@@ -8,7 +8,7 @@ from neuralfuse.cli import curve, device, faultmap, simulate, study
 from sram.errors import InputError
 
 # Newer typers carry their own copy of click, older ones import it: the public BadParameter leads to the base of both.
-CommandError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+CommandError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 app = typer.Typer(
     name="neuralfuse",

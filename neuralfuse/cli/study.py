@@ -174,7 +174,8 @@ def _print_report(made) -> None:
     from neuralfuse.report import headline_lines
 
     table = Table(
-        title="Lowest SRAM supply, and weight-SRAM energy saving there, within so many points of clean accuracy"
+        title="Lowest weight-SRAM supply that stays within so many points of clean accuracy",
+        caption="saving: weight-SRAM reads per inference, protection included, against unprotected at nominal supply",
     )
     for name in ("maps", "protection", "points", f"supply, {made.unit} [95%]", "saving, % [95%]"):
         table.add_column(name, no_wrap=True)

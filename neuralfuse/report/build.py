@@ -110,7 +110,7 @@ def _figures(
 
 def headline_lines(headline: pd.DataFrame, scope: str = "weight_sram") -> list[tuple[str, ...]]:
     """Rows of the table that the command line prints: structure, protection, points, voltage, saving in per cent."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for row in headline[headline.scope == scope].itertuples():
         names = (row.structure, row.protection, f"{row.points:g}")
         if pd.isna(row.voltage):

@@ -20,17 +20,21 @@ from neuralfuse import checkpoint, evaluate, generators
 from neuralfuse.config import ProtectionConfig, StudyConfig, load_study
 from neuralfuse.cost import Cost, cost_of, machine_of
 from neuralfuse.faulty import FaultyNetwork
-from neuralfuse.stored import StoredChip, place_weights, store
+from neuralfuse.stored import StoredChip, layout_of, make_map, place_weights, store
 from neuralfuse.sweep.artifacts import build_network, generator_path, network_path, read_workload, test_set
 from neuralfuse.sweep.task import Result, Task
 from simulator import placement
+from sram import protection
+from sram.faultmap import FaultMap
+from sram.protection import Overhead
 
 
 class Recent:
     """The last `size` values of a function of hashable arguments."""
 
     def __init__(self, function, size: int):
-        self.function, self.size, self.values = function, size, OrderedDict()
+        self.function, self.size = function, size
+        self.values: OrderedDict = OrderedDict()
 
     def __call__(self, *key):
         if key not in self.values:
@@ -51,7 +55,8 @@ class Bench:
         self.network = Recent(self._network, 1)
         self.inputs = Recent(self._inputs, 3)
         self.placement = Recent(self._placement, 2)
-        self.chip = Recent(self._chip, 2)
+        self.map = Recent(self._map, 2)
+        self.chip = Recent(self._chip, 1)
         self.clean = Recent(self._clean, 16)
         self.cost = Recent(self._cost, 16)
 
@@ -64,28 +69,32 @@ class Bench:
     def _protection(self, name: str) -> ProtectionConfig:
         return next(p for p in self.study.protections if p.name == name)
 
-    def _inputs(self, network: str, protection: str) -> Tensor:
+    def _inputs(self, network: str, name: str) -> Tensor:
         """The test images as the network sees them: as they are, or through the protection's generator."""
-        transform = self.transform(network, protection)
+        transform = self.transform(network, name)
         return self.images if transform is None else evaluate.transform(transform, self.images, self.study.batch_size)
 
-    def transform(self, network: str, protection: str) -> generators.NeuralFuse | None:
+    def transform(self, network: str, name: str) -> generators.NeuralFuse | None:
         """The protection's trained input transform, as `prepare` left it; None where it has none."""
-        fuse = self._protection(protection).neuralfuse
+        fuse = self._protection(name).neuralfuse
         if fuse is None:
             return None
         generator = generators.build(fuse.generator, in_channels=self.images.shape[1], **fuse.options)
-        checkpoint.load_network(generator, generator_path(self.folder, network, protection))
+        checkpoint.load_network(generator, generator_path(self.folder, network, name))
         return generators.NeuralFuse(generator).eval()
 
     def _placement(self, network: str, machine: str) -> placement.Placement:
         config = next(n for n in self.study.networks if n.name == network)
         return place_weights(self.study, read_workload(self.folder, network), machine_of(machine), config.bits)
 
-    def _chip(self, network: str, machine: str, structure: str, chip: int) -> StoredChip:
+    def _map(self, network: str, machine: str, structure: str, chip: int) -> FaultMap:
+        geometry = self.placement(network, machine).geometry
+        return make_map(self.study.sram, self.study.seed, geometry, structure, chip, self.study.voltage_floor)
+
+    def _chip(self, network: str, machine: str, structure: str, chip: int, sram: tuple[str, ...]) -> StoredChip:
         placed = self.placement(network, machine)
-        floor = self.study.voltage_floor
-        return store(self.study.sram, self.study.seed, placed, self.network(network), structure, chip, floor)
+        shield = protection.parse(sram or "none", layout_of(placed))
+        return store(self.map(network, machine, structure, chip), placed, self.network(network), shield)
 
     def _clean(self, network: str) -> int:
         model = self.network(network)
@@ -95,8 +104,8 @@ class Bench:
     def _correct(self, model: FaultyNetwork, images: Tensor) -> int:
         return evaluate.correct(model, images, self.labels, self.study.batch_size)
 
-    def _cost(self, network: str, machine: str, protection: str, voltage: float) -> Cost:
-        return cost_of(self.folder, self.study, network, machine, self._protection(protection), voltage)
+    def _cost(self, network: str, machine: str, name: str, voltage: float, overhead: Overhead) -> Cost:
+        return cost_of(self.folder, self.study, network, machine, self._protection(name), voltage, overhead)
 
     def measure(self, task: Task) -> Result:
         """Accuracy of one chip at one voltage, with its rates and the energy of an inference."""
@@ -104,10 +113,11 @@ class Bench:
         point = task.point
         model = self.network(point.network)
         correct_clean = self.clean(point.network)
-        chip = self.chip(point.network, point.accelerator, point.structure, task.chip)
+        sram = self._protection(point.protection).sram
+        chip = self.chip(point.network, point.accelerator, point.structure, task.chip, sram)
         model.set_faults(*chip.faults(task.voltage))
         correct = self._correct(model, self.inputs(point.network, point.protection))
-        cost = self.cost(point.network, point.accelerator, point.protection, task.voltage)
+        cost = self.cost(point.network, point.accelerator, point.protection, task.voltage, chip.overhead)
         return Result(
             task.key,
             point.network,
@@ -121,7 +131,7 @@ class Bench:
             correct,
             len(self.labels),
             correct_clean,
-            chip.map.cell_fault_rate(task.voltage),
+            chip.raw.cell_fault_rate(task.voltage),
             model.flip_rate(),
             cost.weight_sram_pj,
             cost.sram_pj,

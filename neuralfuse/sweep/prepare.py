@@ -31,6 +31,7 @@ from simulator.workload import trace
 from sram import failure, structure
 from sram.errors import InputError
 from sram.files import write_atomic
+from sram.protection import parse
 
 Say = Callable[[str], Callable[[int, int, dict[str, float]], None]]  # start a named step, get its progress callback
 
@@ -71,6 +72,10 @@ def check(study: StudyConfig) -> None:
             checkpoint.load_network(network, config.checkpoint)
             FaultyNetwork(network, config.bits, config.per_channel)  # refuses weights that are not finite
     for protection in study.protections:
+        shield = parse(protection.sram or "none")
+        if study.sram.schedule == "paper" and shield.spec != "none":
+            allowed = "none with schedule = paper, whose mapping of weights to cells has no memory words"
+            raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
         if protection.neuralfuse is not None:
             dataset = artifacts.load_data(study.dataset)
             generators.build(protection.neuralfuse.generator, dataset.in_channels, **protection.neuralfuse.options)
