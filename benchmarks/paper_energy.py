@@ -10,6 +10,7 @@ decimals of a million or, from 10^9, of a thousand million.
 import csv
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
@@ -31,6 +32,7 @@ class Row:
         return self.paper == self.ours
 
 
+@cache
 def counts() -> dict[str, tuple[float, int]]:
     """Weight-memory accesses and MACs, as the paper counts them, of its base networks and generators."""
     from neuralfuse import generators, networks

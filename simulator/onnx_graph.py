@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import inliner, shape_inference
+from onnx import inliner, numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
 
 from simulator.workload import Layer, Workload, conv, linear, matmul, name_layers
 from sram.errors import InputError
@@ -37,6 +38,11 @@ NORMS = {"BatchNormalization": 2, "LayerNormalization": 7, "InstanceNormalizatio
 MOVES = frozenset("Gather GatherElements GatherND Scatter ScatterElements ScatterND ReverseSequence Trilu".split())
 GLOBAL_POOLS = frozenset(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"))
 POOLS = frozenset(("MaxPool", "AveragePool", "LpPool"))
+SIZE_OPERATORS = frozenset(
+    """Constant ConstantOfShape Concat Reshape Slice Transpose Cast Gather Squeeze Unsqueeze Add Sub Mul Div
+    Range""".split()
+)
+SMALL = 64  # elements; what is larger is no size
 INTERPOLATION_TAPS = {b"linear": 2, b"cubic": 4}  # of each axis that changes size
 
 
@@ -54,6 +60,10 @@ def read(path: str | Path, input_shape: tuple[int, ...] | None = None) -> Worklo
         model = inliner.inline_local_functions(model)
         _fix_inputs(model, path, input_shape)
         model = shape_inference.infer_shapes(model, data_prop=True)
+        while _fold_sizes(
+            model
+        ):  # exporters compute sizes and paddings by small graphs, which inference cannot see through
+            model = shape_inference.infer_shapes(model, data_prop=True)
     except InputError:
         raise
     except Exception as error:  # protobuf and onnx raise types of their own, which are not public
@@ -79,6 +89,33 @@ def _fix_inputs(model: onnx.ModelProto, path: Path, input_shape: tuple[int, ...]
                 label = f"input {value.name}, axis {position}"
                 raise InputError(path, label, axis.dim_param or "free", "a number; give the input shape of one sample")
             axis.dim_value = axis.dim_value or 1
+
+
+def _fold_sizes(model: onnx.ModelProto) -> int:
+    """Replace operators on small known integers, which are sizes, by their results; how many there were."""
+    graph = model.graph
+    known = {tensor.name: tensor for tensor in graph.initializer if math.prod(tensor.dims) <= SMALL}
+    values: dict[str, Any] = {}
+    for name, tensor in known.items():
+        if tensor.data_type == onnx.TensorProto.INT64 and not tensor.external_data:
+            values[name] = numpy_helper.to_array(tensor)
+    folded = []
+    for node in graph.node:
+        operands = [name for name in node.input if name]
+        if node.op_type not in SIZE_OPERATORS or not all(name in values for name in operands):
+            continue
+        try:
+            results = ReferenceEvaluator(node).run(None, {name: values[name] for name in operands})
+        except Exception:  # an odd node stays as it is: its readers say that they have no shape
+            continue
+        if all(result.size <= SMALL for result in results):
+            values |= dict(zip(node.output, results, strict=True))
+            folded.append((node, results))
+    for node, results in folded:
+        graph.node.remove(node)
+        for name, result in zip(node.output, results, strict=True):
+            graph.initializer.append(numpy_helper.from_array(result, name))
+    return len(folded)
 
 
 class Reader:
