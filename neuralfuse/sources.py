@@ -11,7 +11,7 @@ import numpy as np
 
 from neuralfuse.faulty import Numbering
 from simulator.placement import Placement
-from sram import faultmap
+from sram import faultmap, paper
 from sram.failure import FailureCurve
 from sram.faultmap import FaultMap
 from sram.structure import Structure
@@ -108,10 +108,8 @@ class Maps:
 class PaperMaps:
     """Maps of the paper's reference code: one array of 8192 x 128 cells, drawn from NumPy's legacy generator.
 
-    Cell faulty where RandomState(seed).rand() < rate; stuck at 1 where RandomState(seed + 1).rand() < 0.5, else at 0.
-    The placement is the `paper` schedule: each cell holds a bit of 16 weights of every layer, or more. Map number
-    `draw` has seed `first_seed` + 2 draw, so that no two maps share a stream; the paper's evaluation uses seeds from
-    0.
+    The placement is the `paper` schedule: a cell holds a bit of 16 weights of every layer, or more. Map number `draw`
+    has seed `first_seed` + 2 draw, for a map also uses the next seed's stream; the paper's evaluation counts from 0.
     """
 
     placement: Placement
@@ -120,16 +118,8 @@ class PaperMaps:
     first_seed: int = FIRST_TRAINING_CHIP
 
     def __call__(self, draw: int) -> Faults:
-        rate = self.cell_fault_rates[draw % len(self.cell_fault_rates)]
-        return placed(self.placement, self.numbering, paper_cells(self.first_seed + 2 * draw, rate))
-
-
-def paper_cells(seed: int, cell_fault_rate: float) -> faultmap.Faults:
-    """Faulty cells of one of the reference code's maps; cell = row * 128 + column."""
-    faulty = np.random.RandomState(seed).rand(8192 * 128) < cell_fault_rate
-    ones = np.random.RandomState(seed + 1).rand(8192 * 128) < 0.5
-    cell = np.flatnonzero(faulty)
-    return faultmap.Faults(cell, ones[cell].astype(np.uint8))
+        chip = paper.fault_map(self.first_seed + 2 * draw, self.cell_fault_rates[draw % len(self.cell_fault_rates)])
+        return placed(self.placement, self.numbering, chip.at(chip.voltage_floor))
 
 
 def placed(placement: Placement, numbering: Numbering, faults: faultmap.Faults) -> Faults:

@@ -38,6 +38,12 @@ def deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
+def layout(device: torch.device) -> torch.memory_format:
+    """Channels last suits tensor cores. Not on a CPU: torch 2.13's convolutions of 4 channels corrupt the heap
+    there."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
 def random(seed: int, step: int) -> torch.Generator:
     """The random numbers of one step or epoch."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -131,16 +137,17 @@ def train_network(
     optimizer = torch.optim.SGD(network.parameters(), learning_rate, 0.9, weight_decay=weight_decay, nesterov=True)
     checkpoints = Checkpoints(checkpoint_path, arguments)
     record, _ = checkpoints.read(network, optimizer)
-    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster, CPU too
+    device = next(network.parameters()).device
+    network.train().to(memory_format=layout(device))  # type: ignore[call-overload]
     with deterministic():
         for step in range(record.get("step", 0), steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * one_cycle(step, steps)
             index = batch_indices(len(data.train_y), batch, seed, step)
             x = augment(data.train_x[index], random(seed, step), shift, flip)
-            x = x.contiguous(memory_format=torch.channels_last)
             with fake_quantized(network, bits):
-                loss = F.cross_entropy(network(x), data.train_y[index])
+                logits = network(x.to(device, memory_format=layout(device)))
+                loss = F.cross_entropy(logits, data.train_y[index].to(device))
                 optimizer.zero_grad()
                 loss.backward()
             optimizer.step()
@@ -150,7 +157,7 @@ def train_network(
         if bits is not None:
             quantize_in_place(network, bits)
         network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        return correct(network, data.test_x, data.test_y) / len(data.test_y)
+        return correct(network, data.test_x.to(device), data.test_y.to(device)) / len(data.test_y)
 
 
 @dataclass(frozen=True)
@@ -222,8 +229,7 @@ def train_generator(
             "training", "maps, steps, weight", (maps, steps, weight), "maps and steps from 1, weight from 0"
         )
     device = faulty.device
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    neuralfuse.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    neuralfuse.to(device).to(memory_format=layout(device))  # type: ignore[call-overload]
     arguments = dict(
         steps=steps, batch=batch, maps=maps, weight=weight, learning_rate=learning_rate, decay=decay, bits=bits,
         shift=shift, flip=flip, seed=seed, precision=str(precision), data=data.name, words=faulty.words.size,
@@ -241,7 +247,7 @@ def train_generator(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * DECAYS[decay](step, steps)
             index = batch_indices(len(data.train_y), batch, seed, step)
-            x = augment(data.train_x[index], random(seed, step), shift, flip).to(device, memory_format=layout)
+            x = augment(data.train_x[index], random(seed, step), shift, flip).to(device, memory_format=layout(device))
             faults = (source(step * maps + i) for i in range(maps))
             optimizer.zero_grad()
             with fake_quantized(neuralfuse, bits):

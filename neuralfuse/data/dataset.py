@@ -79,7 +79,7 @@ def load(name: str, root: str | Path | None = None, **options) -> Dataset:
 
 def scale(images: np.ndarray) -> Tensor:
     """uint8 pixels to float32 in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).float().div_(127.5).sub_(1)
+    return torch.from_numpy(images.astype(np.float32, order="C")).div_(127.5).sub_(1)
 
 
 def split(data: Dataset, fraction: float = 0.1, seed: int = 0) -> Dataset:

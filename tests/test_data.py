@@ -1,0 +1,190 @@
+"""Are datasets read from their official layouts, and are hostile or missing files refused with one clear message?"""
+
+import gzip
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from neuralfuse import data
+from neuralfuse.data import cifar
+from sram.errors import InputError
+
+RANDOM = np.random.default_rng(8)
+
+
+def records(n, classes):
+    return RANDOM.integers(0, 256, (n, 3072), dtype=np.uint8), RANDOM.integers(0, classes, n)
+
+
+def test_digits_are_fixed_scaled_and_split():
+    digits = data.load("digits")
+    assert (len(digits.train_y), len(digits.test_y)) == (1347, 450)
+    assert digits.input_shape == (1, 16, 16)
+    assert digits.train_x.dtype == torch.float32
+    assert digits.train_x.min() == -1
+    assert digits.train_x.max() == 1
+    assert (digits.test_y.bincount() > 35).all()
+    pixels = {x.numpy().tobytes() for x in digits.train_x}
+    assert not any(x.numpy().tobytes() in pixels for x in digits.test_x)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_binary_and_python_layouts_of_cifar_agree(tmp_path, name):
+    (binary, label_bytes), (python, label_key) = cifar.BINARY[name], cifar.PYTHON[name]
+    for root, layout in (("b", binary), ("p", python)):
+        (tmp_path / root / layout.folder).mkdir(parents=True)
+    for raw, pickled in zip((*binary.train, binary.test), (*python.train, python.test), strict=True):
+        pixels, labels = records(6, 10)
+        coarse = np.full((6, label_bytes - 1), 77, np.uint8)
+        rows = np.concatenate([coarse, labels[:, None].astype(np.uint8), pixels], 1)
+        (tmp_path / "b" / binary.folder / raw).write_bytes(rows.tobytes())
+        batch = {b"data": pixels, label_key.encode(): labels.tolist(), b"filenames": [b"a.png"] * 6}
+        (tmp_path / "p" / python.folder / pickled).write_bytes(pickle.dumps(batch, protocol=2))
+        last = pixels, labels
+    a, b = data.load(name, tmp_path / "b"), data.load(name, tmp_path / "p")
+    for part in ("train_x", "train_y", "test_x", "test_y"):
+        assert torch.equal(getattr(a, part), getattr(b, part))
+    assert torch.equal(a.test_y, torch.from_numpy(last[1]))
+    assert torch.allclose((a.test_x + 1) * 127.5, torch.from_numpy(last[0]).view(6, 3, 32, 32).float(), atol=1e-4)
+    assert a.num_classes == int(name.removeprefix("cifar"))
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/owned-by-a-pickle",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.dumps({b"data": Evil(), b"labels": [1]}),
+        pickle.dumps(Evil()),
+        pickle.dumps({b"data": np.zeros((2, 3072), object), b"labels": [0, 1]}),
+        pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]}),
+        pickle.dumps({b"data": np.zeros((2, 3072), np.uint8)}),
+        pickle.dumps([1, 2]),
+        pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1]})[:50],
+        b"",
+        b"cbuiltins\neval\n(S'1'\ntR.",
+        b"cnumpy\nload\n(S'x'\ntR.",
+    ],
+)
+def test_unpickler_refuses_everything_but_arrays(tmp_path, content):
+    path = tmp_path / "batch"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="CIFAR batch"):
+        cifar.read_python(path, "labels")
+    assert not os.path.exists("/tmp/owned-by-a-pickle")
+
+
+@pytest.mark.parametrize("name", [name for name in data.names() if name != "digits"])
+def test_missing_files_say_where_they_belong(tmp_path, name):
+    with pytest.raises(InputError, match=r"data: root = .*a folder that holds .* is missing"):
+        data.load(name, tmp_path)
+    with pytest.raises(InputError, match=f"data/{name}"):
+        data.load(name)
+
+
+def test_unknown_dataset():
+    with pytest.raises(InputError, match="cifar10"):
+        data.load("cifar11")
+
+
+def test_truncated_binary_and_labels_out_of_range(tmp_path):
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for name in (*cifar.BINARY["cifar10"][0].train, "test_batch.bin"):
+        (folder / name).write_bytes(bytes(3073))
+    assert len(data.load("cifar10", tmp_path).train_y) == 5
+    (folder / "test_batch.bin").write_bytes(b"\x0a" + bytes(3072))
+    with pytest.raises(InputError, match="labels"):
+        data.load("cifar10", tmp_path)
+    (folder / "test_batch.bin").write_bytes(bytes(3000))
+    with pytest.raises(InputError, match="multiple of 3073"):
+        data.load("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files(tmp_path, packed):
+    def idx(array):
+        head = b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes()
+        return head + array.astype(np.uint8).tobytes()
+
+    images = {part: RANDOM.integers(0, 256, (n, 28, 28), dtype=np.uint8) for part, n in (("train", 7), ("t10k", 3))}
+    for part, pixels in images.items():
+        for kind, array in (("images-idx3", pixels), ("labels-idx1", np.arange(len(pixels)))):
+            content = idx(array)
+            name = tmp_path / f"{part}-{kind}-ubyte"
+            name.with_name(name.name + ".gz").write_bytes(gzip.compress(content)) if packed else name.write_bytes(
+                content
+            )
+    read = data.load("mnist", tmp_path)
+    assert read.input_shape == (1, 28, 28)
+    assert torch.allclose((read.test_x[:, 0] + 1) * 127.5, torch.from_numpy(images["t10k"]).float(), atol=1e-4)
+    assert read.train_y.tolist() == list(range(7))
+    suffix = ".gz" if packed else ""
+    bad = tmp_path / f"train-labels-idx1-ubyte{suffix}"
+    bad.write_bytes(bad.read_bytes()[:9])
+    with pytest.raises(InputError, match="idx1"):
+        data.load("fashion-mnist", tmp_path)
+
+
+def save_image(path, colour, size=(40, 30)):
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def test_class_folders(tmp_path):
+    for split in ("train", "val"):
+        for i, name in enumerate(("cat", "dog")):
+            for k in range(2):
+                save_image(tmp_path / split / name / f"{k}.png", (255 * i, 0, 255))
+    read = data.load("folders", tmp_path, size=24)
+    assert read.input_shape == (3, 24, 24)
+    assert read.num_classes == 2
+    assert read.test_y.tolist() == [0, 0, 1, 1]
+    assert read.test_x[:, 0, 0, 0].tolist() == [-1, -1, 1, 1]
+    save_image(tmp_path / "val" / "fish" / "0.png", (0, 0, 0))
+    with pytest.raises(InputError, match="fish"):
+        data.load("folders", tmp_path)
+
+
+def test_gtsrb(tmp_path):
+    for label in (0, 42):
+        save_image(tmp_path / f"GTSRB/Final_Training/Images/{label:05d}/00000_00000.ppm", (label, 0, 0))
+    save_image(tmp_path / "GTSRB/Final_Test/Images/00000.ppm", (9, 9, 9))
+    rows = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n00000.ppm;40;30;1;1;9;9;16\n"
+    (tmp_path / "GTSRB/GT-final_test.csv").write_text(rows)
+    read = data.load("gtsrb", tmp_path)
+    assert read.train_y.tolist() == [0, 42]
+    assert read.test_y.tolist() == [16]
+    assert read.input_shape == (3, 32, 32)
+
+
+def test_augmentation_shifts_and_mirrors():
+    x = torch.arange(16.0).view(1, 1, 4, 4).repeat(400, 1, 1, 1) / 16
+    random = torch.Generator().manual_seed(3)
+    assert torch.equal(data.augment(x, random, shift=0, flip=False), x)
+    flipped = data.augment(x, random, shift=0, flip=True)
+    mirrored = torch.tensor([torch.equal(image, x[0].flip(2)) for image in flipped])
+    assert 150 < mirrored.sum() < 250  # 5 standard deviations of 400 fair coins
+    assert all(torch.equal(image, x[0].flip(2) if m else x[0]) for image, m in zip(flipped, mirrored, strict=True))
+    moved = data.augment(x, random, shift=1, flip=False)
+    padded = torch.nn.functional.pad(x[:1], (1,) * 4, value=-1.0)
+    crops = [padded[0, :, i : i + 4, j : j + 4] for i in range(3) for j in range(3)]
+    found = [next(k for k, crop in enumerate(crops) if torch.equal(image, crop)) for image in moved]
+    assert len(set(found)) == 9
+
+
+def test_split_takes_no_test_image():
+    digits = data.load("digits")
+    parts = data.split(digits, 0.2, seed=1)
+    assert len(parts.test_y) == round(0.2 * 1347)
+    assert len(parts.train_y) + len(parts.test_y) == 1347
+    training = {x.numpy().tobytes() for x in digits.train_x}
+    assert all(x.numpy().tobytes() in training for x in parts.test_x)
