@@ -16,6 +16,8 @@ from sram.errors import InputError
 from sram.faultmap import FaultMap
 from sram.structure import Structure
 
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -111,10 +113,9 @@ def both_fail(z: np.ndarray, correlation: np.ndarray) -> np.ndarray:
     >>> both_fail(np.array([0.0]), np.array([0.5])).round(9)  # 1/4 + asin(r) / 2 pi
     array([0.33333333])
     """
-    nodes, weights = np.polynomial.legendre.leggauss(32)
     angle = np.arcsin(correlation)
-    t = angle[..., None] * (nodes + 1) / 2
-    inside = np.exp(-np.square(z)[..., None] / (1 + np.sin(t))) @ (weights / 2)
+    t = angle[..., None] * (NODES + 1) / 2
+    inside = np.exp(-np.square(z)[..., None] / (1 + np.sin(t))) @ (WEIGHTS / 2)
     return ndtr(z) ** 2 + angle * inside / (2 * np.pi)
 
 
