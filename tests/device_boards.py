@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from simulator.device.board import Board, unpack_weights
-from simulator.device.protocol import Counters, DeviceInfo
+from simulator.device.protocol import Counters, DeviceInfo, LinkLost
 
 
 class Plain(Board):
@@ -52,4 +52,16 @@ class Broken(Plain):
     def fetch(self, address, count):
         if address > self.info.words // 2:
             raise RuntimeError("bus error")
+        return super().fetch(address, count)
+
+
+class Lossy(Plain):
+    """Loses its link after the reads of two voltages."""
+
+    reads = 0
+
+    def fetch(self, address, count):
+        self.reads += 1
+        if self.reads > 2 * 4 * 8:
+            raise LinkLost("the link was cut")
         return super().fetch(address, count)

@@ -1,10 +1,91 @@
 """`neuralfuse device`."""
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
+if TYPE_CHECKING:
+    from simulator.device.protocol import Device
+
 app = typer.Typer(help="Chips in the loop: serve, characterize.", no_args_is_help=True)
+
+SECRET = "NEURALFUSE_SECRET"
+DEVICE = "simulated:MAP.npz, rtl:MAP.npz, tcp:HOST:PORT, or driver:MODULE:CLASS."
+Device_ = Annotated[str, typer.Argument(metavar="DEVICE", help=DEVICE)]
+Machine = Annotated[str, typer.Option(metavar="NAME|FILE.yaml", help="Array of a simulated or RTL chip.")]
+Step = Annotated[float, typer.Option(help="Step of the supply of a simulated or RTL chip.")]
 
 
 @app.callback()
 def group() -> None:
     """Chips in the loop: serve, characterize."""
+
+
+@app.command()
+def serve(
+    device: Device_,
+    host: Annotated[str, typer.Option(help=f"Beyond loopback only with a secret in {SECRET}.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one; it is printed.")] = 7533,
+    accelerator: Machine = "paper",
+    step: Step = 0.01,
+) -> None:
+    """Put a device behind a TCP port, one client at a time, until SIGTERM or Ctrl-C."""
+    from simulator.device import serve as server
+
+    secret = os.environ.get(SECRET)
+    server.check_secret(host, secret)
+    with _opened(device, accelerator, step) as opened:
+        server.serve(opened, host, port, secret)
+
+
+@app.command()
+def characterize(
+    device: Device_,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="map.npz, rates.csv, report.html; resumable.")],
+    voltages: Annotated[
+        str | None,
+        typer.Option(metavar="V,V,...", help="Voltages, in the device's unit. Default: every step of its range."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Reads of each pattern at each voltage.")] = 8,
+    stop: Annotated[float, typer.Option(help="Go no lower once this share of the cells has failed.")] = 0.05,
+    accelerator: Machine = "paper",
+    step: Step = 0.01,
+) -> None:
+    """Read a device at falling voltages: fault map, failure curve with intervals, column statistics, report page."""
+    from neuralfuse.cli.progress import steps
+    from simulator.device.characterize import characterize as read
+    from simulator.device.characterize import parse_voltages
+    from simulator.device.page import rates_csv, render
+    from sram import faultmap
+    from sram.files import write_atomic
+
+    with _opened(device, accelerator, step) as opened, steps() as say:
+        planned = parse_voltages(voltages, opened.info)
+        found = read(opened, planned, repeats, stop, out / "readings", say(opened.info.name))
+    write_atomic(out / "rates.csv", rates_csv(found))
+    write_atomic(out / "report.html", render(found))
+    fault_map = found.fault_map()
+    faultmap.save(fault_map, out / "map.npz")
+    lowest = f"{found.voltages[-1]:g} {found.info.voltage_unit}"
+    print(f"{found.info.name}: {len(fault_map):,} weak cells of {found.geometry.cells:,} down to {lowest}")
+    print(f"report: {out / 'report.html'}")
+
+
+@contextmanager
+def _opened(spec: str, machine: str, step: float) -> "Iterator[Device]":
+    """The device, back at nominal voltage afterwards. A failing device is not the user's mistake, but one line as
+    well."""
+    from simulator.device import open_device
+    from simulator.device.protocol import DeviceError
+
+    try:
+        with open_device(spec, machine, step, os.environ.get(SECRET)) as device:
+            yield device
+    except DeviceError as error:
+        print(f"neuralfuse: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None

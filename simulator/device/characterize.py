@@ -29,6 +29,20 @@ def steps_down(info: DeviceInfo, voltages: Sequence[float]) -> list[float]:
     return sorted({info.reached(voltage) for voltage in voltages}, reverse=True)
 
 
+def parse_voltages(text: str | None, info: DeviceInfo) -> list[float]:
+    """Voltages of a comma-separated list; None is every step from nominal down. InputError.
+
+    A step is worth its time only where cells fail: give a list to skip the quiet part.
+    """
+    if text is None:
+        count = round((info.voltage_nominal - info.voltage_lowest) / info.voltage_step)
+        return [info.voltage_nominal - i * info.voltage_step for i in range(count + 1)]
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError("characterize", "voltages", text, "numbers with commas between them") from None
+
+
 def characterize(
     device: Device,
     voltages: Sequence[float],

@@ -296,13 +296,12 @@ def load_driver(name: str) -> Device:
 
 
 def serve(device: Device, host: str, port: int, secret: str | None) -> None:
-    """Serve until SIGTERM or Ctrl-C, then close the device at nominal voltage. Prints the address once it listens."""
-    with device:
-        server = Server(device, host, port, secret)
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, lambda *_: server.stop())
-        print(f"{device.info.name}: serving on {server.address[0]}:{server.address[1]}", flush=True)
-        server.run()
+    """Serve until SIGTERM or Ctrl-C; the device is then at nominal voltage. Prints the address once it listens."""
+    server = Server(device, host, port, secret)
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: server.stop())
+    print(f"{device.info.name}: serving on {server.address[0]}:{server.address[1]}", flush=True)
+    server.run()
 
 
 def main() -> None:
@@ -315,7 +314,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=7533)
     options = parser.parse_args()
     try:
-        serve(load_driver(options.driver), options.host, options.port, os.environ.get("NEURALFUSE_SECRET"))
+        with load_driver(options.driver) as device:
+            serve(device, options.host, options.port, os.environ.get("NEURALFUSE_SECRET"))
     except InputError as error:
         sys.exit(f"{error}")
 
