@@ -24,7 +24,8 @@ FIRST_TRAINING_CHIP = 1_000_000
 
 @dataclass(frozen=True)
 class IndependentCells:
-    """Every stored bit has its own cell, faulty with the same probability: stuck at 0 or 1 in equal parts.
+    """Every stored bit has its own cell, faulty with the same probability: stuck at 0 or 1 in equal parts, or (mode
+    "flip") always read wrong.
 
     `cell_fault_rates` are drawn in turn, so a training can run over a distribution of rates.
 
@@ -37,12 +38,14 @@ class IndependentCells:
     cell_fault_rates: Sequence[float]
     bits: int = 8
     seed: int = 0
+    mode: str = "stuck"
 
     def __call__(self, draw: int) -> Faults:
         random = np.random.Generator(np.random.Philox(key=[self.seed, FIRST_TRAINING_CHIP + draw]))
         rate = self.cell_fault_rates[draw % len(self.cell_fault_rates)]
         cell = bernoulli(random, self.words * self.bits, rate)
-        kind = random.integers(0, 2, cell.size, dtype=np.uint8)
+        stuck = self.mode == "stuck"
+        kind = random.integers(0, 2, cell.size, dtype=np.uint8) if stuck else np.full(cell.size, 2, np.uint8)
         return cell // self.bits, (cell % self.bits).astype(np.uint8), kind
 
 

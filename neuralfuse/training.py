@@ -20,11 +20,14 @@ from neuralfuse.data import Dataset, augment
 from neuralfuse.evaluate import correct, transform
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.objective import eopm_backward
-from neuralfuse.quantize import fake_quantized, quantize_in_place
+from neuralfuse.quantize import fake_quantized, quantize_in_place, weight_parameters
 from neuralfuse.sources import Faults, Source
 from sram.errors import InputError
 
 Progress = Callable[[int, int, dict[str, float]], None]  # (step, steps, named figures)
+
+
+Objective = Callable[[nn.Module, Tensor, Tensor, int], float]  # (network, images, labels, step) -> loss, backward done
 
 
 @contextmanager
@@ -109,6 +112,13 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+def cross_entropy(network: nn.Module, x: Tensor, y: Tensor, step: int) -> float:
+    """The plain objective: adds its gradient to the network's parameters and returns the loss."""
+    loss = F.cross_entropy(network(x), y)
+    loss.backward()
+    return loss.item()
+
+
 def train_network(
     network: nn.Module,
     data: Dataset,
@@ -120,20 +130,24 @@ def train_network(
     shift: int = 4,
     flip: bool = True,
     seed: int = 0,
+    objective: Objective | None = None,
+    clip: float | None = None,
     checkpoint_path: str | os.PathLike | None = None,
     progress: Progress | None = None,
 ) -> float:
     """Train a network in place by SGD (Nesterov momentum 0.9, one cycle) and leave it rounded to `bits`, in eval mode.
 
     Every step computes with rounded weights and updates the unrounded ones (quantisation-aware training,
-    straight-through); `bits=None` trains in float. `shift` and `flip` are the augmentation's. Returns the accuracy on
-    the dataset's test images, which training does not see.
+    straight-through); `bits=None` trains in float. `shift` and `flip` are the augmentation's. `objective` is
+    cross-entropy or one of `baselines`; after each step weights are cut to [-clip, clip]. Returns the accuracy on the
+    dataset's test images, which training does not see.
     """
     steps = epochs * max(1, len(data.train_y) // batch)
     arguments = dict(
         epochs=epochs, batch=batch, learning_rate=learning_rate, weight_decay=weight_decay, bits=bits, shift=shift,
-        flip=flip, seed=seed, data=data.name,
+        flip=flip, seed=seed, data=data.name, objective=repr(objective), clip=clip,
     )  # fmt: skip
+    backward = objective or cross_entropy
     optimizer = torch.optim.SGD(network.parameters(), learning_rate, 0.9, weight_decay=weight_decay, nesterov=True)
     checkpoints = Checkpoints(checkpoint_path, arguments)
     record, _ = checkpoints.read(network, optimizer)
@@ -145,15 +159,17 @@ def train_network(
                 group["lr"] = learning_rate * one_cycle(step, steps)
             index = batch_indices(len(data.train_y), batch, seed, step)
             x = augment(data.train_x[index], random(seed, step), shift, flip)
+            x, y = x.to(device, memory_format=layout(device)), data.train_y[index].to(device)
+            optimizer.zero_grad()
             with fake_quantized(network, bits):
-                logits = network(x.to(device, memory_format=layout(device)))
-                loss = F.cross_entropy(logits, data.train_y[index].to(device))
-                optimizer.zero_grad()
-                loss.backward()
+                loss = backward(network, x, y, step)
             optimizer.step()
+            if clip is not None:
+                for weight in weight_parameters(network).values():
+                    weight.data.clamp_(-clip, clip)
             checkpoints.write(network, optimizer, {"step": step + 1}, {}, last=step + 1 == steps)
             if progress:
-                progress(step + 1, steps, {"loss": loss.item()})
+                progress(step + 1, steps, {"loss": loss})
         if bits is not None:
             quantize_in_place(network, bits)
         network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

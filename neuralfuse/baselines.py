@@ -1,0 +1,96 @@
+"""What NeuralFuse is compared with: a universal input perturbation, and two ways to retrain the network itself.
+
+The perturbation is trained like a generator (`training.train_generator`). The objectives go to
+`training.train_network`; they need access to the weights, which NeuralFuse does without: references from above, not
+rivals.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuralfuse.quantize import dequantize, quantize, weight_parameters
+from neuralfuse.sources import IndependentCells
+from sram import inject
+
+
+class UniversalPerturbation(nn.Module):
+    """F(x) = clip(x + tanh(u), -1, 1) with one u for all images, at first 0 (Sun et al., arXiv 2306.16869, table 11).
+
+    >>> perturbation = UniversalPerturbation((1, 2, 2))
+    >>> perturbation(torch.full((1, 1, 2, 2), 0.5)).unique().item()
+    0.5
+    """
+
+    def __init__(self, input_shape: tuple[int, int, int]):
+        super().__init__()
+        self.u = nn.Parameter(torch.zeros(input_shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + torch.tanh(self.u)).clamp(-1, 1)
+
+
+@dataclass(frozen=True)
+class RandomBitErrors:
+    """RandBET (Stutz et al., MLSys 2021): clean loss plus the loss under random bit flips of the stored words.
+
+    Each step flips every stored bit with probability `flip_rate`, anew; errors start once the clean loss is below
+    `start_loss` (1.75 for ten classes in the paper). Use with `clip` (0.1 there): words then have redundant high bits.
+    """
+
+    flip_rate: float
+    bits: int = 8
+    start_loss: float = 1.75
+    seed: int = 0
+
+    def __call__(self, network: nn.Module, x: Tensor, y: Tensor, step: int) -> float:
+        clean = F.cross_entropy(network(x), y)
+        clean.backward()
+        if clean.item() > self.start_loss:
+            return clean.item()
+        weights = list(weight_parameters(network).values())
+        stored = [quantize(weight, self.bits) for weight in weights]
+        words = torch.cat([q.flatten() for q, _ in stored]).cpu()
+        rates = (self.flip_rate,)
+        inject.apply(words.numpy(), *IndependentCells(len(words), rates, self.bits, self.seed, mode="flip")(step))
+        # a word of b bits sits in the low bits of its byte: move its sign bit to the top and back
+        words = (words << (8 - self.bits)) >> (8 - self.bits)
+        before = [weight.data for weight in weights]
+        parts = words.to(x.device).split([weight.numel() for weight in weights])
+        for weight, part, (_, scale) in zip(weights, parts, stored, strict=True):
+            weight.data = dequantize(part.view(weight.shape), scale)
+        training = network.training
+        try:  # normalised by the clean network's statistics, as a faulty chip is
+            F.cross_entropy(network.eval()(x), y).backward()
+        finally:
+            network.train(training)
+            for weight, value in zip(weights, before, strict=True):
+                weight.data = value
+        return clean.item()
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """Adversarial training (Madry et al., ICLR 2018): cross-entropy on images moved within `epsilon` by projected
+    gradients.
+
+    `epsilon` and `step_size` are in the units of images in [-1, 1]: 8/255 of the grey scale is 16/255 here.
+    """
+
+    epsilon: float = 16 / 255
+    step_size: float = 4 / 255
+    steps: int = 7
+    seed: int = 0
+
+    def __call__(self, network: nn.Module, x: Tensor, y: Tensor, step: int) -> float:
+        random = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        moved = x + self.epsilon * (2 * torch.rand(x.shape, generator=random).to(x.device) - 1)
+        for _ in range(self.steps):
+            moved = moved.detach().clamp(-1, 1).requires_grad_()
+            (slope,) = torch.autograd.grad(F.cross_entropy(network(moved), y), moved)
+            moved = x + (moved + self.step_size * slope.sign() - x).clamp(-self.epsilon, self.epsilon)
+        loss = F.cross_entropy(network(moved.detach().clamp(-1, 1)), y)
+        loss.backward()
+        return loss.item()
