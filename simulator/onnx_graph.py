@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import inliner, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
@@ -105,10 +106,10 @@ def _fold_sizes(model: onnx.ModelProto) -> int:
         if node.op_type not in SIZE_OPERATORS or not all(name in values for name in operands):
             continue
         try:
-            results = ReferenceEvaluator(node).run(None, {name: values[name] for name in operands})
+            results: Any = ReferenceEvaluator(node).run(None, {name: values[name] for name in operands})
         except Exception:  # an odd node stays as it is: its readers say that they have no shape
             continue
-        if all(result.size <= SMALL for result in results):
+        if all(np.size(result) <= SMALL for result in results):
             values |= dict(zip(node.output, results, strict=True))
             folded.append((node, results))
     for node, results in folded:

@@ -241,16 +241,18 @@ def _trace_fx(
     module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], name: str, export_error: Exception
 ) -> Workload:
     """Run the module once on its inputs and record: branches on values are taken as they fall."""
-    recorder = Recorder(module, inputs)
+    recorder = None
     try:
-        with torch.no_grad(), recorder:
+        recorder = Recorder(module, inputs)
+        with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), recorder:
             module(*inputs)
     except Exception as error:  # whatever the user's module raises
         cause = " ".join(f"torch.export: {export_error}; a run: {error}".split())[:400]
         shapes = [tuple(tensor.shape) for tensor in inputs]
         raise InputError(name, "input", shapes, f"inputs the network runs on ({cause})") from None
     finally:
-        recorder.remove()
+        if recorder is not None:
+            recorder.remove()
     reader = Reader(int(inputs[0].shape[0]))
     reader.read(recorder.graph_module(), recorder.bound)
     return reader.workload(name)
@@ -438,8 +440,8 @@ class Reader:
         x, w = arguments["input"].meta["val"], arguments["weight"].meta["val"]
         axes = w.dim() - 2
         transposed = op in TRANSPOSED_CONVS or bool(arguments.get("transposed"))
-        if axes not in (1, 2) or values[arguments["weight"]].layers:
-            return False  # 3-d convolution, or a kernel computed from the input
+        if axes not in (1, 2):
+            return False
         dilation = _many(arguments["dilation"], axes)
         stride = _many(arguments["stride"], axes)
         kernel = tuple(w.shape[2:])
@@ -474,6 +476,8 @@ class Reader:
             weight_offset=offset,
             bias=arguments.get("bias") is not None,
         )
+        if not values[arguments["weight"]].constant:  # the kernel is computed from the input: an activation
+            layer = replace(layer, weights=0, weight_name=None)
         self._add(layer, node, path, "conv_transpose" if transposed else "conv", values)
         return True
 
@@ -614,7 +618,8 @@ def _opened(node: torch.fx.Node) -> torch.fx.GraphModule | None:
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda part: known[part])
         return target(*args, **kwargs)
 
-    with contextlib.suppress(NotImplementedError, RuntimeError):
+    # oneDNN's recurrent layers are one opaque operator; without it they are linear layers and gates
+    with contextlib.suppress(NotImplementedError, RuntimeError), torch.backends.mkldnn.flags(enabled=False):
         return make_fx(call)(*(part.meta["val"] for part in inputs))
     return None
 

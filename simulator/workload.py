@@ -26,7 +26,7 @@ class Layer:
     Transposed conv, in the scatter form that multiplies no inserted zero: m *input* pixels, k = in_channels / groups,
     n = kernel_h * kernel_w * out_channels / groups products, which are added into overlapping outputs.
     linear: m rows that share the weights. matmul: two activations (attention), `groups` products a sample.
-    conv1d has height 1.
+    conv1d has height 1. A convolution whose kernel is computed from the input has no weights.
 
     On the vector unit (kind in VECTOR_KINDS): `operations` scalar operations, `elements_read`, `elements_written`.
     Operands that are parameters (normalisation scales) are not counted as read from the activation buffer.
@@ -91,8 +91,8 @@ class Layer:
 
     @property
     def filter_elements(self) -> int:
-        """Elements of the second operand: the stored weights, or for matmul the other activation of one sample."""
-        return self.weights if self.kind != "matmul" else self.groups * self.k * self.n
+        """Elements of the second operand: the stored weights, or where that is an activation, its elements a sample."""
+        return self.weights or self.groups * self.k * self.n
 
     @property
     def ofmap_elements(self) -> int:

@@ -17,7 +17,7 @@ def topology(tmp_path):
     return str(path)
 
 
-def run(*arguments: str) -> int:
+def run(*arguments: str) -> str | int | None:
     with pytest.raises(SystemExit) as ended:
         main(["simulate", *arguments])
     return ended.value.code

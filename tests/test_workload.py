@@ -183,6 +183,32 @@ def test_three_dimensional_convolution_is_unknown_not_zero():
     assert "conv" in entry
 
 
+class Dynamic(nn.Module):
+    """Its kernel is computed from the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.make = nn.Linear(8, 72)
+
+    def forward(self, x):
+        return F.conv2d(x, self.make(x.mean((2, 3))).view(8, 1, 3, 3), groups=8)
+
+
+def test_a_computed_kernel_counts_and_stores_nothing():
+    workload = trace(Dynamic(), (8, 6, 6))
+    assert workload.macs == counted_macs(Dynamic(), torch.zeros(1, 8, 6, 6)) == 576 + 16 * 72
+    assert workload.weights == 576
+    assert workload.layers[-1].filter_elements == 72
+
+
+def test_recurrent_layers_are_opened():
+    workload = trace(nn.LSTM(8, 6, 2, bidirectional=True), [torch.zeros(5, 1, 8)])
+    assert workload.unknown == ()
+    # 5 steps, 2 directions: 24 gates of 8 + 6 inputs in the first layer, of 12 + 6 in the second
+    assert workload.macs == 5 * 2 * (24 * (8 + 6) + 24 * (12 + 6))
+    assert workload.weights == 2 * (24 * 14 + 24 * 18)
+
+
 class Branching(nn.Module):
     """Its path hangs on a value: torch.export gives up, plain tracing takes the path of the inputs."""
 

@@ -70,8 +70,12 @@ def simulate(
     """
     if compat not in (None, "scalesim"):
         raise InputError(LINE, "--compat", compat, "scalesim")
+    from rich.console import Console
+
+    say = Console(stderr=True).status
     machine = _machine(accelerator, scalesim_config)
-    workload = _workload(network, model, topology, input, batch)
+    with say("reading the network"):
+        workload = _workload(network, model, topology, input, batch)
     if where is not None:
         _print_cells(workload, machine, where, schedule)
         return
@@ -80,7 +84,8 @@ def simulate(
     if compat:
         from simulator import scalesim
 
-        frame = scalesim.simulate(workload, machine)
+        with say(f"counting {len(workload.array_layers)} layers as SCALE-Sim does"):
+            frame = scalesim.simulate(workload, machine)
         _print(frame, list(frame.columns), f"{workload.name} on {machine.name}, as SCALE-Sim counts")
     else:
         frame = _energies_and_counts(workload, machine, voltage, energy_table, plots)
