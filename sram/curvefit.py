@@ -44,6 +44,12 @@ class CurveFit:
     dof: int
 
     @property
+    def line(self) -> Probit:
+        """The fitted mu, sigma and quadratic term."""
+        assert isinstance(self.curve.shape, Probit)
+        return self.curve.shape
+
+    @property
     def p_value(self) -> float:
         return float(chdtrc(self.dof, self.chi_square)) if self.dof else 1.0
 
@@ -54,8 +60,8 @@ class CurveFit:
 
     def z_error(self, v: ArrayLike) -> Array:
         """Standard error of z at v."""
-        shape = self.curve.shape
-        x = (np.asarray(v, dtype=np.float64) - (shape.low + shape.high) / 2) / (shape.high - shape.low)
+        line = self.line
+        x = (np.asarray(v, dtype=np.float64) - line.centre) / (line.high - line.low)
         basis = _basis(x, len(self.covariance))
         return np.sqrt(np.einsum("...i,ij,...j", basis, self.covariance, basis) * self.dispersion)
 

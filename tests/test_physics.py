@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import brentq, minimize_scalar
+from scipy.special import ndtri
 
 from sram import physics
 from sram import physics_kernels as kernels
@@ -161,15 +162,15 @@ def agree(a, b, sigmas=3.0) -> bool:
 
 def test_importance_sampling_agrees_with_brute_force():
     """All mechanisms at 2e-3, access and write at 1e-4; false alarm 0.3 % each, three standard errors."""
-    assert agree(probability(28, 0.535, seed=1), monte_carlo(28, 0.535, samples=60_000, seed=2))
+    assert agree(probability(28, 0.572, seed=1), monte_carlo(28, 0.572, samples=60_000, seed=2))
     quick = ("access", "write")
-    rare = probability(28, 0.563, seed=1, mechanisms=quick)
+    rare = probability(28, 0.595, seed=1, mechanisms=quick)
     assert 0.5e-4 < rare.probability < 3e-4
-    assert agree(rare, monte_carlo(28, 0.563, samples=400_000, seed=2, mechanisms=quick))
+    assert agree(rare, monte_carlo(28, 0.595, samples=400_000, seed=2, mechanisms=quick))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("node", "voltage"), [(65, 0.6645), (28, 0.567), (14, 0.448)])
+@pytest.mark.parametrize(("node", "voltage"), [(65, 0.6645), (28, 0.595), (14, 0.448)])
 def test_importance_sampling_agrees_with_brute_force_at_1e4(node, voltage):
     found = probability(node, voltage, seed=1)
     assert 0.5e-4 < found.probability < 3e-4
@@ -250,6 +251,17 @@ def test_access_explains_the_middle_of_the_curve():
     assert (cause == physics.MECHANISMS.index("access")).mean() > 0.95
     assert 0.35 < voltage.mean() < 0.55
     assert 0.015 < voltage.std() < 0.045
+
+
+def test_curve_is_nearly_straight_in_probit_over_four_decades():
+    """As silicon is (IBM 14 nm: within 0.054 over five decades); here within 0.1 from 8 % to 3e-6."""
+    v = np.array([0.536, 0.557, 0.578, 0.598, 0.619])
+    z = ndtri([probability(28, x, samples=4000).probability for x in v])
+    slope, offset = np.polyfit(v, z, 1)
+    assert z[0] > -1.6
+    assert z[-1] < -4.4
+    assert np.abs(z - slope * v - offset).max() < 0.1
+    assert 0.02 < -1 / slope < 0.04
 
 
 # -- butterfly ---------------------------------------------------------------------------------------------------------
