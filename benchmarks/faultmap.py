@@ -28,11 +28,7 @@ def median_s(repeats, work):
     return statistics.median(times)
 
 
-def on_threads():
-    """Each number of threads to report: one, and all."""
-    for threads in sorted({1, numba.config.NUMBA_NUM_THREADS}):
-        numba.set_num_threads(threads)
-        yield threads
+THREADS = sorted({1, numba.config.NUMBA_NUM_THREADS})  # one, and all
 
 
 def dense(curve, repeats):
@@ -48,10 +44,13 @@ def dense(curve, repeats):
             return out
 
         theirs = median_s(repeats, numpy_side)
-        for threads in on_threads():
+        for threads in THREADS:
             for structure in ("iid", "column"):
                 ours = median_s(
-                    repeats, lambda s=structure, v=voltage: faultmap.dense(1, geometry, curve, s, voltage=v)
+                    repeats,
+                    lambda s=structure, v=voltage, t=threads: faultmap.dense(
+                        1, geometry, curve, s, voltage=v, threads=t
+                    ),
                 )
                 print(
                     f"dense map, rate {rate:g}, {structure}, {threads} thread(s): {geometry.cells / ours:.3g} cells/s, "
@@ -77,9 +76,12 @@ def sparse(curve, cells_log2, repeats):
         return cell[order], critical[order], kind[order]
 
     theirs = median_s(1, numpy_side)
-    for threads in on_threads():
+    for threads in THREADS:
         for structure in ("iid", "column"):
-            ours = median_s(repeats, lambda s=structure: faultmap.generate(1, geometry, curve, s, voltage_floor=floor))
+            ours = median_s(
+                repeats,
+                lambda s=structure, t=threads: faultmap.generate(1, geometry, curve, s, voltage_floor=floor, threads=t),
+            )
             print(
                 f"sparse map, {geometry.cells / 2**30:g} Gbit at rate 1e-3, {structure}, {threads} thread(s): "
                 f"{ours * 1e3:.0f} ms, numpy {theirs * 1e3:.0f} ms: {theirs / ours:.1f}x"

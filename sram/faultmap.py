@@ -5,6 +5,7 @@ maps are nested in voltage by construction. A map is a pure function of (seed, c
 banks can be made alone, threads never change it, and a lower `voltage_floor` only adds cells at the end.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -38,6 +39,8 @@ def generate(
     stuck_at_one: float = 0.5,
     noise: float = 0.0,
     banks: range | None = None,
+    threads: int | None = None,
+    advance: Callable[[int, int], object] = lambda done, banks: None,
 ) -> FaultMap:
     """The fault map of chip number `chip` (0 <= chip < 2^32), down to `voltage_floor` in the curve's unit.
 
@@ -45,8 +48,9 @@ def generate(
     opposite of what was stored. `noise` makes cells intermittent: its square is the share of variance that is drawn
     anew at each access (0.07 to 0.15 on silicon), so that the rate of one access follows the curve, and the count of
     cells that fail more often than not falls a little below it. `banks` makes a part of the chip only: the very cells
-    that the whole map has there. Time and memory go with the number of weak cells (and of columns, where columns
-    differ). Raises InputError.
+    that the whole map has there. `threads` (all, unless NUMBA_NUM_THREADS says otherwise) never change the map, and
+    `advance(banks done, banks)` is told how far it is. Time and memory go with the number of weak cells (and of
+    columns, where columns differ). Raises InputError.
 
     >>> m = generate(3, Geometry.of_capacity(128 * 1024), "ibm14", voltage_floor=0.79)
     >>> m.count(0.79) > m.count(0.83) > 0
@@ -71,7 +75,7 @@ def generate(
     lowest = float(voltage_floor)
     if noise:  # cells this far below the floor fail there now and then
         lowest = max(float(curve.critical_voltage(-curve.z(lowest) - NOISE_REACH * noise)), 1e-6 * lowest)
-    packed = _weak_cells(key, geometry, curve, shares, lowest, steady, banks)
+    packed = _weak_cells(key, geometry, curve, shares, lowest, steady, banks, threads, advance)
     packed.sort()
     critical_voltage = np.empty(len(packed), np.float32)
     kernels.unpack(packed, critical_voltage)
@@ -91,6 +95,7 @@ def dense(
     *,
     voltage: float,
     seed: int = 0,
+    threads: int | None = None,
 ) -> np.ndarray:
     """bool[banks, rows, columns], True where a cell is faulty: `generate(...).dense(voltage)` without sorting.
 
@@ -99,7 +104,9 @@ def dense(
     True
     """
     key, banks = random.key(seed, chip), range(geometry.banks)
-    packed = _weak_cells(key, geometry, failure.curve(curve), structure_of(structure), float(voltage), 1.0, banks)
+    packed = _weak_cells(
+        key, geometry, failure.curve(curve), structure_of(structure), float(voltage), 1.0, banks, threads
+    )
     out = np.zeros((geometry.banks, geometry.rows, geometry.columns), np.bool_)
     kernels.mark(packed, out.reshape(-1))
     return out
@@ -113,6 +120,8 @@ def _weak_cells(
     floor: float,
     steady: float,
     banks: range,
+    threads: int | None,
+    advance: Callable[[int, int], object] = lambda done, banks: None,
 ) -> np.ndarray:
     """uint64[n], see the kernel; blocks of banks go to threads and come back in order."""
     table = kernels.Table(*voltage_table(curve, shares, floor, steady), floor, floor * (1 - 2.0**-22))
@@ -133,13 +142,15 @@ def _weak_cells(
     def block(part: range) -> np.ndarray:
         return kernels.weak_cells(part.start, part.stop, *floor_plan, scale, key, times, table)
 
-    threads = numba.get_num_threads()
+    threads = threads or numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     size = max(1, min(256, -(-len(banks) // threads)))
     parts = [banks[i : i + size] for i in range(0, len(banks), size)]
-    if threads == 1 or len(parts) <= 1:
-        return np.concatenate([np.empty(0, np.uint64), *(block(part) for part in parts)])
+    found = [np.empty(0, np.uint64)]
     with ThreadPoolExecutor(threads) as pool:
-        return np.concatenate(list(pool.map(block, parts)))
+        for part, cells in zip(parts, pool.map(block, parts), strict=True):
+            found.append(cells)
+            advance(part.stop - banks.start, len(banks))
+    return np.concatenate(found)
 
 
 def _noise_width(curve: FailureCurve, critical_voltage: np.ndarray, noise: float) -> np.ndarray:

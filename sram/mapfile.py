@@ -111,6 +111,8 @@ def load(path: str | os.PathLike) -> FaultMap:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(path, "file", error.strerror, "a fault map (.npz) that can be read") from None
+    if not content.startswith(b"PK"):
+        raise InputError(path, "file", "not an .npz archive", whole)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

@@ -96,6 +96,10 @@ def read(
     if len(first) < len(cell) and not readbacks:
         raise InputError(path, "cell", "listed twice", "each cell once, or a line for every voltage (read-backs)")
 
+    if len(first) == len(cell) and readbacks:
+        raise InputError(
+            path, "read-backs", "every cell listed once", "a line for every voltage at which a cell failed"
+        )
     critical = np.nextafter(voltage.astype(np.float32), np.float32(np.inf))
     order = first[np.lexsort((cell[first], -critical[first]))]
     arrays = {"cell": cell[order], "critical_voltage": critical[order], "kind": kind[order]}

@@ -83,12 +83,26 @@ def structure_names() -> list[str]:
 
 
 def structure(name: str | Structure) -> Structure:
-    """The preset of this name (a Structure is returned as it is). Raises InputError on unknown names."""
+    """The preset of this name, or shares as text; a Structure is returned as it is. Raises InputError otherwise.
+
+    >>> structure("column=0.4,bank=0.1")
+    Structure(die=0.0, bank=0.1, smooth=0.0, column=0.4, row=0.0, column_tail=None)
+    """
     if isinstance(name, Structure):
         return name
-    if name not in PRESETS:
-        raise InputError("structure", "name", name, ", ".join(PRESETS))
-    return PRESETS[name]
+    if name in PRESETS:
+        return PRESETS[name]
+    allowed = f"{', '.join(PRESETS)}, or shares such as column=0.4,bank=0.1 of {', '.join(SHARES)}, column_tail"
+    shares = {}
+    for part in name.split(","):
+        key, _, value = part.partition("=")
+        try:
+            shares[key.strip()] = float(value)
+        except ValueError:
+            raise InputError("structure", "name", name, allowed) from None
+    if not shares.keys() <= {*SHARES, "column_tail"}:
+        raise InputError("structure", "name", name, allowed)
+    return Structure(**shares)
 
 
 def standard_latent(total: np.ndarray, shares: Structure) -> np.ndarray:
