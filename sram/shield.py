@@ -99,6 +99,8 @@ class Protection:
         """
         stored = np.ascontiguousarray(stored, dtype=np.uint64)
         row = np.arange(len(faults.word)) if row is None else np.ascontiguousarray(row, dtype=np.int64)
+        if data_bits > 64:
+            raise InputError("protection", "data_bits", data_bits, "words of at most 64 bits")
         if len(row) != len(stored):
             raise InputError(
                 "protection", "row", len(row), f"one faulty word for each of the {len(stored)} stored words"
