@@ -18,8 +18,8 @@ from sram.errors import InputError
 class NeuralFuse(nn.Module):
     """F(x) = clip(x + G(x), -1, 1) for images x in [-1, 1] of any size.
 
-    The generators halve the map three times, so other sizes are padded at the lower right up to a multiple of 8 and
-    cut.
+    The generators halve the map three times and a UNet needs 2x2 at its bottom, so sizes below 16 or off a multiple
+    of 8 are padded at the lower right and cut again.
     """
 
     def __init__(self, generator: nn.Module):
@@ -28,7 +28,7 @@ class NeuralFuse(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        below, right = -height % 8, -width % 8
+        below, right = max(16 - height, -height % 8), max(16 - width, -width % 8)
         padded = F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
         return (x + self.generator(padded)[..., :height, :width]).clamp(-1, 1)
 

@@ -48,7 +48,7 @@ def test_generators_have_the_papers_layers(name):
 
 
 @pytest.mark.parametrize("name", generators.names())
-@pytest.mark.parametrize("shape", [(2, 1, 16, 16), (1, 3, 28, 20), (1, 2, 17, 33)])
+@pytest.mark.parametrize("shape", [(2, 1, 16, 16), (1, 3, 28, 20), (1, 2, 17, 33), (1, 1, 5, 8)])
 def test_neuralfuse_keeps_size_and_range(name, shape):
     fuse = generators.NeuralFuse(generators.build(name, shape[1], width=2)).eval()
     x = torch.rand(shape) * 2 - 1
