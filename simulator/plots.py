@@ -108,12 +108,16 @@ def save_all(folder: str | Path, counts: Counts, energy: LayerEnergy) -> list[Pa
     paths = []
     for name, figure in figures.items():
         for suffix in ("png", "svg"):
-            buffer = io.BytesIO()
-            metadata = {"Date": None} if suffix == "svg" else None
-            with matplotlib.rc_context(STYLE):
-                figure.savefig(buffer, format=suffix, dpi=160, metadata=metadata)
-            paths.append(write_atomic(Path(folder) / f"{name}.{suffix}", buffer.getvalue()))
+            paths.append(write_atomic(Path(folder) / f"{name}.{suffix}", encoded(figure, suffix)))
     return paths
+
+
+def encoded(figure: Figure, suffix: str) -> bytes:
+    """A picture as a file: png or svg, without the date."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format=suffix, dpi=160, metadata={"Date": None} if suffix == "svg" else None)
+    return buffer.getvalue()
 
 
 def _stacked(names: list[str], stacks: dict[str, np.ndarray], colors: list[str], label: str, title: str) -> Figure:
