@@ -109,7 +109,7 @@ def ifmap_dram_reads(accelerator: Accelerator, h: int, w: int, kh: int, kw: int,
     xs = np.arange(0, w - kw + stride, stride)
     touched_words = ch * inside(ys, kh, h) * inside(xs, kw, w)
     limit = set_size(accelerator.ifmap_buffer)
-    if touched_words <= limit:
+    if touched_words < limit:  # never emptied
         return touched_words
     m, k = ys.size * xs.size, kh * kw * ch
     y, x = np.repeat(ys, xs.size), np.tile(xs, ys.size)
@@ -126,7 +126,7 @@ def ifmap_dram_reads(accelerator: Accelerator, h: int, w: int, kh: int, kw: int,
 def filter_dram_reads(accelerator: Accelerator, m: int, k: int, n: int) -> int:
     """Reads of the filters; ws asks for each of their words once."""
     limit = set_size(accelerator.weight_buffer)
-    if accelerator.dataflow == "ws" or k * n <= limit:
+    if accelerator.dataflow == "ws" or k * n < limit:
         return k * n
     words = (np.arange(n) * k, np.ones(n, np.int64), np.full(n, k), k, k, n * k)  # word n * k + k
     if accelerator.dataflow == "os":
