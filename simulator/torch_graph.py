@@ -1,6 +1,6 @@
-"""Layers of any torch module: a walk over the graph that torch.export makes, or torch.fx where export cannot.
+"""From a graph of aten operators to layers: what each operator costs, and what it is called.
 
-Both give a graph of aten operators with the shape of every value and the module each operator came from. What has only
+The graph has the shape of every value and the module each operator came from (torch_trace.py makes it). What has only
 parameters as inputs is constant and costs nothing at run time; views and concatenation are addressing and cost nothing;
 a composite operator without an entry below (einsum, gru, ...) is opened and its parts are read; what is left is listed
 as unknown.
@@ -13,29 +13,17 @@ exponential, add, divide); pooling one for each tap; interpolation two (multiply
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import io
-import json
-import logging
 import math
 import operator
-import re
 import warnings
-import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
-from torch.utils.weak import WeakIdKeyDictionary
 
 from simulator.workload import Layer, Workload, conv, linear, matmul, name_layers
-from sram.errors import InputError
 
 # Operator names without the trailing underscore of the in-place form. FREE: addressing only.
 FREE = frozenset(
@@ -74,8 +62,6 @@ TRANSPOSED_CONVS = frozenset(("conv_transpose1d", "conv_transpose2d"))
 CONVS = frozenset(("conv1d", "conv2d", "convolution")) | TRANSPOSED_CONVS
 MATRIX_PRODUCTS = {"matmul": 0, "mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}  # index of the first factor
 PRODUCTS = CONVS | {"linear"} | frozenset(MATRIX_PRODUCTS)
-# What sympy may be asked to build when a program with free sizes is read.
-SYMBOLIC = frozenset("Symbol Integer Add Mul Pow Max Min Mod PythonMod FloorDiv CleanDiv oo int_oo true false".split())
 ATTENTION = frozenset(("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu"))
 
 
@@ -89,239 +75,6 @@ class Value:
     @property
     def constant(self) -> bool:
         return bool(self.parameters) and not self.layers
-
-
-def trace(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], name: str) -> Workload:
-    """The workload of `module` on example `inputs`, whose first axis is the batch; traced in evaluation mode."""
-    training = {part: part.training for part in module.modules()}
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # its fused operators would hide the products of attention
-    module.eval()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _trace(module, inputs, name)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-        for part, mode in training.items():
-            part.training = mode
-
-
-def _trace(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], name: str) -> Workload:
-    quiet = contextlib.redirect_stderr(io.StringIO())  # what export cannot do, it says at length
-    level = logging.root.manager.disable
-    try:
-        logging.disable(logging.WARNING)
-        with quiet:
-            program = torch.export.export(module, inputs, strict=False)
-    except Exception as export_error:  # export raises many types: whatever stops it, plain tracing may still do
-        return _trace_fx(module, inputs, name, export_error)
-    finally:
-        logging.disable(level)
-    # A parameter with two names is one parameter: the first name in the module tree stands for both.
-    first: dict[int, str] = {}
-    for key, tensor in [
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ]:
-        first.setdefault(id(tensor), key)
-    state = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
-    return read_program(program, name, {key: first[id(tensor)] for key, tensor in state.items()})
-
-
-def read_program(program: torch.export.ExportedProgram, name: str, canonical: dict[str, str] | None = None) -> Workload:
-    """The workload of an exported program; `canonical` maps the names of shared parameters to one of them."""
-    canonical = canonical or {}
-    bound: list[Value] = []
-    batch, free = 1, False
-    specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
-    for node in program.graph.nodes:
-        if node.op != "placeholder":
-            continue
-        spec = specs[node.name]
-        if spec.kind == torch.export.graph_signature.InputKind.USER_INPUT:
-            tensor = node.meta.get("val")
-            if not any(value.layers for value in bound) and isinstance(tensor, torch.Tensor) and tensor.dim():
-                batch, free = int(tensor.shape[0]), isinstance(tensor.shape[0], torch.SymInt)
-            bound.append(Value(layers=(-1,)))
-        else:
-            bound.append(Value(parameters=(canonical.get(spec.target, spec.target),)))
-    reader = Reader(batch)
-    reader.read(program.graph_module, bound)
-    workload = reader.workload(name)
-    if free and all(layer.batch == batch for layer in workload.layers):  # traced with some batch, meant for any
-        return replace(workload, layers=tuple(replace(layer, batch=1) for layer in workload.layers), batch=1)
-    return workload
-
-
-def load_program(path: str | Path) -> torch.export.ExportedProgram:
-    """An exported program from a .pt2 file that holds plain tensors only.
-
-    torch.export.load would also unpickle objects, load compiled libraries and evaluate symbolic sizes as Python: an
-    archive that asks for any of these is refused before torch sees it.
-    """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = archive.namelist()
-            for name in names:
-                _check_member(path, name, archive.read(name))
-        if not any("/models/" in name for name in names):
-            raise InputError(path, "content", "no model", "an archive written by torch.export.save")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.export.load(io.BytesIO(content))
-    except OSError as error:
-        raise InputError(path, "file", error.strerror, "a readable .pt2 file") from None
-    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(path, "content", str(error), "an archive written by torch.export.save") from None
-    except (RuntimeError, AssertionError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        message = " ".join(str(error).split())[:200]
-        raise InputError(path, "content", message, f"an archive that torch {torch.__version__} reads") from None
-
-
-def _check_member(path: Path, name: str, content: bytes) -> None:
-    inside = name.partition("/")[2]
-    allowed = "tensors without pickled objects, as torch.export.save writes them for a plain module"
-    if inside.startswith("data/aotinductor"):
-        raise InputError(path, name, "a compiled library", allowed)
-    if inside.startswith("data/sample_inputs/"):
-        try:
-            torch.load(io.BytesIO(content), weights_only=True)
-        except Exception:  # whatever is wrong with it, torch.export.load would go on to unpickle it
-            raise InputError(path, name, "pickled objects", allowed) from None
-    elif inside.startswith(("data/weights/", "data/constants/")):
-        if inside.endswith((".pt", ".pth")):
-            raise InputError(path, name, "pickled tensors", allowed)
-        if inside.endswith("_config.json"):
-            for key, entry in json.loads(content)["config"].items():
-                if entry["use_pickle"] or not entry["path_name"].startswith(("weight_", "tensor_")):
-                    raise InputError(path, f"{name}: {key}", "a pickled object", allowed)
-    elif inside.startswith("models/"):
-        for expression in _expressions(json.loads(content)):
-            if not _is_arithmetic(expression):
-                raise InputError(path, name, expression, "sizes that are plain arithmetic")
-
-
-def _expressions(tree: object) -> Iterator[str]:
-    """Every symbolic size of a serialised program."""
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            if key == "expr_str":
-                yield str(value)
-            yield from _expressions(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _expressions(value)
-
-
-def _is_arithmetic(expression: str) -> bool:
-    """Whether a symbolic size, soon to be evaluated as Python, is made of numbers, symbols and arithmetic only."""
-    try:
-        tree = ast.parse(expression, mode="eval")
-    except SyntaxError:
-        return False
-    inert = (ast.Expression, ast.Call, ast.keyword, ast.Load, ast.UnaryOp, ast.BinOp, ast.operator, ast.unaryop)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            if node.id not in SYMBOLIC and not re.fullmatch(r"[suz]\d+", node.id):
-                return False
-        elif isinstance(node, ast.Constant):
-            if isinstance(node.value, str) and not re.fullmatch(r"\w+", node.value):
-                return False
-        elif not isinstance(node, inert):
-            return False
-    return True
-
-
-def _trace_fx(
-    module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], name: str, export_error: Exception
-) -> Workload:
-    """Run the module once on its inputs and record: branches on values are taken as they fall."""
-    recorder = None
-    try:
-        recorder = Recorder(module, inputs)
-        with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), recorder:
-            module(*inputs)
-    except Exception as error:  # whatever the user's module raises
-        cause = " ".join(f"torch.export: {export_error}; a run: {error}".split())[:400]
-        shapes = [tuple(tensor.shape) for tensor in inputs]
-        raise InputError(name, "input", shapes, f"inputs the network runs on ({cause})") from None
-    finally:
-        if recorder is not None:
-            recorder.remove()
-    reader = Reader(int(inputs[0].shape[0]))
-    reader.read(recorder.graph_module(), recorder.bound)
-    return reader.workload(name)
-
-
-class Recorder(TorchDispatchMode):
-    """Writes the aten operators of a run into a torch.fx graph, in the form in which torch.export would."""
-
-    def __init__(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]):
-        super().__init__()
-        self.graph = torch.fx.Graph()
-        self.nodes: WeakIdKeyDictionary = WeakIdKeyDictionary()
-        self.bound: list[Value] = []
-        self.path: list[str] = [""]
-        for key, tensor in (*module.named_parameters(), *module.named_buffers()):
-            self._placeholder(tensor, Value(parameters=(key,)))
-        for tensor in inputs:
-            self._placeholder(tensor, Value(layers=(-1,)))
-        self.handles = []
-        for path, part in module.named_modules():
-            self.handles.append(part.register_forward_pre_hook(lambda *_, path=path: self.path.append(path)))
-            self.handles.append(part.register_forward_hook(lambda *_: self.path.pop() and None))
-
-    def remove(self) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-    def graph_module(self) -> torch.fx.GraphModule:
-        self.graph.output(())
-        return torch.fx.GraphModule({}, self.graph)
-
-    def _placeholder(self, tensor: torch.Tensor, value: Value) -> None:
-        node = self.graph.placeholder(f"input_{len(self.bound)}")
-        node.meta["val"] = _shadow(tensor)
-        self.nodes[tensor] = node
-        self.bound.append(value)
-
-    def _node(self, tensor: torch.Tensor) -> torch.fx.Node:
-        if tensor not in self.nodes:  # made before or outside of the run: a constant
-            node = self.graph.call_function(torch.ops.aten.empty.memory_format, (list(tensor.shape),))
-            node.meta["val"] = _shadow(tensor)
-            self.nodes[tensor] = node
-        return self.nodes[tensor]
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        link = lambda leaf: self._node(leaf) if isinstance(leaf, torch.Tensor) else leaf  # noqa: E731
-        linked_args, linked_kwargs = tree_map(link, (args, kwargs))
-        node = self.graph.call_function(func, tuple(linked_args), linked_kwargs)
-        node.meta["val"] = tree_map(lambda leaf: _shadow(leaf) if isinstance(leaf, torch.Tensor) else leaf, result)
-        node.meta["nn_module_stack"] = {"last": (self.path[-1], "")}
-        if isinstance(result, torch.Tensor):
-            self.nodes[result] = node
-        elif isinstance(result, (tuple, list)):
-            for position, part in enumerate(result):
-                if isinstance(part, torch.Tensor):
-                    item = self.graph.call_function(operator.getitem, (node, position))
-                    item.meta["val"] = _shadow(part)
-                    self.nodes[part] = item
-        return result
-
-
-def _shadow(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of the same shape, strides and offset without storage."""
-    extent = tensor.storage_offset() + 1
-    extent += sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size)
-    base = torch.empty(extent, device="meta", dtype=tensor.dtype)
-    return base.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
 class Reader:
@@ -619,8 +372,10 @@ def _opened(node: torch.fx.Node) -> torch.fx.GraphModule | None:
         return target(*args, **kwargs)
 
     # oneDNN's recurrent layers are one opaque operator; without it they are linear layers and gates
-    with contextlib.suppress(NotImplementedError, RuntimeError), torch.backends.mkldnn.flags(enabled=False):
-        return make_fx(call)(*(part.meta["val"] for part in inputs))
+    with contextlib.suppress(NotImplementedError, RuntimeError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with torch.backends.mkldnn.flags(enabled=False):
+            return make_fx(call)(*(part.meta["val"] for part in inputs))
     return None
 
 

@@ -156,14 +156,14 @@ def trace(
     """
     import torch
 
-    from simulator import torch_graph
+    from simulator import torch_trace
 
     if isinstance(input_shape[0], torch.Tensor):
         inputs: tuple[torch.Tensor, ...] = tuple(input_shape)
     else:
         shapes = [input_shape] if isinstance(input_shape[0], int) else list(input_shape)
         inputs = tuple(torch.zeros(1, *shape) for shape in shapes)
-    return torch_graph.trace(module, inputs, name or type(module).__name__).with_batch(batch)
+    return torch_trace.trace(module, inputs, name or type(module).__name__).with_batch(batch)
 
 
 def load(path: str | Path, input_shape: Sequence[int] | None = None, batch: int = 1) -> Workload:
@@ -177,9 +177,9 @@ def load(path: str | Path, input_shape: Sequence[int] | None = None, batch: int 
 
         return topology.read(path).with_batch(batch)
     if path.suffix == ".pt2":
-        from simulator import torch_graph
+        from simulator import torch_file, torch_trace
 
-        return torch_graph.read_program(torch_graph.load_program(path), path.stem).with_batch(batch)
+        return torch_trace.read_program(torch_file.load_program(path), path.stem).with_batch(batch)
     if path.suffix == ".onnx":
         try:
             from simulator import onnx_graph

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.paper_energy import read
 from neuralfuse import generators, networks
-from simulator import torch_graph
+from simulator import torch_file
 from simulator.workload import Workload, conv, linear, load, matmul, trace
 from sram.errors import InputError
 
@@ -294,5 +294,5 @@ def test_pt2_that_would_run_code_is_refused(tmp_path, monkeypatch, where):
     if where == "not a zip":
         bad.write_bytes(b"nothing of the kind")
     with pytest.raises(InputError):
-        torch_graph.load_program(bad)
+        torch_file.load_program(bad)
     assert not (tmp_path / "trap was sprung").exists()
