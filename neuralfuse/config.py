@@ -88,7 +88,7 @@ class ProtectionConfig(Strict):
 
     name: str
     neuralfuse: NeuralFuseConfig | None = None
-    sram: tuple[str, ...] = ()  # specs of sram.protection, applied in this order
+    sram: tuple[str, ...] = ()  # specs of sram.protection; they act in the order of their hardware
 
     @model_validator(mode="before")
     @classmethod

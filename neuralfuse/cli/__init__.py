@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"neuralfuse: {error}", file=sys.stderr)
         status = 2
     except CommandError as error:
-        error.show()
+        error.show()  # type: ignore[attr-defined]
         status = 2
     except (KeyboardInterrupt, typer.Abort):
         print("neuralfuse: interrupted; what was done is kept", file=sys.stderr)
