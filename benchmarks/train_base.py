@@ -23,12 +23,18 @@ def main() -> None:
     parser.add_argument("--first-stride", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=0.2, help="the peak of the cycle")
+    parser.add_argument("--start", help="begin with the weights of another run's .run.safetensors, stopped anywhere")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
 
     dataset = data.load(given.dataset, given.root)
     options = {"width": given.width, "first_stride": given.first_stride}
     network = networks.build(given.network, dataset.num_classes, dataset.in_channels, given.seed, **options)
+    before = None
+    if given.start:
+        tensors, before = checkpoint.load(given.start)
+        network.load_state_dict(training.part(tensors, "module."))
     start, shown = time.monotonic(), time.monotonic()
 
     def progress(step: int, steps: int, figures: dict[str, float]) -> None:
@@ -38,11 +44,12 @@ def main() -> None:
             print(f"step {step}/{steps}  loss {figures['loss']:.3f}  {shown - start:.0f} s", flush=True)
 
     accuracy = training.train_network(
-        network, dataset, given.epochs, given.batch, learning_rate=0.2, seed=given.seed, progress=progress,
+        network, dataset, given.epochs, given.batch, given.learning_rate, seed=given.seed, progress=progress,
         checkpoint_path=Path(given.out).with_suffix(".run.safetensors"),
     )  # fmt: skip
     record = {"network": given.network, "options": options, "dataset": given.dataset, "accuracy": accuracy,
-              "epochs": given.epochs, "batch": given.batch, "seed": given.seed}  # fmt: skip
+              "epochs": given.epochs, "batch": given.batch, "seed": given.seed,
+              "learning_rate": given.learning_rate, "before": before}  # fmt: skip
     checkpoint.save_network(given.out, network, record)
     print(f"accuracy {accuracy:.4f}  {given.out}")
 
