@@ -39,6 +39,10 @@ def main(arguments: list[str] | None = None) -> None:
     except CommandError as error:
         error.show()  # type: ignore[attr-defined]
         status = 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"neuralfuse: {where}{error.strerror or error}; what was done is kept", file=sys.stderr)
+        status = 1
     except (KeyboardInterrupt, typer.Abort):
         print("neuralfuse: interrupted; what was done is kept", file=sys.stderr)
         status = 130

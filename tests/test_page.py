@@ -1,0 +1,42 @@
+"""Does the page open in a browser as a person would open it: front visible, no error, nothing asked of the network?"""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+    --disable-component-update --disable-sync --virtual-time-budget=8000 --enable-logging=stderr --v=0""".split()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_page_in_headless_chromium(tiny, tmp_path):
+    log = tmp_path / "net.json"
+    profile = [f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}", "--dump-dom"]
+    command = [str(CHROMIUM), *FLAGS, *profile, (tiny / "report.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr  # every console message of a page is logged under this tag
+    drawn = re.findall(r'<div class="front[^"]*" id="front-(\w+)"[^>]*>(.)', done.stdout)
+    assert {scope for scope, _ in drawn} == {"weight_sram", "sram", "system"}
+    assert done.stdout.count('class="main-svg"') >= 3  # plotly drew
+    assert re.search(r'id="front-sram"[^>]*hidden', done.stdout)  # one scope at a time
+    text = log.read_text()
+    if not text.rstrip().endswith("}"):  # the browser may be gone before it closes the list
+        text = text.rstrip().rstrip(",") + "]}"
+    urls = {e.get("params", {}).get("url", "") for e in json.loads(text)["events"] if "params" in e}
+    ours = {u for u in urls if u.startswith(("http:", "https:")) and not re.match(r"https?://[^/]*google", u)}
+    assert not ours, ours  # the browser's own start-up may look for its maker; the page asks nobody
+
+
+def test_page_needs_nothing_from_outside(tiny):
+    """The same without a browser: no element of the page points anywhere but into it."""
+    page = (tiny / "report.html").read_text()
+    body = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
+    for attribute in re.findall(r'(?:src|href|action|data)="([^"]*)"', body):
+        assert attribute.startswith("data:"), attribute[:80]
+    assert "@import" not in body
+    assert "url(" not in body
