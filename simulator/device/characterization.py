@@ -35,7 +35,9 @@ class Characterization:
     @cached_property
     def cell(self) -> NDArray[np.int64]:
         """Every cell that ever read wrong, rising; int64[n]."""
-        return np.unique(np.concatenate([np.empty(0, np.int64), *(reading.cell for reading in self.readings)]))
+        cells = np.concatenate([np.empty(0, np.int64), *(reading.cell for reading in self.readings)])
+        cells.sort(kind="stable")  # a merge of sorted runs
+        return cells[np.diff(cells, prepend=-1) > 0]
 
     @cached_property
     def wrong(self) -> NDArray[np.uint16]:

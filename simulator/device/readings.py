@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.device import readings_kernels as kernels
 from simulator.device.protocol import Device, DeviceInfo
 from sram.geometry import Geometry
 
@@ -77,7 +78,7 @@ def read_voltage(device: Device, voltage: float, repeats: int, advance: Callable
             device.write(first, stored)
             reached = device.set_voltage(voltage)
             for _ in range(repeats):
-                _count(wrong[p], device.read(first, count) ^ stored, geometry.word_bits)
+                kernels.count(device.read(first, count), stored, wrong[p], geometry.word_bits)
             device.set_voltage(device.info.voltage_nominal)
             advance()
         any_wrong = np.flatnonzero(wrong.any(axis=0))
@@ -86,10 +87,3 @@ def read_voltage(device: Device, voltage: float, repeats: int, advance: Callable
     cell, wrong = np.concatenate(cells), np.concatenate(counts)
     order = np.argsort(cell)
     return Reading(reached, cell[order], np.ascontiguousarray(wrong[order]))
-
-
-def _count(wrong: NDArray[np.uint16], difference: NDArray[np.uint64], word_bits: int) -> None:
-    place = np.flatnonzero(difference)
-    bits = np.unpackbits(difference[place].astype("<u8").view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
-    word, bit = np.nonzero(bits)
-    wrong[place[word] * word_bits + bit] += 1

@@ -40,7 +40,9 @@ class Silicon:
         self._open, self._open_word = marginal, self._word[marginal]
         np.bitwise_or.at(self.planes, (self.map.kind[sure], self._word[sure]), self._mask[sure])
         self._faulty = np.concatenate([self._word[sure], self._open_word])
-        return np.unique(np.concatenate([before, self._faulty]))
+        changed = np.zeros(len(self.flip), np.bool_)
+        changed[before] = changed[self._faulty] = True
+        return np.flatnonzero(changed)
 
     def access(self, address: int, count: int) -> NDArray[np.int64]:
         """Draw the marginal cells of these words for one access; returns the words whose masks may have changed."""
