@@ -69,15 +69,15 @@ def fold_bytes(dataflow, moved, prefetch, sr, sc, rows, cols, fr, fc, g, r, c, p
     u, v = min(rows, sr - r * rows), min(cols, sc - c * cols)
     share = u * v / (sr * sc)
     if dataflow == OS:
-        load, stream = 0.0, (ifmap if c == 0 else ifmap_later / (fc - 1)) / fr
+        stream = (ifmap if c == 0 else ifmap_later / (fc - 1)) / fr
         if r > 0:
             stream += filter_later / (fc * (fr - 1))
-        if r == 0 and (not prefetch or (g == 0 and c == 0)):
-            load = filters * v / sc
+        elif not prefetch or (g == 0 and c == 0):
+            stream += filters * v / sc
         if prefetch and not (g == products - 1 and c == fc - 1):  # the next column's filters trickle in
             following = sc - (c + 1) * cols if c < fc - 1 else sc
             stream += filters * min(cols, following) / sc / fr
-        return load, stream, outputs * share
+        return 0.0, stream, outputs * share
     if dataflow == WS:
         load, stream = filters * share, (ifmap if c == 0 else ifmap_later / (fc - 1)) / fr
     else:

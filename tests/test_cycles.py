@@ -100,8 +100,8 @@ def test_cold_start_and_last_write_by_hand():
     # One fold: 2 x 2 outputs, T = 4, os on 2 x 2; 8 + 8 bytes in at 2 bytes a cycle, latency 5; 4 bytes out.
     machine = replace(PAPER, array_rows=2, array_cols=2, dram_bytes_per_cycle=2.0, dram_latency_cycles=5)
     got = only(linear("l", 2, 4, 2), machine)
-    # Two chunks of two taps. All 8 filter bytes come first, with the first half of the inputs: 12 bytes, 6 cycles,
-    # there after 11. The second chunk's 4 bytes arrive with the channel's 8th cycle plus 5 = 13, when it is due.
+    # Two chunks of two taps, 4 + 4 bytes each: the first is there after 4 cycles of the channel and 5 of latency, the
+    # second after 8 and 5, which is 11 cycles after its turn in the array's own time, 2. The 4 bytes out take 2 more.
     assert got["array_cycles"] == 4 + 2 * 2 + 2 - 2
     assert got["cycles"] == 11 + 8 + 4 / 2
 
