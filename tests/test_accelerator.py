@@ -1,10 +1,13 @@
 """Do presets and user files give the machine they describe, and mistakes a message?"""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from simulator.accelerator import Accelerator, Buffer, accelerator, accelerator_names
 from simulator.cycles import simulate
-from simulator.energy import energy
+from simulator.energy import energy, energy_table
 from simulator.workload import Workload, conv
 from sram.errors import InputError
 from sram.geometry import Geometry
@@ -77,6 +80,18 @@ def test_a_mistake_names_file_key_value_and_what_is_allowed(tmp_path, old, new, 
     assert message in str(error.value)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
+
+
+def test_the_examples_in_the_documentation_run(tmp_path):
+    text = (Path(__file__).parent.parent / "docs" / "accelerator.md").read_text(encoding="utf-8")
+    machine_text, energies_text = re.findall(r"```yaml\n(.*?)```", text, flags=re.S)
+    machine, energies = tmp_path / "machine.yaml", tmp_path / "energies.yaml"
+    machine.write_text(machine_text)
+    energies.write_text(energies_text)
+    counts = simulate(Workload("one", (conv("c", 16, 16, 8, 16, kernel=3),)), accelerator(machine))
+    assert energy(counts, voltage=0.4, table=energy_table(energies)).weight_sram_pj == pytest.approx(
+        float(counts.weight_word_reads().sum()) * 9.3 / 4
+    )
 
 
 def test_an_unknown_name_lists_the_presets():
