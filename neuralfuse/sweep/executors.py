@@ -57,7 +57,7 @@ def _dask(address: str) -> Workers:
         allowed = "nothing before the extra is installed: pip install 'neuralfuse-sim[cluster]'"
         raise InputError("command line", "--dask", address, allowed) from None
     try:
-        client = Client(address, timeout=20)
+        client = Client(address, timeout=10)
     except (OSError, ValueError) as error:
         raise InputError("command line", "--dask", address, f"a scheduler that answers ({error})") from None
     count = max(1, sum(client.nthreads().values()))

@@ -57,8 +57,8 @@ def _bisect(
     holds = []
     for voltage in falling:
         found = [rows[task.key] for task in _chips_at(study, point, [voltage], rows)]
-        loss = np.mean([(row.correct_clean - row.correct) / row.total for row in found])
-        holds.append(bool(100 * loss <= (adaptive.margin_points or 0)))
+        lost = sum(row.correct_clean - row.correct for row in found)  # whole images: no rounding at the very margin
+        holds.append(100 * lost <= (adaptive.margin_points or 0) * sum(row.total for row in found))
     first_failure = holds.index(False) if False in holds else None
     if first_failure in (None, 0):
         return None
