@@ -143,8 +143,10 @@ def _weak_cells(
         return kernels.weak_cells(part.start, part.stop, *floor_plan, scale, key, times, table)
 
     threads = threads or numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    size = max(1, min(256, -(-len(banks) // threads)))
+    size = max(1, 2**21 // geometry.cells_per_bank, min(256, -(-len(banks) // threads)))
     parts = [banks[i : i + size] for i in range(0, len(banks), size)]
+    if len(parts) == 1:  # two million cells take less time than it takes to start a thread
+        return block(banks)
     found = [np.empty(0, np.uint64)]
     with ThreadPoolExecutor(threads) as pool:
         for part, cells in zip(parts, pool.map(block, parts), strict=True):

@@ -67,3 +67,36 @@ def test_faults_outside_the_words_are_refused(weight, bit, kind):
 def test_only_flat_signed_words_are_taken(words):
     with pytest.raises(InputError, match="int8"):
         inject.apply(words, np.array([0]), np.array([0], np.uint8), np.array([0], np.uint8))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), bits=st.integers(2, 8), many=st.booleans())
+def test_rereading_for_chip_after_chip_equals_a_fresh_start(data, bits, many):
+    # 400 words in two runs of scale; few faults go the way of scattered writes, many the way of a whole pass.
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    level = 2 ** (bits - 1)
+    clean = rng.integers(-level, level, 400).astype(np.int8)
+    starts, scale = np.array([0, 150]), np.array([0.5, 0.01], np.float32)
+    factor = np.repeat(scale, [150, 250])
+    words, values, before = clean.copy(), clean * factor, np.zeros(0, np.int64)
+    for _ in range(3):
+        k = int(rng.integers(30, 300) if many else rng.integers(0, 12))
+        weight, bit = rng.integers(0, 400, k), rng.integers(0, bits, k).astype(np.uint8)
+        kind = rng.integers(0, 3, k).astype(np.uint8)
+        inject.reread(words, clean, values, starts, scale, before, weight, bit, kind, bits)
+        expected = clean.copy()
+        inject.apply(expected, weight, bit, kind)
+        expected = ((expected.astype(np.int64) & (2 * level - 1)) ^ level) - level  # sign bit of `bits`
+        assert (words == expected).all()
+        assert (values == words * factor).all()
+        before = weight
+
+
+def test_rereading_with_faults_outside_changes_nothing():
+    words = clean = np.ones(10, np.int8)
+    values, whole = np.ones(10, np.float32), (np.array([0]), np.ones(1, np.float32))
+    for weight, bit in ((10, 0), (0, 4)):
+        faults = np.array([0, weight]), np.array([1, bit], np.uint8), np.ones(2, np.uint8)
+        with pytest.raises(InputError, match="fault 1"):
+            inject.reread(words.copy(), clean, values, *whole, np.zeros(0, np.int64), *faults, bits=4)
+    assert (values == 1).all()
