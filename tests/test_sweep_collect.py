@@ -255,6 +255,7 @@ def test_dask_gives_the_same_rows(tmp_path):
     collect(str(tmp_path / "one"), whole, fake_chunk, in_process())
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         collect(str(tmp_path / "dask"), whole, fake_chunk, choose(dask=cluster.scheduler_address))
+        distributed.default_client().close()
     assert csv_of(tmp_path / "dask") == csv_of(tmp_path / "one")
 
 

@@ -106,8 +106,10 @@ def _run(folder, todo, run_chunk, workers: Workers, store: Store, advance, wante
                 for chunk, attempt in pending.values():
                     queue.append((chunk, attempt))
                 pending.clear()
-                executor.shutdown(wait=False, cancel_futures=True)
+                executor.shutdown(wait=False)
                 executor = workers.make()
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        for future in pending:  # Dask's executor has no cancel_futures
+            future.cancel()
+        executor.shutdown(wait=False)
     return failures
