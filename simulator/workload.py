@@ -162,7 +162,8 @@ def trace(
         inputs: tuple[torch.Tensor, ...] = tuple(input_shape)
     else:
         shapes = [input_shape] if isinstance(input_shape[0], int) else list(input_shape)
-        inputs = tuple(torch.zeros(1, *shape) for shape in shapes)
+        device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+        inputs = tuple(torch.zeros(1, *shape, device=device) for shape in shapes)
     return torch_trace.trace(module, inputs, name or type(module).__name__).with_batch(batch)
 
 
