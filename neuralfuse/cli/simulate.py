@@ -60,6 +60,14 @@ def simulate(
             metavar="LAYER:INDEX", help="Print the cells that hold this weight, and stop.", rich_help_panel=RESULT
         ),
     ] = None,
+    trace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYER:FILE",
+            help="Write who passes which port when (.parquet or .csv), and stop.",
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
     schedule: Annotated[
         str, typer.Option(help="For --where: streamed, resident or paper.", rich_help_panel=RESULT)
     ] = "streamed",
@@ -79,6 +87,9 @@ def simulate(
     if where is not None:
         _print_cells(workload, machine, where, schedule)
         return
+    if trace is not None:
+        _write_trace(workload, machine, trace)
+        return
     for entry in workload.unknown:
         print(f"not counted: {entry}", file=sys.stderr)
     if compat:
@@ -93,6 +104,22 @@ def simulate(
         from sram.files import write_atomic
 
         write_atomic(out, frame.to_csv(index=False))
+
+
+def _write_trace(workload: Workload, machine: Accelerator, text: str) -> None:
+    from rich.console import Console
+
+    from simulator import traces
+
+    name, _, file = text.partition(":")
+    layers = {layer.name: layer for layer in workload.array_layers}
+    if name not in layers or not file.endswith((".csv", ".parquet")):
+        raise InputError(
+            LINE, "--trace", text, "LAYER:FILE.parquet or LAYER:FILE.csv, LAYER one of " + ", ".join(layers)
+        )
+    with Console(stderr=True).status(f"tracing {name}"):
+        rows = traces.write(layers[name], machine, Path(file))
+    print(f"{rows} events in {file}")
 
 
 def _machine(accelerator: str | None, scalesim_config: Path | None) -> Accelerator:
