@@ -1,6 +1,6 @@
 """One perturbed ResNet18, from chip number to float tensors ready to run, against the schedule of the published code.
 
-    python benchmarks/inject.py [--repeats 7]
+    python -m benchmarks.inject [--repeats 7]
 
 Both sides use the paper's memory (8192 x 128 cells for the whole network, each faulty cell hits 16 weights of every
 layer) at a cell fault rate of 1%: about 890,000 stored bits lie in faulty cells. The other side does what the published

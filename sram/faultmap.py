@@ -7,6 +7,7 @@ banks can be made alone, threads never change it, and a lower `voltage_floor` on
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numba
 import numpy as np
@@ -75,7 +76,14 @@ def generate(
     lowest = float(voltage_floor)
     if noise:  # cells this far below the floor fail there now and then
         lowest = max(float(curve.critical_voltage(-curve.z(lowest) - NOISE_REACH * noise)), 1e-6 * lowest)
-    packed = _weak_cells(key, geometry, curve, shares, lowest, steady, banks, threads, advance)
+    model = _model(key, geometry, curve, shares, lowest, steady)
+
+    def block(part: range) -> np.ndarray:
+        return kernels.weak_cells(part.start, part.stop, *model)
+
+    found = _in_blocks(block, banks, geometry.cells_per_bank, threads, advance)
+    packed = np.concatenate([np.empty(0, np.uint64), *found])
+    del found
     packed.sort()
     critical_voltage = np.empty(len(packed), np.float32)
     kernels.unpack(packed, critical_voltage)
@@ -103,27 +111,25 @@ def dense(
     >>> bool((dense(1, g, "ibm14", voltage=0.8) == generate(1, g, "ibm14", voltage_floor=0.75).dense(0.8)).all())
     True
     """
-    key, banks = random.key(seed, chip), range(geometry.banks)
-    packed = _weak_cells(
-        key, geometry, failure.curve(curve), structure_of(structure), float(voltage), 1.0, banks, threads
-    )
-    out = np.zeros((geometry.banks, geometry.rows, geometry.columns), np.bool_)
-    kernels.mark(packed, out.reshape(-1))
+    shares = structure_of(structure)
+    model = _model(random.key(seed, chip), geometry, failure.curve(curve), shares, float(voltage), 1.0)
+    out = np.empty((geometry.banks, geometry.rows, geometry.columns), np.bool_)
+
+    def block(part: range) -> None:
+        if shares.column or shares.row:
+            out[part.start : part.stop] = False
+            kernels.mark(kernels.weak_cells(part.start, part.stop, *model), out.reshape(-1))
+        else:
+            kernels.mark_banks(out.reshape(-1), part.start, part.stop, *model)
+
+    _in_blocks(block, range(geometry.banks), geometry.cells_per_bank, threads)
     return out
 
 
-def _weak_cells(
-    key: tuple[int, int],
-    geometry: Geometry,
-    curve: FailureCurve,
-    shares: Structure,
-    floor: float,
-    steady: float,
-    banks: range,
-    threads: int | None,
-    advance: Callable[[int, int], object] = lambda done, banks: None,
-) -> np.ndarray:
-    """uint64[n], see the kernel; blocks of banks go to threads and come back in order."""
+def _model(
+    key: tuple[int, int], geometry: Geometry, curve: FailureCurve, shares: Structure, floor: float, steady: float
+) -> tuple:
+    """What the kernels take after the range of banks."""
     table = kernels.Table(*voltage_table(curve, shares, floor, steady), floor, floor * (1 - 2.0**-22))
     scale = kernels.Scale(
         die=shares.die**0.5,
@@ -136,23 +142,29 @@ def _weak_cells(
     )
     # Banks stand row by row on a floor that is as square as their own shape allows.
     across = max(1, round((geometry.banks * geometry.rows / geometry.columns) ** 0.5))
-    floor_plan = (geometry.rows, geometry.columns, across, -(-geometry.banks // across))
-    times = random.times()
+    down = -(-geometry.banks // across)
+    return geometry.rows, geometry.columns, across, down, scale, key, random.times(), table
 
-    def block(part: range) -> np.ndarray:
-        return kernels.weak_cells(part.start, part.stop, *floor_plan, scale, key, times, table)
 
+def _in_blocks(
+    work: Callable[[range], Any],
+    banks: range,
+    cells_per_bank: int,
+    threads: int | None,
+    advance: Callable[[int, int], object] = lambda done, banks: None,
+) -> list:
+    """Results of `work` on blocks of banks, which go to threads and come back in order."""
     threads = threads or numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    size = max(1, 2**21 // geometry.cells_per_bank, min(256, -(-len(banks) // threads)))
+    size = max(1, 2**21 // cells_per_bank, min(256, -(-len(banks) // threads)))
     parts = [banks[i : i + size] for i in range(0, len(banks), size)]
-    if len(parts) == 1:  # two million cells take less time than it takes to start a thread
-        return block(banks)
-    found = [np.empty(0, np.uint64)]
+    if len(parts) <= 1:  # two million cells take less time than it takes to start a thread
+        return [work(part) for part in parts]
+    results = []
     with ThreadPoolExecutor(threads) as pool:
-        for part, cells in zip(parts, pool.map(block, parts), strict=True):
-            found.append(cells)
+        for part, result in zip(parts, pool.map(work, parts), strict=True):
+            results.append(result)
             advance(part.stop - banks.start, len(banks))
-    return np.concatenate(found)
+    return results
 
 
 def _noise_width(curve: FailureCurve, critical_voltage: np.ndarray, noise: float) -> np.ndarray:

@@ -208,6 +208,55 @@ def mark(packed, faulty):  # packed uint64[n]; faulty bool[cells], set where a c
 
 
 @jit
+def time_of_floor(shared, scale, times, table):
+    """The last time at which a ring's critical voltage, rounded to float32, lies above the floor; by bisection."""
+    low, high = 0.0, 64.0
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        if np.float32(voltage_of(shared + scale.cell * normal_at(middle, times), table)) > table.floor:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@jit
+def mark_banks(faulty, first, last, rows, columns, across, down, scale, key, times, table):
+    """`weak_cells` where nothing differs inside a bank, straight into faulty (bool[cells], any content) and from the times alone.
+
+    Critical voltages are worked out only for rings so near to the floor that rounding decides.
+    """
+    cells = rows * columns
+    rate = 1.0 / cells
+    wait, where = np.empty(32), np.empty(32)
+    before, limit = np.nan, 0.0
+    for bank in range(first, last):
+        shared = bank_term(bank, across, down, scale, key, times)
+        if shared != before:  # the same for all banks where cells are independent
+            before, limit = shared, time_of_floor(shared, scale, times, table)
+        surely, surely_not = limit * (1.0 - 1e-6), limit * (1.0 + 1e-6)
+        inside = faulty[bank * cells : (bank + 1) * cells]
+        for i in range(cells):  # here rather than for all banks at once: the bank is then in the cache
+            inside[i] = False
+        time, draw, lane = 0.0, NONE, wait.size
+        while True:
+            if lane == wait.size:
+                draw_rings(draw, ONE, NONE, NONE, bank, key, wait, where)
+                draw += wait.size
+                lane = 0
+            time += wait[lane] * rate
+            i = np.int64(where[lane] * cells)
+            lane += 1
+            if time > surely:
+                if time > surely_not:
+                    break
+                voltage = voltage_of(shared + scale.cell * normal_at(time, times), table)
+                if not np.float32(voltage) > table.floor:
+                    continue
+            inside[i] = True
+
+
+@jit
 def polarity(cell, below, key, kind):  # cell int64[n]; kind uint8[n] out: 1 (stuck at 1) with probability below / 2^32
     k0, k1 = key
     for i in range(cell.size):

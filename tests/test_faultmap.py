@@ -74,6 +74,13 @@ def test_banks_can_be_made_alone(geometry, structure, chip, cut):
         assert np.array_equal(part.kind, whole.kind[inside])
 
 
+@settings(max_examples=40, deadline=None)
+@given(geometry=geometries, structure=structures | st.just(Structure(bank=0.3)), voltage=st.floats(0.3, 1.0))
+def test_dense_maps_hold_the_same_cells(geometry, structure, voltage):
+    fault_map = faultmap.generate(7, geometry, IBM, structure, voltage_floor=min(voltage, 0.6))
+    assert np.array_equal(faultmap.dense(7, geometry, IBM, structure, voltage=voltage), fault_map.dense(voltage))
+
+
 def test_threads_do_not_change_a_map():
     maps = [
         faultmap.generate(1, Geometry(600), IBM, EVERYTHING, voltage_floor=0.87, threads=threads)
