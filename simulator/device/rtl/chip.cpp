@@ -1,4 +1,5 @@
 // The chip as a C library: what ctypes needs, and nothing else.
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -55,11 +56,19 @@ void chip_fault(Chip* chip, const uint32_t* address, const uint64_t* stuck0, con
 }
 
 void chip_start(Chip* chip, const int8_t* activations, uint32_t m, uint32_t k, uint32_t n, uint32_t weight_base) {
-    std::memcpy(&chip->top.rootp->chip__DOT__activations[0], activations, size_t(m) * k);
-    chip->top.m = m;
-    chip->top.k = k;
-    chip->top.n = n;
-    chip->top.weight_base = weight_base;
+    chip->top.activation_write = 1;
+    for (size_t i = 0, bytes = size_t(m) * k; i < bytes; i += 8) {
+        uint64_t eight = 0;
+        std::memcpy(&eight, activations + i, std::min<size_t>(8, bytes - i));
+        chip->top.line = i / 8;
+        chip->top.line_data = eight;
+        chip->clock();
+    }
+    chip->top.activation_write = 0;
+    chip->top.shape_m = m;
+    chip->top.shape_k = k;
+    chip->top.shape_n = n;
+    chip->top.base = weight_base;
     chip->top.start = 1;
     chip->clock();
     chip->top.start = 0;
@@ -72,7 +81,7 @@ int chip_step(Chip* chip, uint64_t cycles) {
 }
 
 void chip_finish(Chip* chip, int32_t* outputs, uint64_t* counters) {
-    std::memcpy(outputs, &chip->top.rootp->chip__DOT__outputs[0], size_t(chip->top.m) * chip->top.n * sizeof(int32_t));
+    std::memcpy(outputs, &chip->top.rootp->chip__DOT__outputs[0], size_t(chip->top.shape_m) * chip->top.shape_n * sizeof(int32_t));
     counters[0] = chip->top.cycles;
     counters[1] = chip->top.weight_reads;
     counters[2] = chip->top.activation_reads;

@@ -8,9 +8,10 @@ module chip #(
     parameter bit SKIP_IDLE = 1,
     parameter int WORDS = 32768,
     parameter int WORD_BITS = 64,
-    parameter int ACTIVATIONS = 1 << 22,
+    parameter int ACTIVATIONS = 1 << 22,  // bytes; a multiple of 8
     parameter int OUTPUTS = 1 << 20,
-    localparam int ADDRESS_BITS = WORDS > 1 ? $clog2(WORDS) : 1
+    localparam int ADDRESS_BITS = WORDS > 1 ? $clog2(WORDS) : 1,
+    localparam int LINE_BITS = $clog2(ACTIVATIONS / 8)
 ) (
     input logic clk,
     input logic write,
@@ -22,11 +23,14 @@ module chip #(
     input logic [WORD_BITS-1:0] fault_stuck0,
     input logic [WORD_BITS-1:0] fault_stuck1,
     input logic [WORD_BITS-1:0] fault_flip,
+    input logic activation_write,
+    input logic [LINE_BITS-1:0] line,
+    input logic [63:0] line_data,
     input logic start,
-    input logic [31:0] m,
-    input logic [31:0] k,
-    input logic [31:0] n,
-    input logic [31:0] weight_base,
+    input logic [31:0] shape_m,
+    input logic [31:0] shape_k,
+    input logic [31:0] shape_n,
+    input logic [31:0] base,
     output logic busy,
     output logic [63:0] cycles,
     output logic [63:0] weight_reads,
@@ -34,13 +38,21 @@ module chip #(
     output logic [63:0] output_writes,
     output logic [63:0] output_reads
 );
-  // The host reaches these two directly, as it would by DMA.
-  logic signed [7:0] activations[ACTIVATIONS]  /*verilator public_flat_rw*/;
-  logic signed [31:0] outputs[OUTPUTS]  /*verilator public_flat_rw*/;
+  // Registered, so that nothing behind them hangs on the chip's inputs (and is not computed twice a cycle in simulation).
+  logic [31:0] m, k, n, weight_base;
+  always_ff @(posedge clk) begin
+    if (start) {m, k, n, weight_base} <= {shape_m, shape_k, shape_n, base};
+  end
 
-  logic activation_enable[ROWS], weight_enable[COLS], output_enable[COLS], output_add[COLS];
+  logic [63:0] activations[ACTIVATIONS/8];  // lines of eight bytes
+  logic signed [31:0] outputs[OUTPUTS]  /*verilator public_flat_rd*/;  // the host reads them as by DMA
+  always_ff @(posedge clk) if (activation_write) activations[line] <= line_data;
+
+  logic [ROWS-1:0] activation_enable;
+  logic [COLS-1:0] weight_enable, output_enable, output_add;
   logic [31:0] activation_address[ROWS], weight_address[COLS], output_address[COLS];
-  logic signed [7:0] activation[ROWS], weight[COLS];
+  logic [ROWS-1:0][7:0] activation;
+  logic [COLS-1:0][7:0] weight;
   logic signed [31:0] output_data[COLS];
 
   weight_sram #(
@@ -60,17 +72,12 @@ module chip #(
     os_array #(ROWS, COLS, OVERLAP, SKIP_IDLE) array (.*);
   end
 
-  logic [63:0] weights_read, activations_read, outputs_written, outputs_read;
   always_comb begin
-    {weights_read, activations_read, outputs_written, outputs_read} = '0;
     for (int r = 0; r < ROWS; r++) begin
-      activation[r] = activation_enable[r] ? activations[activation_address[r]] : 8'sd0;
-      if (activation_enable[r]) activations_read = activations_read + 1;
-    end
-    for (int j = 0; j < COLS; j++) begin
-      if (weight_enable[j]) weights_read = weights_read + 1;
-      if (output_enable[j]) outputs_written = outputs_written + 1;
-      if (output_enable[j] && output_add[j]) outputs_read = outputs_read + 1;
+      activation[r] = 0;
+      if (activation_enable[r]) begin
+        activation[r] = 8'(activations[LINE_BITS'(activation_address[r]/8)] >> (8 * activation_address[r][2:0]));
+      end
     end
   end
 
@@ -79,10 +86,10 @@ module chip #(
       {cycles, weight_reads, activation_reads, output_writes, output_reads} <= '0;
     end else if (busy) begin
       cycles <= cycles + 1;
-      weight_reads <= weight_reads + weights_read;
-      activation_reads <= activation_reads + activations_read;
-      output_writes <= output_writes + outputs_written;
-      output_reads <= output_reads + outputs_read;
+      weight_reads <= weight_reads + 64'($countones(weight_enable));
+      activation_reads <= activation_reads + 64'($countones(activation_enable));
+      output_writes <= output_writes + 64'($countones(output_enable));
+      output_reads <= output_reads + 64'($countones(output_enable & output_add));
     end
   end
 

@@ -21,9 +21,9 @@ module weight_sram #(
     input logic [WORD_BITS-1:0] fault_stuck1,
     input logic [WORD_BITS-1:0] fault_flip,
     // array: byte addresses
-    input logic byte_enable[PORTS],
+    input logic [PORTS-1:0] byte_enable,
     input logic [31:0] byte_address[PORTS],
-    output logic signed [7:0] byte_data[PORTS]
+    output logic [PORTS-1:0][7:0] byte_data  // 0 where not enabled
 );
   logic [WORD_BITS-1:0] cells[WORDS];
   logic [WORD_BITS-1:0] stuck0[WORDS];

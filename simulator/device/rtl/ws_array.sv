@@ -11,31 +11,25 @@ module ws_pe #(
     input logic load,  // without OVERLAP: the column shifts by one; with it: this PE, in its turn
     input logic signed [7:0] weight_in,
     input logic first,  // with OVERLAP: the loaded weight takes over with this activation
-    input logic signed [7:0] a_in,
+    input logic signed [7:0] a,
     input logic signed [31:0] sum_in,
     output logic signed [7:0] weight_out,
-    output logic first_out,
-    output logic signed [7:0] a_out,
     output logic signed [31:0] sum,  // leaves the adder in this cycle
     output logic signed [31:0] sum_out
 );
   logic signed [7:0] working, loaded, link, weight;
   assign weight = OVERLAP && first ? loaded : working;
-  assign sum = sum_in + 32'(a_in) * 32'(weight);
+  assign sum = sum_in + 32'(a) * 32'(weight);
   // A load moves as a wave, one row a cycle, like everything else; the link keeps the old word for the row below until its turn.
   assign weight_out = OVERLAP ? link : working;
 
   always_ff @(posedge clk) begin
-    first_out <= first;
-    a_out <= a_in;
     sum_out <= sum;
+    working <= OVERLAP ? weight : load ? weight_in : working;
     if (OVERLAP) begin
-      working <= weight;
-      if (load) begin
-        link <= loaded;
-        loaded <= weight_in;
-      end
-    end else if (load) working <= weight_in;
+      link <= load ? loaded : link;
+      loaded <= load ? weight_in : loaded;
+    end
   end
 endmodule
 
@@ -52,14 +46,14 @@ module ws_array #(
     input logic [31:0] n,
     input logic [31:0] weight_base,
     output logic busy,
-    output logic activation_enable[ROWS],
+    output logic [ROWS-1:0] activation_enable,
     output logic [31:0] activation_address[ROWS],
-    input logic signed [7:0] activation[ROWS],
-    output logic weight_enable[COLS],
+    input logic [ROWS-1:0][7:0] activation,  // 0 where not enabled
+    output logic [COLS-1:0] weight_enable,
     output logic [31:0] weight_address[COLS],
-    input logic signed [7:0] weight[COLS],
-    output logic output_enable[COLS],
-    output logic output_add[COLS],
+    input logic [COLS-1:0][7:0] weight,
+    output logic [COLS-1:0] output_enable,
+    output logic [COLS-1:0] output_add,
     output logic [31:0] output_address[COLS],
     output logic signed [31:0] output_data[COLS]
 );
@@ -111,13 +105,13 @@ module ws_array #(
   end
 
   // Row r does r cycles later what row 0 does; column j does j cycles later what column 0 does.
-  logic row_valid[ROWS], row_first[ROWS], col_valid[COLS];
+  logic row_valid[ROWS], row_first[ROWS], col_valid[COLS], col_real[COLS];
   logic [31:0] row_address[ROWS], row_limit[ROWS], col_address[COLS], col_limit[COLS];
-  logic col_real[COLS];
   // Sums of a pixel reach the bottom row ROWS - 1 cycles later, and column j another j cycles later.
   logic fall_valid[ROWS], fall_add[ROWS], exit_valid[COLS], exit_add[COLS];
+  logic [COLS-1:0] col_load, exit_used;
   logic [31:0] fall_used[ROWS], fall_limit[ROWS], fall_address[ROWS];
-  logic [31:0] exit_used[COLS], exit_limit[COLS], exit_address[COLS];
+  logic [31:0] exit_width[COLS], exit_limit[COLS], exit_address[COLS];
 
   always_comb begin
     row_valid[0] = streaming;
@@ -135,10 +129,9 @@ module ws_array #(
     fall_address[0] = t * n + n0;
     exit_valid[0] = fall_valid[ROWS-1];
     exit_add[0] = fall_add[ROWS-1];
-    exit_used[0] = fall_used[ROWS-1];
+    exit_width[0] = fall_used[ROWS-1];
     exit_limit[0] = fall_limit[ROWS-1];
     exit_address[0] = fall_address[ROWS-1];
-    leaving = 0;
     for (int r = 0; r < ROWS; r++) begin
       activation_enable[r] = row_valid[r] && r < row_limit[r];
       activation_address[r] = row_address[r];
@@ -146,11 +139,13 @@ module ws_array #(
     for (int j = 0; j < COLS; j++) begin
       weight_enable[j] = col_valid[j] && col_real[j] && j < col_limit[j];
       weight_address[j] = col_address[j];
-      if (exit_valid[j] && j < exit_used[j]) leaving = leaving + 1;
+      exit_used[j] = exit_valid[j] && j < exit_width[j];
       output_enable[j] = exit_valid[j] && j < exit_limit[j];
       output_add[j] = exit_add[j];
       output_address[j] = exit_address[j];
+      col_load[j] = col_valid[j];
     end
+    leaving = $countones(exit_used);
   end
 
   for (genvar r = 1; r < ROWS; r++) begin : row_lag
@@ -174,43 +169,47 @@ module ws_array #(
       col_limit[j] <= col_limit[j-1];
       exit_valid[j] <= exit_valid[j-1];
       exit_add[j] <= exit_add[j-1];
-      exit_used[j] <= exit_used[j-1];
+      exit_width[j] <= exit_width[j-1];
       exit_limit[j] <= exit_limit[j-1];
       exit_address[j] <= exit_address[j-1] + 1;
     end
   end
 
-  logic first[ROWS][COLS+1];
-  logic signed [7:0] a[ROWS][COLS+1];
-  logic load[ROWS+1][COLS];  // with OVERLAP the load moves down as a wave
+  // Operand registers, a vector a row: what each PE of the row sees in this cycle, and one cycle later its neighbour.
+  logic [COLS-1:0][7:0] a[ROWS], a_held[ROWS];
+  logic [COLS-1:0] first[ROWS], first_held[ROWS], load[ROWS];  // with OVERLAP the load moves down as a wave
   logic signed [7:0] w[ROWS+1][COLS];
   logic signed [31:0] partial[ROWS+1][COLS];
-  for (genvar r = 0; r < ROWS; r++) begin : left
-    assign first[r][0] = row_first[r];
-    assign a[r][0] = activation_enable[r] ? activation[r] : 8'sd0;
-  end
   for (genvar j = 0; j < COLS; j++) begin : top
-    assign load[0][j] = col_valid[j];
-    assign w[0][j] = weight_enable[j] ? weight[j] : 8'sd0;
+    assign w[0][j] = weight[j];
     assign partial[0][j] = 0;
   end
   for (genvar r = 0; r < ROWS; r++) begin : row
+    // The cast keeps what fits: the last column's operands go nowhere.
+    assign a[r] = (8 * COLS)'({a_held[r], activation[r]});
+    assign first[r] = COLS'({first_held[r], row_first[r]});
+    always_ff @(posedge clk) begin
+      a_held[r] <= a[r];
+      first_held[r] <= first[r];
+    end
+    if (r == 0 || !OVERLAP) begin : at_once
+      assign load[r] = col_load;
+    end else begin : wave
+      always_ff @(posedge clk) load[r] <= load[r-1];
+    end
     for (genvar j = 0; j < COLS; j++) begin : col
       logic signed [31:0] sum;
       ws_pe #(OVERLAP) pe (
           .clk,
-          .load(OVERLAP ? load[r][j] : col_valid[j]),
+          .load(load[r][j]),
           .weight_in(w[r][j]),
           .first(first[r][j]),
-          .a_in(a[r][j]),
+          .a(a[r][j]),
           .sum_in(partial[r][j]),
           .weight_out(w[r+1][j]),
-          .first_out(first[r][j+1]),
-          .a_out(a[r][j+1]),
           .sum,
           .sum_out(partial[r+1][j])
       );
-      always_ff @(posedge clk) load[r+1][j] <= load[r][j];
       if (r == ROWS - 1) begin : exit
         assign output_data[j] = sum;
       end

@@ -1,0 +1,240 @@
+"""A device in the loop: a network evaluated on it, and an input transform tuned to it.
+
+Two ways to tune. `tune` runs the forward pass on the device and the backward pass through the characterised model of
+the same chip (straight-through): logits = model(x) + (device(x) - model(x)), with no gradient through the bracket.
+`tune_by_queries` needs no model: it only looks at the device's outputs (antithetic evolution strategies: Salimans et
+al., arXiv 1703.03864).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuralfuse.data import Dataset
+from neuralfuse.deviceprogram import compile_network, device_faults
+from neuralfuse.evaluate import correct, transform
+from neuralfuse.faulty import FaultyNetwork
+from neuralfuse.quantize import fake_quantized, quantize_in_place
+from neuralfuse.training import batch_indices, cosine, random
+from simulator.device.board import pack_weights
+from simulator.device.canary import Drift, canaries, drift
+from simulator.device.protocol import Counters, Device, DeviceError
+from sram.errors import InputError
+from sram.weakcells import FaultMap
+
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+class Drifted(DeviceError):
+    """The chip does not behave as its map says any more: characterise it again."""
+
+
+class DeviceNetwork:
+    """`faulty`'s network on a device at `voltage`: its words are in the memory, its products on the array.
+
+    Called with images float[n, c, h, w] it gives logits float[n, classes], without gradient. `runs` and `images`
+    count what the device was asked, `counters` what it spent. InputError where the network does not fit; DeviceError
+    where the words do not read back at nominal voltage.
+    """
+
+    def __init__(self, device: Device, faulty: FaultyNetwork, calibration: Tensor, voltage: float, batch: int = 64):
+        self.device, self.faulty, self.batch = device, faulty, batch
+        self.program = compile_network(faulty, calibration)
+        self.runs, self.images, self.counters = 0, 0, Counters()
+        device.load(self.program)
+        device.set_voltage(device.info.voltage_nominal)
+        words = pack_weights(faulty.clean_words, device.info.word_bits)
+        device.write(0, words)
+        if (device.read(0, len(words)) != words).any():
+            raise DeviceError(f"{device.info.name}: the weights do not read back at nominal voltage")
+        self.voltage = device.set_voltage(voltage)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        parts = []
+        for i in range(0, len(x), self.batch):
+            run = self.device.run(x[i : i + self.batch].detach().cpu().numpy())
+            self.runs, self.images = self.runs + 1, self.images + len(run.outputs)
+            self.counters += run.counters
+            parts.append(torch.from_numpy(run.outputs))
+        return torch.cat(parts).to(x.device)
+
+    def set_voltage(self, voltage: float) -> float:
+        """Move the memory's supply; returns the voltage reached."""
+        self.voltage = self.device.set_voltage(voltage)
+        return self.voltage
+
+    def accuracy(self, x: Tensor, y: Tensor) -> float:
+        """Share of images whose largest logit on the device is the label."""
+        return correct(self, x, y) / len(y)
+
+    def check(self, fault_map: FaultMap, count: int = 64) -> Drift:
+        """Re-read the map's canary words; memory and voltage are then as before."""
+        found = drift(self.device, fault_map, self.voltage, canaries(fault_map, self.voltage, count))
+        self.device.set_voltage(self.voltage)
+        return found
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far the device's logits are from the model's on the same images: root mean square difference, the same
+    over the model's own spread, and the share of images that both put in the same class."""
+
+    rms: float
+    relative: float
+    agreement: float
+
+
+def set_model(faulty: FaultyNetwork, fault_map: FaultMap, voltage: float) -> None:
+    """Give the network the faults that the map says the device has at this voltage."""
+    faulty.set_faults(*device_faults(fault_map, voltage, faulty.words.size))
+
+
+@torch.no_grad()
+def gap(on_device: DeviceNetwork, fault_map: FaultMap, x: Tensor) -> Gap:
+    """Device against its characterised model on images x. Rounded activations, and what the map misses, make the
+    gap."""
+    set_model(on_device.faulty, fault_map, on_device.voltage)
+    model, device = on_device.faulty(x), on_device(x)
+    on_device.faulty.restore()
+    rms = float((model - device).square().mean().sqrt())
+    same = float((model.argmax(1) == device.argmax(1)).float().mean())
+    return Gap(rms, rms / max(float(model.std()), 1e-12), same)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a tuning took. `runs` are batches run on the device, `images` the images in them."""
+
+    steps: int
+    runs: int
+    images: int
+    loss: float
+    drift_checks: int = 0
+
+
+def tune(
+    on_device: DeviceNetwork,
+    fault_map: FaultMap,
+    neuralfuse: nn.Module,
+    data: Dataset,
+    steps: int,
+    batch: int = 64,
+    learning_rate: float = 3e-3,
+    bits: int | None = 8,
+    seed: int = 0,
+    check_every: int = 50,
+    most_drift: float = 0.25,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Train or fine-tune an input transform in place for the chip behind `on_device`, at its present voltage.
+
+    Every `check_every` steps canaries are re-read (0: never): Drifted where more than `most_drift` of them changed.
+    The transform is left rounded to `bits`, in eval mode.
+    """
+    _check(steps, batch, len(data.train_y))
+    faulty, optimizer = on_device.faulty, torch.optim.Adam(neuralfuse.parameters(), learning_rate)
+    before, checks, loss = (on_device.runs, on_device.images), 0, math.nan
+    for step in range(steps):
+        if check_every and step % check_every == 0:
+            found, checks = on_device.check(fault_map), checks + 1
+            if found.changed > most_drift:
+                raise Drifted(f"{found.changed:.0%} of the canaries changed; shift {found.shift:+.4f}")
+        index = batch_indices(len(data.train_y), batch, seed, step)
+        x, y = data.train_x[index].to(faulty.device), data.train_y[index].to(faulty.device)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * cosine(step, steps)
+        optimizer.zero_grad()
+        set_model(faulty, fault_map, on_device.voltage)
+        neuralfuse.train()
+        with fake_quantized(neuralfuse, bits):
+            protected = neuralfuse(x)
+            model = faulty(protected)
+            logits = model + (on_device(protected) - model).detach()
+            value = F.cross_entropy(logits, y)
+            value.backward()
+        optimizer.step()
+        loss = value.item()
+        if progress:
+            progress(step + 1, steps, {"loss": loss})
+    faulty.restore()
+    if bits is not None:
+        quantize_in_place(neuralfuse, bits)
+    neuralfuse.eval()
+    return Tuned(steps, on_device.runs - before[0], on_device.images - before[1], loss, checks)
+
+
+class Affine(nn.Module):
+    """clip(a * x + b, -1, 1) with a scale and an offset for every pixel: 2 c h w numbers, one multiply-add a pixel."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.scale, self.offset = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.scale + self.offset).clamp(-1, 1)
+
+
+@torch.no_grad()
+def tune_by_queries(
+    on_device: DeviceNetwork,
+    transform_: nn.Module,
+    data: Dataset,
+    steps: int,
+    batch: int = 64,
+    pairs: int = 4,
+    width: float = 0.05,
+    learning_rate: float = 0.03,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Tune an input transform in place by the device's outputs alone: no map, no gradient.
+
+    Each step asks for the loss of one batch at `pairs` pairs of opposite random steps of standard deviation `width`
+    away from the parameters; the differences estimate the gradient, which Adam follows.
+    """
+    _check(steps, batch, len(data.train_y))
+    if pairs < 1 or not width > 0:
+        raise InputError("queries", "pairs, width", (pairs, width), "pairs from 1, width above 0")
+    parameters = list(transform_.parameters())
+    optimizer = torch.optim.Adam(parameters, learning_rate, (0.9, 0.99))
+    centre = nn.utils.parameters_to_vector(parameters)
+    before, loss = (on_device.runs, on_device.images), math.nan
+    transform_.eval()
+    for step in range(steps):
+        index = batch_indices(len(data.train_y), batch, seed, step)
+        x, y = data.train_x[index], data.train_y[index]
+        noise = torch.randn(pairs, centre.numel(), generator=random(seed + 1, step))
+        gradient, total = torch.zeros_like(centre), 0.0
+        for one in noise:
+            losses = []
+            for sign in (1, -1):
+                nn.utils.vector_to_parameters(centre + sign * width * one, parameters)
+                losses.append(float(F.cross_entropy(on_device(transform_(x)), y)))
+            gradient += (losses[0] - losses[1]) / (2 * width * pairs) * one
+            total += sum(losses)
+        nn.utils.vector_to_parameters(centre, parameters)
+        at = 0
+        for parameter in parameters:
+            parameter.grad = gradient[at : at + parameter.numel()].view_as(parameter)
+            at += parameter.numel()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * cosine(step, steps)
+        optimizer.step()
+        centre, loss = nn.utils.parameters_to_vector(parameters), total / (2 * pairs)
+        if progress:
+            progress(step + 1, steps, {"loss": loss})
+    return Tuned(steps, on_device.runs - before[0], on_device.images - before[1], loss)
+
+
+def protected_accuracy(on_device: DeviceNetwork, neuralfuse: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Accuracy on the device of images that have passed the transform."""
+    return on_device.accuracy(transform(neuralfuse.eval(), x), y)
+
+
+def _check(steps: int, batch: int, images: int) -> None:
+    if steps < 1 or not 1 <= batch <= images:
+        raise InputError("tuning", "steps, batch", (steps, batch), f"steps from 1, batch from 1 to {images}")
