@@ -222,7 +222,7 @@ def time_of_floor(shared, scale, times, table):
 
 @jit
 def mark_banks(faulty, first, last, rows, columns, across, down, scale, key, times, table):
-    """`weak_cells` where nothing differs inside a bank, straight into faulty (bool[cells], any content) and from the times alone.
+    """`weak_cells` where nothing differs inside a bank, straight into faulty (bool[cells]) and from times alone.
 
     Critical voltages are worked out only for rings so near to the floor that rounding decides.
     """
@@ -245,7 +245,7 @@ def mark_banks(faulty, first, last, rows, columns, across, down, scale, key, tim
                 draw += wait.size
                 lane = 0
             time += wait[lane] * rate
-            i = np.int64(where[lane] * cells)
+            cell = np.int64(where[lane] * cells)
             lane += 1
             if time > surely:
                 if time > surely_not:
@@ -253,7 +253,7 @@ def mark_banks(faulty, first, last, rows, columns, across, down, scale, key, tim
                 voltage = voltage_of(shared + scale.cell * normal_at(time, times), table)
                 if not np.float32(voltage) > table.floor:
                     continue
-            inside[i] = True
+            inside[cell] = True
 
 
 @jit
