@@ -9,7 +9,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["sram*", "simulator*", "neuralfuse*"]),
-    package_data={"": ["*.csv", "*.yaml", "*.json", "*.j2", "*.js", "*.css", "*.sv", "*.cpp", "*.safetensors"]},
+    package_data={"": ["**/*.csv", "**/*.json", "**/*.yaml", "**/*.j2", "**/*.sv", "**/*.cpp"]},
     install_requires=[
         "numpy>=1.26",
         "numba>=0.60",
