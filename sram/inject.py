@@ -59,7 +59,7 @@ def reread(
 def _check(words: np.ndarray, weight: np.ndarray, bit: np.ndarray, kind: np.ndarray, word_bits: int) -> None:
     if not len(weight) == len(bit) == len(kind):
         raise InputError("inject", "lengths", (len(weight), len(bit), len(kind)), "the same for weight, bit and kind")
-    bad = kernels.first_outside(words, weight, bit, kind, word_bits)
+    bad = kernels.first_outside(words.size, weight, bit, kind, word_bits)
     if bad >= 0:
         fault = int(weight[bad]), int(bit[bad]), int(kind[bad])
         allowed = f"weight below {words.size}, bit below {word_bits}, kind 0, 1 or 2"

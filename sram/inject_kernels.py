@@ -18,10 +18,16 @@ def through(word, bit, kind):
 
 @jit
 def first_outside(words, weight, bit, kind, word_bits):
-    """Index of the first fault that points outside words int[n], or -1. weight int64[k], bit uint8[k], kind uint8[k]"""
-    for i in range(weight.size):
-        if weight[i] < 0 or weight[i] >= words.size or bit[i] >= word_bits or kind[i] > 2:
-            return i
+    """Index of the first fault outside `words` words, or -1. weight int64[k], bit uint8[k], kind uint8[k]"""
+    for start in range(0, weight.size, 4096):
+        end = min(start + 4096, weight.size)
+        outside = 0
+        for i in range(start, end):  # no way out of this loop, so that it is vectorised
+            outside |= (weight[i] < 0) | (weight[i] >= words) | (bit[i] >= word_bits) | (kind[i] > 2)
+        if outside:
+            for i in range(start, end):
+                if weight[i] < 0 or weight[i] >= words or bit[i] >= word_bits or kind[i] > 2:
+                    return i
     return -1
 
 
