@@ -51,8 +51,10 @@ class SimulatedChip(Board):
         first, last = address // lanes, -(-(address + n * k) // lanes)
         weights = unpack_weights(self.fetch(first, last - first), self.info.word_bits)
         weights = weights[address - first * lanes :][: n * k].reshape(n, k)
-        # Sums of products of int8 stay below 2**31: exact in doubles, and a BLAS is fast on doubles only.
-        sums = activations.astype(np.float64) @ weights.T.astype(np.float64)
+        # A BLAS multiplies floating point only. Partial sums of k products of int8 are whole numbers up to k * 2**14:
+        # exact in single precision up to 2**24, in double up to 2**53.
+        exact = np.float32 if k <= 1 << 10 else np.float64
+        sums = activations.astype(exact) @ weights.T.astype(exact)
         return sums.astype(np.int32), product_counters(self.machine, m, k, n)
 
 
