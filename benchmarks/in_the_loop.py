@@ -34,7 +34,7 @@ from sram.faultmap import FaultMap
 from sram.files import write_atomic
 from sram.geometry import Geometry
 
-CURVE, STRUCTURE, VOLTAGE, NOMINAL_STEP = "ibm14", "column", 0.79, 0.005
+CURVE, STRUCTURE, VOLTAGE, NOMINAL_STEP = "ibm14", "column", 0.80, 0.005
 GEOMETRY = Geometry.of_capacity(80 * 1024)  # the network's 77,744 weights and a little more
 READ = np.arange(0.90, VOLTAGE - 0.0225, -0.01)  # two steps below the supply in use, for canaries
 TUNING_STEPS, QUERY_STEPS, QUERY_CHIPS = 100, 200, 3
