@@ -8,7 +8,7 @@ import pytest
 
 from simulator.accelerator import accelerator
 from simulator.device.board import Board, pack_weights, unpack_weights
-from simulator.device.program import Add, Conv, Flatten, Pool, Program
+from simulator.device.program import Add, Conv, Flatten, Pool, Program, execute
 from simulator.device.protocol import VoltageOutOfRange, WordOutOfRange
 from simulator.device.remote import RemoteDevice
 from simulator.device.rtl import build
@@ -274,3 +274,10 @@ def test_intermittent_cells_come_and_go_on_every_board(bench):
     assert (share == 1).any()
     assert ((share > 0) & (share < 1)).sum() > 10
     assert isinstance(board, Board)
+
+
+def test_a_run_without_end_is_refused_before_it_starts():
+    wide = {"kernel_h": 1, "kernel_w": 1, "stride": 1, "padding": 0, "groups": 1, "input_scale": 1.0, "relu": False}
+    steps = [Conv(0, 0, n, 1 << 10, scale=(1.0,) * n, offset=(0.0,) * n, **wide) for n in (1 << 14, 1)]
+    with pytest.raises(InputError, match="multiplications"):
+        execute(Program((1 << 10, 64, 64), tuple(steps)), np.zeros((1, 1 << 10, 64, 64), np.float32), None)

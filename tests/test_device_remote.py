@@ -383,6 +383,17 @@ def test_sigterm_ends_cleanly_at_nominal_voltage(tmp_path, connected, how):
                 device.read(0, 1)
 
 
+def test_sigterm_does_not_wait_for_the_rest_of_a_frame(tmp_path):
+    with process("Plain", PLAIN_LOG=str(tmp_path / "log")) as (running, address), greeted(address) as connection:
+        connection.sendall(frame({"call": "set_voltage", "voltage": 0.5}))
+        read_frame(connection)
+        connection.sendall(frame(*GOOD[2])[:-4])
+        time.sleep(0.3)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(10) == 0  # a started frame may take 30 s
+        assert (tmp_path / "log").read_text() == "released at 0.9"
+
+
 def test_a_client_that_vanishes_leaves_nominal_voltage():
     board = Plain()
     with serving(board) as address:

@@ -108,13 +108,16 @@ def parse_header(text: bytes, array_bytes: int) -> tuple[dict[str, Any], np.dtyp
 
 
 class Link:
-    """A connected socket that carries frames, each with a deadline. Not blocking; used by one thread."""
+    """A connected socket that carries frames, each with a deadline. Not blocking; used by one thread.
 
-    def __init__(self, connection: socket.socket, limits: Limits = OPEN):
+    Where `interrupt` becomes readable, a frame that is half way counts as closed.
+    """
+
+    def __init__(self, connection: socket.socket, limits: Limits = OPEN, interrupt: socket.socket | None = None):
         connection.setblocking(False)
         with contextlib.suppress(OSError):  # a Unix socket has no Nagle to turn off
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket, self.limits = connection, limits
+        self.socket, self.limits, self.interrupt = connection, limits, interrupt
 
     def send(self, header: dict[str, Any], array: NDArray[Any] | None = None, *, timeout_s: float) -> None:
         """Send a frame. TooLate, LinkClosed."""
@@ -160,5 +163,9 @@ class Link:
     def _wait(self, deadline: float, for_write: bool) -> None:
         left = deadline - time.monotonic()
         mine = [self.socket]
-        if left <= 0 or not any(select.select([] if for_write else mine, mine if for_write else [], [], left)):
+        readers = ([] if for_write else mine) + ([self.interrupt] if self.interrupt else [])
+        ready = select.select(readers, mine if for_write else [], [], left) if left > 0 else ([], [], [])
+        if self.interrupt in ready[0]:
+            raise LinkClosed("interrupted")
+        if not any(ready):
             raise TooLate("nothing moved in time")

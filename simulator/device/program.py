@@ -9,6 +9,7 @@ devices whose memories read the same and whose arrays multiply exactly give the 
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from sram.errors import InputError
 
 MOST_STEPS = 4096
 MOST_ELEMENTS = 1 << 26  # of one tensor of a batch, patches of a convolution included: bounds a run's memory
+MOST_MACS = 1 << 36  # of one run: bounds its time
 MOST_TAPS = (1 << 31) // (128 * 128) - 1  # products of two int8 that a 32-bit sum always holds
 Shape = tuple[int, int, int]
 
@@ -106,7 +108,7 @@ class Program:
             raise InputError("program", "input_shape", self.input_shape, "three positive sizes: c, h, w")
         _ = self.shapes
 
-    @property
+    @cached_property
     def shapes(self) -> tuple[Shape, ...]:
         """Shape of the batch's images and of each step's output."""
         shapes = [self.input_shape]
@@ -233,6 +235,8 @@ def execute(program: Program, batch: NDArray[np.float32], matmul: MatMul) -> NDA
     )
     if len(batch) * widest > MOST_ELEMENTS:
         raise InputError("run", "batch", len(batch), f"at most {max(1, MOST_ELEMENTS // widest)} images a run")
+    if (macs := len(batch) * sum(_macs(program, i) for i in range(len(program.steps)))) > MOST_MACS:
+        raise InputError("run", "batch", len(batch), f"at most {MOST_MACS} multiplications a run, not {macs}")
     if not np.isfinite(batch).all():
         raise InputError("run", "batch", "NaN or infinity", "finite values")
     last_use = {t: i for i, s in enumerate(program.steps) for t in (s.source, getattr(s, "other", s.source))}
@@ -248,6 +252,11 @@ def execute(program: Program, batch: NDArray[np.float32], matmul: MatMul) -> NDA
 def _patch_elements(program: Program, place: int) -> int:
     step, shape = program.steps[place], program.shapes[place + 1]
     return shape[1] * shape[2] * step.taps * step.groups if isinstance(step, Conv) else 0
+
+
+def _macs(program: Program, place: int) -> int:
+    step, (_, high, wide) = program.steps[place], program.shapes[place + 1]
+    return high * wide * step.weights if isinstance(step, Conv) else 0
 
 
 def _do(step: Step, tensors: list[Any], matmul: MatMul) -> NDArray[np.float32]:

@@ -32,6 +32,7 @@ from sram.errors import InputError
 
 Reply = tuple[dict[str, Any], NDArray[Any] | None]
 SHORTEST_SECRET = 16
+GREETING_S = 5.0  # a stranger may keep the others waiting this long
 
 
 def proof(secret: str, role: str, server_nonce: str, client_nonce: str) -> str:
@@ -95,7 +96,7 @@ class Server:
             connection, _ = self.listener.accept()
         except OSError:  # gone before we came to it
             return
-        link = Link(connection, STRANGER)
+        link = Link(connection, STRANGER, self.wake_read)
         try:
             with contextlib.suppress(LinkClosed, TooLate):
                 then(link)
@@ -140,17 +141,17 @@ class Server:
 
     def _greet(self, link: Link) -> bool:
         """Version and secret, both ways; then the client may send large frames."""
-        nonce = secrets.token_hex(16)
+        nonce, patience = secrets.token_hex(16), min(self.frame_s, GREETING_S)
         greeting = {
             "hello": "neuralfuse-device",
             "protocol": VERSION,
             "nonce": nonce,
             "secret": self.secret is not None,
         }
-        link.send(greeting, timeout_s=self.frame_s)
+        link.send(greeting, timeout_s=patience)
         reply: dict[str, Any]
         try:
-            header, _ = link.receive(timeout_s=self.frame_s)
+            header, _ = link.receive(timeout_s=patience)
             theirs = header.get("nonce")
             if header.get("call") != "hello" or not isinstance(theirs, str):
                 raise Refused("the first frame must be hello with a nonce")
@@ -169,9 +170,9 @@ class Server:
                 reply["proof"] = proof(self.secret, "server", nonce, theirs)
         except (BrokenFrame, Refused, VersionMismatch) as error:
             kind = DeviceError(str(error)) if isinstance(error, BrokenFrame) else error
-            link.send(error_record(kind), timeout_s=self.frame_s)
+            link.send(error_record(kind), timeout_s=patience)
             return False
-        link.send(reply, timeout_s=self.frame_s)
+        link.send(reply, timeout_s=patience)
         link.limits = OPEN
         return True
 
