@@ -95,6 +95,7 @@ def main() -> None:
     note("generic generator trained")
 
     rows: list[dict[str, float]] = []
+    neighbour: NeuralFuse | None = None  # the transform tuned to the chip before: is it the chip, or the extra steps?
     calls: dict[str, list[int]] = {"characterise": [], "tune": [], "queries": []}
     for number in range(options.chips):
         with Counted(chip(number)) as device:
@@ -109,6 +110,9 @@ def main() -> None:
             tune(on_device, found, tuned, digits, TUNING_STEPS)
             calls["tune"].append(device.calls.total() - before)
             row["tuned"] = protected_accuracy(on_device, tuned, x, y)
+            if neighbour is not None:
+                row["another chip's"] = protected_accuracy(on_device, neighbour, x, y)
+            neighbour = tuned
             affine = Affine(tuple(x.shape[1:]))
             tune(on_device, found, affine, digits, TUNING_STEPS, learning_rate=0.02)
             row["affine"] = protected_accuracy(on_device, affine, x, y)
@@ -149,9 +153,10 @@ def report(clean: float, rows: list[dict[str, float]], calls: dict[str, list[int
         e = t_interval(values(key))
         lines.append(f"{name:<42} {e.mean:6.3f}   [{e.low:.3f}, {e.high:.3f}]   {values(key).min():6.3f}")
     lines.append("")
-    for better, worse in (("tuned", "generic"), ("affine", "generic"), ("generic", "unprotected")):
-        e = paired_difference(values(better), values(worse))
-        wins = int((values(better) > values(worse)).sum())
+    pairs = [("tuned", "generic"), ("affine", "generic"), ("generic", "unprotected"), ("another chip's", "generic")]
+    for better, worse in pairs:
+        one, two = (np.array([row[name] for row in rows if better in row]) for name in (better, worse))
+        e, wins = paired_difference(one, two), int((one > two).sum())
         interval = f"[{e.low:+.3f}, {e.high:+.3f}]"
         lines.append(f"{better} - {worse}, paired: {e.mean:+.3f} {interval}, better on {wins} of {e.chips} chips")
     queried, n = values("queries"), len(values("queries"))
