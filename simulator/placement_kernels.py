@@ -155,12 +155,15 @@ def stream_hits(
 def paper_hits(first_weight, count, cell, bits):
     """The NeuralFuse reference code's mapping: weight i of every layer lies in row (i // 256) % 8192, byte i % 16."""
     n, layers = cell.shape[0], count.shape[0]
-    total = 0
-    for layer in range(layers):
-        total += (count[layer] - 1) // (256 * 8192) + 1
-    fault = np.empty(n * 16 * total, np.int64)
-    weight = np.empty(n * 16 * total, np.int64)
-    weight_bit = np.empty(n * 16 * total, np.uint8)
+    total = 0  # counted first: arrays of just this size stay in the cache
+    for i in range(n):
+        first = cell[i] // 128 * 256 + cell[i] % 128 // 8
+        for layer in range(layers):
+            for start in range(first, count[layer], 256 * 8192):
+                total += (min(start + 256, count[layer]) - start + 15) // 16
+    fault = np.empty(total, np.int64)
+    weight = np.empty(total, np.int64)
+    weight_bit = np.empty(total, np.uint8)
     at = 0
     for i in range(n):
         row, column = divmod(cell[i], 128)
@@ -169,11 +172,12 @@ def paper_hits(first_weight, count, cell, bits):
             continue
         for layer in range(layers):
             for start in range(row * 256 + byte, count[layer], 256 * 8192):
-                for index in range(start, min(start + 256, count[layer]), 16):
-                    fault[at] = i
-                    weight[at] = first_weight[layer] + index
-                    weight_bit[at] = b
-                    at += 1
+                end = at + (min(start + 256, count[layer]) - start + 15) // 16
+                for j in range(at, end):
+                    weight[j] = first_weight[layer] + start + 16 * (j - at)
+                fault[at:end] = i
+                weight_bit[at:end] = b
+                at = end
     return fault[:at], weight[:at], weight_bit[:at]
 
 
