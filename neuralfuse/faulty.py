@@ -117,12 +117,14 @@ class FaultyNetwork:
         self.layer_table: tuple[StoredLayer, ...] = tuple(table)
         self.words: np.ndarray = torch.cat(words).numpy()
         self._clean = self.words.copy()
-        self._shown = self.words.copy()
         self._scale = torch.cat(scales).numpy()
         self._scale_start = np.concatenate(starts).astype(np.int64)
         self._touched = np.empty(0, np.int64)
         run = np.diff(np.append(self._scale_start, offset))
-        self._values = dequantize(torch.cat(words), torch.from_numpy(np.repeat(self._scale, run))).to(device)
+        read = dequantize(torch.cat(words), torch.from_numpy(np.repeat(self._scale, run)))
+        self._values = read.to(device)
+        self._read = read.numpy()  # on a CPU this is the memory of the weight tensors
+        self._shown = None if self._values.device.type == "cpu" else self.words.copy()
         for layer, parameter in zip(table, parameters.values(), strict=True):
             parameter.data = self._values[layer.offset : layer.offset + layer.size].view(layer.shape)
 
@@ -145,23 +147,19 @@ class FaultyNetwork:
         """Make these the only faults: bit `bit` of word `weight` is stuck at 0 (kind 0), stuck at 1 (1), or flipped
         (2).
 
-        weight int64[k], bit uint8[k], kind uint8[k]. Only weights whose value differs from the present one are written.
+        weight int64[k], bit uint8[k], kind uint8[k]. The cost is in proportion to the faults before and now; another
+        device is sent only the weights whose value differs from what it has.
         """
         weight = np.ascontiguousarray(weight, np.int64)
         bit, kind = np.ascontiguousarray(bit, np.uint8), np.ascontiguousarray(kind, np.uint8)
-        if weight.size:
-            if weight.min() < 0 or weight.max() >= self.words.size:
-                raise InputError("faults", "weight", int(weight.max()), f"0 to {self.words.size - 1}")
-            if bit.max() >= self.bits:
-                raise InputError("faults", "bit", int(bit.max()), f"0 to {self.bits - 1}")
-        kernels.restore(self.words, self._clean, self._touched)
-        inject.apply(self.words, weight, bit, kind)
-        if self.bits < 8:
-            kernels.sign_extend(self.words, weight, self.bits)
-        named = np.concatenate([self._touched, weight])
-        index, value = kernels.changed(self.words, self._shown, named, self._scale_start, self._scale)
-        where, new = torch.from_numpy(index).to(self.device), torch.from_numpy(value).to(self._values)
-        self._values.index_copy_(0, where, new)
+        inject.reread(
+            *(self.words, self._clean, self._read, self._scale_start, self._scale),
+            *(self._touched, weight, bit, kind, self.bits),
+        )
+        if self._shown is not None:
+            index = kernels.changed(self.words, self._shown, np.concatenate([self._touched, weight]))
+            new = torch.from_numpy(self._read[index]).to(self.device)
+            self._values.index_copy_(0, torch.from_numpy(index).to(self.device), new)
         self._touched = weight
 
     def write_faults(self, hits: PlacedFaults, kinds: np.ndarray) -> None:
@@ -187,5 +185,5 @@ class FaultyNetwork:
 
     def flip_rate(self) -> float:
         """Share of all stored bits that now read wrong (a stuck cell reads wrong only where the bit differs)."""
-        flipped = kernels.flipped_bits(self.words, self._clean, np.sort(self._touched), self.bits)
+        flipped = kernels.flipped_bits(self.words, self._clean, self._touched, self.bits)
         return flipped / (self.words.size * self.bits)

@@ -1,59 +1,52 @@
-"""Loops over the stored words of a network; cost in proportion to the words that are named, never to all of them."""
+"""Loops over the stored words of a network."""
 
 import numpy as np
 
-from sram.jit import jit
+from sram.jit import jit, jit_inline
+
+DENSE = 16  # from one named word in so many on, one pass over all of them is faster than sorting the names
 
 
 @jit
-def restore(words, clean, weight):
-    """words, clean: int8[n]; weight: int64[k]. words[weight] = clean[weight]."""
-    for i in range(weight.size):
-        words[weight[i]] = clean[weight[i]]
+def changed(words, shown, weight):
+    """The named words that differ from what another device shows, each once; `shown` is brought up to date.
 
-
-@jit
-def sign_extend(words, weight, bits):
-    """words: int8[n]; weight: int64[k]. Read the low `bits` of each named word as a two's complement number."""
-    sign = 1 << (bits - 1)
-    mask = (1 << bits) - 1
-    for i in range(weight.size):
-        words[weight[i]] = ((words[weight[i]] & mask) ^ sign) - sign
-
-
-@jit
-def changed(words, shown, weight, scale_start, scale):
-    """Values of the named words that differ from what the float tensor shows.
-
-    words, shown: int8[n], shown is brought up to date (so that a word named twice comes once); weight: int64[k];
-    scale_start: int64[g] rising, first word of each group that shares scale[g]. Returns (index int64[m], value
-    float32[m]).
+    words, shown: int8[n]; weight: int64[k]. Returns int64[m].
     """
     index = np.empty(weight.size, np.int64)
-    value = np.empty(weight.size, np.float32)
     m = 0
     for i in range(weight.size):
         w = weight[i]
         if words[w] != shown[w]:
             shown[w] = words[w]
-            group = np.searchsorted(scale_start, w, side="right") - 1
             index[m] = w
-            value[m] = np.float32(words[w]) * scale[group]
             m += 1
-    return index[:m], value[:m]
+    return index[:m]
+
+
+@jit_inline
+def ones(byte):
+    """Number of ones of an integer 0 to 255, in three steps that vectorise."""
+    byte = byte - ((byte >> 1) & 0x55)
+    byte = (byte & 0x33) + ((byte >> 2) & 0x33)
+    return (byte + (byte >> 4)) & 0x0F
 
 
 @jit
 def flipped_bits(words, clean, weight, bits):
-    """Number of stored bits that differ, over the named words, each counted once. All int8[n], weight int64[k]
-    sorted."""
-    total = 0
+    """Number of stored bits that differ, where they differ in named words only, each counted once. All int8[n], weight
+    int64[k]."""
     mask = (1 << bits) - 1
-    for i in range(weight.size):
-        if i > 0 and weight[i] == weight[i - 1]:
-            continue
-        different = (words[weight[i]] ^ clean[weight[i]]) & mask
-        while different:
-            different &= different - 1
-            total += 1
+    total = 0
+    if weight.size * DENSE > words.size:
+        for start in range(0, words.size, 4096):
+            part = np.int32(0)  # narrow, so that many fit into a register
+            for i in range(start, min(start + 4096, words.size)):
+                part += ones(np.int32((words[i] ^ clean[i]) & mask))
+            total += part
+        return total
+    named = np.sort(weight)
+    for i in range(named.size):
+        if i == 0 or named[i] != named[i - 1]:
+            total += ones((words[named[i]] ^ clean[named[i]]) & mask)
     return total

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from neuralfuse import networks
+from neuralfuse import kernels, networks
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.quantize import dequantize, fake_quantize, fake_quantized, quantize, quantize_in_place
 from sram.errors import InputError
@@ -132,22 +132,30 @@ def test_any_sequence_of_faults_reads_like_the_slow_twin(bits, per_channel, rand
     assert faulty.flip_rate() == 0
 
 
-def test_only_words_that_differ_are_written():
+def test_a_device_is_sent_only_the_words_that_differ_from_what_it_has():
     faulty = FaultyNetwork(small_network())
-    written = []
-    values = faulty._values
+    shown, before = faulty.words.copy(), np.empty(0, np.int64)
+    sent = []
+    for faults in (12, 20, 15, 15):  # a lower voltage of the same chip adds eight cells, a higher one heals five
+        weight = np.arange(faults)
+        faulty.set_faults(weight, np.full(faults, 3, np.uint8), np.full(faults, 2, np.uint8))
+        sent.append(kernels.changed(faulty.words, shown, np.concatenate([before, weight])).tolist())
+        assert np.array_equal(shown, faulty.words)
+        before = weight
+    assert sent == [list(range(12)), list(range(12, 20)), list(range(15, 20)), []]
 
-    class Recorder(torch.Tensor):
-        def index_copy_(self, axis, index, value):
-            written.append(index.tolist())
-            return values.index_copy_(axis, index, value)
 
-    faulty._values = values.as_subclass(Recorder)
-    deep = np.arange(20), np.full(20, 3, np.uint8), np.full(20, 2, np.uint8)
-    faulty.set_faults(*(part[:12] for part in deep))
-    faulty.set_faults(*deep)  # a lower voltage of the same chip adds eight cells
-    faulty.set_faults(*(part[:15] for part in deep))
-    assert written == [list(range(12)), list(range(12, 20)), list(range(15, 20))]
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_a_gpu_reads_the_same_words_as_the_cpu():
+    random = np.random.default_rng(0)
+    here, there = FaultyNetwork(small_network(), 6, True), FaultyNetwork(small_network(), 6, True, "cuda")
+    for faults in (0, 3, 400, 20, 0):
+        drawn = random.integers(here.words.size, size=faults), random.integers(6, size=faults).astype(np.uint8)
+        kind = random.integers(3, size=faults).astype(np.uint8)
+        here.set_faults(*drawn, kind)
+        there.set_faults(*drawn, kind)
+        for mine, other in zip(here.network.parameters(), there.network.parameters(), strict=True):
+            assert torch.equal(mine, other.cpu())
 
 
 def test_biases_and_normalisation_carry_no_faults_and_gradients_reach_only_the_input():
