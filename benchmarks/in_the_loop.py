@@ -22,7 +22,8 @@ from neuralfuse import data, generators, networks
 from neuralfuse.deviceprogram import device_faults
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.generators import NeuralFuse
-from neuralfuse.inloop import Affine, DeviceNetwork, gap, protected_accuracy, tune, tune_by_queries
+from neuralfuse.inloop import DeviceNetwork, gap, protected_accuracy, tune, tune_by_queries
+from neuralfuse.pixelwise import Affine
 from neuralfuse.sources import FIRST_TRAINING_CHIP, Faults
 from neuralfuse.statistics import paired_difference, t_interval
 from neuralfuse.training import train_generator, train_network
@@ -113,12 +114,12 @@ def main() -> None:
             if neighbour is not None:
                 row["another chip's"] = protected_accuracy(on_device, neighbour, x, y)
             neighbour = tuned
-            affine = Affine(tuple(x.shape[1:]))
+            affine = NeuralFuse(Affine(*x.shape[1:]))
             tune(on_device, found, affine, digits, TUNING_STEPS, learning_rate=0.02)
             row["affine"] = protected_accuracy(on_device, affine, x, y)
             if number < QUERY_CHIPS:
                 before = device.calls.total()
-                queried = Affine(tuple(x.shape[1:]))
+                queried = NeuralFuse(Affine(*x.shape[1:]))
                 tune_by_queries(on_device, queried, digits, QUERY_STEPS)
                 calls["queries"].append(device.calls.total() - before)
                 row["queries"] = protected_accuracy(on_device, queried, x, y)

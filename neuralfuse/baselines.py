@@ -1,8 +1,7 @@
-"""What NeuralFuse is compared with: a universal input perturbation, and two ways to retrain the network itself.
+"""What NeuralFuse is compared with: two ways to retrain the network itself.
 
-The perturbation is trained like a generator (`training.train_generator`). The objectives go to
-`training.train_network`; they need access to the weights, which NeuralFuse does without: references from above, not
-rivals.
+They are objectives of `training.train_network`, and need access to the weights, which NeuralFuse does without:
+references from above, not rivals. (The universal input perturbation is a generator, `pixelwise.Offset`.)
 """
 
 from dataclasses import dataclass
@@ -14,22 +13,6 @@ from torch import Tensor, nn
 from neuralfuse.quantize import dequantize, quantize, weight_parameters
 from neuralfuse.sources import IndependentCells
 from sram import inject
-
-
-class UniversalPerturbation(nn.Module):
-    """F(x) = clip(x + tanh(u), -1, 1) with one u for all images, at first 0 (Sun et al., arXiv 2306.16869, table 11).
-
-    >>> perturbation = UniversalPerturbation((1, 2, 2))
-    >>> perturbation(torch.full((1, 1, 2, 2), 0.5)).unique().item()
-    0.5
-    """
-
-    def __init__(self, input_shape: tuple[int, int, int]):
-        super().__init__()
-        self.u = nn.Parameter(torch.zeros(input_shape))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x + torch.tanh(self.u)).clamp(-1, 1)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuralfuse.networks.files import imported
+from neuralfuse.pixelwise import PIXELWISE
 from sram.errors import InputError
 
 
@@ -143,8 +144,17 @@ def names() -> list[str]:
     return list(GENERATORS)
 
 
-def build(name: str, in_channels: int = 3, width: int | None = None, seed: int = 0, **options) -> nn.Module:
+def build(
+    name: str,
+    in_channels: int = 3,
+    width: int | None = None,
+    seed: int = 0,
+    size: tuple[int, int] = (32, 32),
+    **options,
+) -> nn.Module:
     """Return a freshly initialised generator G; `width=None` is the paper's.
+
+    `universal`, `affine` and `channel_affine` (`pixelwise`) have numbers for each pixel of images of `size`.
 
     A generator of one's own, `package.module:callable`, is called with `in_channels`, `width` if given, and `options`.
 
@@ -158,7 +168,10 @@ def build(name: str, in_channels: int = 3, width: int | None = None, seed: int =
         torch.manual_seed(seed)
         if ":" in name:
             return imported(name, "generator")(in_channels=in_channels, **own, **options)
+        if name in PIXELWISE and not own and not options:
+            return PIXELWISE[name](in_channels, *size)
         if name not in GENERATORS:
-            raise InputError("generator", "name", name, "one of " + ", ".join(names()) + ", package.module:callable")
+            known = ", ".join([*names(), *PIXELWISE])  # the last have no width
+            raise InputError("generator", "name", name, f"one of {known}, package.module:callable")
         make, paper_width = GENERATORS[name]
         return make(in_channels, width or paper_width, **options)

@@ -167,17 +167,6 @@ def tune(
     return Tuned(steps, on_device.runs - before[0], on_device.images - before[1], loss, checks)
 
 
-class Affine(nn.Module):
-    """clip(a * x + b, -1, 1) with a scale and an offset for every pixel: 2 c h w numbers, one multiply-add a pixel."""
-
-    def __init__(self, shape: tuple[int, ...]):
-        super().__init__()
-        self.scale, self.offset = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x * self.scale + self.offset).clamp(-1, 1)
-
-
 @torch.no_grad()
 def tune_by_queries(
     on_device: DeviceNetwork,

@@ -24,7 +24,8 @@ SHAPE = np.dtype(
             *("on_array", "products", "m", "k", "n", "channels", "taps", "outputs"),
             *("valid", "unique", "pixels", "row_tile_sum", "row_tile_largest", "row_window"),
             *("col_tile_sum", "col_tile_largest", "col_window"),
-            *("operations", "elements_read", "elements_dram", "ifmap_dram", "filter_dram", "ofmap_dram"),
+            *("operations", "elements_read", "elements_dram", "constants", "constant_reads"),
+            *("ifmap_dram", "filter_dram", "ofmap_dram"),
         )
     ],
     align=True,
@@ -86,7 +87,7 @@ class Counts:
         Output-stationary: k x n x ceil(m / rows) x bits / 64, the weight-memory accesses of the NeuralFuse paper.
         """
         words = self.accelerator.weight_bits / self.accelerator.weight_buffer.word_bits
-        has = np.array([layer.weights > 0 for layer in self.workload.layers])
+        has = np.array([layer.weights + layer.constants > 0 for layer in self.workload.layers])
         return np.where(has, self.layers["filter_sram_reads"] * words, 0.0)
 
     def frame(self) -> pd.DataFrame:
@@ -173,6 +174,7 @@ def shapes_of(workload: Workload, accelerator: Accelerator) -> np.ndarray:
         if not layer.on_array:
             shape["operations"] = layer.operations * batch
             shape["elements_read"] = layer.elements_read * batch
+            shape["constants"], shape["constant_reads"] = layer.constants, layer.constants * batch
             on_chip = sum(outputs_of(workload.layers[s]) for s in layer.sources if s >= 0 and not through_dram[s])
             shape["elements_dram"] = max(0, layer.elements_read - on_chip) * batch
             continue

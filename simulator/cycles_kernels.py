@@ -208,13 +208,18 @@ def count_vector_layer(shape, machine, out):
     out.array_cycles = -(-shape.operations // machine.lanes)
     out.ifmap_sram_reads = shape.elements_read
     out.ifmap_sram_writes = shape.elements_dram
+    out.filter_sram_reads = shape.constant_reads
+    out.filter_sram_writes = shape.constants
     out.ofmap_sram_writes = shape.outputs
     out.ofmap_sram_reads = shape.outputs
+    constants = shape.constants * machine.filter_bytes
     read = shape.elements_dram * machine.ifmap_bytes
     write = shape.outputs * machine.ofmap_bytes if shape.ofmap_dram else 0.0
     out.ifmap_dram_read_bytes = np.ceil(read)
+    out.filter_dram_read_bytes = np.ceil(constants)
     out.ofmap_dram_write_bytes = np.ceil(write)
-    transfer = (read + write) / machine.bandwidth + (machine.latency if read + write > 0 else 0)
+    moved = read + constants + write
+    transfer = moved / machine.bandwidth + (machine.latency if moved > 0 else 0)
     out.cycles = max(out.array_cycles, int(np.ceil(transfer)))
     out.stall_cycles = out.cycles - out.array_cycles
 

@@ -192,7 +192,7 @@ def energy(
     machine = accelerator or counts.accelerator
     figures = _Figures(machine, table or _published(), voltage, nominal)
     rows, layers = counts.layers, counts.workload.layers
-    has_weights = np.array([layer.weights > 0 for layer in layers], dtype=bool)
+    has_weights = np.array([layer.weights + layer.constants > 0 for layer in layers], dtype=bool)
     outputs = np.array([layer.batch * layer.groups * layer.m * layer.n for layer in layers]) * machine.batch
     seconds = rows["cycles"] / machine.clock_hz
 

@@ -280,6 +280,8 @@ class Reader:
         active = [name for name in operands if self.sources.get(name) is not None]
         read = sum(self._size(name) for name in active) if read is None else read
         written = self._size(node.output[0])
+        fixed = {name for name in operands if self.sources.get(name) is None} if kind == "elementwise" else set()
+        constants = sum(size for size in map(self._size, fixed) if size > 1)
         batch = 1 if any(number % self.batch for number in (operations, read, written)) else self.batch
         in_h, in_w, in_channels = _pixels(self.shapes[active[0]], batch)
         out_h, out_w, out_channels = _pixels(self.shapes[node.output[0]], batch)
@@ -296,6 +298,7 @@ class Reader:
             operations=operations // batch,
             elements_read=read // batch,
             elements_written=written // batch,
+            constants=constants,
         )
         self._append(node, layer, path)
 

@@ -297,6 +297,10 @@ class Reader:
         if read is None:
             read = sum(_size(part.meta["val"]) for part in node.all_input_nodes if not values[part].constant)
         inputs = [part.meta["val"] for part in node.all_input_nodes if not values[part].constant]
+        constants = 0
+        if kind == "elementwise":
+            fixed = {part for part in node.all_input_nodes if values[part].constant}
+            constants = sum(size for size in (_size(part.meta["val"]) for part in fixed) if size > 1)
         batch = self.batch
         if any(number % batch for number in (operations, read, _size(output))):
             batch = 1
@@ -315,6 +319,7 @@ class Reader:
             operations=operations // batch,
             elements_read=read // batch,
             elements_written=_size(output) // batch,
+            constants=constants,
         )
         if kind == "pool" and "kernel_size" in (arguments := _bind(node)):
             flat = op.endswith("1d")

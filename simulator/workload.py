@@ -29,7 +29,9 @@ class Layer:
     conv1d has height 1. A convolution whose kernel is computed from the input has no weights.
 
     On the vector unit (kind in VECTOR_KINDS): `operations` scalar operations, `elements_read`, `elements_written`.
-    Operands that are parameters (normalisation scales) are not counted as read from the activation buffer.
+    Operands that are parameters are not counted as read from the activation buffer; an elementwise operand that is a
+    parameter of more than one element (a scale for every pixel) is read from the weight buffer, `constants` elements a
+    sample. Scales and offsets of normalisation are taken as folded into the layer before.
 
     `weights` is the number of stored weights, `weight_name` the parameter's name in the module tree, `weight_offset`
     the first element within it: layers that agree in both share one stored copy. `bias`: a constant for each
@@ -72,6 +74,7 @@ class Layer:
     operations: int = 0
     elements_read: int = 0
     elements_written: int = 0
+    constants: int = 0
     sources: tuple[int, ...] = ()
     operator: str = ""
 

@@ -10,6 +10,8 @@ from neuralfuse.access import Counted, estimate_gradient, tune_by_queries
 from neuralfuse.data import Dataset
 from neuralfuse.evaluate import correct
 from neuralfuse.faulty import FaultyNetwork
+from neuralfuse.generators import NeuralFuse
+from neuralfuse.pixelwise import Offset
 from neuralfuse.quantize import fake_quantized, weight_parameters
 from neuralfuse.sources import IndependentCells
 
@@ -112,12 +114,13 @@ def test_universal_perturbation_trains_like_a_generator(plain):
     data = dots()
     faulty = FaultyNetwork(plain)
     source = IndependentCells(faulty.words.size, (0.02,), seed=1)
-    perturbation = baselines.UniversalPerturbation(data.input_shape)
+    perturbation = NeuralFuse(Offset(*data.input_shape))
     training.train_generator(faulty, perturbation, data, source, steps=10, batch=32, maps=2, shift=0, flip=False)
-    assert perturbation.u.abs().max() > 0
+    u = perturbation.generator.u
+    assert u.abs().max() > 0
     moved = perturbation(data.test_x) - data.test_x
     inside = perturbation(data.test_x).abs() < 1
-    spread = torch.where(inside, moved - torch.tanh(perturbation.u), torch.zeros(()))
+    spread = torch.where(inside, moved - torch.tanh(u), torch.zeros(()))
     assert spread.abs().max() < 1e-6  # the same for all images, where nothing is cut
 
 

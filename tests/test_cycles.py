@@ -12,7 +12,7 @@ from simulator.accelerator import Buffer, accelerator
 from simulator.cycles import machine_of, shapes_of, simulate
 from simulator.dataflow import CODES, gemm_cycles, spatial
 from simulator.memory import in_dram, rows_under, touched, window_of
-from simulator.workload import Layer, Workload, conv, linear, matmul
+from simulator.workload import Layer, Workload, conv, linear, matmul, trace
 
 PAPER = accelerator("paper")
 READS = ("ifmap_dram_read_bytes", "filter_dram_read_bytes", "psum_dram_read_bytes")
@@ -397,3 +397,17 @@ def test_frame_has_a_totals_row_that_adds_up():
     assert len(counts) > 14
     assert (frame[counts].iloc[:-1].sum() == frame[counts].iloc[-1]).all()
     assert frame["utilization_pct"].iloc[-1] <= 100
+
+
+def test_numbers_for_each_pixel_are_read_from_the_weight_memory():
+    """A scale and an offset for 3 x 32 x 32 pixels: 6,144 bytes, 768 words of 64 bits, read once an inference."""
+    from neuralfuse import generators
+
+    transform = generators.NeuralFuse(generators.build("affine", 3, size=(32, 32)))
+    counts = simulate(trace(transform, (3, 32, 32)), accelerator("paper"))
+    assert [layer.constants for layer in counts.workload.layers] == [3072, 3072, 0, 0]  # scale, offset, sum, clip
+    assert counts.weight_word_reads().sum() == 768
+    assert counts.layers["filter_sram_writes"].sum() == counts.layers["filter_dram_read_bytes"].sum() == 6144
+    assert counts.layers["vector_operations"].sum() == 4 * 3072
+    channels = generators.NeuralFuse(generators.build("channel_affine", 3, size=(32, 32)))
+    assert simulate(trace(channels, (3, 32, 32)), accelerator("paper")).layers["filter_sram_reads"].sum() == 6

@@ -11,8 +11,8 @@ from torch import nn
 from neuralfuse import data, networks
 from neuralfuse.deviceprogram import compile_network, device_faults
 from neuralfuse.faulty import FaultyNetwork
+from neuralfuse.generators import NeuralFuse
 from neuralfuse.inloop import (
-    Affine,
     DeviceNetwork,
     Drifted,
     gap,
@@ -21,6 +21,7 @@ from neuralfuse.inloop import (
     tune,
     tune_by_queries,
 )
+from neuralfuse.pixelwise import Affine
 from neuralfuse.training import train_network
 from simulator.device.board import unpack_weights
 from simulator.device.simulated import SimulatedChip
@@ -178,7 +179,7 @@ def test_the_gap_is_rounding_where_the_map_is_right_and_large_where_it_is_not(be
 def test_tuning_on_the_device_helps_that_chip(bench):
     on_device, fault_map, found = bench
     before = on_device.accuracy(found.test_x, found.test_y)
-    affine = Affine((1, 16, 16))
+    affine = NeuralFuse(Affine(1, 16, 16))
     runs = on_device.runs
     tuned = tune(on_device, fault_map, affine, found, steps=120, learning_rate=0.02, check_every=60)
     assert (tuned.runs, tuned.images, tuned.drift_checks) == (120, 120 * 64, 2)
@@ -192,7 +193,7 @@ def test_tuning_by_queries_needs_no_map(bench, monkeypatch):
     on_device, _, found = bench
     before = on_device.accuracy(found.test_x, found.test_y)
     monkeypatch.setattr(FaultyNetwork, "__call__", None)  # the model may not be asked
-    affine = Affine((1, 16, 16))
+    affine = NeuralFuse(Affine(1, 16, 16))
     tuned = tune_by_queries(on_device, affine, found, steps=120, pairs=4, learning_rate=0.03)
     assert tuned.runs == 120 * 8
     after = protected_accuracy(on_device, affine, found.test_x, found.test_y)
@@ -205,7 +206,7 @@ def test_a_chip_that_drifts_stops_the_tuning(bench):
     on_device.device.silicon.__init__(moved)
     on_device.set_voltage(VOLTAGE)
     with pytest.raises(Drifted, match=r"shift \+0\.01"):
-        tune(on_device, fault_map, Affine((1, 16, 16)), found, steps=3)
+        tune(on_device, fault_map, NeuralFuse(Affine(1, 16, 16)), found, steps=3)
     words = on_device.device.stored[: len(on_device.faulty.words) // 8]
     assert (unpack_weights(words) == on_device.faulty.clean_words[: 8 * len(words)]).all()  # canaries were put back
 
@@ -213,8 +214,8 @@ def test_a_chip_that_drifts_stops_the_tuning(bench):
 def test_bad_settings_are_refused(bench):
     on_device, fault_map, found = bench
     with pytest.raises(InputError, match="steps"):
-        tune(on_device, fault_map, Affine((1, 16, 16)), found, steps=0)
+        tune(on_device, fault_map, NeuralFuse(Affine(1, 16, 16)), found, steps=0)
     with pytest.raises(InputError, match="pairs"):
-        tune_by_queries(on_device, Affine((1, 16, 16)), found, steps=1, pairs=0)
+        tune_by_queries(on_device, NeuralFuse(Affine(1, 16, 16)), found, steps=1, pairs=0)
     with pytest.raises(InputError, match=r"0\.76"):
         device_faults(fault_map, 0.5, 100)

@@ -38,6 +38,7 @@ CASES = {
     "UNetS": (lambda: generators.build("UNetS"), (3, 32, 32)),
     "ConvS": (lambda: generators.build("ConvS"), (3, 32, 32)),
     "odd": (Odd, (4, 8)),
+    "affine": (lambda: generators.NeuralFuse(generators.build("affine")), (3, 32, 32)),
     "dilated depth-wise": (lambda: nn.Conv2d(8, 16, 3, padding=2, dilation=2, groups=8), (8, 9, 7)),
 }
 
@@ -55,6 +56,8 @@ def test_array_layers_equal_those_of_the_traced_module(tmp_path, name):
     assert [[getattr(layer, f) for f in fields] for layer in found.array_layers] == [
         [getattr(layer, f) for f in fields] for layer in expected.array_layers
     ]
+    constants = [[layer.constants for layer in side.layers if layer.constants] for side in (found, expected)]
+    assert constants[0] == constants[1]
     for layers in (
         found.layers,
         expected.layers,
