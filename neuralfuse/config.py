@@ -120,7 +120,7 @@ class StudyConfig(Strict):
     chips: ChipsConfig = ChipsConfig()
     protections: tuple[ProtectionConfig, ...] = (ProtectionConfig(name="none"),)
     adaptive: AdaptiveConfig | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 512
+    batch_size: Annotated[int, Field(ge=1)] = 128  # layers of so many images still fit into a core's caches
 
     @field_validator("networks", "accelerators", "protections", "voltages")
     @classmethod

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @torch.inference_mode()
-def correct(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, batch: int = 500) -> int:
+def correct(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, batch: int = 128) -> int:
     """Number of images x[n, ...] whose largest logit is the label y[n]. The caller puts modules in eval mode.
 
     >>> correct(lambda x: x, torch.eye(3), torch.tensor([0, 1, 0]))
@@ -16,7 +16,7 @@ def correct(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, batch: int 
     return sum(int((model(x[i : i + batch]).argmax(1) == y[i : i + batch]).sum()) for i in range(0, len(y), batch))
 
 
-def transform(model: Callable[[Tensor], Tensor], x: Tensor, batch: int = 500) -> Tensor:
+def transform(model: Callable[[Tensor], Tensor], x: Tensor, batch: int = 128) -> Tensor:
     """Apply an input transform (a generator in eval mode) to all images once: it is the same for every chip and
     voltage."""
     with torch.inference_mode():

@@ -96,7 +96,8 @@ class Bench:
         shield = protection.parse(sram or "none", layout_of(placed))
         return store(self.map(network, machine, structure, chip), placed, self.network(network), shield)
 
-    def _clean(self, network: str) -> int:
+    def _clean(self, network: str, name: str | None) -> int:
+        """Right answers where no bit reads wrong, on images as they are (None) or through a protection's generator."""
         model = self.network(network)
         model.restore()
         return self._correct(model, self.images)
@@ -112,11 +113,15 @@ class Bench:
         start = time.perf_counter()
         point = task.point
         model = self.network(point.network)
-        correct_clean = self.clean(point.network)
-        sram = self._protection(point.protection).sram
-        chip = self.chip(point.network, point.accelerator, point.structure, task.chip, sram)
+        protection = self._protection(point.protection)
+        correct_clean = self.clean(point.network, None)
+        chip = self.chip(point.network, point.accelerator, point.structure, task.chip, protection.sram)
         model.set_faults(*chip.faults(task.voltage))
-        correct = self._correct(model, self.inputs(point.network, point.protection))
+        flip_rate = model.flip_rate()
+        if flip_rate:
+            correct = self._correct(model, self.inputs(point.network, point.protection))
+        else:  # the words are as written, and so are the answers: nothing to compute
+            correct = self.clean(point.network, point.protection if protection.neuralfuse else None)
         cost = self.cost(point.network, point.accelerator, point.protection, task.voltage, chip.overhead)
         return Result(
             task.key,
@@ -132,7 +137,7 @@ class Bench:
             len(self.labels),
             correct_clean,
             chip.raw.cell_fault_rate(task.voltage),
-            model.flip_rate(),
+            flip_rate,
             cost.weight_sram_pj,
             cost.sram_pj,
             cost.system_pj,
