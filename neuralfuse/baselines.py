@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from neuralfuse.quantize import dequantize, quantize, weight_parameters
 from neuralfuse.sources import IndependentCells
 from sram import inject
+from sram.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -77,3 +78,28 @@ class Adversarial:
         loss = F.cross_entropy(network(moved.detach().clamp(-1, 1)), y)
         loss.backward()
         return loss.item()
+
+
+OBJECTIVES = {"random_bit_errors": RandomBitErrors, "adversarial": Adversarial}
+
+
+def objective(spec: object, bits: int = 8) -> RandomBitErrors | Adversarial | None:
+    """An objective as a study names it: None, a name, or a name with its settings.
+
+    >>> objective({"random_bit_errors": {"flip_rate": 0.01}}, bits=6)
+    RandomBitErrors(flip_rate=0.01, bits=6, start_loss=1.75, seed=0)
+    >>> objective("adversarial").steps
+    7
+    """
+    if spec is None:
+        return None
+    name, settings = spec, {}
+    if isinstance(spec, dict) and len(spec) == 1:
+        ((name, settings),) = spec.items()
+    if name not in OBJECTIVES:
+        raise InputError("training", "objective", spec, "one of " + ", ".join(OBJECTIVES) + ", with its settings below")
+    own = {"bits": bits} if name == "random_bit_errors" else {}
+    try:
+        return OBJECTIVES[name](**{**own, **(settings or {})})
+    except TypeError as error:
+        raise InputError("training", f"objective.{name}", settings, str(error).split("__init__() ")[-1]) from None

@@ -7,6 +7,7 @@ Pydantic lives at this edge only; everything behind it takes plain values and fr
 import hashlib
 import json
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,11 +26,12 @@ class NetworkConfig(Strict):
     """A frozen base network: a built-in name, `package.module:callable`, or a .pt2 / .onnx file."""
 
     name: str
+    build: str | None = None  # what to build, if the name is one's own (the same network trained in two ways)
     options: dict[str, Any] = {}  # arguments of networks.build
     bits: Annotated[int, Field(ge=2, le=8)] = 8
     per_channel: bool = False
     checkpoint: str | None = None  # weights to start from; without it the network is trained
-    training: dict[str, Any] = {}  # arguments of training.train_network
+    training: dict[str, Any] = {}  # arguments of training.train_network; `objective` as in baselines.objective
 
 
 class DatasetConfig(Strict):
@@ -136,12 +138,12 @@ class StudyConfig(Strict):
             raise ValueError("positive finite voltages, in the unit of the curve")
         return tuple(sorted(set(value), reverse=True))
 
-    @field_validator("protections")
+    @field_validator("protections", "networks")
     @classmethod
     def names_differ(cls, value):
-        names = [p.name for p in value]
+        names = [entry.name for entry in value]
         if len(set(names)) < len(names):
-            raise ValueError("each protection needs a name of its own (key `name`)")
+            raise ValueError("each entry needs a name of its own (key `name`)")
         return value
 
     @property
@@ -210,15 +212,54 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
 
 
 def load_study(path: str | Path) -> StudyConfig:
-    """Read a study file (YAML)."""
+    """Read a study file (YAML) without variants."""
+    return parse_study(_read(Path(path)), str(path))
+
+
+def load_studies(path: str | Path) -> dict[str, StudyConfig]:
+    """Read a study file: its variants by name, or the one study under the name "".
+
+    A variant is the study with some keys replaced: other data, another failure curve with voltages in its unit, ...
+    Mappings are merged key by key; anything else, lists too, is replaced whole.
+    """
     path = Path(path)
+    data = _read(path)
+    if not isinstance(data, dict) or "variants" not in data:
+        return {"": parse_study(data, str(path))}
+    base = {key: value for key, value in data.items() if key != "variants"}
+    variants = data["variants"]
+    if not isinstance(variants, dict) or not variants:
+        raise InputError(path, "variants", variants, "a mapping of names to the keys that differ")
+    studies = {}
+    for name, changes in variants.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", str(name)):
+            raise InputError(path, "variants", name, "names of letters, digits, and _ . + -, for each becomes a folder")
+        if not isinstance(changes or {}, dict):
+            raise InputError(path, f"variants.{name}", changes, "a mapping of the keys that differ")
+        merged = _merged(base, {"name": f"{base.get('name')}: {name}", **(changes or {})})
+        studies[str(name)] = parse_study(merged, f"{path} (variant {name})")
+    return studies
+
+
+def _merged(base: dict, changes: dict) -> dict:
+    """
+    >>> _merged({"a": {"x": 1, "y": 2}, "b": [1]}, {"a": {"y": 3}, "b": [2]})
+    {'a': {'x': 1, 'y': 3}, 'b': [2]}
+    """
+    out = dict(base)
+    for key, value in changes.items():
+        old = out.get(key)
+        out[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return out
+
+
+def _read(path: Path) -> object:
     if not path.is_file():
         raise InputError(path, "study", str(path), "an existing YAML file")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(path, "study", str(error).splitlines()[0], "valid YAML") from None
-    return parse_study(data, str(path))
 
 
 def dump_study(study: StudyConfig) -> str:

@@ -14,11 +14,8 @@ WorkersOption = Annotated[int | None, typer.Option("--workers", help="Processes;
 
 def demo(out: Out = Path("out/demo"), workers: WorkersOption = None) -> None:
     """The main job on embedded data: train, make chips, sweep, plot, report. About four minutes on two cores."""
-    from neuralfuse.config import load_study
-
     with resources.as_file(resources.files("neuralfuse.studies") / "demo.yaml") as path:
-        study = load_study(path)
-    _sweep(study, out, workers, None, None)
+        _sweep(path, out, workers, None, None)
 
 
 def sweep(
@@ -32,15 +29,12 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how long it takes.")] = False,
 ) -> None:
     """Run a study: what is missing in DIR is run, what is there is kept. Resumable at any moment."""
-    from neuralfuse.config import load_study
-
-    config = load_study(study)
     if dask is not None and workers is not None:
         raise InputError("command line", "--dask", dask, "only one of --workers and --dask")
     if dry_run:
-        _dry_run(config, out, workers)
+        _dry_run(study, out, workers)
     else:
-        _sweep(config, out, workers, dask, _parse_shard(shard))
+        _sweep(study, out, workers, dask, _parse_shard(shard))
 
 
 def train(
@@ -49,13 +43,14 @@ def train(
 ) -> None:
     """Train the study's networks and generators, and stop there. Resumable."""
     from neuralfuse.cli.progress import steps
-    from neuralfuse.config import load_study
+    from neuralfuse.sweep import variants
     from neuralfuse.sweep.prepare import prepare
 
     with steps() as say:
-        prepare(load_study(study), out, say)
+        for config, folder in variants.claim(study, out).values():
+            prepare(config, folder, say)
     for kind in ("networks", "generators"):
-        for path in sorted((out / kind).glob("*.safetensors")):
+        for path in sorted(out.glob(f"**/{kind}/*.safetensors")):
             print(path)
 
 
@@ -65,11 +60,13 @@ def report(
     """Table, PNG/SVG figures and one self-contained HTML page from a results folder."""
     from neuralfuse.report import build_report
     from neuralfuse.report.compare import compare
+    from neuralfuse.sweep import variants
 
-    for folder in folders:
-        _print_report(build_report(folder))
-    if len(folders) > 1:
-        print(compare(folders).to_string(index=False))
+    parts = [part for folder in folders for part in variants.folders(folder).values()]
+    for part in parts:
+        _print_report(build_report(part))
+    if len(parts) > 1:
+        print(compare(parts).to_string(index=False))
 
 
 def merge(
@@ -77,9 +74,11 @@ def merge(
     into: Annotated[Path, typer.Option("--into", help="A folder of the same study.")],
 ) -> None:
     """Bring the rows of other folders of the same study into one; rows that are there are not doubled."""
+    from neuralfuse.sweep import variants
     from neuralfuse.sweep.store import merge as merge_rows
 
-    new = merge_rows(sources, into)
+    parts = variants.folders(into)
+    new = sum(merge_rows([source / name for source in sources], part) for name, part in parts.items())
     print(f"{new} new rows in {into}; `neuralfuse sweep STUDY.yaml --out {into}` writes results.csv")
 
 
@@ -124,13 +123,29 @@ def _parse_shard(text: str | None) -> tuple[int, int] | None:
     raise InputError("command line", "--shard", text, "I/N with 1 <= I <= N, such as 2/8")
 
 
-def _sweep(study, out: Path, workers: int | None, dask: str | None, part: tuple[int, int] | None) -> None:
-    from neuralfuse.cli.progress import steps
-    from neuralfuse.report import build_report
+def _sweep(path: Path, out: Path, workers: int | None, dask: str | None, part: tuple[int, int] | None) -> None:
+    from neuralfuse.report.compare import compare
+    from neuralfuse.sweep import variants
     from neuralfuse.sweep.executors import choose
-    from neuralfuse.sweep.run import run_study
 
     chosen = choose(workers, dask)
+    studies = variants.claim(path, out)
+    failed = False
+    for study, folder in studies.values():
+        failed |= not _sweep_one(study, folder, chosen, part)
+    if "" not in studies and part is None and variants.join(out) is not None:
+        print(compare([folder for _, folder in studies.values()]).to_string(index=False))
+        print(f"all variants: {out / 'results.csv'}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _sweep_one(study, out: Path, chosen, part: tuple[int, int] | None) -> bool:
+    """Run one study and report on it; False where something could not be had."""
+    from neuralfuse.cli.progress import steps
+    from neuralfuse.report import build_report
+    from neuralfuse.sweep.run import run_study
+
     with steps() as say:
         outcome = run_study(study, out, chosen, say, part)
         if outcome.rows and part is None:
@@ -140,21 +155,26 @@ def _sweep(study, out: Path, workers: int | None, dask: str | None, part: tuple[
     print(f"{outcome.rows} of {outcome.wanted} results in {outcome.results}")
     if outcome.rows and part is None:
         _print_report(made)
-    if outcome.failures:
-        for failure in outcome.failures:
-            first = failure.tasks[0]
-            where = f"{first.point.network}, {first.point.structure}, {first.point.protection}, chip {first.chip}"
-            print(f"not done: {len(failure.tasks)} tasks ({where}): {failure.reason}")
-        raise typer.Exit(1)
+    for failure in outcome.failures:
+        first = failure.tasks[0]
+        where = f"{first.point.network}, {first.point.structure}, {first.point.protection}, chip {first.chip}"
+        print(f"not done: {len(failure.tasks)} tasks ({where}): {failure.reason}")
+    return not outcome.failures
 
 
-def _dry_run(study, out: Path, workers: int | None) -> None:
+def _dry_run(path: Path, out: Path, workers: int | None) -> None:
+    from neuralfuse.config import load_studies
     from neuralfuse.sweep.executors import choose
+
+    for name, study in load_studies(path).items():
+        _dry_run_one(study, out / name, choose(workers))
+
+
+def _dry_run_one(study, out: Path, chosen) -> None:
     from neuralfuse.sweep.prepare import check
     from neuralfuse.sweep.run import estimate
 
     check(study)
-    chosen = choose(workers)
     guess = estimate(study, out, chosen)
     print(f"{guess.tasks} tasks: {len(study.networks)} networks x {len(study.accelerators)} accelerators x", end=" ")
     print(f"{len(study.sram.structures)} structures x {len(study.protections)} protections x", end=" ")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from neuralfuse import data, networks
-from neuralfuse.config import DatasetConfig, NetworkConfig, StudyConfig
+from neuralfuse import data, generators, networks
+from neuralfuse.config import DatasetConfig, NetworkConfig, NeuralFuseConfig, StudyConfig
 from simulator.workload import Layer, Workload
 from sram.errors import InputError
 
@@ -59,4 +59,12 @@ def test_set(config: DatasetConfig) -> tuple[Tensor, Tensor]:
 def build_network(config: NetworkConfig, study: StudyConfig) -> nn.Module:
     """The base network, not trained, for the study's data."""
     dataset = load_data(study.dataset)
-    return networks.build(config.name, dataset.num_classes, dataset.in_channels, seed=study.seed, **config.options)
+    name = config.build or config.name
+    return networks.build(name, dataset.num_classes, dataset.in_channels, seed=study.seed, **config.options)
+
+
+def build_transform(fuse: NeuralFuseConfig, study: StudyConfig) -> generators.NeuralFuse:
+    """The input transform, not trained, for the study's images."""
+    channels, *size = load_data(study.dataset).input_shape
+    generator = generators.build(fuse.generator, channels, seed=study.seed, size=tuple(size), **fuse.options)
+    return generators.NeuralFuse(generator)

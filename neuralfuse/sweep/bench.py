@@ -21,7 +21,14 @@ from neuralfuse.config import ProtectionConfig, StudyConfig, load_study
 from neuralfuse.cost import Cost, cost_of, machine_of
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.stored import StoredChip, layout_of, make_map, place_weights, store
-from neuralfuse.sweep.artifacts import build_network, generator_path, network_path, read_workload, test_set
+from neuralfuse.sweep.artifacts import (
+    build_network,
+    build_transform,
+    generator_path,
+    network_path,
+    read_workload,
+    test_set,
+)
 from neuralfuse.sweep.task import Result, Task
 from simulator import placement
 from sram import protection
@@ -79,9 +86,9 @@ class Bench:
         fuse = self._protection(name).neuralfuse
         if fuse is None:
             return None
-        generator = generators.build(fuse.generator, in_channels=self.images.shape[1], **fuse.options)
-        checkpoint.load_network(generator, generator_path(self.folder, network, name))
-        return generators.NeuralFuse(generator).eval()
+        transform = build_transform(fuse, self.study)
+        checkpoint.load_network(transform.generator, generator_path(self.folder, network, name))
+        return transform.eval()
 
     def _placement(self, network: str, machine: str) -> placement.Placement:
         config = next(n for n in self.study.networks if n.name == network)
@@ -100,7 +107,7 @@ class Bench:
         """Right answers where no bit reads wrong, on images as they are (None) or through a protection's generator."""
         model = self.network(network)
         model.restore()
-        return self._correct(model, self.images)
+        return self._correct(model, self.images if name is None else self.inputs(network, name))
 
     def _correct(self, model: FaultyNetwork, images: Tensor) -> int:
         return evaluate.correct(model, images, self.labels, self.study.batch_size)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from neuralfuse import checkpoint, evaluate, generators, training
+from neuralfuse import baselines, checkpoint, evaluate, generators, training
 from neuralfuse.config import NetworkConfig, NeuralFuseConfig, StudyConfig, digest, dump_study, load_study
 from neuralfuse.cost import energy_sources, layer_table
 from neuralfuse.faulty import FaultyNetwork
@@ -68,6 +68,7 @@ def check(study: StudyConfig) -> None:
     artifacts.test_set(study.dataset)
     for config in study.networks:
         network = artifacts.build_network(config, study)
+        baselines.objective(config.training.get("objective"), config.bits)
         if config.checkpoint is not None:
             checkpoint.load_network(network, config.checkpoint)
             FaultyNetwork(network, config.bits, config.per_channel)  # refuses weights that are not finite
@@ -77,8 +78,7 @@ def check(study: StudyConfig) -> None:
             allowed = "none with schedule = paper, whose mapping of weights to cells has no memory words"
             raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
         if protection.neuralfuse is not None:
-            dataset = artifacts.load_data(study.dataset)
-            generators.build(protection.neuralfuse.generator, dataset.in_channels, **protection.neuralfuse.options)
+            artifacts.build_transform(protection.neuralfuse, study)
 
 
 def prepare(study: StudyConfig, folder: str | Path, say: Say) -> list[Point]:
@@ -138,7 +138,7 @@ def _network(study: StudyConfig, config: NetworkConfig, folder: Path, say: Say) 
                 seed=study.seed,
                 checkpoint_path=path.with_suffix(".partial"),
                 progress=say(f"train {config.name}"),
-                **config.training,
+                **config.training | {"objective": baselines.objective(config.training.get("objective"), config.bits)},
             )
         quantize_in_place(network, config.bits, config.per_channel)
         checkpoint.save(path, network.state_dict(), _record(settings))
@@ -157,10 +157,7 @@ def _generator(
     say: Say,
 ) -> generators.NeuralFuse:
     """The protection's trained generator, behind x -> clip(x + G(x)), its weights rounded."""
-    dataset = artifacts.load_data(study.dataset)
-    transform = generators.NeuralFuse(
-        generators.build(fuse.generator, dataset.in_channels, seed=study.seed, **fuse.options)
-    )
+    transform = artifacts.build_transform(fuse, study)
     path = artifacts.generator_path(folder, config.name, name)
     settings = _generator_settings(study, config, fuse, network)
     if not _fresh(path, settings):

@@ -1,0 +1,109 @@
+"""Studies over several curves and data, networks trained in several ways: does every name reach what it stands for?"""
+
+import shutil
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import TINY, run
+
+from neuralfuse.config import load_studies
+from sram.errors import InputError
+
+VARIANTS = {
+    "ibm14": {"voltages": [1.0, 0.78]},
+    "kc705": {"sram": {"curve": "kc705b"}, "voltages": [0.54]},
+}
+
+
+def study_file(folder, **changes):
+    content = yaml.safe_load(TINY.read_text()) | changes
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Two failure curves with voltages of their own; a network retrained against bit errors beside the plain one."""
+    folder = tmp_path_factory.mktemp("variants")
+    training = {"epochs": 1, "flip": False, "shift": 1}
+    hard = training | {"objective": {"random_bit_errors": {"flip_rate": 0.01}}, "clip": 0.1}
+    networks = [
+        {"name": "resnet8", "options": {"width": 4}, "training": training},
+        {"name": "resnet8 retrained", "build": "resnet8", "options": {"width": 4}, "training": hard},
+    ]
+    universal = {"name": "universal", "neuralfuse": {"generator": "universal", "training": {"steps": 2, "maps": 1}}}
+    path = study_file(
+        folder,
+        networks=networks,
+        variants=VARIANTS,
+        protections=["none", universal],
+        chips={"evaluation": 2},
+        sram={"structures": ["iid"]},
+    )
+    out = folder / "out"
+    assert run("sweep", path, "--out", out, "--workers", 1) == 0
+    return path, out
+
+
+def test_every_variant_has_its_rows_and_one_table_joins_them(swept):
+    _, out = swept
+    table = pd.read_csv(out / "results.csv")
+    assert table.columns[0] == "variant"
+    counts = table.groupby(["variant", "curve", "structure"]).size()
+    # 2 networks x 2 protections x 2 chips at each voltage
+    assert dict(counts) == {("ibm14", "ibm14", "iid"): 16, ("kc705", "kc705b", "iid"): 8}
+    for name in VARIANTS:
+        own = pd.read_csv(out / name / "results.csv")
+        pd.testing.assert_frame_equal(table[table.variant == name].drop(columns="variant").reset_index(drop=True), own)
+        assert (out / name / "report.html").is_file()
+
+
+def test_the_same_network_trained_in_two_ways_are_two_networks(swept):
+    _, out = swept
+    table = pd.read_csv(out / "ibm14" / "results.csv")
+    clean = table.groupby("network").correct_clean.unique()
+    assert set(clean.index) == {"resnet8", "resnet8 retrained"}
+    assert clean["resnet8"][0] != clean["resnet8 retrained"][0]
+
+
+def test_dry_run_report_and_merge_know_variants(swept, tmp_path, capsys):
+    path, out = swept
+    assert run("sweep", path, "--out", out, "--dry-run") == 0
+    assert capsys.readouterr().out.count("0 to do") == 2
+    assert run("report", out) == 0
+    assert "voltage" in capsys.readouterr().out
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    shutil.rmtree(copy / "kc705" / "rows")
+    assert run("merge", out, "--into", copy) == 0
+    assert "8 new rows" in capsys.readouterr().out
+    (copy / "results.csv").unlink()
+    assert run("sweep", path, "--out", copy, "--workers", 1) == 0
+    assert (copy / "results.csv").read_bytes() == (out / "results.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("variants", "says"),
+    [
+        ({}, "variants = {}"),
+        ({"a/b": {}}, "a/b"),
+        ({"a": [1]}, "variants.a"),
+        ({"a": {"voltage": [1]}}, "variant a"),
+        ({"a": {"voltages": [-1]}}, "variant a"),
+    ],
+)
+def test_bad_variants_are_refused(variants, says, tmp_path):
+    with pytest.raises(InputError, match=says.replace("{", "\\{").replace("}", "\\}")):
+        load_studies(study_file(tmp_path, variants=variants))
+
+
+@pytest.mark.parametrize(
+    ("objective", "says"), [("hope", "one of random_bit_errors"), ({"adversarial": {"eps": 1}}, "eps")]
+)
+def test_unknown_objectives_are_refused(objective, says, tmp_path, capsys):
+    networks = [{"name": "resnet8", "training": {"objective": objective}}]
+    assert run("sweep", study_file(tmp_path, networks=networks), "--out", tmp_path / "out") == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
