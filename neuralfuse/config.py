@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from neuralfuse.sources import FIRST_TRAINING_CHIP
+from sram import failure
 from sram.errors import InputError
 
 
@@ -82,6 +83,7 @@ class NeuralFuseConfig(Strict):
     bits: Annotated[int, Field(ge=2, le=8)] | None = 8
     training: dict[str, Any] = {}  # arguments of training.train_generator
     train_voltages: tuple[float, ...] | None = None  # training chips run at these in turn; None: at the study's
+    train_on: str | None = None  # a surrogate: another of the study's networks (restricted access); None: each its own
     checkpoint: str | None = None
 
 
@@ -122,7 +124,31 @@ class StudyConfig(Strict):
     chips: ChipsConfig = ChipsConfig()
     protections: tuple[ProtectionConfig, ...] = (ProtectionConfig(name="none"),)
     adaptive: AdaptiveConfig | None = None
+    device: str = "cpu"  # where torch computes: cpu, cuda, cuda:1, ...
     batch_size: Annotated[int, Field(ge=1)] = 128  # layers of so many images still fit into a core's caches
+
+    @model_validator(mode="before")
+    @classmethod
+    def rates_become_voltages(cls, value):
+        """`cell_fault_rates` and `train_cell_fault_rates` stand for the voltages at which the curve has these rates."""
+        if not isinstance(value, dict):
+            return value
+        sram = value.get("sram")
+        curve = failure.curve(sram.get("curve", "ibm14") if isinstance(sram, dict) else "ibm14")
+        value = _with_voltages(value, "cell_fault_rates", "voltages", curve)
+        protections = value.get("protections")
+        if isinstance(protections, list):
+            value = {**value, "protections": [_trained_at_rates(entry, curve) for entry in protections]}
+        return value
+
+    @model_validator(mode="after")
+    def surrogates_are_networks(self):
+        names = [network.name for network in self.networks]
+        for protection in self.protections:
+            fuse = protection.neuralfuse
+            if fuse and fuse.train_on is not None and fuse.train_on not in names:
+                raise ValueError(f"train_on {fuse.train_on!r} is none of the study's networks: {', '.join(names)}")
+        return self
 
     @field_validator("networks", "accelerators", "protections", "voltages")
     @classmethod
@@ -154,6 +180,26 @@ class StudyConfig(Strict):
         """Hash of what the folder's results are about. Voltages, chips, protections and batch size may grow later."""
         fixed = self.model_dump(mode="json", exclude={"voltages", "chips", "protections", "adaptive", "batch_size"})
         return digest(fixed)
+
+
+def _with_voltages(value: dict, rates: str, voltages: str, curve: failure.FailureCurve) -> dict:
+    """The mapping with its key `rates` replaced by `voltages` on the curve; a rate of 0 is the nominal supply."""
+    if rates not in value:
+        return value
+    if voltages in value:
+        raise ValueError(f"only one of {voltages} and {rates}")
+    given = value[rates]
+    if not isinstance(given, list) or not all(isinstance(p, int | float) and 0 <= p < 0.5 for p in given):
+        raise ValueError(f"{rates} = {given!r}: a list of numbers from 0 to 0.5")
+    found = [round(float(curve.voltage(p)), 6) if p else curve.nominal for p in given]
+    return {key: part for key, part in value.items() if key != rates} | {voltages: found}
+
+
+def _trained_at_rates(protection: object, curve: failure.FailureCurve) -> object:
+    fuse = protection.get("neuralfuse") if isinstance(protection, dict) else None
+    if not isinstance(protection, dict) or not isinstance(fuse, dict):
+        return protection
+    return {**protection, "neuralfuse": _with_voltages(fuse, "train_cell_fault_rates", "train_voltages", curve)}
 
 
 def digest(value: object) -> str:

@@ -7,7 +7,11 @@ import pytest
 import yaml
 from conftest import TINY, run
 
-from neuralfuse.config import load_studies
+from neuralfuse.config import load_studies, parse_study
+from neuralfuse.sweep.bench import Bench
+from neuralfuse.sweep.prepare import prepare
+from neuralfuse.sweep.task import Task
+from sram import failure
 from sram.errors import InputError
 
 VARIANTS = {
@@ -107,3 +111,44 @@ def test_unknown_objectives_are_refused(objective, says, tmp_path, capsys):
     assert run("sweep", study_file(tmp_path, networks=networks), "--out", tmp_path / "out") == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_rates_stand_for_voltages(tmp_path):
+    """The ibm14 curve has 1% at about 20/24 of Vmin (IBM 14 nm, MLSys 2021)."""
+    fuse = {"name": "fuse", "neuralfuse": {"generator": "ConvS", "train_cell_fault_rates": [0.015]}}
+    content = yaml.safe_load(TINY.read_text())
+    del content["voltages"]
+    study = parse_study(content | {"cell_fault_rates": [0, 0.01], "protections": [fuse]}, "here")
+    curve = failure.curve("ibm14")
+    assert study.voltages[0] == curve.nominal
+    assert float(curve.probability(study.voltages[1])) == pytest.approx(0.01, rel=1e-4)
+    assert float(curve.probability(study.protections[0].neuralfuse.train_voltages[0])) == pytest.approx(0.015, rel=1e-4)
+    with pytest.raises(InputError, match="only one of voltages and cell_fault_rates"):
+        parse_study(content | {"cell_fault_rates": [0.01], "voltages": [1.0]}, "here")
+    with pytest.raises(InputError, match="from 0 to"):
+        parse_study(content | {"cell_fault_rates": [1]}, "here")
+
+
+def test_a_generator_trained_on_a_surrogate_is_one_generator(tmp_path):
+    """Two networks, one generator trained on the first: both run behind the same file, and the first row says so."""
+    training = {"epochs": 1, "flip": False, "shift": 1}
+    networks = [
+        {"name": name, "build": "resnet8", "options": {"width": width}, "training": training}
+        for name, width in (("source", 4), ("target", 5))
+    ]
+    fuse = {"generator": "affine", "train_on": "source", "training": {"steps": 2, "maps": 1}}
+    content = yaml.safe_load(TINY.read_text()) | {"networks": networks, "voltages": [0.8]}
+    content |= {"protections": [{"name": "fuse", "neuralfuse": fuse}], "sram": {"structures": ["iid"]}}
+    study = parse_study(content, "here")
+    points = prepare(study, tmp_path / "out", lambda name: lambda *_: None)
+    assert [path.name for path in (tmp_path / "out" / "generators").iterdir()] == ["source-fuse.safetensors"]
+    bench = Bench(tmp_path / "out")
+    rows = [bench.measure(Task(point, 0, 0.8)) for point in points]
+    assert [row.network for row in rows] == ["source", "target"]
+    with pytest.raises(InputError, match="none of the study's networks"):
+        parse_study(content | {"networks": networks[1:]}, "here")
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path, capsys):
+    assert run("sweep", study_file(tmp_path, device="cuda:77"), "--out", tmp_path / "out") == 2
+    assert "device = 'cuda:77'" in capsys.readouterr().err

@@ -23,6 +23,7 @@ def network_path(folder: Path, network: str) -> Path:
 
 
 def generator_path(folder: Path, network: str, protection: str) -> Path:
+    """`network`: the one that the generator was trained on."""
     return folder / "generators" / f"{_slug(network)}-{_slug(protection)}.safetensors"
 
 

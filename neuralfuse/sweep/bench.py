@@ -58,7 +58,7 @@ class Bench:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.study: StudyConfig = load_study(self.folder / "study.yaml")
-        self.images, self.labels = test_set(self.study.dataset)
+        self.images, self.labels = (part.to(self.study.device) for part in test_set(self.study.dataset))
         self.network = Recent(self._network, 1)
         self.inputs = Recent(self._inputs, 3)
         self.placement = Recent(self._placement, 2)
@@ -71,7 +71,7 @@ class Bench:
         config = next(n for n in self.study.networks if n.name == name)
         network = build_network(config, self.study)
         checkpoint.load_network(network, network_path(self.folder, name))
-        return FaultyNetwork(network, config.bits, config.per_channel)
+        return FaultyNetwork(network, config.bits, config.per_channel, self.study.device)
 
     def _protection(self, name: str) -> ProtectionConfig:
         return next(p for p in self.study.protections if p.name == name)
@@ -87,8 +87,8 @@ class Bench:
         if fuse is None:
             return None
         transform = build_transform(fuse, self.study)
-        checkpoint.load_network(transform.generator, generator_path(self.folder, network, name))
-        return transform.eval()
+        checkpoint.load_network(transform.generator, generator_path(self.folder, fuse.train_on or network, name))
+        return transform.eval().to(self.study.device)
 
     def _placement(self, network: str, machine: str) -> placement.Placement:
         config = next(n for n in self.study.networks if n.name == network)

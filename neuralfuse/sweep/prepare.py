@@ -2,8 +2,7 @@
 points named.
 
 Every step is skipped when its result lies in the folder and was made from the same settings; so a run that was
-killed goes on, and a
-finished one starts at once.
+killed goes on, and a finished one starts at once.
 """
 
 import copy
@@ -16,10 +15,19 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from neuralfuse import baselines, checkpoint, evaluate, generators, training
-from neuralfuse.config import NetworkConfig, NeuralFuseConfig, StudyConfig, digest, dump_study, load_study
+from neuralfuse.config import (
+    NetworkConfig,
+    NeuralFuseConfig,
+    ProtectionConfig,
+    StudyConfig,
+    digest,
+    dump_study,
+    load_study,
+)
 from neuralfuse.cost import energy_sources, layer_table
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.quantize import quantize_in_place
@@ -57,6 +65,10 @@ _MAY_GROW = ("voltages", "chips", "protections", "adaptive", "batch_size")
 def check(study: StudyConfig) -> None:
     """Look up every name before anything is written or trained."""
     curve = failure.curve(study.sram.curve)
+    try:
+        torch.empty(0, device=study.device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError("study", "device", study.device, f"one that torch has here ({error})") from None
     for name in study.sram.structures:
         structure.structure(name)
     for name in study.accelerators:
@@ -86,12 +98,16 @@ def prepare(study: StudyConfig, folder: str | Path, say: Say) -> list[Point]:
     folder = Path(folder)
     check(study)
     claim(study, folder)
+    networks = {config.name: _network(study, config, folder, say) for config in study.networks}
+    configs = {config.name: config for config in study.networks}
     for config in study.networks:
-        network = _network(study, config, folder, say)
-        _trace(network, config.name, study, folder)
+        _trace(networks[config.name], config.name, study, folder)
         for protection in study.protections:
             if protection.neuralfuse is not None:
-                transform = _generator(study, config, protection.name, protection.neuralfuse, network, folder, say)
+                own = protection.neuralfuse.train_on or config.name
+                transform = _generator(
+                    study, configs[own], protection.name, protection.neuralfuse, networks[own], folder, say
+                )
                 _trace(transform, f"{config.name}-{protection.name}", study, folder)
                 _show_images(study, transform, folder, f"images-{config.name}-{protection.name}")
     points = points_of(study, folder)
@@ -132,7 +148,7 @@ def _network(study: StudyConfig, config: NetworkConfig, folder: Path, say: Say) 
             checkpoint.load_network(network, config.checkpoint)
         else:
             training.train_network(
-                network,
+                network.to(study.device),
                 artifacts.load_data(study.dataset),
                 bits=config.bits,
                 seed=study.seed,
@@ -140,7 +156,7 @@ def _network(study: StudyConfig, config: NetworkConfig, folder: Path, say: Say) 
                 progress=say(f"train {config.name}"),
                 **config.training | {"objective": baselines.objective(config.training.get("objective"), config.bits)},
             )
-        quantize_in_place(network, config.bits, config.per_channel)
+        quantize_in_place(network.cpu(), config.bits, config.per_channel)
         checkpoint.save(path, network.state_dict(), _record(settings))
         path.with_suffix(".partial").unlink(missing_ok=True)
     checkpoint.load_network(network, path)
@@ -166,7 +182,7 @@ def _generator(
         else:
             _train_generator(study, config, fuse, network, transform, path, folder, say)
         if fuse.bits is not None:
-            quantize_in_place(transform, fuse.bits)
+            quantize_in_place(transform.cpu(), fuse.bits)
         checkpoint.save(path, transform.generator.state_dict(), _record(settings))
         path.with_suffix(".partial").unlink(missing_ok=True)
     checkpoint.load_network(transform.generator, path)
@@ -184,7 +200,7 @@ def _train_generator(
     say: Say,
 ) -> None:
     """EOPM on training chips: other chip numbers than any evaluation uses, all structures of the study in turn."""
-    faulty = FaultyNetwork(copy.deepcopy(network), config.bits, config.per_channel)
+    faulty = FaultyNetwork(copy.deepcopy(network), config.bits, config.per_channel, study.device)
     _trace(network, config.name, study, folder)
     machine = accelerator(study.accelerators[0])
     placed = place_weights(study, artifacts.read_workload(folder, config.name), machine, config.bits)
@@ -217,6 +233,8 @@ def trainings_to_do(study: StudyConfig, folder: str | Path) -> list[str]:
             fuse = protection.neuralfuse
             if fuse is None:
                 continue
+            if fuse.train_on not in (None, config.name):
+                continue  # named at the network that it is trained on
             generator = artifacts.generator_path(folder, config.name, protection.name)
             if not made or not _fresh(generator, _generator_settings(study, config, fuse, network)):
                 missing.append(f"{protection.name} for {config.name}")
@@ -273,6 +291,7 @@ def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
         "curve": curve.to_dict(),
         "sram": study.sram.model_dump(mode="json", exclude={"structures"}),
         "seed": study.seed,
+        "device": study.device,
         "batch": study.batch_size,  # float sums depend on it in the last bit
     }
     points = []
@@ -289,13 +308,16 @@ def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
                         "accelerator": asdict(accelerator(machine)),
                         "structure": asdict(structure.structure(form)),
                         "protection": protection.model_dump(mode="json"),
-                        "generator": _file_hash(artifacts.generator_path(folder, network.name, protection.name))
-                        if protection.neuralfuse
-                        else None,
+                        "generator": _generator_hash(folder, network.name, protection),
                     }
                     names = (network.name, study.dataset.name, machine, curve.name, form, protection.name)
                     points.append(Point(*names, digest(setup)))
     return points
+
+
+def _generator_hash(folder: Path, network: str, protection: ProtectionConfig) -> str | None:
+    fuse = protection.neuralfuse
+    return fuse and _file_hash(artifacts.generator_path(folder, fuse.train_on or network, protection.name))
 
 
 def _provenance(study: StudyConfig, folder: Path, points: list[Point]) -> dict:
