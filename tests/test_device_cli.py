@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -102,3 +103,19 @@ def test_a_device_that_fails_half_way_is_one_line_too(tmp_path, monkeypatch, cap
     assert "link was cut" in error
     assert "Traceback" not in error
     assert len(list((out / "readings").glob("*.npz"))) == 2  # what was read is kept
+
+
+def test_sigterm_leaves_a_board_at_nominal_voltage(tmp_path):
+    command = [sys.executable, "-m", "neuralfuse", "device", "characterize", "driver:device_boards:Slow"]
+    here = os.path.dirname(__file__)
+    env = {**os.environ, "SLOW_S": "0.2", "PLAIN_LOG": str(tmp_path / "log"), "PYTHONPATH": here}
+    command += ["--voltages", "0.5", "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as running:
+        while not (tmp_path / "out" / "readings" / "settings.json").exists():
+            assert running.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.3)  # in the middle of a read
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 128 + signal.SIGTERM
+        assert "Traceback" not in running.stderr.read()
+    assert (tmp_path / "log").read_text() == "released at 0.9"

@@ -1,6 +1,7 @@
 """The way to a device: frames, secrets, limits, and everything that can go wrong between two machines."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.device import frames, open_device
+from simulator.device.program import MOST_STEPS, Conv, Program
 from simulator.device.protocol import DeviceError, DeviceTimeout, LinkLost, Refused, VersionMismatch
 from simulator.device.remote import RemoteDevice
 from simulator.device.serve import Server, proof
@@ -295,6 +297,35 @@ def test_hostile_frames():
     assert after - before < 4096
 
 
+def test_large_headers_do_not_fill_a_boards_memory():
+    """JSON can take thirty times its bytes once it is parsed: 255 MB more for the first of these, were it parsed."""
+
+    def peak():
+        return int(Path(f"/proc/{running.pid}/status").read_text().split("VmHWM:")[1].split()[0])
+
+    room = 8 << 20
+    hostile = [
+        b'{"call":"load","program":[%s0]}' % (b"[]," * (room // 3 - 20)),
+        b'{"call":"load","program":[%s0]}' % (b'"ab",' * (room // 5 - 20)),
+        b'{"k":{%s}}' % b",".join(b'"%d":0' % i for i in range(600_000)),
+        b'{"call":"load","program":[%s0]}' % (b"1.5," * (room // 4 - 20)),
+        b'{"call":"load","program":[%s0]}' % (b"1.50000000000000," * 490_000),  # as many numbers as are parsed
+    ]
+    with process("Plain") as (running, address), greeted(address) as connection:
+        before = peak()
+        for text in hostile:
+            connection.sendall(frame(text))
+            assert read_frame(connection)["error"] in ("DeviceError", "InputError")
+        assert peak() - before < 60_000  # kB, for a header of 8 MB: text, copies, and half a million numbers
+
+
+def test_the_largest_program_is_not_taken_for_hostile():
+    step = Conv(0, 0, 1, 1, 1, 1, 1, 0, 1, 1.0, (1.0,), (0.0,), False)
+    steps = tuple(dataclasses.replace(step, source=i) for i in range(MOST_STEPS))
+    with serving(Plain()) as address, RemoteDevice(address, timeout_s=10) as device:
+        device.load(Program((1, 1, 1), steps))
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_hostile_frames():
     before, after = fuzz(100_000, seed=1)
@@ -517,7 +548,7 @@ def test_devices_are_named_by_what_they_are(plain_server):
 
 
 def test_a_board_needs_only_python_and_numpy():
-    """The server side loads where every other dependency is missing."""
+    """Server and client work where every other dependency is missing: words, voltage, a network."""
     script = """
         import sys
         class OnlyNumpy:
@@ -527,10 +558,24 @@ def test_a_board_needs_only_python_and_numpy():
                     raise ImportError(f"{name} is not on the board")
         sys.meta_path.insert(0, OnlyNumpy())
         sys.path[:] = [p for p in sys.path]
-        import simulator.device.serve, simulator.device.remote, device_boards
-        server = simulator.device.serve.Server(device_boards.Plain())
-        print(server.address[1] > 0)
+        import threading
+        import numpy as np
+        import device_boards
+        from simulator.device.board import pack_weights
+        from simulator.device.program import Conv, Flatten, Pool, Program
+        from simulator.device.remote import RemoteDevice
+        from simulator.device.serve import Server
+        server = Server(device_boards.Plain())
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        conv = Conv(0, 0, 2, 1, 2, 2, 1, 0, 1, 1.0, (1.0, 1.0), (0.0, 0.5), True)
+        with RemoteDevice("127.0.0.1:%d" % server.address[1], timeout_s=10) as device:
+            device.write(0, pack_weights([1, 1, 1, 1, 2, 0, 0, 0], 16))
+            device.load(Program((1, 4, 4), (conv, Pool(1, "mean", 0), Flatten(2))))
+            print(device.set_voltage(0.5), device.run(np.ones((1, 1, 4, 4))).outputs.tolist())
+        server.stop()
+        thread.join()
     """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, env=env)
-    assert done.stdout == "True\n", done.stderr
+    assert done.stdout == "0.5 [[4.0, 2.5]]\n", done.stderr

@@ -1,6 +1,7 @@
 """`neuralfuse device`."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,11 +79,14 @@ def characterize(
 
 @contextmanager
 def _opened(spec: str, machine: str, step: float) -> "Iterator[Device]":
-    """The device, back at nominal voltage afterwards. A failing device is not the user's mistake, but one line as
-    well."""
+    """The device, back at nominal voltage afterwards, after SIGTERM too. A failing device is not the user's mistake,
+    but one line as well."""
     from simulator.device import open_device
     from simulator.device.protocol import DeviceError
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if spec.startswith("rtl:"):
+        print("rtl: the first use of an array builds it, which can take minutes", file=sys.stderr, flush=True)
     try:
         with open_device(spec, machine, step, os.environ.get(SECRET)) as device:
             yield device

@@ -51,6 +51,9 @@ class Limits:
 # A program of a hundred layers with a thousand filters each is 4 MB of JSON; an image batch or memory dump 16 MB.
 OPEN = Limits(8 << 20, 32 << 20)
 STRANGER = Limits(1024, 0)
+# Parsed, a list, a text or a short number takes up to thirty times its bytes. The largest program (MOST_STEPS steps of
+# 3 lists and 15 texts; 20 bytes a number) has fewer of each than this; a header that has more is not parsed.
+MOST_LISTS, MOST_QUOTES, MOST_COMMAS = 1 << 14, 1 << 18, 1 << 19
 
 
 def pack(header: dict[str, Any], array: NDArray[Any] | None = None) -> list[bytes | memoryview]:
@@ -86,6 +89,10 @@ def parse_header(text: bytes, array_bytes: int) -> tuple[dict[str, Any], np.dtyp
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
+    lists = text.count(b"[") + text.count(b"{")
+    if lists > MOST_LISTS or text.count(b'"') > MOST_QUOTES or text.count(b",") > MOST_COMMAS:
+        allowed = f"{MOST_LISTS} lists, {MOST_QUOTES // 2} texts, {MOST_COMMAS} commas"
+        raise BrokenFrame(f"header of more than {allowed}", lost=False)
     try:
         header = json.loads(text.decode("utf-8"), parse_constant=refuse)
     except (ValueError, RecursionError) as error:

@@ -23,7 +23,7 @@ class RtlChip(Board):
     """The chip of `fault_map` with the array of `machine`, which must be output or weight stationary.
 
     Faults go through the fault port of the weight memory; everything the array reads passes it. The first use of an
-    array builds a library (half a minute). DeviceError without Verilator.
+    array builds a library (seconds for 8 x 8, minutes for 32 x 32). DeviceError without Verilator.
     """
 
     def __init__(self, fault_map: FaultMap, machine: Accelerator | str = "paper", voltage_step: float = 0.01):
