@@ -93,13 +93,14 @@ def objective(spec: object, bits: int = 8) -> RandomBitErrors | Adversarial | No
     """
     if spec is None:
         return None
-    name, settings = spec, {}
+    name: object = spec
+    settings: dict | None = None
     if isinstance(spec, dict) and len(spec) == 1:
         ((name, settings),) = spec.items()
     if name not in OBJECTIVES:
         raise InputError("training", "objective", spec, "one of " + ", ".join(OBJECTIVES) + ", with its settings below")
     own = {"bits": bits} if name == "random_bit_errors" else {}
     try:
-        return OBJECTIVES[name](**{**own, **(settings or {})})
+        return OBJECTIVES[str(name)](**{**own, **(settings or {})})
     except TypeError as error:
         raise InputError("training", f"objective.{name}", settings, str(error).split("__init__() ")[-1]) from None

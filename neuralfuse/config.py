@@ -83,8 +83,17 @@ class NeuralFuseConfig(Strict):
     bits: Annotated[int, Field(ge=2, le=8)] | None = 8
     training: dict[str, Any] = {}  # arguments of training.train_generator
     train_voltages: tuple[float, ...] | None = None  # training chips run at these in turn; None: at the study's
-    train_on: str | None = None  # a surrogate: another of the study's networks (restricted access); None: each its own
+    train_on: tuple[str, ...] | None = None  # surrogates: others of the study's networks, in turn; None: each its own
     checkpoint: str | None = None
+
+    @field_validator("train_on", mode="before")
+    @classmethod
+    def one_or_more(cls, value):
+        return [value] if isinstance(value, str) else value or None
+
+    def trained_on(self, network: str) -> tuple[str, ...]:
+        """Names of the networks that the generator before `network` was trained on."""
+        return self.train_on or (network,)
 
 
 class ProtectionConfig(Strict):
@@ -145,9 +154,9 @@ class StudyConfig(Strict):
     def surrogates_are_networks(self):
         names = [network.name for network in self.networks]
         for protection in self.protections:
-            fuse = protection.neuralfuse
-            if fuse and fuse.train_on is not None and fuse.train_on not in names:
-                raise ValueError(f"train_on {fuse.train_on!r} is none of the study's networks: {', '.join(names)}")
+            for name in (protection.neuralfuse and protection.neuralfuse.train_on) or ():
+                if name not in names:
+                    raise ValueError(f"train_on {name!r} is none of the study's networks: {', '.join(names)}")
         return self
 
     @field_validator("networks", "accelerators", "protections", "voltages")

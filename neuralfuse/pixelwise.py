@@ -1,8 +1,11 @@
 """Input transforms that cost a multiply-add a pixel: small enough to be fitted to one chip, and kept for each.
 
 Written as G of F(x) = clip(x + G(x), -1, 1) (`generators.NeuralFuse`), like the generators; at first G = 0. Their
-numbers are fixed for a shape of images.
+numbers are fixed for a shape of images. They are stored like weights (`stored_weights`): as words, with a scale for
+each tensor.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,8 @@ class Offset(nn.Module):
     >>> Offset(1, 2, 2)(torch.full((1, 1, 2, 2), 0.5)).unique().item()
     0.0
     """
+
+    stored_weights = ("u",)
 
     def __init__(self, channels: int, height: int, width: int):
         super().__init__()
@@ -33,6 +38,8 @@ class Affine(nn.Module):
     (0.0, 8)
     """
 
+    stored_weights = ("scale", "offset")
+
     def __init__(self, channels: int, height: int, width: int, per: str = "pixel"):
         super().__init__()
         self.size = height, width
@@ -44,8 +51,12 @@ class Affine(nn.Module):
         return x[..., :height, :width] * self.scale + self.offset
 
 
-PIXELWISE = {
+def affine_per_channel(channels: int, height: int, width: int) -> Affine:
+    return Affine(channels, height, width, per="channel")
+
+
+PIXELWISE: dict[str, Callable[[int, int, int], nn.Module]] = {
     "universal": Offset,
     "affine": Affine,
-    "channel_affine": lambda *shape: Affine(*shape, per="channel"),
+    "channel_affine": affine_per_channel,
 }

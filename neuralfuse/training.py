@@ -213,10 +213,10 @@ def held_out_accuracy(faulty: FaultyNetwork, protected: Tensor, y: Tensor, fault
 
 
 def train_generator(
-    faulty: FaultyNetwork,
+    faulty: FaultyNetwork | Sequence[FaultyNetwork],
     neuralfuse: nn.Module,
     data: Dataset,
-    source: Source,
+    source: Source | Sequence[Source],
     steps: int,
     batch: int = 256,
     maps: int = 10,
@@ -234,7 +234,9 @@ def train_generator(
 ) -> Trained:
     """Train an input transform (`generators.NeuralFuse`) in place by EOPM before a frozen network; leave it rounded.
 
-    `source(draw)` gives the fault map of a draw; step s uses draws s * maps to (s + 1) * maps - 1. `weight` is the
+    `source(draw)` gives the fault map of a draw; step s uses draws s * maps to (s + 1) * maps - 1. With several
+    networks, each with a source of its own, the steps take them in turn (surrogates of one that cannot be had; held-out
+    images are watched on the first). `weight` is the
     paper's lambda, `maps` its N. The generator computes with weights of `bits` bits from the first step on and runs at
     nominal voltage, free of errors. `precision=torch.bfloat16` is for GPUs. Defaults are the paper's settings.
     """
@@ -244,11 +246,14 @@ def train_generator(
         raise InputError(
             "training", "maps, steps, weight", (maps, steps, weight), "maps and steps from 1, weight from 0"
         )
-    device = faulty.device
+    networks = [faulty] if isinstance(faulty, FaultyNetwork) else list(faulty)
+    sources = list(source) if isinstance(source, Sequence) else [source]
+    device = networks[0].device
     neuralfuse.to(device).to(memory_format=layout(device))  # type: ignore[call-overload]
     arguments = dict(
         steps=steps, batch=batch, maps=maps, weight=weight, learning_rate=learning_rate, decay=decay, bits=bits,
-        shift=shift, flip=flip, seed=seed, precision=str(precision), data=data.name, words=faulty.words.size,
+        shift=shift, flip=flip, seed=seed, precision=str(precision), data=data.name,
+        words=[network.words.size for network in networks],
     )  # fmt: skip
     optimizer = torch.optim.Adam(neuralfuse.parameters(), learning_rate, (0.5, 0.999))
     checkpoints = Checkpoints(checkpoint_path, arguments)
@@ -264,7 +269,8 @@ def train_generator(
                 group["lr"] = learning_rate * DECAYS[decay](step, steps)
             index = batch_indices(len(data.train_y), batch, seed, step)
             x = augment(data.train_x[index], random(seed, step), shift, flip).to(device, memory_format=layout(device))
-            faults = (source(step * maps + i) for i in range(maps))
+            faulty, draws = networks[step % len(networks)], sources[step % len(sources)]
+            faults = (draws(step * maps + i) for i in range(maps))
             optimizer.zero_grad()
             with fake_quantized(neuralfuse, bits):
                 losses = eopm_backward(faulty, neuralfuse, x, data.train_y[index].to(device), faults, maps, weight)
@@ -274,7 +280,7 @@ def train_generator(
                 neuralfuse.eval()
                 with fake_quantized(neuralfuse, bits):
                     protected = transform(neuralfuse, held_out.x.to(device))
-                accuracy = held_out_accuracy(faulty, protected, held_out.y.to(device), held_out.faults)
+                accuracy = held_out_accuracy(networks[0], protected, held_out.y.to(device), held_out.faults)
                 better = trained.held_out_accuracy is None or accuracy > trained.held_out_accuracy
                 stale = 0 if better else stale + 1
                 if better:

@@ -37,6 +37,7 @@ def double(faulty: FaultyNetwork) -> FaultyNetwork:
     error."""
     faulty.network.double()
     faulty._values = faulty._values.double()
+    faulty._read = faulty._values.numpy()
     for layer in faulty.layer_table:
         faulty.network.get_parameter(layer.name).data = faulty._values[layer.offset : layer.offset + layer.size].view(
             layer.shape

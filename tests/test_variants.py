@@ -129,19 +129,19 @@ def test_rates_stand_for_voltages(tmp_path):
         parse_study(content | {"cell_fault_rates": [1]}, "here")
 
 
-def test_a_generator_trained_on_a_surrogate_is_one_generator(tmp_path):
-    """Two networks, one generator trained on the first: both run behind the same file, and the first row says so."""
+def test_a_generator_trained_on_surrogates_is_one_generator(tmp_path):
+    """Two networks, one generator trained on both in turn: both run behind the same file."""
     training = {"epochs": 1, "flip": False, "shift": 1}
     networks = [
         {"name": name, "build": "resnet8", "options": {"width": width}, "training": training}
         for name, width in (("source", 4), ("target", 5))
     ]
-    fuse = {"generator": "affine", "train_on": "source", "training": {"steps": 2, "maps": 1}}
+    fuse = {"generator": "affine", "train_on": ["source", "target"], "training": {"steps": 2, "maps": 1}}
     content = yaml.safe_load(TINY.read_text()) | {"networks": networks, "voltages": [0.8]}
     content |= {"protections": [{"name": "fuse", "neuralfuse": fuse}], "sram": {"structures": ["iid"]}}
     study = parse_study(content, "here")
     points = prepare(study, tmp_path / "out", lambda name: lambda *_: None)
-    assert [path.name for path in (tmp_path / "out" / "generators").iterdir()] == ["source-fuse.safetensors"]
+    assert [path.name for path in (tmp_path / "out" / "generators").iterdir()] == ["source+target-fuse.safetensors"]
     bench = Bench(tmp_path / "out")
     rows = [bench.measure(Task(point, 0, 0.8)) for point in points]
     assert [row.network for row in rows] == ["source", "target"]

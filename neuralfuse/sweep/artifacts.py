@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from neuralfuse import data, generators, networks
-from neuralfuse.config import DatasetConfig, NetworkConfig, NeuralFuseConfig, StudyConfig
+from neuralfuse.config import DatasetConfig, NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from simulator.workload import Layer, Workload
 from sram.errors import InputError
 
@@ -22,9 +22,11 @@ def network_path(folder: Path, network: str) -> Path:
     return folder / "networks" / f"{_slug(network)}.safetensors"
 
 
-def generator_path(folder: Path, network: str, protection: str) -> Path:
-    """`network`: the one that the generator was trained on."""
-    return folder / "generators" / f"{_slug(network)}-{_slug(protection)}.safetensors"
+def generator_path(folder: Path, network: str, protection: ProtectionConfig) -> Path:
+    """The generator that a protection puts before `network`: one for all networks where it has surrogates."""
+    assert protection.neuralfuse is not None
+    trained_on = "+".join(protection.neuralfuse.trained_on(network))
+    return folder / "generators" / f"{_slug(trained_on)}-{_slug(protection.name)}.safetensors"
 
 
 def workload_path(folder: Path, name: str) -> Path:
@@ -66,6 +68,6 @@ def build_network(config: NetworkConfig, study: StudyConfig) -> nn.Module:
 
 def build_transform(fuse: NeuralFuseConfig, study: StudyConfig) -> generators.NeuralFuse:
     """The input transform, not trained, for the study's images."""
-    channels, *size = load_data(study.dataset).input_shape
-    generator = generators.build(fuse.generator, channels, seed=study.seed, size=tuple(size), **fuse.options)
+    channels, height, width = load_data(study.dataset).input_shape
+    generator = generators.build(fuse.generator, channels, seed=study.seed, size=(height, width), **fuse.options)
     return generators.NeuralFuse(generator)

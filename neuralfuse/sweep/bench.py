@@ -83,11 +83,11 @@ class Bench:
 
     def transform(self, network: str, name: str) -> generators.NeuralFuse | None:
         """The protection's trained input transform, as `prepare` left it; None where it has none."""
-        fuse = self._protection(name).neuralfuse
-        if fuse is None:
+        found = self._protection(name)
+        if found.neuralfuse is None:
             return None
-        transform = build_transform(fuse, self.study)
-        checkpoint.load_network(transform.generator, generator_path(self.folder, fuse.train_on or network, name))
+        transform = build_transform(found.neuralfuse, self.study)
+        checkpoint.load_network(transform.generator, generator_path(self.folder, network, found))
         return transform.eval().to(self.study.device)
 
     def _placement(self, network: str, machine: str) -> placement.Placement:

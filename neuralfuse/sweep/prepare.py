@@ -41,6 +41,7 @@ from sram.errors import InputError
 from sram.files import write_atomic
 from sram.protection import parse
 
+Base = tuple[NetworkConfig, nn.Module]  # a base network and how it is stored
 Say = Callable[[str], Callable[[int, int, dict[str, float]], None]]  # start a named step, get its progress callback
 
 
@@ -98,16 +99,13 @@ def prepare(study: StudyConfig, folder: str | Path, say: Say) -> list[Point]:
     folder = Path(folder)
     check(study)
     claim(study, folder)
-    networks = {config.name: _network(study, config, folder, say) for config in study.networks}
-    configs = {config.name: config for config in study.networks}
+    networks = {config.name: (config, _network(study, config, folder, say)) for config in study.networks}
     for config in study.networks:
-        _trace(networks[config.name], config.name, study, folder)
+        _trace(networks[config.name][1], config.name, study, folder)
         for protection in study.protections:
             if protection.neuralfuse is not None:
-                own = protection.neuralfuse.train_on or config.name
-                transform = _generator(
-                    study, configs[own], protection.name, protection.neuralfuse, networks[own], folder, say
-                )
+                bases = [networks[name] for name in protection.neuralfuse.trained_on(config.name)]
+                transform = _generator(study, bases, protection, protection.neuralfuse, folder, say)
                 _trace(transform, f"{config.name}-{protection.name}", study, folder)
                 _show_images(study, transform, folder, f"images-{config.name}-{protection.name}")
     points = points_of(study, folder)
@@ -129,10 +127,10 @@ def _network_settings(study: StudyConfig, config: NetworkConfig) -> list:
     return [config.model_dump(mode="json"), study.dataset.model_dump(mode="json"), study.seed]
 
 
-def _generator_settings(study: StudyConfig, config: NetworkConfig, fuse: NeuralFuseConfig, network: nn.Module) -> list:
+def _generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseConfig) -> list:
     return [
         fuse.model_dump(mode="json"),
-        _tensor_hash(network),
+        [_tensor_hash(network) for _, network in bases],
         study.identity(),
         fuse.train_voltages or study.voltages,
     ]
@@ -165,22 +163,21 @@ def _network(study: StudyConfig, config: NetworkConfig, folder: Path, say: Say) 
 
 def _generator(
     study: StudyConfig,
-    config: NetworkConfig,
-    name: str,
+    bases: list[Base],
+    protection: ProtectionConfig,
     fuse: NeuralFuseConfig,
-    network: nn.Module,
     folder: Path,
     say: Say,
 ) -> generators.NeuralFuse:
-    """The protection's trained generator, behind x -> clip(x + G(x)), its weights rounded."""
+    """The protection's generator, trained on `bases`, behind x -> clip(x + G(x)), its weights rounded."""
     transform = artifacts.build_transform(fuse, study)
-    path = artifacts.generator_path(folder, config.name, name)
-    settings = _generator_settings(study, config, fuse, network)
+    path = artifacts.generator_path(folder, bases[0][0].name, protection)
+    settings = _generator_settings(study, bases, fuse)
     if not _fresh(path, settings):
         if fuse.checkpoint is not None:
             checkpoint.load_network(transform.generator, fuse.checkpoint)
         else:
-            _train_generator(study, config, fuse, network, transform, path, folder, say)
+            _train_generator(study, bases, fuse, transform, path, folder, say)
         if fuse.bits is not None:
             quantize_in_place(transform.cpu(), fuse.bits)
         checkpoint.save(path, transform.generator.state_dict(), _record(settings))
@@ -191,28 +188,31 @@ def _generator(
 
 def _train_generator(
     study: StudyConfig,
-    config: NetworkConfig,
+    bases: list[Base],
     fuse: NeuralFuseConfig,
-    network: nn.Module,
     transform: generators.NeuralFuse,
     path: Path,
     folder: Path,
     say: Say,
 ) -> None:
     """EOPM on training chips: other chip numbers than any evaluation uses, all structures of the study in turn."""
-    faulty = FaultyNetwork(copy.deepcopy(network), config.bits, config.per_channel, study.device)
-    _trace(network, config.name, study, folder)
-    machine = accelerator(study.accelerators[0])
-    placed = place_weights(study, artifacts.read_workload(folder, config.name), machine, config.bits)
+    networks, sources = [], []
+    for config, network in bases:
+        faulty = FaultyNetwork(copy.deepcopy(network), config.bits, config.per_channel, study.device)
+        _trace(network, config.name, study, folder)
+        machine = accelerator(study.accelerators[0])
+        placed = place_weights(study, artifacts.read_workload(folder, config.name), machine, config.bits)
+        networks.append(faulty)
+        sources.append(training_source(study, placed, faulty, fuse.train_voltages or study.voltages))
     training.train_generator(
-        faulty,
+        networks,
         transform,
         artifacts.load_data(study.dataset),
-        training_source(study, placed, faulty, fuse.train_voltages or study.voltages),
+        sources,
         bits=fuse.bits,
         seed=study.seed,
         checkpoint_path=path.with_suffix(".partial"),
-        progress=say(f"train {fuse.generator} for {config.name}"),
+        progress=say(f"train {fuse.generator} for {', '.join(config.name for config, _ in bases)}"),
         **fuse.training,
     )
 
@@ -220,25 +220,27 @@ def _train_generator(
 def trainings_to_do(study: StudyConfig, folder: str | Path) -> list[str]:
     """Names of what `prepare` would still have to train."""
     folder = Path(folder)
-    missing = []
+    made: dict[str, Base] = {}
+    missing: list[str] = []
     for config in study.networks:
         path = artifacts.network_path(folder, config.name)
-        made = _fresh(path, _network_settings(study, config))
-        if not made:
-            missing.append(config.name)
-        else:
+        if _fresh(path, _network_settings(study, config)):
             network = artifacts.build_network(config, study)
             checkpoint.load_network(network, path)
+            made[config.name] = config, network
+        else:
+            missing.append(config.name)
+    for config in study.networks:
         for protection in study.protections:
             fuse = protection.neuralfuse
             if fuse is None:
                 continue
-            if fuse.train_on not in (None, config.name):
-                continue  # named at the network that it is trained on
-            generator = artifacts.generator_path(folder, config.name, protection.name)
-            if not made or not _fresh(generator, _generator_settings(study, config, fuse, network)):
-                missing.append(f"{protection.name} for {config.name}")
-    return missing
+            names = fuse.trained_on(config.name)
+            path = artifacts.generator_path(folder, config.name, protection)
+            bases = [made[name] for name in names if name in made]
+            if len(bases) < len(names) or not _fresh(path, _generator_settings(study, bases, fuse)):
+                missing.append(f"{protection.name} for {', '.join(names)}")
+    return list(dict.fromkeys(missing))
 
 
 def _tensor_hash(module: nn.Module) -> str:
@@ -316,8 +318,7 @@ def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
 
 
 def _generator_hash(folder: Path, network: str, protection: ProtectionConfig) -> str | None:
-    fuse = protection.neuralfuse
-    return fuse and _file_hash(artifacts.generator_path(folder, fuse.train_on or network, protection.name))
+    return _file_hash(artifacts.generator_path(folder, network, protection)) if protection.neuralfuse else None
 
 
 def _provenance(study: StudyConfig, folder: Path, points: list[Point]) -> dict:
