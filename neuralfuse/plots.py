@@ -200,6 +200,39 @@ def energy_by_layer(layers: pd.DataFrame) -> Figure:
     return figure
 
 
+def sensitivity(table: pd.DataFrame, unit: str = "Vmin") -> Figure:
+    """Accuracy lost to the faults of one layer, and of one bit position, at a time; dashed: to all of them at once.
+
+    `table`: of one network, from `neuralfuse.sensitivity`. Bars are means over chips, whiskers 95% intervals.
+    """
+    layers, bits = table[table.part == "layer"], table[table.part == "bit"]
+    everything = table[table.part == "all"].iloc[0]
+    width = min(11.0, max(5.2, 0.28 * len(layers)))
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(width + 3.4, 4.0), layout="constrained")
+        axes = figure.subplots(1, 2, width_ratios=(width, 3.4), sharey=True)
+    for axis, rows, colour in zip(axes, (layers, bits), (COLOURS[1], COLOURS[5]), strict=True):
+        ends = np.stack([rows.lost_points - rows.lost_points_low, rows.lost_points_high - rows.lost_points])
+        where = np.arange(len(rows))
+        axis.bar(where, rows.lost_points, color=colour, width=0.7)
+        axis.errorbar(where, rows.lost_points, np.nan_to_num(ends), fmt="none", ecolor="black", capsize=2, linewidth=1)
+        label = f"all faults: {everything.lost_points:.1f} points"
+        axis.axhline(everything.lost_points, color="0.3", linewidth=1, linestyle="--", label=label)
+        axis.axhline(0, color="black", linewidth=0.6)
+        axis.set_xticks(where, rows["name"])
+        axis.grid(False, axis="x")
+    axes[0].tick_params(axis="x", rotation=90, labelsize=7)
+    axes[0].set_ylabel("Test accuracy lost (points)")
+    axes[0].set_xlabel("layer that carries the faults")
+    axes[1].set_xlabel(f"bit that carries them (0 least, {len(bits) - 1} sign)")
+    axes[0].legend(fontsize=8)
+    supply = f"{everything.voltage:g} V" if unit == "V" else f"{everything.voltage:g} $V_{{min}}$"
+    figure.suptitle(
+        f"{everything.network} at {supply}, {everything.structure} fault maps, {everything.chips} chips", fontsize=9
+    )
+    return figure
+
+
 def images(original: np.ndarray, transformed: np.ndarray, labels: Sequence[object]) -> Figure:
     """Originals (n, c, h, w) in [-1, 1] above what the generator makes of them, and the difference below."""
     n = len(original)

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from neuralfuse.cli import curve, device, faultmap, simulate, study
+from neuralfuse.cli import curve, device, faultmap, sensitivity, simulate, study
 from sram.errors import InputError
 
 # Newer typers carry their own copy of click, older ones import it: the public BadParameter leads to the base of both.
@@ -23,6 +23,7 @@ app.command("report")(study.report)
 app.command("train")(study.train)
 app.command("merge")(study.merge)
 app.command("results")(study.results)
+app.command("sensitivity")(sensitivity.sensitivity)
 app.add_typer(curve.app, name="curve")
 app.add_typer(faultmap.app, name="faultmap")
 app.add_typer(device.app, name="device")

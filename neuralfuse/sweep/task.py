@@ -8,7 +8,10 @@ from pathlib import Path
 from neuralfuse.config import digest
 
 # What a result cannot depend on: plots, pages and the command line may change without a new sweep.
-_NOT_IN_A_RESULT = ("cli", "plots.py", "report", "mapplots.py", "curveplots.py", "device", "pareto.py", "statistics.py")
+_NOT_IN_A_RESULT = (
+    *("cli", "report", "plots.py", "mapplots.py", "curveplots.py"),
+    *("device", "pareto.py", "statistics.py", "sensitivity.py"),
+)
 
 
 @functools.cache
