@@ -47,7 +47,7 @@ def estimate_gradient(
 
     Simultaneous perturbation (Spall, 1992): each image is moved by +-distance in a random direction of signs; the loss
     difference along it, times the direction, has the gradient as its mean (to second order in the distance). The loss
-    is the mean over all queries.
+    is the mean over all queries. `y` holds labels int64[n] or probabilities float[n, classes].
     """
     total, loss = torch.zeros_like(at), 0.0
     for _ in range(directions):

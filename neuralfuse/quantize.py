@@ -78,7 +78,7 @@ def weight_parameters(network: nn.Module, names: Sequence[str] | None = None) ->
         return found
     seen: set[int] = set()
     for name, module in network.named_modules():
-        own: list[str] = []
+        own: Sequence[str] = getattr(module, "stored_weights", ())
         if isinstance(module, WEIGHT_LAYERS):
             own = ["weight"]
         elif isinstance(module, nn.MultiheadAttention):

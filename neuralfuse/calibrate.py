@@ -1,0 +1,184 @@
+"""An input transform fitted to one known chip.
+
+A generator by EOPM sees many chips and must suit them all. Once a chip is characterised its faults are known and do
+not change from read to read, so a much smaller transform can be fitted to them alone, for each chip anew. The network
+stays frozen: gradients pass through it, faults and all, to the transform.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuralfuse.access import Counted, tune_by_queries
+from neuralfuse.data import Dataset
+from neuralfuse.faulty import FaultyNetwork
+from neuralfuse.quantize import WEIGHT_LAYERS, fake_quantized, quantize_in_place, weight_parameters
+from neuralfuse.sources import Faults
+from neuralfuse.training import Progress, batch_indices, cosine, deterministic, random
+from sram.errors import InputError
+
+SUPERVISION = ("labels", "outputs", "statistics")
+ACCESS = ("gradient", "queries")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a transform is fitted to a chip.
+
+    `images` of the training images are used (None: all), a random choice that depends on the seed alone.
+    `supervision`: their `labels`; or none, where the chip's answers to the transformed images are drawn to the clean
+    network's answers to the plain ones: image for image (`outputs`, Kullback-Leibler), or only in the mean and
+    covariance of the logits over a batch (`statistics`). `access`: `gradient` through the known faults, or `queries`,
+    in which only outputs of the chip are seen (`access.tune_by_queries`). `learning_rate` None is 0.05 for numbers of
+    pixels or channels and 0.005 for a generator.
+    """
+
+    steps: int = 300
+    batch: int = 128
+    learning_rate: float | None = None
+    images: int | None = None
+    supervision: str = "labels"
+    access: str = "gradient"
+
+    def __post_init__(self) -> None:
+        for key, allowed in (("supervision", SUPERVISION), ("access", ACCESS)):
+            if getattr(self, key) not in allowed:
+                raise InputError("calibrate", key, getattr(self, key), "one of " + ", ".join(allowed))
+        for key in ("steps", "batch", "images"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise InputError("calibrate", key, value, "1 or more")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise InputError("calibrate", "learning_rate", self.learning_rate, "above 0")
+        if self.access == "queries" and self.supervision == "statistics":
+            raise InputError("calibrate", "access", self.access, "gradient, with supervision = statistics")
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a calibration took: `images` different ones, and as many `queries` of the chip (0 with the gradient)."""
+
+    steps: int
+    images: int
+    queries: int
+    loss: float
+
+
+def storage_bytes(transform: nn.Module, bits: int = 8) -> int:
+    """What a chip has to keep of its transform: stored words, as counted by the simulator (no biases, no scales).
+
+    >>> from neuralfuse.pixelwise import Affine
+    >>> storage_bytes(Affine(3, 32, 32))
+    6144
+    """
+    return sum(p.numel() for p in weight_parameters(transform).values()) * bits // 8
+
+
+def calibration_set(data: Dataset, images: int | None, seed: int) -> Dataset:
+    """`images` of the training images, drawn by `seed`; the test images are left out, so that nothing can see them."""
+    n = len(data.train_y)
+    if images is not None and images > n:
+        raise InputError("calibrate", "images", images, f"at most {n} training images")
+    chosen = torch.randperm(n, generator=random(seed, -1))[:images]
+    return replace(data, train_x=data.train_x[chosen], train_y=data.train_y[chosen], test_x=data.test_x[:0],
+                   test_y=data.test_y[:0])  # fmt: skip
+
+
+def calibrate(
+    faulty: FaultyNetwork,
+    transform: nn.Module,
+    data: Dataset,
+    faults: Sequence[Faults],
+    settings: Settings = Settings(),
+    bits: int | None = 8,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Calibrated:
+    """Fit `transform` (`generators.NeuralFuse`) in place to a chip whose faults are known; leave it rounded to `bits`.
+
+    Several `faults` are taken in turn, step by step: those of one chip at several voltages give one transform for all
+    of them. Only training images are seen. The same arguments give the same numbers. The network is left without
+    faults, the transform in eval mode.
+    """
+    if not faults:
+        raise InputError("calibrate", "faults", "none", "those of at least one voltage")
+    device = faulty.device
+    transform.to(device)
+    chosen = calibration_set(data, settings.images, seed)
+    batch = min(settings.batch, len(chosen.train_y))
+    rate = settings.learning_rate or (0.005 if any(isinstance(m, WEIGHT_LAYERS) for m in transform.modules()) else 0.05)
+    faulty.restore()
+    x, target = chosen.train_x.to(device), chosen.train_y.to(device)
+    if settings.supervision != "labels":
+        target = torch.cat([_answers(faulty, part) for part in x.split(256)])
+    if settings.access == "queries":
+        if len(faults) > 1:
+            raise InputError("calibrate", "faults", f"{len(faults)} voltages", "one, with access = queries")
+        asked = replace(chosen, train_x=x, train_y=target.softmax(1) if target.dim() == 2 else target)
+        faulty.set_faults(*faults[0])
+        queries = tune_by_queries(
+            transform, Counted(faulty), asked, settings.steps, batch, learning_rate=rate, bits=bits, seed=seed,
+            progress=progress,
+        )  # fmt: skip
+        faulty.restore()
+        return Calibrated(settings.steps, len(x), queries, math.nan)
+    loss_of = _loss(settings.supervision, target)
+    optimizer, loss = torch.optim.Adam(transform.parameters(), rate), math.nan
+    transform.train()
+    with deterministic():
+        for step in range(settings.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * cosine(step, settings.steps)
+            index = batch_indices(len(x), batch, seed, step)
+            faulty.set_faults(*faults[step % len(faults)])
+            optimizer.zero_grad()
+            with fake_quantized(transform, bits):
+                value = loss_of(faulty(transform(x[index])), index)
+                value.backward()
+            optimizer.step()
+            loss = value.item()
+            if progress:
+                progress(step + 1, settings.steps, {"loss": loss})
+    faulty.restore()
+    if bits is not None:
+        quantize_in_place(transform, bits)
+    transform.eval()
+    return Calibrated(settings.steps, len(x), 0, loss)
+
+
+@torch.no_grad()
+def _answers(faulty: FaultyNetwork, x: Tensor) -> Tensor:
+    return faulty(x)
+
+
+def _loss(supervision: str, target: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """(logits, indices of the batch) -> loss. `target` holds labels, or the clean network's logits."""
+    if supervision == "labels":
+        return lambda logits, index: F.cross_entropy(logits, target[index])
+    if supervision == "outputs":
+        clean = F.log_softmax(target, 1)
+        return lambda logits, index: F.kl_div(F.log_softmax(logits, 1), clean[index], reduction="batchmean",
+                                              log_target=True)  # fmt: skip
+    mean, covariance = moments(target)
+    size = covariance.diagonal().sum(), covariance.square().sum()
+
+    def distance(logits: Tensor, index: Tensor) -> Tensor:
+        m, c = moments(logits)
+        return (m - mean).square().sum() / size[0] + (c - covariance).square().sum() / size[1]
+
+    return distance
+
+
+def moments(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean float[c] and covariance float[c, c] over a batch float[n, c] (divided by n).
+
+    >>> moments(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))[1].tolist()
+    [[1.0, 0.0], [0.0, 0.0]]
+    """
+    mean = logits.mean(0)
+    centred = logits - mean
+    return mean, centred.T @ centred / len(logits)
