@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.paper import __main__ as runner
-from benchmarks.paper.anchors import Anchor, anchors, efficiency, million_parameters
+from benchmarks.paper.anchors import Anchor, anchors, efficiency, million_parameters, read
 from neuralfuse.config import dump_study, load_studies
 from sram import failure
 
@@ -40,13 +40,17 @@ def test_generators_are_trained_at_the_rate_in_their_name(studies):
                     )
 
 
-def test_table_3_follows_from_table_12(studies):
-    """Points won back over parameters, from the paper's own accuracies; one printed figure is a slip (85.8 follows)."""
-    printed = {(a.network, a.protection, a.rate): a.mean for a in anchors() if a.variant == "cifar10"}
+def test_table_3_follows_from_table_12():
+    """Printed points won back over parameters; one printed figure is a slip (85.8 follows from its own table)."""
+    printed = {
+        (row["base"].lower(), row["generator"], float(row["ber_pct"]) / 100): float(row["RP"])
+        for row in read("paper_relaxed_access.csv")
+        if row["dataset"] == "CIFAR-10"
+    }
     slips = []
     for network, generator, rate, paper in efficiency():
-        won = printed[network, f"{generator} {100 * rate:g}%", rate] - printed[network, "none", rate]
-        if won / million_parameters(generator) != pytest.approx(paper, abs=0.1 / million_parameters(generator) + 0.051):
+        size = million_parameters(generator)
+        if printed[network, generator, rate] / size != pytest.approx(paper, abs=0.05 / size + 0.051):
             slips.append((network, generator, paper))
     assert slips == [("vgg11", "UNetL", 92.0)]
 
