@@ -17,6 +17,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from neuralfuse import pareto
+from sram import curveplots
+from sram.failure import FailureCurve
 from sram.files import write_atomic
 
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
@@ -30,6 +32,7 @@ SCOPE_LABEL = {
 RC: Any = {
     "font.size": 9,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.alpha": 0.3,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -174,30 +177,53 @@ def yield_against_voltage(summary: pd.DataFrame, points: float, unit: str = "Vmi
     return figure
 
 
-def energy_by_layer(layers: pd.DataFrame) -> Figure:
-    """Stacked energy of each layer. `layers`: one row a layer; columns `layer` and one `<component>_pj` each."""
-    layers = layers[layers.layer != "total"]
-    energies = [name for name in layers.columns if name.endswith("_pj") and not name.startswith("scope_")]
-    components = [name for name in energies if layers[name].abs().sum() > 0]
-    figure, (axis,) = _figure(width=max(5.2, 0.28 * len(layers)), height=3.8)
-    bottom = np.zeros(len(layers))
-    hatches = cycle(("", "///", "...", "xxx", "\\\\\\", "+++"))
-    for name, colour, hatch in zip(components, cycle(COLOURS[1:]), hatches, strict=False):
-        axis.bar(
-            layers.layer,
-            layers[name] / 1e3,
-            bottom=bottom,
-            label=name.removesuffix("_pj").replace("_", " "),
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-            linewidth=0.3,
-        )
-        bottom += layers[name].to_numpy() / 1e3
-    axis.set_ylabel("Energy per inference (nJ)")
-    axis.tick_params(axis="x", rotation=90, labelsize=7)
-    axis.legend(fontsize=8)
+def failure_curve(results: pd.DataFrame, curve: FailureCurve) -> Figure:
+    """The study's failure curve, and what its chips have: mean share of faulty cells, whiskers from the least to the
+    most faulty chip. Chips are the same for every protection and network."""
+    figure = curveplots.curves([curve])
+    axis = figure.axes[0]
+    chips = results.drop_duplicates(["accelerator", "structure", "voltage", "chip"])
+    for i, (structure, rows) in enumerate(chips.groupby("structure", sort=False)):
+        rate = rows.groupby("voltage").cell_fault_rate.agg(["mean", "min", "max"])
+        rate = rate[rate["mean"] > 0]
+        ends = np.stack([rate["mean"] - rate["min"], rate["max"] - rate["mean"]])
+        look = {"color": COLOURS[i + 2], "marker": MARKERS[i], "markersize": 4, "capsize": 2, "linewidth": 1}
+        label = f"{structure} maps, {rows.chip.nunique()} chips"
+        axis.errorbar(rate.index, rate["mean"], ends, linestyle="none", label=label, **look)
+    axis.set_title(f"failure curve {curve.name}", fontsize=9)
+    axis.legend(frameon=False, fontsize=8)
     return figure
+
+
+def attainment(results: pd.DataFrame, scope: str = "weight_sram") -> Figure:
+    """Fronts of single chips: the line that half of the chips reach or beat, the band from 95% of them to 5%."""
+    structures = list(results.structure.unique())
+    figure, axes = _figure(columns=len(structures))
+    look = looks(list(results.protection.unique()))
+    for axis, structure in zip(axes, structures, strict=True):
+        part = results[results.structure == structure]
+        for protection, rows in part.groupby("protection", sort=False):
+            found = pareto.attainment(rows, scope)
+            style = {"color": look[protection]["color"], "linestyle": look[protection]["linestyle"]}
+            grid = np.unique(np.concatenate([corners[:, 0] for corners in found.values()]))
+            best, worst = (_attained(found[percentile], grid) for percentile in (5, 95))
+            axis.fill_between(100 * grid, worst, best, step="pre", alpha=0.15, linewidth=0, color=style["color"])
+            axis.step(100 * grid, _attained(found[50], grid), where="pre", label=protection, linewidth=1.5, **style)
+        axis.set(
+            xlabel=f"Energy saving per inference (%)\n({SCOPE_LABEL[scope]})",
+            ylabel="Test accuracy that a chip reaches (%)",
+            title=f"{structure} fault maps: half of the chips, 5% to 95%",
+            ylim=(0, 102),
+        )
+        axis.legend(frameon=False)
+    return figure
+
+
+def _attained(corners: np.ndarray, saving: np.ndarray) -> np.ndarray:
+    """Best accuracy (%) of a front at this saving or more; NaN beyond its end. `corners`: saving rising."""
+    after = np.searchsorted(corners[:, 0], saving)
+    falling = np.append(np.maximum.accumulate(corners[::-1, 1])[::-1], np.nan)
+    return 100 * falling[after]
 
 
 def sensitivity(table: pd.DataFrame, unit: str = "Vmin") -> Figure:
@@ -225,7 +251,7 @@ def sensitivity(table: pd.DataFrame, unit: str = "Vmin") -> Figure:
     axes[0].set_ylabel("Test accuracy lost (points)")
     axes[0].set_xlabel("layer that carries the faults")
     axes[1].set_xlabel(f"bit that carries them (0 least, {len(bits) - 1} sign)")
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=8, frameon=False)
     supply = f"{everything.voltage:g} V" if unit == "V" else f"{everything.voltage:g} $V_{{min}}$"
     figure.suptitle(
         f"{everything.network} at {supply}, {everything.structure} fault maps, {everything.chips} chips", fontsize=9

@@ -7,6 +7,8 @@ plot.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +39,25 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "svg.hashsalt": "simulator",  # the same picture is the same file
 }
+HATCHES = ("", "////", "....", "xxxx", "----")  # repeat the distinction, for grey print
 LARGEST = 48  # bars that stay legible
 
 
 def energy_figure(energy: LayerEnergy, scope: str = "system") -> Figure:
     """Energy of one inference, a bar for each layer, a colour for each component of the scope."""
+    return components_figure(energy.layers, energy.components, scope, f"scope: {scope}")
+
+
+def components_figure(
+    layers: Sequence[str], components_pj: Mapping[str, np.ndarray], scope: str = "system", title: str = ""
+) -> Figure:
+    """The same from arrays, one value for each layer, named as `LayerEnergy.components` has them."""
     from simulator.energy import SRAM
 
     parts = {"weight_sram": SRAM[:1], "sram": SRAM, "system": tuple(COLORS)}[scope]
-    stacks = {name.replace("_", " "): energy.components[name] / 1e6 for name in parts}
+    stacks = {name.replace("_", " "): components_pj[name] / 1e6 for name in parts}
     colors = [COLORS[name] for name in parts]
-    return _stacked(list(energy.layers), stacks, colors, "energy of one inference (µJ)", f"scope: {scope}")
+    return _stacked(list(layers), stacks, colors, "energy of one inference (µJ)", title)
 
 
 def cycles_figure(counts: Counts) -> Figure:
@@ -133,9 +143,10 @@ def _stacked(names: list[str], stacks: dict[str, np.ndarray], colors: list[str],
         figure = Figure(figsize=(8, 1.4 + 0.19 * len(labels)), layout="constrained")
         axes: Axes = figure.add_subplot()
         left = np.zeros(len(labels))
-        for (part, array), color in zip(values.items(), colors, strict=True):
+        for (part, array), color, hatch in zip(values.items(), colors, cycle(HATCHES), strict=False):
             if array.any():
-                axes.barh(range(len(labels)), array, left=left, color=color, label=part, height=0.8)
+                look = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+                axes.barh(range(len(labels)), array, left=left, label=part, height=0.8, **look)
             left = left + array
         axes.set_yticks(range(len(labels)), labels, fontsize=7)
         axes.set(xlabel=label, ylim=(len(labels) - 0.4, -0.6))

@@ -79,9 +79,12 @@ def test_layers_add_up_to_the_results(tiny):
 
 def test_figures_and_page_are_there(tiny):
     names = {p.name for p in (tiny / "plots").iterdir()}
-    for name in ("pareto-weight_sram", "pareto-sram", "pareto-system", "accuracy", "yield"):
+    fronts = [f"{kind}-{scope}" for kind in ("pareto", "attainment") for scope in ("weight_sram", "sram", "system")]
+    silicon = ["failure-curve", "bank-column", "bank-iid"]
+    for name in [*fronts, *silicon, "accuracy", "yield", "layers-resnet8-paper", "images-resnet8-fuse"]:
         assert {f"{name}.png", f"{name}.svg"} <= names
     page = (tiny / "report.html").read_text()
+    assert all(f"plots/{name}.png" in page for name in (*fronts, *silicon))
     assert "Lowest supply" in page
     assert "<script src" not in page  # nothing is fetched
 

@@ -5,11 +5,18 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from neuralfuse import pareto, plots
 from neuralfuse.config import StudyConfig, load_study
+from neuralfuse.cost import machine_of
 from neuralfuse.report.page import render
+from neuralfuse.stored import geometry_of, make_map
+from neuralfuse.sweep.artifacts import read_workload
+from simulator.plots import components_figure
+from sram import failure, mapplots
 from sram.errors import InputError
 from sram.files import write_atomic
 
@@ -63,7 +70,10 @@ def _stamp(folder: Path) -> str:
     """Hash of everything that the tables, figures and page are made from, this code included."""
     root = Path(__file__).resolve().parents[1]
     sources = [*root.glob("report/**/*"), *(root / f"{name}.py" for name in ("plots", "pareto", "statistics"))]
+    sources += [root.parent / "sram" / name for name in ("curveplots.py", "mapplots.py")]
+    sources += [root.parent / "simulator" / "plots.py"]
     inputs = [folder / name for name in ("results.csv", "layers.csv", "provenance.json", "study.yaml")]
+    inputs += folder.glob("sensitivity.csv")
     total = hashlib.sha256()
     for path in sorted(p for p in sources if p.suffix in {".py", ".j2"}) + inputs:
         total.update(path.read_bytes())
@@ -98,14 +108,40 @@ def _figures(
             figures[name] = plots.save(plots.energy_accuracy_front(part, scope), out, name)
         name = f"accuracy{tag}"
         figures[name] = plots.save(plots.accuracy_against_voltage(part, unit), out, name)
+        rows = results.set_index(keys).loc[[key]].reset_index()
+        for scope in pareto.SCOPES:
+            name = f"attainment-{scope}{tag}"
+            figures[name] = plots.save(plots.attainment(rows, scope), out, name)
         name = f"yield{tag}"
         figures[name] = plots.save(plots.yield_against_voltage(part, 5.0, unit), out, name)
     for (network, accelerator), part in layers.groupby(["network", "accelerator"], sort=False):
         name = f"layers-{network}-{accelerator}"
-        figures[name] = plots.save(plots.energy_by_layer(part), out, name)
-    for path in sorted(out.glob("images-*.png")):  # drawn when the generator was at hand
-        figures[path.stem] = [path, path.with_suffix(".svg")]
+        figures[name] = plots.save(_energy_by_layer(part, f"{network} on {accelerator}, nominal supply"), out, name)
+    curve = failure.curve(study.sram.curve)
+    figures["failure-curve"] = plots.save(plots.failure_curve(results, curve), out, "failure-curve")
+    for structure in study.sram.structures:
+        name = f"bank-{structure}"
+        figures[name] = plots.save(_bank(folder, study, structure), out, name)
+    for drawn_elsewhere in ("sensitivity", "images"):  # by the command of that name; when the generator was at hand
+        for path in sorted(out.glob(f"{drawn_elsewhere}-*.png")):
+            figures[path.stem] = [path, path.with_suffix(".svg")]
     return figures
+
+
+def _energy_by_layer(layers: pd.DataFrame, title: str) -> Figure:
+    layers = layers[layers.layer != "total"]
+    components = {name.removesuffix("_pj"): layers[name].to_numpy() for name in layers if name.endswith("_pj")}
+    return components_figure(layers.layer.tolist(), components, "system", title)
+
+
+def _bank(folder: Path, study: StudyConfig, structure: str) -> Figure:
+    """Chip 0 of the first network's memory, at the swept voltage where nearest to one cell in a hundred is faulty."""
+    network = study.networks[0]
+    workload = read_workload(folder, network.name)
+    geometry = geometry_of(study, workload, machine_of(study.accelerators[0]), network.bits)
+    curve = failure.curve(study.sram.curve)
+    voltage = min(study.voltages, key=lambda v: abs(np.log(max(float(curve.probability(v)), 1e-300) / 0.01)))
+    return mapplots.show(make_map(study.sram, study.seed, geometry, structure, 0, study.voltage_floor), voltage)
 
 
 def headline_lines(headline: pd.DataFrame, scope: str = "weight_sram") -> list[tuple[str, ...]]:

@@ -85,11 +85,13 @@ def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str,
             f"cells faulty {r.cell_fault_rate:.2g}, bits wrong {r.flip_rate:.2g}<br>{r.network}, {r.accelerator}"
             for r in rows.itertuples()
         ]
-        up = (100 * (rows.accuracy_high - rows.accuracy_mean)).fillna(0)
+        up = (100 * (rows.accuracy_high.clip(upper=1) - rows.accuracy_mean)).fillna(0)
+        down = (100 * (rows.accuracy_mean - rows.accuracy_low.clip(lower=0))).fillna(0)
+        whiskers = {"type": "data", "symmetric": False, "array": up.tolist(), "arrayminus": down.tolist()}
         figure.add_scatter(
             x=(100 * rows[f"saving_{scope}"]).tolist(),
             y=(100 * rows.accuracy_mean).tolist(),
-            error_y={"type": "data", "array": up.tolist(), "thickness": 1, "width": 2},
+            error_y=whiskers | {"thickness": 1, "width": 2},
             mode="lines+markers",
             name=f"{protection}, {structure}",
             text=text,
