@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from neuralfuse.calibrate import Settings
 from neuralfuse.sources import FIRST_TRAINING_CHIP
 from sram import failure
 from sram.errors import InputError
@@ -75,8 +76,34 @@ class AdaptiveConfig(Strict):
     voltage_step: Annotated[float, Field(gt=0)] = 0.005  # until the bracket is this narrow, in the curve's unit
 
 
+class CalibrateConfig(Strict):
+    """A transform fitted to each chip: `calibrate.Settings`, what it starts from, and at which voltages it is made."""
+
+    steps: Annotated[int, Field(ge=1)] = Settings.steps
+    batch: Annotated[int, Field(ge=1)] = Settings.batch
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    images: Annotated[int, Field(ge=1)] | None = None
+    supervision: Literal["labels", "outputs", "statistics"] = "labels"
+    access: Literal["gradient", "queries"] = "gradient"
+    warm: bool = False  # start from the generator trained for all chips (or its checkpoint), not from an untrained one
+    at: Literal["each", "lowest", "all"] = "each"  # one a voltage; the lowest voltage's for all; one made at all
+
+    @model_validator(mode="after")
+    def queries_know_one_chip_state(self):
+        if self.access == "queries" and (self.supervision == "statistics" or self.at == "all"):
+            raise ValueError("access queries: not with supervision statistics, nor at all voltages at once")
+        return self
+
+    def settings(self) -> Settings:
+        return Settings(**self.model_dump(exclude={"warm", "at"}))
+
+    def voltages(self, voltage: float, swept: tuple[float, ...]) -> tuple[float, ...]:
+        """Where the transform that is used at `voltage` is made, in a study of the voltages `swept`."""
+        return {"each": (voltage,), "lowest": (min(swept),), "all": swept}[self.at]
+
+
 class NeuralFuseConfig(Strict):
-    """A generator trained once for all chips."""
+    """A generator trained once for all chips, or fitted to each (`calibrate`)."""
 
     generator: str
     options: dict[str, Any] = {}  # arguments of generators.build
@@ -85,6 +112,12 @@ class NeuralFuseConfig(Strict):
     train_voltages: tuple[float, ...] | None = None  # training chips run at these in turn; None: at the study's
     train_on: tuple[str, ...] | None = None  # surrogates: others of the study's networks, in turn; None: each its own
     checkpoint: str | None = None
+    calibrate: CalibrateConfig | None = None
+
+    @property
+    def starts_untrained(self) -> bool:
+        """Whether nothing is trained before chips are seen."""
+        return self.calibrate is not None and not self.calibrate.warm
 
     @field_validator("train_on", mode="before")
     @classmethod
@@ -94,6 +127,21 @@ class NeuralFuseConfig(Strict):
     def trained_on(self, network: str) -> tuple[str, ...]:
         """Names of the networks that the generator before `network` was trained on."""
         return self.train_on or (network,)
+
+
+def _calibrated(text: str) -> dict[str, Any]:
+    """The NeuralFuseConfig that a short form stands for.
+
+    >>> _calibrated("calibrated(ConvS, width=8, warm=true, steps=200)")
+    {'generator': 'ConvS', 'options': {'width': 8}, 'calibrate': {'warm': True, 'steps': 200}}
+    """
+    inside = re.fullmatch(r"calibrated\(\s*([^\s,()=]+)\s*((?:,[^,()=]+=[^,()=]+)*)\)", text)
+    if inside is None:
+        raise ValueError(f"{text!r}: calibrated(GENERATOR) or calibrated(GENERATOR, KEY=VALUE, ...)")
+    pairs = dict(pair.split("=") for pair in inside[2].split(",")[1:])
+    values = {key.strip(): yaml.safe_load(value) for key, value in pairs.items()}
+    options = {"width": values.pop("width")} if "width" in values else {}
+    return {"generator": inside[1], "options": options, "calibrate": values}
 
 
 class ProtectionConfig(Strict):
@@ -106,16 +154,20 @@ class ProtectionConfig(Strict):
     @model_validator(mode="before")
     @classmethod
     def short_forms(cls, value):
-        """`none` and `secded72` are protections by name; `{neuralfuse: {...}}` takes the generator's name."""
+        """`none`, `secded72` and `calibrated(affine)` are protections by name; `{neuralfuse: {...}}` takes the
+        generator's name."""
         if value == "none":
             return {"name": "none"}
+        if isinstance(value, str) and value.startswith("calibrated("):
+            return {"name": value, "neuralfuse": _calibrated(value)}
         if isinstance(value, str):
             return {"name": value, "sram": [value]}
         if isinstance(value, dict) and "name" not in value:
             parts = list(value.get("sram") or [])
             inner = value.get("neuralfuse")
             if isinstance(inner, dict) and "generator" in inner:
-                parts.append(str(inner["generator"]))
+                generator = str(inner["generator"])
+                parts.append(f"calibrated({generator})" if inner.get("calibrate") is not None else generator)
             return {**value, "name": "+".join(parts) or "none"}
         return value
 

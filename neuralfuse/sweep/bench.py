@@ -17,14 +17,17 @@ import torch
 from torch import Tensor
 
 from neuralfuse import checkpoint, evaluate, generators
+from neuralfuse.calibrate import calibrate
 from neuralfuse.config import ProtectionConfig, StudyConfig, load_study
 from neuralfuse.cost import Cost, cost_of, machine_of
+from neuralfuse.data import Dataset
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.stored import StoredChip, layout_of, make_map, place_weights, store
 from neuralfuse.sweep.artifacts import (
     build_network,
     build_transform,
     generator_path,
+    load_data,
     network_path,
     read_workload,
     test_set,
@@ -52,6 +55,9 @@ class Recent:
         return self.values[key]
 
 
+Fit = tuple[str, str, int, tuple[float, ...]]  # accelerator, structure, chip, voltages: what a transform is fitted to
+
+
 class Bench:
     """Everything of one study folder that its tasks need, loaded once and when first asked for."""
 
@@ -61,11 +67,17 @@ class Bench:
         self.images, self.labels = (part.to(self.study.device) for part in test_set(self.study.dataset))
         self.network = Recent(self._network, 1)
         self.inputs = Recent(self._inputs, 3)
+        self.calibrated = Recent(self._calibrated, 2)
         self.placement = Recent(self._placement, 2)
         self.map = Recent(self._map, 2)
         self.chip = Recent(self._chip, 1)
         self.clean = Recent(self._clean, 16)
         self.cost = Recent(self._cost, 16)
+
+    @functools.cached_property
+    def data(self) -> Dataset:
+        """The whole dataset, for what is trained here."""
+        return load_data(self.study.dataset)
 
     def _network(self, name: str) -> FaultyNetwork:
         config = next(n for n in self.study.networks if n.name == name)
@@ -76,9 +88,9 @@ class Bench:
     def _protection(self, name: str) -> ProtectionConfig:
         return next(p for p in self.study.protections if p.name == name)
 
-    def _inputs(self, network: str, name: str) -> Tensor:
+    def _inputs(self, network: str, name: str, fit: Fit | None) -> Tensor:
         """The test images as the network sees them: as they are, or through the protection's generator."""
-        transform = self.transform(network, name)
+        transform = self.transform(network, name) if fit is None else self.calibrated(network, name, fit)
         return self.images if transform is None else evaluate.transform(transform, self.images, self.study.batch_size)
 
     def transform(self, network: str, name: str) -> generators.NeuralFuse | None:
@@ -89,6 +101,27 @@ class Bench:
         transform = build_transform(found.neuralfuse, self.study)
         checkpoint.load_network(transform.generator, generator_path(self.folder, network, found))
         return transform.eval().to(self.study.device)
+
+    def _fit(self, task: Task) -> Fit | None:
+        """What the transform of this task is fitted to; None where it is the same for all chips."""
+        point, fuse = task.point, self._protection(task.point.protection).neuralfuse
+        if fuse is None or fuse.calibrate is None:
+            return None
+        at = fuse.calibrate.voltages(task.voltage, self.study.voltages)
+        return point.accelerator, point.structure, task.chip, at
+
+    def _calibrated(self, network: str, name: str, fit: Fit) -> generators.NeuralFuse:
+        """The protection's transform, fitted to one chip: the same from every worker."""
+        machine, structure, chip, voltages = fit
+        found, transform = self._protection(name), self.transform(network, name)
+        assert transform is not None
+        assert found.neuralfuse is not None
+        assert found.neuralfuse.calibrate is not None
+        stored = self.chip(network, machine, structure, chip, found.sram)
+        faults = [stored.faults(voltage) for voltage in voltages]
+        settings, bits = found.neuralfuse.calibrate.settings(), found.neuralfuse.bits
+        calibrate(self.network(network), transform, self.data, faults, settings, bits, self.study.seed)
+        return transform
 
     def _placement(self, network: str, machine: str) -> placement.Placement:
         config = next(n for n in self.study.networks if n.name == network)
@@ -103,11 +136,12 @@ class Bench:
         shield = protection.parse(sram or "none", layout_of(placed))
         return store(self.map(network, machine, structure, chip), placed, self.network(network), shield)
 
-    def _clean(self, network: str, name: str | None) -> int:
+    def _clean(self, network: str, name: str | None, fit: Fit | None) -> int:
         """Right answers where no bit reads wrong, on images as they are (None) or through a protection's generator."""
+        images = self.images if name is None else self.inputs(network, name, fit)
         model = self.network(network)
         model.restore()
-        return self._correct(model, self.images if name is None else self.inputs(network, name))
+        return self._correct(model, images)
 
     def _correct(self, model: FaultyNetwork, images: Tensor) -> int:
         return evaluate.correct(model, images, self.labels, self.study.batch_size)
@@ -121,14 +155,16 @@ class Bench:
         point = task.point
         model = self.network(point.network)
         protection = self._protection(point.protection)
-        correct_clean = self.clean(point.network, None)
+        correct_clean = self.clean(point.network, None, None)
+        fit = self._fit(task)
+        images = self.inputs(point.network, point.protection, fit)
         chip = self.chip(point.network, point.accelerator, point.structure, task.chip, protection.sram)
         model.set_faults(*chip.faults(task.voltage))
         flip_rate = model.flip_rate()
         if flip_rate:
-            correct = self._correct(model, self.inputs(point.network, point.protection))
+            correct = self._correct(model, images)
         else:  # the words are as written, and so are the answers: nothing to compute
-            correct = self.clean(point.network, point.protection if protection.neuralfuse else None)
+            correct = self.clean(point.network, point.protection if protection.neuralfuse else None, fit)
         cost = self.cost(point.network, point.accelerator, point.protection, task.voltage, chip.overhead)
         return Result(
             task.key,

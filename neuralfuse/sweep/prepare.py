@@ -107,7 +107,8 @@ def prepare(study: StudyConfig, folder: str | Path, say: Say) -> list[Point]:
                 bases = [networks[name] for name in protection.neuralfuse.trained_on(config.name)]
                 transform = _generator(study, bases, protection, protection.neuralfuse, folder, say)
                 _trace(transform, f"{config.name}-{protection.name}", study, folder)
-                _show_images(study, transform, folder, f"images-{config.name}-{protection.name}")
+                if protection.neuralfuse.calibrate is None:
+                    _show_images(study, transform, folder, f"images-{config.name}-{protection.name}")
     points = points_of(study, folder)
     write_atomic(folder / "layers.csv", layer_table(folder, study).to_csv(index=False))
     write_atomic(folder / "provenance.json", json.dumps(_provenance(study, folder, points), indent=1))
@@ -128,8 +129,9 @@ def _network_settings(study: StudyConfig, config: NetworkConfig) -> list:
 
 
 def _generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseConfig) -> list:
+    calibrated = {"calibrate", "training"} if fuse.starts_untrained else {"calibrate"}  # how is of no matter here
     return [
-        fuse.model_dump(mode="json"),
+        fuse.model_dump(mode="json", exclude=calibrated),
         [_tensor_hash(network) for _, network in bases],
         study.identity(),
         fuse.train_voltages or study.voltages,
@@ -169,14 +171,15 @@ def _generator(
     folder: Path,
     say: Say,
 ) -> generators.NeuralFuse:
-    """The protection's generator, trained on `bases`, behind x -> clip(x + G(x)), its weights rounded."""
+    """The protection's generator, trained on `bases`, behind x -> clip(x + G(x)), its weights rounded; or untrained,
+    where each chip gets its own."""
     transform = artifacts.build_transform(fuse, study)
     path = artifacts.generator_path(folder, bases[0][0].name, protection)
     settings = _generator_settings(study, bases, fuse)
     if not _fresh(path, settings):
-        if fuse.checkpoint is not None:
+        if fuse.checkpoint is not None and not fuse.starts_untrained:
             checkpoint.load_network(transform.generator, fuse.checkpoint)
-        else:
+        elif not fuse.starts_untrained:
             _train_generator(study, bases, fuse, transform, path, folder, say)
         if fuse.bits is not None:
             quantize_in_place(transform.cpu(), fuse.bits)
@@ -233,7 +236,7 @@ def trainings_to_do(study: StudyConfig, folder: str | Path) -> list[str]:
     for config in study.networks:
         for protection in study.protections:
             fuse = protection.neuralfuse
-            if fuse is None:
+            if fuse is None or fuse.starts_untrained:
                 continue
             names = fuse.trained_on(config.name)
             path = artifacts.generator_path(folder, config.name, protection)
@@ -311,6 +314,7 @@ def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
                         "structure": asdict(structure.structure(form)),
                         "protection": protection.model_dump(mode="json"),
                         "generator": _generator_hash(folder, network.name, protection),
+                        "calibrated_at": _calibrated_at(study, protection),
                     }
                     names = (network.name, study.dataset.name, machine, curve.name, form, protection.name)
                     points.append(Point(*names, digest(setup)))
@@ -319,6 +323,12 @@ def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
 
 def _generator_hash(folder: Path, network: str, protection: ProtectionConfig) -> str | None:
     return _file_hash(artifacts.generator_path(folder, network, protection)) if protection.neuralfuse else None
+
+
+def _calibrated_at(study: StudyConfig, protection: ProtectionConfig) -> tuple[float, ...] | None:
+    """The voltages that a chip's one transform depends on; None where each voltage has its own, or none is made."""
+    found = protection.neuralfuse and protection.neuralfuse.calibrate
+    return None if found is None or found.at == "each" else found.voltages(study.voltages[0], study.voltages)
 
 
 def _provenance(study: StudyConfig, folder: Path, points: list[Point]) -> dict:
