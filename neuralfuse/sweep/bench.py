@@ -88,7 +88,7 @@ class Bench:
     def _protection(self, name: str) -> ProtectionConfig:
         return next(p for p in self.study.protections if p.name == name)
 
-    def _inputs(self, network: str, name: str, fit: Fit | None) -> Tensor:
+    def _inputs(self, network: str, name: str, fit: Fit | None = None) -> Tensor:
         """The test images as the network sees them: as they are, or through the protection's generator."""
         transform = self.transform(network, name) if fit is None else self.calibrated(network, name, fit)
         return self.images if transform is None else evaluate.transform(transform, self.images, self.study.batch_size)
@@ -136,7 +136,7 @@ class Bench:
         shield = protection.parse(sram or "none", layout_of(placed))
         return store(self.map(network, machine, structure, chip), placed, self.network(network), shield)
 
-    def _clean(self, network: str, name: str | None, fit: Fit | None) -> int:
+    def _clean(self, network: str, name: str | None, fit: Fit | None = None) -> int:
         """Right answers where no bit reads wrong, on images as they are (None) or through a protection's generator."""
         images = self.images if name is None else self.inputs(network, name, fit)
         model = self.network(network)
@@ -155,7 +155,7 @@ class Bench:
         point = task.point
         model = self.network(point.network)
         protection = self._protection(point.protection)
-        correct_clean = self.clean(point.network, None, None)
+        correct_clean = self.clean(point.network, None)
         fit = self._fit(task)
         images = self.inputs(point.network, point.protection, fit)
         chip = self.chip(point.network, point.accelerator, point.structure, task.chip, protection.sram)
