@@ -1,6 +1,7 @@
 """From the rows of results.csv to the tables that people read: summaries over chips, margins, fronts, attainment."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import moocore
 import numpy as np
@@ -11,6 +12,7 @@ from neuralfuse.statistics import (
     bootstrap_indices,
     bootstrap_interval,
     chip_yield,
+    crossings,
     margin,
     paired_difference,
     t_interval,
@@ -141,41 +143,97 @@ def hypervolume(rows: pd.DataFrame, scope: str) -> Estimate:
     return t_interval(np.array(volumes))
 
 
+@dataclass(frozen=True)
+class Trade:
+    """One protection in one setting at one scope: what its chips reach for what it saves."""
+
+    voltages: np.ndarray  # falling (v,)
+    chips: np.ndarray  # numbers, rising (c,)
+    accuracy: np.ndarray  # (c, v)
+    saving: np.ndarray  # (v,)
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, scope: str) -> "Trade":
+        voltages, chips, accuracy = accuracy_matrix(rows)
+        saving = rows.groupby("voltage")[f"saving_{scope}"].first().loc[voltages].to_numpy()
+        return cls(voltages, chips, accuracy, saving)
+
+    def among(self, chips: np.ndarray) -> "Trade":
+        """Only these chips."""
+        return Trade(self.voltages, chips, self.accuracy[np.searchsorted(self.chips, chips)], self.saving)
+
+    def accuracy_at(self, saving: float) -> np.ndarray:
+        """Accuracy of each chip (c,) where the supply first falls so far that this is saved, linear between voltages;
+        NaN outside the sweep."""
+        enough = np.flatnonzero(self.saving >= saving)
+        if len(enough) == 0 or (enough[0] == 0 and self.saving[0] > saving):
+            return np.full(len(self.chips), np.nan)
+        i = max(int(enough[0]), 1)
+        share = (saving - self.saving[i - 1]) / (self.saving[i] - self.saving[i - 1])
+        return self.accuracy[:, i - 1] + share * (self.accuracy[:, i] - self.accuracy[:, i - 1])
+
+    def saving_at(self, accuracy: float, draws: np.ndarray) -> np.ndarray:
+        """Saving at the lowest voltage where the mean accuracy over drawn chips (n, c) holds, (n,); that of the highest
+        voltage where it holds nowhere."""
+        lowest = crossings(self.voltages, self.accuracy[draws].mean(axis=1), accuracy)
+        return np.interp(lowest, self.voltages[::-1], self.saving[::-1])
+
+
 def accuracy_at_saving(rows: pd.DataFrame, scope: str, saving: float) -> Estimate:
     """Mean accuracy over chips where the energy saving is `saving`, linear between voltages; NaN outside the sweep."""
-    voltages, _, accuracy = accuracy_matrix(rows)
-    savings = rows.groupby("voltage")[f"saving_{scope}"].first().loc[voltages].to_numpy()  # rises as the voltage falls
-    if not savings.min() <= saving <= savings.max():
-        return Estimate(float("nan"), float("nan"), float("nan"), float("nan"), len(accuracy))
-    return t_interval(np.array([np.interp(saving, savings, chip) for chip in accuracy]))
+    return t_interval(Trade.of(rows, scope).accuracy_at(saving))
+
+
+def accuracy_difference(treated: pd.DataFrame, control: pd.DataFrame, scope: str, saving: float) -> Estimate:
+    """Accuracy at equal energy saving, treated minus control, paired over the chips that both share; NaN outside one of
+    the sweeps."""
+    ours, theirs = _on_the_same_chips(treated, control, scope)
+    return paired_difference(ours.accuracy_at(saving), theirs.accuracy_at(saving))
 
 
 def saving_difference(
     treated: pd.DataFrame, control: pd.DataFrame, scope: str, accuracy: float, resamples: int = 2000
 ) -> Estimate:
     """Energy saving at equal mean accuracy, treated minus control, paired bootstrap over the chips that both share."""
-    curves = []
-    for rows in (treated, control):
-        voltages, chips, matrix = accuracy_matrix(rows)
-        savings = rows.groupby("voltage")[f"saving_{scope}"].first().loc[voltages].to_numpy()
-        curves.append((savings, chips, matrix))
-    common = np.intersect1d(curves[0][1], curves[1][1])
-
-    def saving_at(which: int, picked: np.ndarray) -> float:
-        savings, chips, matrix = curves[which]
-        mean = matrix[np.searchsorted(chips, common)][picked].mean(axis=0)
-        fails = np.flatnonzero(mean < accuracy)
-        if len(fails) == 0:
-            return float(savings[-1])
-        i = int(fails[0])
-        if i == 0:
-            return float(savings[0])
-        share = (mean[i - 1] - accuracy) / (mean[i - 1] - mean[i])
-        return float(savings[i - 1] + share * (savings[i] - savings[i - 1]))
-
-    draws = bootstrap_indices(len(common), resamples, seed=0)
-    samples = np.array([saving_at(0, d) - saving_at(1, d) for d in draws])
-    everyone = np.arange(len(common))
+    ours, theirs = _on_the_same_chips(treated, control, scope)
+    draws = bootstrap_indices(len(ours.chips), resamples, seed=0)
+    samples = ours.saving_at(accuracy, draws) - theirs.saving_at(accuracy, draws)
+    everyone = np.arange(len(ours.chips))[None]
+    mean = float((ours.saving_at(accuracy, everyone) - theirs.saving_at(accuracy, everyone))[0])
     low, high = np.quantile(samples, [0.025, 0.975])
-    mean = saving_at(0, everyone) - saving_at(1, everyone)
-    return Estimate(mean, float(samples.std(ddof=1)), float(low), float(high), len(common))
+    return Estimate(mean, float(samples.std(ddof=1)), float(low), float(high), len(ours.chips))
+
+
+def _on_the_same_chips(treated: pd.DataFrame, control: pd.DataFrame, scope: str) -> tuple[Trade, Trade]:
+    ours, theirs = Trade.of(treated, scope), Trade.of(control, scope)
+    common = np.intersect1d(ours.chips, theirs.chips)
+    return ours.among(common), theirs.among(common)
+
+
+EQUAL_SAVINGS = (0.1, 0.2, 0.3, 0.4, 0.5)
+
+
+def at_equal(results: pd.DataFrame) -> pd.DataFrame:
+    """Each protection against the unprotected network: energy saving at equal accuracy (`at`: accuracy, 1, 2 and 5
+    points below clean), accuracy at equal energy (`at`: energy saving); every setting and scope, paired over chips.
+
+    Energies no voltage of both was swept at are left out.
+    """
+    table = []
+    for setting, group in settings(results):
+        control, clean = group[group.protection == "none"], clean_accuracy(group)
+        if control.empty:
+            continue
+        for protection, rows in group[group.protection != "none"].groupby("protection", sort=False):
+            for scope in SCOPES:
+                found = [
+                    ("saving", clean - points / 100, saving_difference(rows, control, scope, clean - points / 100))
+                    for points in MARGINS
+                ]
+                found += [("accuracy", s, accuracy_difference(rows, control, scope, s)) for s in EQUAL_SAVINGS]
+                for what, at, gain in found:
+                    record = {"protection": protection, "scope": scope, "gain_in": what, "at": at}
+                    record |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high, "chips": gain.chips}
+                    table.append(setting | record)
+    columns = [*SETTING, "protection", "scope", "gain_in", "at", "gain", "gain_low", "gain_high", "chips"]
+    return pd.DataFrame(table, columns=columns).dropna(subset=["gain"]).reset_index(drop=True)

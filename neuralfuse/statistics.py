@@ -112,7 +112,7 @@ def crossing(voltages: np.ndarray, accuracy: np.ndarray, threshold: float) -> tu
     return round(float(voltages[i - 1] + share * (voltages[i] - voltages[i - 1])), 12), True
 
 
-def _crossings(voltages: np.ndarray, accuracy: np.ndarray, threshold: float) -> np.ndarray:
+def crossings(voltages: np.ndarray, accuracy: np.ndarray, threshold: float) -> np.ndarray:
     """`crossing` of every row of accuracy (n, v) at once; a row that holds nowhere counts as the highest voltage."""
     fails = accuracy < threshold
     first = np.where(fails.any(axis=1), fails.argmax(axis=1), len(voltages) - 1)
@@ -160,7 +160,7 @@ def margin(
     voltage, reached = crossing(voltages, accuracy.mean(axis=0), threshold)
     chips = len(accuracy)
     means = accuracy[bootstrap_indices(chips, resamples, seed)].mean(axis=1)
-    samples = _crossings(np.asarray(voltages, dtype=float), means, threshold)
+    samples = crossings(np.asarray(voltages, dtype=float), means, threshold)
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
     rising = np.argsort(voltages)
 

@@ -87,3 +87,37 @@ def test_saving_at_equal_accuracy_and_back(results):
     here = pareto.accuracy_at_saving(fuse, "sram", 1 - 0.85**2 - 0.02)
     assert here.mean == pytest.approx(fuse[fuse.voltage == 0.85].accuracy.mean())
     assert np.isnan(pareto.accuracy_at_saving(fuse, "sram", 0.9).mean)
+
+
+def test_trade_by_hand():
+    """Two chips at 1, 0.9, 0.8 that save nothing, 0.2, 0.4: means 0.9, 0.8, 0.4."""
+    chips = np.array([[0.9, 0.9, 0.5], [0.9, 0.7, 0.3]])
+    trade = pareto.Trade(np.array([1.0, 0.9, 0.8]), np.array([3, 7]), chips, np.array([0.0, 0.2, 0.4]))
+    assert trade.accuracy_at(0.0).tolist() == [0.9, 0.9]
+    assert trade.accuracy_at(0.3) == pytest.approx([0.7, 0.5])
+    assert np.isnan(trade.accuracy_at(0.41)).all()
+    assert np.isnan(trade.accuracy_at(-0.01)).all()
+    both, first = np.array([[0, 1], [0, 0]])[:1], np.array([[0, 0]])
+    assert trade.saving_at(0.6, both) == pytest.approx([0.3])  # halfway from 0.8 to 0.4
+    assert trade.saving_at(0.6, first) == pytest.approx([0.35])  # 3/4 of the way from 0.9 to 0.5
+    assert trade.saving_at(0.95, both) == 0  # holds nowhere: the highest voltage
+    assert trade.saving_at(0.1, both) == pytest.approx([0.4])  # holds everywhere
+    assert trade.among(np.array([7])).accuracy_at(0.2).tolist() == [0.7]
+
+
+def test_gains_at_equal_accuracy_and_equal_energy(results):
+    """At equal accuracy it is the difference of the headline's savings; at equal energy `fuse`, which fails 0.03 lower,
+    is more accurate where the bare network already falls."""
+    table = pareto.at_equal(results)
+    assert set(table.scope) == set(pareto.SCOPES)
+    here = table[table.scope == "sram"]
+    saving = here[here.gain_in == "saving"]
+    assert np.allclose(saving["at"], [0.96, 0.95, 0.92])
+    assert ((saving.gain_low <= saving.gain) & (saving.gain <= saving.gain_high)).all()
+    lone = pareto.headline(results, "sram").set_index("protection").saving
+    assert np.allclose(saving.gain, lone["fuse"].to_numpy() - lone["none"].to_numpy(), rtol=0, atol=1e-9)
+    accuracy = here[here.gain_in == "accuracy"].set_index("at")
+    assert list(accuracy.index) == [0.1, 0.2, 0.3, 0.4]  # 0.5 lies beyond the sweep
+    assert accuracy.loc[0.3, "gain_low"] > 0
+    assert (accuracy.chips == 20).all()
+    assert pareto.at_equal(results[results.protection == "none"]).empty

@@ -5,10 +5,10 @@ import pytest
 from scipy import stats
 
 from neuralfuse.statistics import (
-    _crossings,
     bootstrap_interval,
     chip_yield,
     crossing,
+    crossings,
     margin,
     paired_difference,
     t_interval,
@@ -98,7 +98,7 @@ def test_margin_interval_holds_the_estimate_and_orders():
     assert result.voltage_high - result.voltage_low > 0.002
 
 
-def test_many_crossings_equal_the_slow_twin():
+def test_manycrossings_equal_the_slow_twin():
     rng = np.random.default_rng(6)
     voltages = np.linspace(1, 0.75, 7)
     accuracy = np.concatenate(
@@ -106,4 +106,4 @@ def test_many_crossings_equal_the_slow_twin():
     )
     slow = np.array([crossing(voltages, row, 0.6)[0] for row in accuracy])
     slow[np.isnan(slow)] = 1.0
-    np.testing.assert_allclose(_crossings(voltages, accuracy, 0.6), slow, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(crossings(voltages, accuracy, 0.6), slow, rtol=0, atol=1e-11)

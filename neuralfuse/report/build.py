@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from neuralfuse import pareto, plots
 from neuralfuse.config import StudyConfig, load_study
 from neuralfuse.cost import machine_of
-from neuralfuse.report.page import render
+from neuralfuse.report.page import Tables, render
 from neuralfuse.stored import geometry_of, make_map
 from neuralfuse.sweep.artifacts import read_workload
 from simulator.plots import components_figure
@@ -45,7 +45,7 @@ def read_results(folder: str | Path) -> pd.DataFrame:
 
 
 def build_report(folder: str | Path) -> Report:
-    """Write summary.csv, headline.csv, plots/*.png and *.svg, and report.html into `folder`."""
+    """Write summary.csv, headline.csv, equal.csv, plots/*.png and *.svg, and report.html into `folder`."""
     folder = Path(folder)
     results = read_results(folder)
     stamp = _stamp(folder)
@@ -57,11 +57,12 @@ def build_report(folder: str | Path) -> Report:
     summary = pareto.summarise(results)
     headline = pd.concat([pareto.headline(results, scope) for scope in pareto.SCOPES], ignore_index=True)
     write_atomic(folder / "summary.csv", summary.to_csv(index=False))
+    equal = pareto.at_equal(results)
+    write_atomic(folder / "equal.csv", equal.to_csv(index=False))
     write_atomic(folder / "headline.csv", headline.to_csv(index=False))
     figures = _figures(folder, study, results, summary, layers, provenance["voltage_unit"])
-    page = write_atomic(
-        folder / "report.html", render(study, results, summary, headline, layers, provenance, figures, folder, stamp)
-    )
+    tables = Tables(results, summary, headline, equal, layers)
+    page = write_atomic(folder / "report.html", render(study, tables, provenance, figures, folder, stamp))
     unit = provenance["voltage_unit"]
     return Report(page, figures, summary, headline, unit, gain_lines(summary, unit))
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,20 @@ SHOWN = {
 _PERCENT = ("accuracy", "gain", "yield", "saving")
 
 
+@dataclass(frozen=True)
+class Tables:
+    """What the page shows, as docs/results.md has it."""
+
+    results: pd.DataFrame
+    summary: pd.DataFrame
+    headline: pd.DataFrame
+    equal: pd.DataFrame
+    layers: pd.DataFrame
+
+
 def render(
     study: StudyConfig,
-    results: pd.DataFrame,
-    summary: pd.DataFrame,
-    headline: pd.DataFrame,
-    layers: pd.DataFrame,
+    tables: Tables,
     provenance: dict[str, Any],
     figures: dict[str, list[Path]],
     folder: Path,
@@ -55,19 +64,18 @@ def render(
         study_yaml=dump_study(study),
         unit=provenance["voltage_unit"],
         plotly=get_plotlyjs(),
-        fronts=[interactive_front(summary, scope, provenance["voltage_unit"]) for scope in pareto.SCOPES],
+        fronts=[interactive_front(tables.summary, scope, provenance["voltage_unit"]) for scope in pareto.SCOPES],
         scopes=SCOPE_LABEL,
-        headline=_headline(headline, provenance["voltage_unit"]),
-        table=_table(summary),
-        layers=_layer_table(layers),
+        headline=_headline(tables.headline, provenance["voltage_unit"]),
+        equal=_equal(tables.equal),
+        table=_table(tables.summary),
+        layers=_layer_table(tables.layers),
         figures={name: _data_uri(paths[0]) for name, paths in figures.items()},
-        downloads={
-            name: _csv_uri(folder / name) for name in ("results.csv", "summary.csv", "headline.csv", "layers.csv")
-        },
+        downloads={f"{field.name}.csv": _csv_uri(folder / f"{field.name}.csv") for field in fields(tables)},
         provenance=provenance,
-        chips=int(summary.chips.max()),
-        clean=100 * pareto.clean_accuracy(results),
-        hypervolumes=_hypervolumes(results),
+        chips=int(tables.summary.chips.max()),
+        clean=100 * pareto.clean_accuracy(tables.results),
+        hypervolumes=_hypervolumes(tables.results),
     )
 
 
@@ -143,6 +151,21 @@ def _headline(headline: pd.DataFrame, unit: str) -> list[dict[str, Any]]:
                 else f"{100 * r.saving:.1f}% [{100 * r.saving_low:.1f}, {100 * r.saving_high:.1f}]",
             }
         )
+    return rows
+
+
+def _equal(equal: pd.DataFrame) -> list[dict[str, str]]:
+    """Cells for each scope, fault maps and protection: one for each equal accuracy, one for each equal saving."""
+    rows = []
+    for (scope, structure, protection), part in equal.groupby(["scope", "structure", "protection"], sort=False):
+        cells = {"scope": scope, "structure": structure, "protection": protection}
+        for what in ("saving", "accuracy"):
+            found = part[part.gain_in == what]
+            cells[what] = "; ".join(
+                f"at {100 * r.at:.1f}%: {100 * r.gain:+.1f} [{100 * r.gain_low:+.1f}, {100 * r.gain_high:+.1f}]"
+                for r in found.itertuples()
+            )
+        rows.append(cells)
     return rows
 
 
