@@ -57,6 +57,11 @@ class Settings:
         if self.access == "queries" and self.supervision == "statistics":
             raise InputError("calibrate", "access", self.access, "gradient, with supervision = statistics")
 
+    def rate(self, transform: nn.Module) -> float:
+        """The learning rate for this transform."""
+        layers = any(isinstance(module, WEIGHT_LAYERS) for module in transform.modules())
+        return self.learning_rate or (0.005 if layers else 0.05)
+
 
 @dataclass(frozen=True)
 class Calibrated:
@@ -110,7 +115,7 @@ def calibrate(
     transform.to(device)
     chosen = calibration_set(data, settings.images, seed)
     batch = min(settings.batch, len(chosen.train_y))
-    rate = settings.learning_rate or (0.005 if any(isinstance(m, WEIGHT_LAYERS) for m in transform.modules()) else 0.05)
+    rate = settings.rate(transform)
     faulty.restore()
     x, target = chosen.train_x.to(device), chosen.train_y.to(device)
     if settings.supervision != "labels":

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from neuralfuse.cli import curve, device, faultmap, sensitivity, simulate, study
+from neuralfuse.cli import calibrate, curve, device, faultmap, sensitivity, simulate, study
 from sram.errors import InputError
 
 # Newer typers carry their own copy of click, older ones import it: the public BadParameter leads to the base of both.
@@ -27,6 +27,7 @@ app.command("sensitivity")(sensitivity.sensitivity)
 app.add_typer(curve.app, name="curve")
 app.add_typer(faultmap.app, name="faultmap")
 app.add_typer(device.app, name="device")
+app.command("calibrate")(calibrate.calibrate)
 app.command("simulate")(simulate.simulate)
 
 

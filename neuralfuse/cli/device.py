@@ -40,7 +40,7 @@ def serve(
 
     secret = os.environ.get(SECRET)
     server.check_secret(host, secret)
-    with _opened(device, accelerator, step) as opened:
+    with opened_device(device, accelerator, step) as opened:
         server.serve(opened, host, port, secret)
 
 
@@ -65,7 +65,7 @@ def characterize(
     from sram import faultmap
     from sram.files import write_atomic
 
-    with _opened(device, accelerator, step) as opened, steps() as say:
+    with opened_device(device, accelerator, step) as opened, steps() as say:
         planned = parse_voltages(voltages, opened.info)
         found = read(opened, planned, repeats, stop, out / "readings", say(opened.info.name))
     write_atomic(out / "rates.csv", rates_csv(found))
@@ -78,7 +78,7 @@ def characterize(
 
 
 @contextmanager
-def _opened(spec: str, machine: str, step: float) -> "Iterator[Device]":
+def opened_device(spec: str, machine: str, step: float) -> "Iterator[Device]":
     """The device, back at nominal voltage afterwards, after SIGTERM too. A failing device is not the user's mistake,
     but one line as well."""
     from simulator.device import open_device

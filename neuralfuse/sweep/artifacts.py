@@ -14,23 +14,23 @@ from simulator.workload import Layer, Workload
 from sram.errors import InputError
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.+-]", "_", name)
 
 
 def network_path(folder: Path, network: str) -> Path:
-    return folder / "networks" / f"{_slug(network)}.safetensors"
+    return folder / "networks" / f"{slug(network)}.safetensors"
 
 
 def generator_path(folder: Path, network: str, protection: ProtectionConfig) -> Path:
     """The generator that a protection puts before `network`: one for all networks where it has surrogates."""
     assert protection.neuralfuse is not None
     trained_on = "+".join(protection.neuralfuse.trained_on(network))
-    return folder / "generators" / f"{_slug(trained_on)}-{_slug(protection.name)}.safetensors"
+    return folder / "generators" / f"{slug(trained_on)}-{slug(protection.name)}.safetensors"
 
 
 def workload_path(folder: Path, name: str) -> Path:
-    return folder / "workloads" / f"{_slug(name)}.json"
+    return folder / "workloads" / f"{slug(name)}.json"
 
 
 def workload_text(workload: Workload) -> str:
