@@ -1,95 +1,187 @@
-"""Chips per second of a sweep against the naive loop: deep copy, new map over every bit, quantise, evaluate.
+"""Chips per second of a sweep against the loop that one would write first: deep copy, new map over every stored bit,
+quantise, evaluate.
 
-    python -m benchmarks.sweep_speed [--network resnet18]
+    python -m benchmarks.sweep_speed [--network resnet18] [--generator ConvL]
 
-Both sides run in this process, on one thread, on the same images, chips and voltages. `overhead` is the share of our
-time that is not the network's own forward pass.
+The study of `neuralfuse demo` (digits, its voltages) with two protections: none, and a NeuralFuse generator of the
+paper's width; weights as drawn, for they do not change the time. Ours is what a sweep's workers run (`run_chunk`),
+rows, rates and energies included, first with one worker and then with one on each core; the naive loop has one
+thread, and then one for each core. Start-up is in neither. One worker against one thread is measured in turns and in
+processor time, so that other work on the machine hardly counts; all cores by the clock, on a machine that does nothing
+else (`--one-worker` leaves them out).
 """
 
 import argparse
 import copy
+import tempfile
 import time
+from concurrent.futures import Executor
+from importlib import resources
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
 
-from neuralfuse import data, evaluate, networks
-from neuralfuse.config import SramConfig
-from neuralfuse.cost import machine_of
+from neuralfuse import checkpoint, evaluate, generators
+from neuralfuse.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig, load_study
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.quantize import dequantize, quantize, weight_parameters
-from neuralfuse.stored import make_map, store
-from simulator.placement import place
-from simulator.workload import trace
-from sram import failure, protection
-from sram.geometry import Geometry
-
-VOLTAGES = (0.9, 0.875, 0.85, 0.8333, 0.8125, 0.8)
-SRAM = SramConfig()
+from neuralfuse.sweep.artifacts import build_network
+from neuralfuse.sweep.bench import Bench, run_chunk
+from neuralfuse.sweep.executors import choose
+from neuralfuse.sweep.prepare import prepare
+from neuralfuse.sweep.task import Point, Result, Task
+from sram import failure
 
 
-def naive(network, images, labels, chip: int) -> list[int]:
-    """What one would write first: every voltage starts from a copy, and every stored bit is drawn."""
-    counts = []
-    for i, voltage in enumerate(VOLTAGES):
-        rate = float(failure.curve(SRAM.curve).probability(voltage))
-        random = np.random.default_rng([chip, i])
-        broken = copy.deepcopy(network)
-        for weight in weight_parameters(broken).values():
-            words, scale = quantize(weight.data)
-            bits = np.unpackbits(words.numpy().view(np.uint8)[..., None], axis=-1)
-            faulty = random.random(bits.shape) < rate
-            stuck = random.random(bits.shape) < 0.5
-            read = np.packbits(np.where(faulty, stuck, bits), axis=-1)[..., 0].view(np.int8)
-            weight.data = dequantize(torch.from_numpy(read), scale)
-        counts.append(evaluate.correct(broken, images, labels))
+def study_of(network: str, generator: str, weights: Path) -> StudyConfig:
+    """The demo's study with this network and generator, both untrained."""
+    with resources.as_file(resources.files("neuralfuse.studies") / "demo.yaml") as path:
+        demo = load_study(path)
+    config = NetworkConfig(name=network, checkpoint=str(weights / "network.safetensors"))
+    checkpoint.save(weights / "network.safetensors", build_network(config, demo).state_dict(), {})
+    fuse = NeuralFuseConfig(generator=generator, checkpoint=str(weights / "generator.safetensors"))
+    checkpoint.save(weights / "generator.safetensors", generators.build(generator, 1).state_dict(), {})
+    changes = {
+        "networks": (config,),
+        "sram": demo.sram.model_copy(update={"structures": ("column",)}),
+        "voltages": demo.voltages if network == "resnet8" else demo.voltages[::4],
+        "protections": (ProtectionConfig(name="none"), ProtectionConfig(name=generator, neuralfuse=fuse)),
+    }
+    return demo.model_copy(update=changes)
+
+
+def naive(bench: Bench, network: torch.nn.Module, fuse: torch.nn.Module, chip: int) -> list[int]:
+    """Right answers of one chip: voltages within protections. Every number is made anew from the float network."""
+    study, counts = bench.study, []
+    curve = failure.curve(study.sram.curve)
+    for transform in (None, fuse):
+        for i, voltage in enumerate(study.voltages):
+            random = np.random.default_rng([chip, i])
+            broken = copy.deepcopy(network)
+            for weight in weight_parameters(broken).values():
+                words, scale = quantize(weight.data)
+                bits = np.unpackbits(words.numpy().view(np.uint8)[..., None], axis=-1)
+                faulty = random.random(bits.shape) < float(curve.probability(voltage))
+                stuck = random.random(bits.shape) < 0.5
+                read = np.packbits(np.where(faulty, stuck, bits), axis=-1)[..., 0].view(np.int8)
+                weight.data = dequantize(torch.from_numpy(read), scale)
+            model = broken if transform is None else torch.nn.Sequential(transform, broken)
+            counts.append(evaluate.correct(model, bench.images, bench.labels, study.batch_size))
     return counts
+
+
+def chunks_of(points: list[Point], study: StudyConfig, chip: int) -> list[list[Task]]:
+    """One chip's work as a sweep hands it out."""
+    return [[Task(point, chip, voltage) for voltage in study.voltages] for point in points]
+
+
+def check(folder: Path, points: list[Point], bench: Bench, counts: list[int], rows: list[Result]) -> None:
+    """Where both can be compared they agree: at nominal supply, and on the words that ours has read from a chip."""
+    n = len(bench.study.voltages)
+    assert [counts[0], counts[n]] == [rows[0].correct, rows[n].correct], "nominal supply"
+    last = rows[-1]
+    assert last.flip_rate > 0
+    plain = build_network(bench.study.networks[0], bench.study)
+    checkpoint.load_network(plain, bench.study.networks[0].checkpoint)
+    read = FaultyNetwork(plain.eval())
+    chip = bench.chip(last.network, last.accelerator, last.structure, last.chip, ())
+    weight, bit, kind = chip.faults(last.voltage)
+    words = read.clean_words.astype(np.int64) & 255
+    for w, b, k in zip(weight.tolist(), bit.tolist(), kind.tolist(), strict=True):
+        words[w] = words[w] | 1 << b if k else words[w] & ~(1 << b)
+    for layer, parameter in zip(read.layer_table, weight_parameters(plain).values(), strict=True):
+        _, scale = quantize(parameter)
+        part = words[layer.offset : layer.offset + layer.size].astype(np.uint8).view(np.int8).reshape(layer.shape)
+        parameter.data = dequantize(torch.from_numpy(part), scale)
+    images = bench.inputs(last.network, last.protection)
+    assert evaluate.correct(plain, images, bench.labels, bench.study.batch_size) == last.correct, "lowest supply"
+
+
+def by_pool(pool: Executor, folder: Path, points: list[Point], study: StudyConfig, chips: range) -> float:
+    """Seconds by the clock for these chips."""
+    start = time.perf_counter()
+    waiting = [pool.submit(run_chunk, str(folder), part) for chip in chips for part in chunks_of(points, study, chip)]
+    for future in waiting:
+        future.result()
+    return time.perf_counter() - start
+
+
+class Forward:
+    """Processor time spent in the network's own forward pass, while it is installed."""
+
+    def __init__(self):
+        self.seconds, self.plain = 0.0, FaultyNetwork.__call__
+
+    def __enter__(self):
+        def timed(model: FaultyNetwork, x: torch.Tensor) -> torch.Tensor:
+            start = time.process_time()
+            result = self.plain(model, x)
+            self.seconds += time.process_time() - start
+            return result
+
+        FaultyNetwork.__call__ = timed  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *error) -> None:
+        FaultyNetwork.__call__ = self.plain  # type: ignore[method-assign]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", default="resnet8")
-    parser.add_argument("--images", type=int, default=None, help="default: all 450 digits, or 64 random images")
+    parser.add_argument("--network", default="resnet8", help="a built-in network; others than resnet8: fewer voltages")
+    parser.add_argument("--generator", default="ConvS")
     parser.add_argument("--chips", type=int, default=3)
+    parser.add_argument("--one-worker", action="store_true", help="leave out the runs on all cores")
     given = parser.parse_args()
+    workers = choose()
     torch.set_num_threads(1)
-    if given.network == "resnet8":
-        digits = data.load("digits")
-        images, labels = digits.test_x[: given.images], digits.test_y[: given.images]
-    else:
-        images = torch.rand(given.images or 64, 3, 32, 32) * 2 - 1
-        labels = torch.zeros(len(images), dtype=torch.int64)
-    network = networks.build(given.network, in_channels=images.shape[1]).eval()
-    workload = trace(network, tuple(images.shape[1:]))
-    placed = place(workload, machine_of("paper"), Geometry.of_capacity(256 * 1024))
-    model, bare = FaultyNetwork(copy.deepcopy(network)), protection.parse("none")
+    with tempfile.TemporaryDirectory() as name:
+        weights, folder = Path(name), Path(name) / "study"
+        study = study_of(given.network, given.generator, weights)
+        points = prepare(study, folder, lambda title: lambda done, total, figures: None)
+        bench = Bench(folder)
+        network = build_network(study.networks[0], study).eval()
+        checkpoint.load_network(network, study.networks[0].checkpoint)
+        fuse = bench.transform(points[0].network, given.generator)
 
-    def ours(chip: int) -> tuple[list[int], float]:
-        start, forward, counts = time.perf_counter(), 0.0, []
-        raw = make_map(SRAM, 0, placed.geometry, "column", chip, min(VOLTAGES))
-        stored = store(raw, placed, model, bare)
-        for voltage in VOLTAGES:
-            model.set_faults(*stored.faults(voltage))
-            before = time.perf_counter()
-            counts.append(evaluate.correct(model, images, labels))
-            forward += time.perf_counter() - before
-        return counts, 1 - forward / (time.perf_counter() - start)
+        def ours(chip: int) -> list[Result]:
+            return [row for part in chunks_of(points, study, chip) for row in run_chunk(str(folder), part)]
 
-    ours(0), naive(network, images, labels, 0)  # compile, warm up
-    times: dict[str, list[float]] = {"naive": [], "ours": []}
-    overheads = []
-    for chip in range(1, given.chips + 1):
-        start = time.perf_counter()
-        naive(network, images, labels, chip)
-        middle = time.perf_counter()
-        overheads.append(ours(chip)[1])
-        times["naive"].append(middle - start)
-        times["ours"].append(time.perf_counter() - middle)
-    slow, fast = median(times["naive"]), median(times["ours"])
-    print(f"{given.network}, {len(images)} images, {len(VOLTAGES)} voltages a chip, median of {given.chips} chips")
-    print(f"naive {1 / slow:.3f} chips/s   ours {1 / fast:.3f} chips/s   ratio {slow / fast:.2f}")
-    print(f"overhead outside the network's forward: {100 * median(overheads):.1f}%")
+        check(folder, points, bench, naive(bench, network, fuse, 0), ours(0))  # warms both up, too
+        slow, fast, clock, shares = [], [], [], []
+        for chip in range(1, given.chips + 1):
+            start, wall = time.process_time(), time.perf_counter()
+            naive(bench, network, fuse, chip)
+            clock.append(time.perf_counter() - wall)
+            middle = time.process_time()
+            with Forward() as forward:
+                ours(chip)
+            slow.append(middle - start)
+            fast.append(time.process_time() - middle)
+            shares.append(1 - forward.seconds / fast[-1])
+        title = f"{given.network} on {len(bench.labels)} digits, {len(study.voltages)} voltages, protections none and"
+        print(f"{title} {given.generator}; a chip is all of it; median of {given.chips}")
+        print(f"{'':38}{'chips/s':>9}{'ratio':>8}")
+        print(f"{'naive loop, one thread':38}{1 / median(slow):9.3f}{1:8.2f}")
+        print(f"{'ours, one worker':38}{1 / median(fast):9.3f}{median(slow) / median(fast):8.2f}")
+        print(f"outside the network's forward: {100 * median(shares):.1f}% of one worker's time", flush=True)
+        if given.one_worker:
+            return
+        torch.set_num_threads(workers.count)
+        wall = time.perf_counter()
+        naive(bench, network, fuse, 0)
+        threaded = time.perf_counter() - wall
+        torch.set_num_threads(1)
+        with workers.make() as pool:
+            by_pool(pool, folder, points, study, range(2 * workers.count))  # every worker starts and loads
+            many = max(given.chips, 2 * workers.count)
+            pooled = by_pool(pool, folder, points, study, range(100, 100 + many)) / many
+        print("by the clock:")
+        print(f"{'naive loop, one thread':38}{1 / median(clock):9.3f}{1:8.2f}")
+        print(f"{f'naive loop, {workers.count} threads':38}{1 / threaded:9.3f}{median(clock) / threaded:8.2f}")
+        print(f"{f'ours, {workers.label}':38}{1 / pooled:9.3f}{median(clock) / pooled:8.2f}")
 
 
 if __name__ == "__main__":
