@@ -94,6 +94,14 @@ def deconv_s(c: int, w: int) -> nn.Module:
     )
 
 
+def tiny(c: int, w: int) -> nn.Module:
+    """Not the paper's: two 3x3 convolutions, at first G = 0. Small enough to be fitted to each chip, and kept for it."""
+    last = nn.Conv2d(w, c, 3, padding=1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+    return nn.Sequential(nn.Conv2d(c, w, 3, padding=1), nn.ReLU(), last)
+
+
 class Up(nn.Module):
     """Transposed convolution k2 s2 with padding 1 (2i - 2), zero-padded back to 2i; joined with the skip; two
     convolutions."""
@@ -139,6 +147,9 @@ GENERATORS: dict[str, tuple[Callable[[int, int], nn.Module], int]] = {
 }
 
 
+SMALL: dict[str, tuple[Callable[[int, int], nn.Module], int]] = {"tiny": (tiny, 8)}
+
+
 def names() -> list[str]:
     """The paper's six generators, as `build` knows them."""
     return list(GENERATORS)
@@ -154,7 +165,8 @@ def build(
 ) -> nn.Module:
     """Return a freshly initialised generator G; `width=None` is the paper's.
 
-    `universal`, `affine` and `channel_affine` (`pixelwise`) have numbers for each pixel of images of `size`.
+    `tiny` is two convolutions; `universal`, `affine` and `channel_affine` (`pixelwise`) have numbers for each pixel or
+    channel of images of `size`.
 
     A generator of one's own, `package.module:callable`, is called with `in_channels`, `width` if given, and `options`.
 
@@ -170,8 +182,8 @@ def build(
             return imported(name, "generator")(in_channels=in_channels, **own, **options)
         if name in PIXELWISE and not own and not options:
             return PIXELWISE[name](in_channels, *size)
-        if name not in GENERATORS:
-            known = ", ".join([*names(), *PIXELWISE])  # the last have no width
+        if name not in GENERATORS | SMALL:
+            known = ", ".join([*names(), *SMALL, *PIXELWISE])  # the last have no width
             raise InputError("generator", "name", name, f"one of {known}, package.module:callable")
-        make, paper_width = GENERATORS[name]
+        make, paper_width = (GENERATORS | SMALL)[name]
         return make(in_channels, width or paper_width, **options)

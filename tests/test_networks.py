@@ -200,3 +200,10 @@ def test_model_files_that_are_missing_or_damaged_are_refused(tmp_path):
         (tmp_path / name).write_bytes(b"not a model")
         with pytest.raises(InputError, match="bad"):
             networks.build(str(tmp_path / name))
+
+
+def test_the_tiny_generator_starts_as_the_identity_and_is_small():
+    fuse = generators.NeuralFuse(generators.build("tiny"))
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    assert torch.equal(fuse(images), images)
+    assert sum(p.numel() for p in fuse.parameters()) == 27 * 8 + 8 + 72 * 3 + 3
