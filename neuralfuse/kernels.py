@@ -43,7 +43,7 @@ def flipped_bits(words, clean, weight, bits):
             part = np.int32(0)  # narrow, so that many fit into a register
             for i in range(start, min(start + 4096, words.size)):
                 part += ones(np.int32((words[i] ^ clean[i]) & mask))
-            total += part
+            total += int(part)
         return total
     named = np.sort(weight)
     for i in range(named.size):

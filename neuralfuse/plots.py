@@ -187,7 +187,13 @@ def failure_curve(results: pd.DataFrame, curve: FailureCurve) -> Figure:
         rate = rows.groupby("voltage").cell_fault_rate.agg(["mean", "min", "max"])
         rate = rate[rate["mean"] > 0]
         ends = np.stack([rate["mean"] - rate["min"], rate["max"] - rate["mean"]])
-        look = {"color": COLOURS[i + 2], "marker": MARKERS[i], "markersize": 4, "capsize": 2, "linewidth": 1}
+        look: dict[str, Any] = {
+            "color": COLOURS[i + 2],
+            "marker": MARKERS[i],
+            "markersize": 4,
+            "capsize": 2,
+            "linewidth": 1,
+        }
         label = f"{structure} maps, {rows.chip.nunique()} chips"
         axis.errorbar(rate.index, rate["mean"], ends, linestyle="none", label=label, **look)
     axis.set_title(f"failure curve {curve.name}", fontsize=9)

@@ -145,7 +145,7 @@ def _stacked(names: list[str], stacks: dict[str, np.ndarray], colors: list[str],
         left = np.zeros(len(labels))
         for (part, array), color, hatch in zip(values.items(), colors, cycle(HATCHES), strict=False):
             if array.any():
-                look = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+                look: Any = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
                 axes.barh(range(len(labels)), array, left=left, label=part, height=0.8, **look)
             left = left + array
         axes.set_yticks(range(len(labels)), labels, fontsize=7)
