@@ -1,0 +1,172 @@
+"""Transforms fitted to one chip against everything else, on the same chips.
+
+    python -m benchmarks.beyond --digits --chips 4
+    python -m benchmarks.beyond --root CIFAR --base benchmarks/checkpoints/cifar10-resnet14.safetensors --chips 20
+    python -m benchmarks.beyond --report --out benchmarks/results/beyond
+
+CIFAR holds cifar-10-batches-bin, cifar-10-batches-py or images. Every method is measured on every chip with every
+seed, chip by chip, and one row appended when it is done; what is in rows.csv is not done again. Test images are used
+for nothing but accuracy.
+"""
+
+import argparse
+import csv
+import io
+import os
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from benchmarks.beyond import report
+from benchmarks.beyond.lot import DRIFTED, HIGHER, Lot, Plan, digits_base
+from benchmarks.beyond.methods import METHODS, Method, run
+from neuralfuse.calibrate import Settings
+from neuralfuse.cli.progress import steps as progress
+from neuralfuse.sweep.prepare import prepare
+from neuralfuse.sweep.task import code_version
+
+KEY = ["network", "structure", "rate", "method", "condition", "chip", "seed", "base_steps", "base_batch"]
+MEASURED = ["dataset", "schedule", "curve", "voltage", "test_images", "steps", "batch", "images", "supervision",
+            "access", "queries", "seconds", "storage_bytes", "saving_weight_sram", "saving_system", "clean_accuracy",
+            "accuracy", "code"]  # fmt: skip
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--digits", action="store_true", help="embedded digits and a resnet8 trained here")
+    parser.add_argument("--root", help="folder of CIFAR-10")
+    parser.add_argument("--base", help="checkpoint of the frozen network")
+    parser.add_argument("--network", default="resnet14")
+    parser.add_argument("--options", default="width=32,first_stride=2", help="of the network's builder")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/beyond"))
+    parser.add_argument("--work", type=Path, help="folder of networks and generators; default OUT/work")
+    parser.add_argument("--only", help="methods, with ';' between them (default all); see --list")
+    parser.add_argument("--list", action="store_true", help="names of the methods")
+    parser.add_argument("--chips", type=int, default=20)
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--structures", default="iid,column", help="of iid, column, paper")
+    parser.add_argument(
+        "--rates", default="0.02", help=f"cell fault rates; other supplies at {HIGHER}, {DRIFTED} of it"
+    )
+    parser.add_argument("--curve", default="ibm14")
+    parser.add_argument("--schedule", default="streamed", choices=["streamed", "resident"])
+    parser.add_argument("--test-images", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--generator", default="ConvS", help="the generic one, and the one fitted from scratch")
+    parser.add_argument("--width", type=int, help="its channels; default the paper's")
+    parser.add_argument("--generic", help="its checkpoint, trained for all chips; without it, it is trained here")
+    parser.add_argument("--generic-steps", type=int, default=800)
+    parser.add_argument("--generic-maps", type=int, default=4)
+    parser.add_argument("--generic-batch", type=int, default=64)
+    parser.add_argument("--report", action="store_true", help="only the tables and the plot, from rows.csv")
+    return parser.parse_args()
+
+
+def plan_of(given: argparse.Namespace, structure: str, rate: float, work: Path) -> Plan:
+    generic: dict = {"generator": given.generator, "options": {"width": given.width} if given.width else {}}
+    if given.generic:
+        generic["checkpoint"] = given.generic
+    else:
+        generic["training"] = dict(
+            steps=given.generic_steps, maps=given.generic_maps, batch=given.generic_batch, decay="cosine",
+            learning_rate=0.005, **(dict(flip=False, shift=0) if given.digits else {}),
+        )  # fmt: skip
+    if given.digits:
+        dataset = {"name": "digits"}
+        network = {"name": "resnet8", "checkpoint": str(digits_base(work / "resnet8.safetensors"))}
+    else:
+        dataset = {"name": "cifar10", "root": given.root, "test_images": given.test_images}
+        pairs = dict(pair.split("=") for pair in given.options.split(",") if pair)
+        options = {key: int(value) for key, value in pairs.items()}
+        network = {"name": given.network, "options": options, "checkpoint": given.base}
+    return Plan(dataset, network, structure, rate, given.curve, given.schedule, generic)
+
+
+def append(path: Path, row: dict) -> None:
+    """One whole line at a time."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, KEY + MEASURED, lineterminator="\n")
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not before:
+        writer.writeheader()
+    elif not before.endswith("\n"):  # a run was killed in the middle of a line
+        text.write("\n")
+    writer.writerow(row)
+    with open(path, "a", encoding="utf-8", newline="") as file:
+        file.write(text.getvalue())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The whole rows."""
+    if not path.is_file():
+        return pd.DataFrame(columns=KEY + MEASURED)
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _whole(line)]
+    return pd.read_csv(io.StringIO("\n".join(lines)))
+
+
+def _whole(line: str) -> bool:
+    """A torn line lacks fields, the last of which is the code's hash."""
+    return line.count('"') % 2 == 0 and len(next(csv.reader([line]), [])) == len(KEY + MEASURED)
+
+
+def measure(given: argparse.Namespace, lot: Lot, plan: Plan, methods: list[Method], path: Path) -> None:
+    settings = Settings(given.steps, given.batch)
+    done = {tuple(map(str, row)) for row in read(path)[KEY].itertuples(index=False)}
+    for chip in range(given.chips):
+        for seed in map(int, given.seeds.split(",")):
+            for method in methods:
+                first = int(given.seeds.split(",")[0])
+                if (plan.structure == "paper" and method.sram != "none") or (not method.made_at and seed != first):
+                    continue  # no words in the paper's mapping; nothing random in what is not fitted
+                key = [plan.network["name"], plan.structure, plan.rate, method.name, method.condition, chip, seed]
+                key += [given.steps, given.batch]
+                if tuple(map(str, key)) in done:
+                    continue
+                found = run(method, lot, chip, seed, settings, (given.generator, given.width))
+                supervision = method.changes.get("supervision", "labels") if method.made_at else ""
+                row = dict(zip(KEY, key, strict=True)) | dict(
+                    dataset=plan.dataset["name"], schedule=lot.study.sram.schedule, curve=plan.curve,
+                    voltage=lot.voltages[method.condition], test_images=len(lot.bench.labels),
+                    steps=found.took.steps, batch=method.changes.get("batch", given.batch), images=found.took.images,
+                    supervision=supervision, access=method.changes.get("access", "gradient") if method.made_at else "",
+                    queries=found.took.queries, seconds=round(found.seconds, 2), storage_bytes=found.storage_bytes,
+                    saving_weight_sram=found.saving_weight_sram, saving_system=found.saving_system,
+                    clean_accuracy=lot.clean, accuracy=found.accuracy, code=code_version(),
+                )  # fmt: skip
+                append(path, row)
+                print(f"{plan.structure} {plan.rate:g} chip {chip} seed {seed} {method.name} ({method.condition}): "
+                      f"{found.accuracy:.3f} in {found.seconds:.1f} s", file=sys.stderr, flush=True)  # fmt: skip
+
+
+def main() -> None:
+    given = arguments()
+    path = given.out / "rows.csv"
+    names = list(dict.fromkeys(method.name for method in METHODS))
+    if given.list:
+        print("\n".join(names))
+        return
+    only = [name.strip() for name in given.only.split(";")] if given.only else names
+    unknown = [name for name in only if name not in names]
+    if unknown or not (given.report or given.digits or (given.root and given.base)):
+        sys.exit(f"no such method: {unknown[0]}" if unknown else "give --digits, or --root and --base, or --report")
+    if not given.report:
+        given.out.mkdir(parents=True, exist_ok=True)
+        work = given.work or given.out / "work"
+        for structure in given.structures.split(","):
+            for rate in map(float, given.rates.split(",")):
+                plan = plan_of(given, structure, rate, work)
+                folder = work / f"{plan.network['name']}-{structure}-{rate:g}"
+                with progress() as say:
+                    prepare(plan.study(), folder, say)
+                measure(given, Lot(folder), plan, [m for m in METHODS if m.name in only], path)
+    print(report.write(given.out, read(path)))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    main()

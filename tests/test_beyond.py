@@ -1,0 +1,49 @@
+"""Does the comparison of methods pair by chip, and does a killed run leave rows that can be gone on from?"""
+
+import pandas as pd
+import pytest
+
+from benchmarks.beyond.__main__ import KEY, MEASURED, append, read
+from benchmarks.beyond.methods import METHODS
+from benchmarks.beyond.report import markdown, table
+
+
+def row(method, chip, accuracy, condition="main", seed=0):
+    values = dict.fromkeys(KEY + MEASURED, 1) | {"structure": "iid", "rate": 0.02, "code": "abc", "clean_accuracy": 0.9}
+    return values | {"method": method, "chip": chip, "accuracy": accuracy, "condition": condition, "seed": seed}
+
+
+def test_differences_are_paired_by_chip_within_a_condition():
+    """Worked by hand: on chips 0 and 1 the fit gains 0.2 and 0.4, so 0.3; t(1) = 12.706, s = 0.1414: +-1.2706."""
+    rows = [row("unprotected", 0, 0.3), row("unprotected", 1, 0.2), row("unprotected", 2, 0.9)]
+    rows += [row("fit", 0, 0.5), row("fit", 1, 0.5, seed=0), row("fit", 1, 0.7, seed=1)]  # seeds are averaged first
+    rows += [row("unprotected", 0, 0.8, "higher"), row("fit", 0, 0.7, "higher"), row("fit", 1, 0.7, "higher")]
+    lines = table(pd.DataFrame(rows)).set_index(["condition", "method"])
+    main, higher = lines.loc[("main", "fit")], lines.loc[("higher", "fit")]
+    assert main.minus_unprotected == pytest.approx(0.3)
+    assert main.high_unprotected - main.minus_unprotected == pytest.approx(1.2706, abs=1e-4)
+    assert main.better_unprotected == "2 of 2"
+    assert main.worst_chip == pytest.approx(0.5)
+    assert higher.minus_unprotected == pytest.approx(-0.1)
+    assert higher.better_unprotected == "0 of 1"
+    text = markdown(table(pd.DataFrame(rows)), 0.9)
+    assert "+30.0 [-97.1, +157.1]" in text
+
+
+def test_a_torn_line_is_not_a_row_and_harms_no_other(tmp_path):
+    path = tmp_path / "rows.csv"
+    append(path, row("a", 0, 0.5))
+    append(path, row("b, with a comma", 1, 0.25))
+    torn = path.read_text()
+    path.write_text(torn + torn.splitlines()[-1][:20])
+    assert len(read(path)) == 2
+    append(path, row("c", 2, 0.75))
+    found = read(path)
+    assert list(found.method) == ["a", "b, with a comma", "c"]
+    assert list(found.accuracy) == [0.5, 0.25, 0.75]
+    assert found.chip.dtype.kind == "i"  # keys compare as they were written
+
+
+def test_every_method_has_one_key():
+    keys = [(method.name, method.condition) for method in METHODS]
+    assert len(set(keys)) == len(keys)
