@@ -95,7 +95,7 @@ def deconv_s(c: int, w: int) -> nn.Module:
 
 
 def tiny(c: int, w: int) -> nn.Module:
-    """Not the paper's: two 3x3 convolutions, at first G = 0; small enough to be fitted to each chip, and kept for it."""
+    """Not the paper's: two 3x3 convolutions, at first G = 0; small enough to be kept for each chip."""
     last = nn.Conv2d(w, c, 3, padding=1)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)  # type: ignore[arg-type]
