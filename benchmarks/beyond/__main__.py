@@ -51,10 +51,11 @@ def arguments() -> argparse.Namespace:
         "--rates", default="0.02", help=f"cell fault rates; other supplies at {HIGHER}, {DRIFTED} of it"
     )
     parser.add_argument("--curve", default="ibm14")
-    parser.add_argument("--schedule", default="streamed", choices=["streamed", "resident"])
+    parser.add_argument("--schedule", default="resident", choices=["streamed", "resident"])
     parser.add_argument("--test-images", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--pixel-rate", type=float, help="learning rate of numbers of pixels; default calibrate's")
     parser.add_argument("--generator", default="ConvS", help="the generic one, and the one fitted from scratch")
     parser.add_argument("--width", type=int, help="its channels; default the paper's")
     parser.add_argument("--generic", help="its checkpoint, trained for all chips; without it, it is trained here")
@@ -127,7 +128,7 @@ def measure(given: argparse.Namespace, lot: Lot, plan: Plan, methods: list[Metho
                 key += [given.steps, given.batch]
                 if tuple(map(str, key)) in done:
                     continue
-                found = run(method, lot, chip, seed, settings, (given.generator, given.width))
+                found = run(method, lot, chip, seed, settings, (given.generator, given.width), given.pixel_rate)
                 supervision = method.changes.get("supervision", "labels") if method.made_at else ""
                 row = dict(zip(KEY, key, strict=True)) | dict(
                     dataset=plan.dataset["name"], schedule=lot.study.sram.schedule, curve=plan.curve,

@@ -41,6 +41,12 @@ METHODS = [
     *(fitted(f"generic, tuned on {n} images", "generic", changes={"images": n}) for n in (1024, 128, 16)),
     fitted("affine"),
     fitted("channel_affine", "channel_affine"),
+    fitted("tiny", "tiny"),
+    fitted("tiny, 128 images", "tiny", changes={"images": 128}),
+    fitted("tiny, outputs only", "tiny", changes={"supervision": "outputs"}),
+    fitted("tiny, 30% of the faults unknown", "tiny", knows=0.7),
+    fitted("tiny", "tiny", condition="drifted"),
+    fitted("tiny of another chip", "tiny", another=True),
     fitted("universal", "universal"),
     fitted("generator from scratch", "scratch"),
     *(fitted(f"affine, {n} images", changes={"images": n}) for n in (1024, 128, 16)),
@@ -73,8 +79,17 @@ class Outcome:
     seconds: float
 
 
-def run(method: Method, lot: Lot, chip: int, seed: int, settings: Settings, scratch: tuple[str, int | None]) -> Outcome:
-    """One method on one chip. `scratch`: name and width of the generator that is fitted from nothing."""
+def run(
+    method: Method,
+    lot: Lot,
+    chip: int,
+    seed: int,
+    settings: Settings,
+    scratch: tuple[str, int | None],
+    pixel_rate: float | None = None,
+) -> Outcome:
+    """One method on one chip. `scratch`: name and width of the generator that is fitted from nothing; `pixel_rate`:
+    learning rate of numbers of pixels."""
     start = time.perf_counter()
     faults, overhead = lot.faults(chip, method.condition, method.sram)
     if method.statistics:
@@ -86,6 +101,8 @@ def run(method: Method, lot: Lot, chip: int, seed: int, settings: Settings, scra
         made = lot.transform(name, width, seed)
     if made is not None and method.made_at:
         own = replace(settings, **method.changes)
+        if method.start in ("affine", "universal"):
+            own = replace(own, learning_rate=pixel_rate)
         of = chip + 1 if method.another else chip
         if method.again:
             calibrate(lot.faulty, made, lot.data, [lot.faults(of)[0]], own, seed=seed)
