@@ -162,7 +162,7 @@ def main() -> None:
             fast.append(time.process_time() - middle)
             shares.append(1 - forward.seconds / fast[-1])
         title = f"{given.network} on {len(bench.labels)} digits, {len(study.voltages)} voltages, protections none and"
-        print(f"{title} {given.generator}; a chip is all of it; median of {given.chips}")
+        print(f"{title} {given.generator}; a chip is all of it; median of {given.chips} chips")
         print(f"{'':38}{'chips/s':>9}{'ratio':>8}")
         print(f"{'naive loop, one thread':38}{1 / median(slow):9.3f}{1:8.2f}")
         print(f"{'ours, one worker':38}{1 / median(fast):9.3f}{median(slow) / median(fast):8.2f}")
