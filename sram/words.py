@@ -79,7 +79,7 @@ class Layout:
         """Stored words uint64[m] of weights int[m, slots]; bits above weight_bits are cut off."""
         place = self.positions(word_bits).astype(np.uint64)
         bits = weights.astype(np.uint64)[:, :, None] >> np.arange(self.weight_bits, dtype=np.uint64) & np.uint64(1)
-        return np.bitwise_or.reduce((bits << place).reshape(len(weights), -1), axis=1)
+        return np.bitwise_or.reduce((bits << place).reshape(len(weights), place.size), axis=1)
 
     def unpack(self, words: np.ndarray, word_bits: int) -> np.ndarray:
         """Weights int64[m, slots] in two's complement; the inverse of `pack`."""

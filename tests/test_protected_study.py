@@ -129,3 +129,11 @@ def test_overheads_enter_the_energy(bench):
     boosted = scopes(counts, 0.8, 1.0, protection.parse("boost:0.05").apply(chips[0])[1])
     assert boosted.weight_sram / plain.weight_sram == pytest.approx((0.85 / 0.8) ** 2)
     assert layout_of(placed).weight_bits == 8
+
+
+@pytest.mark.parametrize("spec", ["secded72", "bit_masking", "word_masking", "spare_columns:1"])
+def test_a_memory_without_a_fault_reads_as_stored(bench, spec):
+    faulty, placed, _, _, _ = bench
+    stored = store(make_map(SramConfig(), 5, placed.geometry, "iid", 1, 1.2), placed, faulty, protection.parse(spec))
+    assert stored.raw.count(1.3) == 0
+    assert wrong(faulty, words_read(faulty, stored, 1.3)) == 0
