@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from neuralfuse import generators, networks
+from neuralfuse import checkpoint, generators, networks
+from neuralfuse.config import parse_study
 from neuralfuse.faulty import FaultyNetwork
-from neuralfuse.quantize import weight_parameters
+from neuralfuse.quantize import quantize_in_place, weight_parameters
+from neuralfuse.sweep.prepare import prepare
 from sram.errors import InputError
 
 DATA = Path(__file__).parent / "data"
@@ -200,6 +202,22 @@ def test_model_files_that_are_missing_or_damaged_are_refused(tmp_path):
         (tmp_path / name).write_bytes(b"not a model")
         with pytest.raises(InputError, match="bad"):
             networks.build(str(tmp_path / name))
+
+
+def test_a_study_takes_a_model_file_with_the_weights_that_it_has(tmp_path):
+    """Not trained again, and a file written anew is read anew."""
+    study = {"name": "file", "networks": [{"name": str(tmp_path / "a.pt2")}], "voltages": [1.0]}
+    study["dataset"] = {"name": "digits", "test_images": 20}
+    for seed in (0, 1):
+        network = networks.build("resnet8", in_channels=1, seed=seed, width=4).eval()
+        torch.export.save(torch.export.export(network, (torch.zeros(4, 1, 16, 16),)), tmp_path / "a.pt2")
+        prepare(parse_study(study, "test"), tmp_path / "out", lambda title: pytest.fail(title))
+        (stored,) = (tmp_path / "out" / "networks").glob("*.safetensors")
+        tensors, _ = checkpoint.load(stored)
+        quantize_in_place(network)
+        expected = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+        assert tensors.keys() == expected.keys()
+        assert all(torch.equal(tensors[name], tensor) for name, tensor in expected.items())
 
 
 def test_the_tiny_generator_starts_as_the_identity_and_is_small():

@@ -30,6 +30,7 @@ from neuralfuse.config import (
 )
 from neuralfuse.cost import energy_sources, layer_table
 from neuralfuse.faulty import FaultyNetwork
+from neuralfuse.networks.files import ModelFile
 from neuralfuse.quantize import quantize_in_place
 from neuralfuse.stored import place_weights, training_source
 from neuralfuse.sweep import artifacts
@@ -125,7 +126,9 @@ def _fresh(path: Path, settings: object) -> bool:
 
 
 def _network_settings(study: StudyConfig, config: NetworkConfig) -> list:
-    return [config.model_dump(mode="json"), study.dataset.model_dump(mode="json"), study.seed]
+    files = [path for path in (config.name, config.checkpoint) if path is not None and Path(path).is_file()]
+    contents = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in files]
+    return [config.model_dump(mode="json"), study.dataset.model_dump(mode="json"), study.seed, *contents]
 
 
 def _generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseConfig) -> list:
@@ -146,7 +149,7 @@ def _network(study: StudyConfig, config: NetworkConfig, folder: Path, say: Say) 
     if not _fresh(path, settings):
         if config.checkpoint is not None:
             checkpoint.load_network(network, config.checkpoint)
-        else:
+        elif not isinstance(network, ModelFile):  # a file brings its weights
             training.train_network(
                 network.to(study.device),
                 artifacts.load_data(study.dataset),
