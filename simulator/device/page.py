@@ -50,7 +50,8 @@ def facts(found: Characterization) -> list[tuple[str, str]]:
         out.append(("weak cells that failed every read where they first fail", f"{(steady == 1).mean():.1%}"))
     out.append(("noise of a critical voltage from read to read", f"{found.noise_voltage():.5f} {unit}"))
     out.append(("cells that fail under checkerboards only", f"{found.company_only:,}"))
-    out += [(name.replace("_", " "), f"{value:.4g}") for name, value in found.columns().items()]
+    for name, value in found.columns().items():
+        out.append((name.replace("_", " "), f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"))
     return out
 
 
