@@ -39,7 +39,7 @@ class NetworkConfig(Strict):
 class DatasetConfig(Strict):
     name: str = "digits"
     root: str | None = None
-    test_images: Annotated[int, Field(ge=1)] | None = None  # the first so many; None: all
+    test_images: Annotated[int, Field(ge=1)] | None = None  # so many, drawn once and for all; None: all
 
 
 class SramConfig(Strict):

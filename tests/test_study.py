@@ -10,9 +10,13 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from conftest import TINY, run
 
+from neuralfuse.config import DatasetConfig
+from neuralfuse.data import Dataset
+from neuralfuse.sweep import artifacts
 from neuralfuse.sweep.task import COLUMNS
 
 CONTRACT = (
@@ -235,3 +239,20 @@ def test_energy_of_every_row_is_finite_and_positive(tiny):
     assert (energies.to_numpy() > 0).all()
     assert (results.energy_weight_sram_pj < results.energy_sram_pj).all()
     assert (results.energy_sram_pj < results.energy_system_pj).all()
+
+
+def test_some_test_images_are_of_all_classes_and_nested(monkeypatch):
+    """A file sorted by class must not make a study of one class: 100 of 1,000 such images hold each of ten classes.
+
+    Drawn without replacement a class is missing with probability under 1e-4 each; the draw is fixed.
+    """
+    labels = torch.arange(10).repeat_interleave(100)
+    sorted_data = Dataset("sorted", torch.zeros(1, 1, 2, 2), labels[:1], labels.view(-1, 1, 1, 1).float(), labels, 10)
+    monkeypatch.setattr(artifacts, "load_data", lambda config: sorted_data)
+    images, found = artifacts.test_set(DatasetConfig(test_images=100))
+    assert len(found) == 100
+    assert len(found.unique()) == 10
+    assert torch.equal(images.flatten(), found.float())  # images and labels stay together
+    fewer = artifacts.test_set(DatasetConfig(test_images=50))[1]
+    assert torch.equal(fewer, found[:50])
+    assert torch.equal(artifacts.test_set(DatasetConfig())[1], labels)

@@ -139,7 +139,8 @@ class Lot:
             m.momentum = None  # the mean over batches
             m.train()
         with torch.no_grad():
-            for x in self.data.train_x[: batches * batch].split(batch):
+            for step in range(batches):  # not the first images: a folder may be sorted by class
+                x = self.data.train_x[training.batch_indices(len(self.data.train_y), batch, 0, step)]
                 self.faulty(x.to(self.faulty.device))
         for m in layers:
             m.eval()

@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from neuralfuse import data, generators, networks
@@ -56,7 +57,11 @@ def test_set(config: DatasetConfig) -> tuple[Tensor, Tensor]:
     dataset = load_data(config)
     if config.test_images is not None and config.test_images > len(dataset.test_y):
         raise InputError("study", "dataset.test_images", config.test_images, f"at most {len(dataset.test_y)}")
-    return dataset.test_x[: config.test_images], dataset.test_y[: config.test_images]
+    if config.test_images is None:
+        return dataset.test_x, dataset.test_y
+    # Not the first: a folder of images, or a file made from one, is sorted by class.
+    chosen = torch.randperm(len(dataset.test_y), generator=torch.Generator().manual_seed(0))[: config.test_images]
+    return dataset.test_x[chosen], dataset.test_y[chosen]
 
 
 def build_network(config: NetworkConfig, study: StudyConfig) -> nn.Module:
