@@ -25,7 +25,7 @@ from sram.errors import InputError
 from sram.faultmap import FaultMap
 from sram.protection import Overhead, parse
 
-CANDIDATES = ("calibrated(affine)", "calibrated(channel_affine)", "calibrated(ConvS, width=8)")
+CANDIDATES = ("calibrated(affine)", "calibrated(channel_affine)", "calibrated(tiny)", "calibrated(ConvS, width=8)")
 Say = Callable[[str], Callable[[int, int, dict[str, float]], None]]
 
 

@@ -100,7 +100,7 @@ def test_the_most_accurate_within_the_limit():
         best(rows, 0.4)
 
 
-def test_without_calibrated_protections_three_are_tried():
+def test_without_calibrated_protections_four_are_tried():
     study = parse_study(STUDY | {"networks": [{"name": "resnet8"}], "protections": ["none"]}, "here")
     assert [p.name for p in candidates(study).protections] == list(CANDIDATES)
     two = parse_study(STUDY | {"networks": [{"name": "resnet8"}, {"name": "resnet14"}]}, "here")
