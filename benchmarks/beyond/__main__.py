@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from benchmarks.beyond import report
-from benchmarks.beyond.lot import DRIFTED, HIGHER, Lot, Plan, digits_base
+from benchmarks.beyond.lot import CONDITIONS, DRIFTED, HIGHER, Lot, Plan, digits_base
 from benchmarks.beyond.methods import METHODS, Method, run
 from neuralfuse.calibrate import Settings
 from neuralfuse.cli.progress import steps as progress
@@ -43,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/beyond"))
     parser.add_argument("--work", type=Path, help="folder of networks and generators; default OUT/work")
     parser.add_argument("--only", help="methods, with ';' between them (default all); see --list")
+    parser.add_argument("--conditions", default=",".join(CONDITIONS), help="of " + ", ".join(CONDITIONS))
     parser.add_argument("--list", action="store_true", help="names of the methods")
     parser.add_argument("--chips", type=int, default=20)
     parser.add_argument("--seeds", default="0")
@@ -155,6 +156,8 @@ def main() -> None:
     unknown = [name for name in only if name not in names]
     if unknown or not (given.report or given.digits or (given.root and given.base)):
         sys.exit(f"no such method: {unknown[0]}" if unknown else "give --digits, or --root and --base, or --report")
+    conditions = given.conditions.split(",")
+    chosen = [m for m in METHODS if m.name in only and m.condition in conditions]
     if not given.report:
         given.out.mkdir(parents=True, exist_ok=True)
         work = given.work or given.out / "work"
@@ -164,7 +167,7 @@ def main() -> None:
                 folder = work / f"{plan.network['name']}-{structure}-{rate:g}"
                 with progress() as say:
                     prepare(plan.study(), folder, say)
-                measure(given, Lot(folder), plan, [m for m in METHODS if m.name in only], path)
+                measure(given, Lot(folder), plan, chosen, path)
     print(report.write(given.out, read(path)))
 
 
