@@ -71,17 +71,17 @@ def plot(lines: pd.DataFrame, folder: Path) -> None:
     from matplotlib.figure import Figure
 
     groups = list(lines[lines.condition == "main"].groupby(["structure", "rate"], sort=False))
-    figure = Figure(figsize=(5.5 * len(groups), 5), layout="constrained")
+    figure = Figure(figsize=(5.5 * len(groups), 6.5), layout="constrained")
     axes = figure.subplots(1, len(groups), squeeze=False)[0]
     for axis, ((structure, rate), part) in zip(axes, groups, strict=True):
         for i, line in enumerate(part.itertuples()):
             error = [[100 * (line.accuracy - line.low)], [100 * (line.high - line.accuracy)]]
             x, y, mark = 100 * line.saving_weight_sram, 100 * line.accuracy, "os^Dv<>"[i // 10 % 7]
             axis.errorbar(x, y, error, fmt=mark, color=f"C{i % 10}", ms=5, lw=1, capsize=2, label=line.method)
-        axis.set(title=f"{structure}, cell fault rate {rate:.3g}", xlabel="weight-SRAM energy saving, %")
+        axis.set(title=f"{structure}, cell fault rate {rate:.3g}", xlabel="weight-SRAM energy saving, %", ylim=(0, 101))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy, %  (bars: 95% over chips)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2 * len(groups), fontsize=7)
     for kind in ("png", "svg"):
         write_atomic(folder / f"beyond.{kind}", lambda file, kind=kind: figure.savefig(file, format=kind, dpi=130))
 
