@@ -41,7 +41,6 @@ NOT_RUN = {
     "NEURALFUSE_SECRET=": "needs a board at 192.168.2.99; tests/test_device_cli.py serves with a secret",
     "neuralfuse calibrate study.yaml --chip tcp:board": "needs a board; tests/test_inloop.py tunes on a device",
     "make": "would run this test",
-    "pytest": "would run this test",
     "pip install": "changes the environment",
     "#SBATCH": "a scheduler reads it",
 }
