@@ -118,8 +118,10 @@ def calibrate(
     rate = settings.rate(transform)
     faulty.restore()
     x, target = chosen.train_x.to(device), chosen.train_y.to(device)
-    if settings.supervision != "labels":
-        target = torch.cat([_answers(faulty, part) for part in x.split(256)])
+    if settings.supervision != "labels":  # the clean network's answers, to the images that a step will take
+        taken = torch.cat([batch_indices(len(x), batch, seed, step) for step in range(settings.steps)]).unique()
+        answers = torch.cat([_answers(faulty, x[part]) for part in taken.split(256)])
+        target = answers.new_zeros(len(x), answers.shape[1]).index_copy_(0, taken.to(device), answers)
     if settings.access == "queries":
         if len(faults) > 1:
             raise InputError("calibrate", "faults", f"{len(faults)} voltages", "one, with access = queries")

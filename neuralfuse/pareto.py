@@ -1,6 +1,6 @@
 """From the rows of results.csv to the tables that people read: summaries over chips, margins, fronts, attainment."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -87,6 +87,15 @@ def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
                 record[name] = rows[name].iloc[0]
             table.append(record)
     return pd.DataFrame(table)
+
+
+def per_million_parameters(summary: pd.DataFrame, parameters: Mapping[str, int]) -> pd.DataFrame:
+    """The summary with `parameters` of each protection's transform, and the points won back per million of them
+    (Sun et al., arXiv 2306.16869, table 3); NaN without a transform."""
+    if "gain_mean" not in summary:
+        return summary
+    count = summary.protection.map(dict(parameters)).astype(float)
+    return summary.assign(parameters=count, gain_points_per_million_parameters=100e6 * summary.gain_mean / count)
 
 
 def headline(results: pd.DataFrame, scope: str = "weight_sram", points: Sequence[float] = MARGINS) -> pd.DataFrame:

@@ -6,8 +6,7 @@
     python -m benchmarks.paper --run lambda --steps 2000 --epochs 20
 
 Each study is a file beside this one; its results lie in OUT/STUDY/VARIANT, and a run that was killed goes on. Networks
-and generators that are not asked for are left out; fewer steps or epochs are said in the table. Energy (Tables 2, 6,
-8): python -m benchmarks.paper_energy.
+and generators that are not asked for are left out; fewer steps or epochs are said in the table.
 """
 
 import argparse
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks import paper_energy
 from benchmarks.paper.anchors import Anchor, anchors, efficiency, million_parameters, percent
 from neuralfuse.cli.progress import steps
 from neuralfuse.config import StudyConfig, load_studies, load_study
@@ -50,6 +50,11 @@ def main() -> None:
     except InputError as error:
         parser.exit(2, f"{error}\n")
     print_tables(given.out)
+    print("\nEnergy (Tables 2, 6, 8), every figure: python -m benchmarks.paper_energy")
+    for title, rows in paper_energy.compare().items():
+        slips = sum(row.erratum for row in rows)
+        known = f", {slips} known slip of the paper" if slips else ""
+        print(f"{title}: {sum(row.agrees for row in rows)} of {len(rows)} agree{known}")
 
 
 def _run(name: str, variant: str, given: argparse.Namespace) -> None:

@@ -54,7 +54,7 @@ def build_report(folder: str | Path) -> Report:
     study = load_study(folder / "study.yaml")
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     layers = pd.read_csv(folder / "layers.csv")
-    summary = pareto.summarise(results)
+    summary = pareto.per_million_parameters(pareto.summarise(results), provenance.get("parameters", {}))
     headline = pd.concat([pareto.headline(results, scope) for scope in pareto.SCOPES], ignore_index=True)
     write_atomic(folder / "summary.csv", summary.to_csv(index=False))
     equal = pareto.at_equal(results)

@@ -341,6 +341,11 @@ def _provenance(study: StudyConfig, folder: Path, points: list[Point]) -> dict:
     return {
         "stamp": digest([asdict(p) for p in points] + [code_version()]),
         "voltage_unit": failure.curve(study.sram.curve).unit,
+        "parameters": {
+            p.name: sum(tensor.numel() for tensor in artifacts.build_transform(p.neuralfuse, study).parameters())
+            for p in study.protections
+            if p.neuralfuse
+        },
         "versions": {
             "neuralfuse-sim": version("neuralfuse-sim"),
             "code": code_version(),
