@@ -220,7 +220,7 @@ def pages(slow=()):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("page", pages(slow=SLOW))
+@pytest.mark.parametrize("page", list(pages(slow=SLOW)))
 def test_a_page_does_what_it_says(page, folder):
     folder.prepare(page)
     for language, text in blocks(page):
@@ -233,7 +233,7 @@ def test_a_page_does_what_it_says(page, folder):
             folder.python(text)
 
 
-@pytest.mark.parametrize("page", pages())
+@pytest.mark.parametrize("page", list(pages()))
 def test_commands_in_a_sentence_exist_and_links_lead_somewhere(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
     for code in re.findall(r"`neuralfuse ([^`]+)`", text):
