@@ -112,7 +112,7 @@ def _on_device(bench, spec: str, map_file: Path | None, at: float, out: Path, sa
         else:
             lowest = max(info.voltage_lowest, at - 2 * info.voltage_step)  # canaries lie on both sides of the supply
             planned = np.arange(info.voltage_nominal, lowest - info.voltage_step / 2, -info.voltage_step)
-            read = characterize(device, planned, 4, 1.0, out / "readings", say(f"read {info.name}"))
+            read = characterize(device, planned.tolist(), 4, 1.0, out / "readings", say(f"read {info.name}"))
             known = read.fault_map()
             faultmap.save(known, out / "map.npz")
         for candidate in bench.study.protections:

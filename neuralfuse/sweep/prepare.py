@@ -330,7 +330,7 @@ def _generator_hash(folder: Path, network: str, protection: ProtectionConfig) ->
 
 def _calibrated_at(study: StudyConfig, protection: ProtectionConfig) -> tuple[float, ...] | None:
     """The voltages that a chip's one transform depends on; None where each voltage has its own, or none is made."""
-    found = protection.neuralfuse and protection.neuralfuse.calibrate
+    found = protection.neuralfuse.calibrate if protection.neuralfuse else None
     return None if found is None or found.at == "each" else found.voltages(study.voltages[0], study.voltages)
 
 
