@@ -273,9 +273,10 @@ def _show_images(study: StudyConfig, transform: generators.NeuralFuse, folder: P
     from neuralfuse import plots
 
     images, labels = artifacts.test_set(study.dataset)
-    original = images[:8]
+    shown = slice(None, None, max(1, len(images) // 8))  # spread: files may be sorted by class
+    original = images[shown][:8]
     changed = evaluate.transform(transform, original).numpy()
-    plots.save(plots.images(original.numpy(), changed, labels[:8].tolist()), folder / "plots", name)
+    plots.save(plots.images(original.numpy(), changed, labels[shown][:8].tolist()), folder / "plots", name)
 
 
 def _file_hash(path: Path) -> str:
