@@ -102,6 +102,16 @@ class CalibrateConfig(Strict):
         return {"each": (voltage,), "lowest": (min(swept),), "all": swept}[self.at]
 
 
+class HeldOutConfig(Strict):
+    """What a generator's training is watched on: the best generator is kept, and `patience` times without a better one
+    end the training."""
+
+    images: Annotated[int, Field(ge=1)] = 500  # of the training images, set apart
+    chips: Annotated[int, Field(ge=1)] = 4  # training chips that no step draws
+    every: Annotated[int, Field(ge=1)] = 50  # steps
+    patience: Annotated[int, Field(ge=1)] = 10
+
+
 class NeuralFuseConfig(Strict):
     """A generator trained once for all chips, or fitted to each (`calibrate`)."""
 
@@ -110,6 +120,7 @@ class NeuralFuseConfig(Strict):
     bits: Annotated[int, Field(ge=2, le=8)] | None = 8
     training: dict[str, Any] = {}  # arguments of training.train_generator
     train_voltages: tuple[float, ...] | None = None  # training chips run at these in turn; None: at the study's
+    held_out: HeldOutConfig | None = None
     train_on: tuple[str, ...] | None = None  # surrogates: others of the study's networks, in turn; None: each its own
     checkpoint: str | None = None
     calibrate: CalibrateConfig | None = None

@@ -152,3 +152,22 @@ def test_a_generator_trained_on_surrogates_is_one_generator(tmp_path):
 def test_a_device_that_is_not_there_is_refused(tmp_path, capsys):
     assert run("sweep", study_file(tmp_path, device="cuda:77"), "--out", tmp_path / "out") == 2
     assert "device = 'cuda:77'" in capsys.readouterr().err
+
+
+def test_a_training_watched_on_held_out_chips_keeps_the_best_and_stops_early(tmp_path):
+    """Steps of a learning rate of nothing never get better: after the first look, `patience` looks end the training."""
+    training = {"steps": 50, "maps": 1, "batch": 32, "learning_rate": 1e-12}
+    fuse = {
+        "generator": "affine",
+        "training": training,
+        "held_out": {"images": 64, "chips": 2, "every": 2, "patience": 3},
+    }
+    content = yaml.safe_load(TINY.read_text()) | {"protections": [{"name": "fuse", "neuralfuse": fuse}]}
+    seen = []
+    prepare(parse_study(content, "here"), tmp_path / "out", lambda name: lambda step, steps, found: seen.append(found))
+    watched = [found["held_out_accuracy"] for found in seen if "held_out_accuracy" in found]
+    assert len(set(watched)) == 1
+    assert len(watched) == 2 * 3 + 1  # from step 2 on: three more looks, two steps each
+    content["protections"][0]["neuralfuse"]["held_out"] = {"images": 10**6}
+    with pytest.raises(InputError, match="images"):
+        prepare(parse_study(content, "here"), tmp_path / "other", lambda name: lambda *_: None)

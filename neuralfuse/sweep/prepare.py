@@ -10,7 +10,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from torch import nn
 
 from neuralfuse import baselines, checkpoint, evaluate, generators, training
 from neuralfuse.config import (
+    HeldOutConfig,
     NetworkConfig,
     NeuralFuseConfig,
     ProtectionConfig,
@@ -29,9 +30,11 @@ from neuralfuse.config import (
     load_study,
 )
 from neuralfuse.cost import energy_sources, layer_table
+from neuralfuse.data import Dataset
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.networks.files import ModelFile
 from neuralfuse.quantize import quantize_in_place
+from neuralfuse.sources import Source
 from neuralfuse.stored import place_weights, training_source
 from neuralfuse.sweep import artifacts
 from neuralfuse.sweep.task import Point, code_version
@@ -42,6 +45,7 @@ from sram.errors import InputError
 from sram.files import write_atomic
 from sram.protection import parse
 
+FIRST_HELD_OUT_DRAW = 10**9  # more than any training draws
 Base = tuple[NetworkConfig, nn.Module]  # a base network and how it is stored
 Say = Callable[[str], Callable[[int, int, dict[str, float]], None]]  # start a named step, get its progress callback
 
@@ -210,17 +214,32 @@ def _train_generator(
         placed = place_weights(study, artifacts.read_workload(folder, config.name), machine, config.bits)
         networks.append(faulty)
         sources.append(training_source(study, placed, faulty, fuse.train_voltages or study.voltages))
+    dataset, held_out = artifacts.load_data(study.dataset), None
+    if fuse.held_out is not None:
+        dataset, held_out = _hold_out(dataset, fuse.held_out, sources[0], study.seed)
     training.train_generator(
         networks,
         transform,
-        artifacts.load_data(study.dataset),
+        dataset,
         sources,
+        held_out=held_out,
         bits=fuse.bits,
         seed=study.seed,
         checkpoint_path=path.with_suffix(".partial"),
         progress=say(f"train {fuse.generator} for {', '.join(config.name for config, _ in bases)}"),
         **fuse.training,
     )
+
+
+def _hold_out(data: Dataset, config: HeldOutConfig, source: Source, seed: int) -> tuple[Dataset, training.HeldOut]:
+    """The training images without those set apart, and what to watch on these: chips that no step draws."""
+    if config.images >= len(data.train_y):
+        raise InputError("study", "held_out.images", config.images, f"fewer than the {len(data.train_y)} for training")
+    order = torch.randperm(len(data.train_y), generator=training.random(seed, -2))
+    apart, rest = order[: config.images], order[config.images :]
+    faults = [source(FIRST_HELD_OUT_DRAW + i) for i in range(config.chips)]
+    watched = training.HeldOut(data.train_x[apart], data.train_y[apart], faults, config.every, config.patience)
+    return replace(data, train_x=data.train_x[rest], train_y=data.train_y[rest]), watched
 
 
 def trainings_to_do(study: StudyConfig, folder: str | Path) -> list[str]:
