@@ -205,8 +205,8 @@ class StudyConfig(Strict):
         """`cell_fault_rates` and `train_cell_fault_rates` stand for the voltages at which the curve has these rates."""
         if not isinstance(value, dict):
             return value
-        sram = value.get("sram")
-        curve = failure.curve(sram.get("curve", "ibm14") if isinstance(sram, dict) else "ibm14")
+        sram, usual = value.get("sram"), SramConfig().curve
+        curve = sram.get("curve", usual) if isinstance(sram, dict) else usual
         value = _with_voltages(value, "cell_fault_rates", "voltages", curve)
         protections = value.get("protections")
         if isinstance(protections, list):
@@ -219,7 +219,7 @@ class StudyConfig(Strict):
         for protection in self.protections:
             for name in (protection.neuralfuse and protection.neuralfuse.train_on) or ():
                 if name not in names:
-                    raise ValueError(f"train_on {name!r} is none of the study's networks: {', '.join(names)}")
+                    raise InputError("study", f"protections.{protection.name}.train_on", name, ", ".join(names))
         return self
 
     @field_validator("networks", "accelerators", "protections", "voltages")
@@ -254,20 +254,26 @@ class StudyConfig(Strict):
         return digest(fixed)
 
 
-def _with_voltages(value: dict, rates: str, voltages: str, curve: failure.FailureCurve) -> dict:
-    """The mapping with its key `rates` replaced by `voltages` on the curve; a rate of 0 is the nominal supply."""
+def _with_voltages(value: dict, rates: str, voltages: str, name: object) -> dict:
+    """The mapping with its key `rates` replaced by `voltages` on this curve; a rate of 0 is the nominal supply."""
     if rates not in value:
         return value
-    if voltages in value:
-        raise ValueError(f"only one of {voltages} and {rates}")
     given = value[rates]
+    if voltages in value:
+        raise InputError("study", rates, given, f"only one of {voltages} and {rates}")
     if not isinstance(given, list) or not all(isinstance(p, int | float) and 0 <= p < 0.5 for p in given):
-        raise ValueError(f"{rates} = {given!r}: a list of numbers from 0 to 0.5")
+        raise InputError("study", rates, given, "a list of numbers from 0 to 0.5")
+    if not isinstance(name, str):
+        raise InputError("study", "sram.curve", name, "the name of a failure curve")
+    try:
+        curve = failure.curve(name)
+    except InputError as error:
+        raise InputError("study", "sram.curve", name, error.allowed) from None
     found = [round(float(curve.voltage(p)), 6) if p else curve.nominal for p in given]
     return {key: part for key, part in value.items() if key != rates} | {voltages: found}
 
 
-def _trained_at_rates(protection: object, curve: failure.FailureCurve) -> object:
+def _trained_at_rates(protection: object, curve: object) -> object:
     fuse = protection.get("neuralfuse") if isinstance(protection, dict) else None
     if not isinstance(protection, dict) or not isinstance(fuse, dict):
         return protection
@@ -299,6 +305,9 @@ def parse_study(data: object, where: str) -> StudyConfig:
     except ValidationError as error:
         first = error.errors()[0]
         path = [str(p) for p in first["loc"]]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, InputError):  # it knows its key better than the model that was being read
+            raise InputError(where, cause.key, cause.value, cause.allowed) from None
         key = ".".join(path) or "study"
         if first["type"] == "extra_forbidden":
             allowed = "no such key; keys here: " + ", ".join(_keys_beside(path))

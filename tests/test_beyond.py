@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.beyond.__main__ import KEY, MEASURED, append, read
 from benchmarks.beyond.methods import METHODS
-from benchmarks.beyond.report import markdown, table
+from benchmarks.beyond.report import figure_of, markdown, table
 
 
 def row(method, chip, accuracy, condition="main", seed=0):
@@ -47,3 +47,20 @@ def test_a_torn_line_is_not_a_row_and_harms_no_other(tmp_path):
 def test_every_method_has_one_key():
     keys = [(method.name, method.condition) for method in METHODS]
     assert len(set(keys)) == len(keys)
+
+
+def test_a_method_looks_the_same_in_every_panel_and_in_the_legend():
+    """The second panel lacks the first method; its others must not slip into that one's colours."""
+    rows = [row(method, chip, 0.5) for method in ("unprotected", "a", "b") for chip in (0, 1)]
+    rows += [row(method, chip, 0.5) | {"structure": "column"} for method in ("unprotected", "b") for chip in (0, 1)]
+    figure = figure_of(table(pd.DataFrame(rows)))
+
+    def colours(axis):
+        handles, labels = axis.get_legend_handles_labels()
+        return {label: handle.lines[0].get_color() for handle, label in zip(handles, labels, strict=True)}
+
+    first, second = (colours(axis) for axis in figure.axes)
+    assert set(first) == {"unprotected", "a", "b"}
+    assert second == {name: first[name] for name in ("unprotected", "b")}
+    legend = figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == list(first)

@@ -125,8 +125,11 @@ def test_rates_stand_for_voltages(tmp_path):
     assert float(curve.probability(study.protections[0].neuralfuse.train_voltages[0])) == pytest.approx(0.015, rel=1e-4)
     with pytest.raises(InputError, match="only one of voltages and cell_fault_rates"):
         parse_study(content | {"cell_fault_rates": [0.01], "voltages": [1.0]}, "here")
-    with pytest.raises(InputError, match="from 0 to"):
+    with pytest.raises(InputError, match=r"here: cell_fault_rates = \[1\] .* from 0 to"):
         parse_study(content | {"cell_fault_rates": [1]}, "here")
+    for curve in (5, "hope"):  # named by its key, whoever looked it up
+        with pytest.raises(InputError, match=f"here: sram.curve = {curve!r}"):
+            parse_study(content | {"cell_fault_rates": [0.01], "sram": {"curve": curve}}, "here")
 
 
 def test_a_generator_trained_on_surrogates_is_one_generator(tmp_path):
@@ -145,7 +148,7 @@ def test_a_generator_trained_on_surrogates_is_one_generator(tmp_path):
     bench = Bench(tmp_path / "out")
     rows = [bench.measure(Task(point, 0, 0.8)) for point in points]
     assert [row.network for row in rows] == ["source", "target"]
-    with pytest.raises(InputError, match="none of the study's networks"):
+    with pytest.raises(InputError, match="train_on = 'source' is not allowed; allowed: target"):
         parse_study(content | {"networks": networks[1:]}, "here")
 
 

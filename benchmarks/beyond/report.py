@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from neuralfuse.statistics import paired_difference, t_interval
 from sram.files import write_atomic
 
+MARKERS = "os^Dv<>P"
 COLUMNS = ["structure", "rate", "condition", "method", "chips", "accuracy", "low", "high", "worst_chip"]
 COLUMNS += [f"{part}_{base}" for base in ("unprotected", "generic") for part in ("minus", "low", "high", "better")]
 COLUMNS += ["saving_weight_sram", "saving_system", "bytes", "queries", "seconds"]
@@ -66,22 +68,33 @@ def markdown(lines: pd.DataFrame, clean: float) -> str:
     return "\n".join(out) + "\n"
 
 
-def plot(lines: pd.DataFrame, folder: Path) -> None:
-    """Accuracy against energy saving under the main condition, a panel for each structure and rate."""
-    from matplotlib.figure import Figure
+def figure_of(lines: pd.DataFrame) -> Figure:
+    """Accuracy against energy saving under the main condition, a panel for each structure and rate.
 
-    groups = list(lines[lines.condition == "main"].groupby(["structure", "rate"], sort=False))
-    figure = Figure(figsize=(5.5 * len(groups), 6.5), layout="constrained")
-    axes = figure.subplots(1, len(groups), squeeze=False)[0]
+    A method looks the same in every panel, whichever others are there.
+    """
+    main = lines[lines.condition == "main"]
+    methods = list(main.method.unique())
+    groups = list(main.groupby(["structure", "rate"], sort=False))
+    figure = Figure(figsize=(5.5 * len(groups), 5), layout="constrained")
+    axes = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
     for axis, ((structure, rate), part) in zip(axes, groups, strict=True):
-        for i, line in enumerate(part.itertuples()):
+        for line in part.itertuples():
+            i = methods.index(line.method)
             error = [[100 * (line.accuracy - line.low)], [100 * (line.high - line.accuracy)]]
-            x, y, mark = 100 * line.saving_weight_sram, 100 * line.accuracy, "os^Dv<>"[i // 10 % 7]
-            axis.errorbar(x, y, error, fmt=mark, color=f"C{i % 10}", ms=5, lw=1, capsize=2, label=line.method)
-        axis.set(title=f"{structure}, cell fault rate {rate:.3g}", xlabel="weight-SRAM energy saving, %", ylim=(0, 101))
+            x, y, look = 100 * line.saving_weight_sram, 100 * line.accuracy, {"fmt": MARKERS[i % len(MARKERS)]}
+            look |= {"color": f"C{i % 10}", "ms": 6, "lw": 1, "capsize": 2}
+            axis.errorbar(x, y, np.nan_to_num(error), label=line.method, **look)
+        axis.set(title=f"{structure}, cell fault rate {rate:.3g}", xlabel="weight-SRAM energy saving, %")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy, %  (bars: 95% over chips)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2 * len(groups), fontsize=7)
+    shown = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def plot(lines: pd.DataFrame, folder: Path) -> None:
+    figure = figure_of(lines)
     for kind in ("png", "svg"):
         write_atomic(folder / f"beyond.{kind}", lambda file, kind=kind: figure.savefig(file, format=kind, dpi=130))
 
