@@ -28,6 +28,18 @@ def settings(results: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame]]
     return [(dict(zip(SETTING, key, strict=True)), group) for key, group in results.groupby(SETTING, sort=False)]
 
 
+def labelled(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a column `setting`: its structure, behind whatever else of SETTING there is more than one of.
+
+    >>> rows = pd.DataFrame({"network": ["a", "b"], "structure": "iid", **dict.fromkeys(SETTING[1:4], "x")})
+    >>> list(labelled(rows).setting), list(labelled(rows[:1]).setting)
+    (['a, iid', 'b, iid'], ['iid'])
+    """
+    varying = [key for key in SETTING[:-1] if table[key].nunique() > 1]
+    words = [", ".join(map(str, row)) for row in table[[*varying, SETTING[-1]]].itertuples(index=False)]
+    return table.assign(setting=words)
+
+
 def accuracy_matrix(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of one protection in one setting: voltages falling (v,), chips (c,), accuracy (c, v).
 

@@ -72,6 +72,14 @@ def _figure(width: float = 5.2, height: float = 3.6, columns: int = 1):
     return figure, axes
 
 
+def _panels(table: pd.DataFrame) -> tuple[Figure, dict[str, dict], list[tuple[Any, str, pd.DataFrame]]]:
+    """A figure with an axis and its rows for each structure, and the looks of the protections in all of them."""
+    parts = list(table.groupby("structure", sort=False))
+    figure, axes = _figure(columns=len(parts))
+    panels = [(axis, str(structure), part) for axis, (structure, part) in zip(axes, parts, strict=True)]
+    return figure, looks(list(table.protection.unique())), panels
+
+
 def _band(axis, x, rows: pd.DataFrame, look: dict, label: str) -> None:
     axis.fill_between(
         x,
@@ -90,11 +98,8 @@ def unit_label(unit: str) -> str:
 
 def accuracy_against_voltage(summary: pd.DataFrame, unit: str = "Vmin") -> Figure:
     """Mean accuracy with its 95% band over chips, one panel for each SRAM structure."""
-    structures = list(summary.structure.unique())
-    figure, axes = _figure(columns=len(structures))
-    look = looks(list(summary.protection.unique()))
-    for axis, structure in zip(axes, structures, strict=True):
-        part = summary[summary.structure == structure]
+    figure, look, panels = _panels(summary)
+    for axis, structure, part in panels:
         for protection, rows in part.groupby("protection", sort=False):
             rows = rows.sort_values("voltage")
             _band(axis, rows.voltage, rows, look[protection], protection)
@@ -124,11 +129,8 @@ def _percent(rate: float) -> str:
 
 def energy_accuracy_front(summary: pd.DataFrame, scope: str = "weight_sram") -> Figure:
     """The Pareto plot: energy per inference (relative to unprotected at nominal supply) against accuracy."""
-    structures = list(summary.structure.unique())
-    figure, axes = _figure(columns=len(structures))
-    look = looks(list(summary.protection.unique()))
-    for axis, structure in zip(axes, structures, strict=True):
-        part = summary[summary.structure == structure]
+    figure, look, panels = _panels(summary)
+    for axis, structure, part in panels:
         for protection, rows in part.groupby("protection", sort=False):
             rows = rows.sort_values("voltage")
             _band(axis, 1 - rows[f"saving_{scope}"], rows, look[protection], protection)
@@ -155,11 +157,8 @@ def energy_accuracy_front(summary: pd.DataFrame, scope: str = "weight_sram") -> 
 
 def yield_against_voltage(summary: pd.DataFrame, points: float, unit: str = "Vmin") -> Figure:
     """Share of chips within `points` of clean, with exact binomial 95% intervals."""
-    structures = list(summary.structure.unique())
-    figure, axes = _figure(columns=len(structures))
-    look = looks(list(summary.protection.unique()))
-    for axis, structure in zip(axes, structures, strict=True):
-        part = summary[summary.structure == structure]
+    figure, look, panels = _panels(summary)
+    for axis, structure, part in panels:
         for protection, rows in part.groupby("protection", sort=False):
             rows = rows.sort_values("voltage")
             style = look[protection]
@@ -203,11 +202,8 @@ def failure_curve(results: pd.DataFrame, curve: FailureCurve) -> Figure:
 
 def attainment(results: pd.DataFrame, scope: str = "weight_sram") -> Figure:
     """Fronts of single chips: the line that half of the chips reach or beat, the band from 95% of them to 5%."""
-    structures = list(results.structure.unique())
-    figure, axes = _figure(columns=len(structures))
-    look = looks(list(results.protection.unique()))
-    for axis, structure in zip(axes, structures, strict=True):
-        part = results[results.structure == structure]
+    figure, look, panels = _panels(results)
+    for axis, structure, part in panels:
         for protection, rows in part.groupby("protection", sort=False):
             found = pareto.attainment(rows, scope)
             style = {"color": look[protection]["color"], "linestyle": look[protection]["linestyle"]}

@@ -72,6 +72,19 @@ def test_the_same_network_trained_in_two_ways_are_two_networks(swept):
     assert clean["resnet8"][0] != clean["resnet8 retrained"][0]
 
 
+def test_what_people_read_tells_the_networks_apart(swept, capsys):
+    _, out = swept
+    assert run("report", out / "ibm14") == 0
+    printed = capsys.readouterr().out
+    lines = {"resnet8, iid", "resnet8 retrained, iid"}
+    assert all(f"universal, {line} maps: at" in printed for line in lines)
+    page = (out / "ibm14" / "report.html").read_text()
+    for line in lines:
+        assert page.count(f"<td>{line}</td>") >= 3 * 2  # a row for each margin at least, without a protection and with
+        assert f'"name":"none, {line}"' in page.replace('": "', '":"')
+    assert "resnet8 retrained (" in page
+
+
 def test_dry_run_report_and_merge_know_variants(swept, tmp_path, capsys):
     path, out = swept
     assert run("sweep", path, "--out", out, "--dry-run") == 0

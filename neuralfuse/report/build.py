@@ -146,10 +146,10 @@ def _bank(folder: Path, study: StudyConfig, structure: str) -> Figure:
 
 
 def headline_lines(headline: pd.DataFrame, scope: str = "weight_sram") -> list[tuple[str, ...]]:
-    """Rows of the table that the command line prints: structure, protection, points, voltage, saving in per cent."""
+    """Rows of the table that the command line prints: setting, protection, points, voltage, saving in per cent."""
     lines: list[tuple[str, ...]] = []
-    for row in headline[headline.scope == scope].itertuples():
-        names = (row.structure, row.protection, f"{row.points:g}")
+    for row in pareto.labelled(headline[headline.scope == scope]).itertuples():
+        names = (row.setting, row.protection, f"{row.points:g}")
         if pd.isna(row.voltage):
             lines.append((*names, "at none that was swept", "-"))
             continue
@@ -165,12 +165,11 @@ def gain_lines(summary: pd.DataFrame, unit: str) -> list[str]:
     if "gain_mean" not in summary:
         return []
     lines = []
-    for (structure, protection), rows in summary.dropna(subset=["gain_mean"]).groupby(
-        ["structure", "protection"], sort=False
-    ):
+    gained = pareto.labelled(summary).dropna(subset=["gain_mean"])
+    for (setting, protection), rows in gained.groupby(["setting", "protection"], sort=False):
         best = rows.loc[rows.gain_mean.idxmax()]
         lines.append(
-            f"{protection}, {structure} maps: at {best.voltage:g} {unit} {100 * best.accuracy_mean:.1f}% against "
+            f"{protection}, {setting} maps: at {best.voltage:g} {unit} {100 * best.accuracy_mean:.1f}% against "
             f"{100 * (best.accuracy_mean - best.gain_mean):.1f}% unprotected, paired gain {100 * best.gain_mean:.1f} "
             f"points [{100 * best.gain_low:.1f}, {100 * best.gain_high:.1f}] over {best.chips} chips"
         )

@@ -16,6 +16,8 @@ from neuralfuse.config import StudyConfig, dump_study
 from neuralfuse.plots import COLOURS, SCOPE_LABEL, looks
 
 SHOWN = {
+    "network": "network",
+    "accelerator": "accelerator",
     "protection": "protection",
     "structure": "structure",
     "voltage": "voltage",
@@ -34,6 +36,7 @@ SHOWN = {
     "saving_sram": "saving, SRAM (%)",
     "saving_system": "saving, system (%)",
 }
+DASHES, SYMBOLS = ("solid", "dot", "dash", "dashdot", "longdash"), ("circle", "square", "diamond", "cross", "x")
 _PERCENT = ("accuracy", "gain", "yield", "saving")
 
 
@@ -74,7 +77,10 @@ def render(
         downloads={f"{field.name}.csv": _csv_uri(folder / f"{field.name}.csv") for field in fields(tables)},
         provenance=provenance,
         chips=int(tables.summary.chips.max()),
-        clean=100 * pareto.clean_accuracy(tables.results),
+        networks=", ".join(
+            f"{name} ({100 * pareto.clean_accuracy(rows):.2f}% without faults)"
+            for name, rows in tables.results.groupby("network", sort=False)
+        ),
         hypervolumes=_hypervolumes(tables.results),
     )
 
@@ -83,9 +89,10 @@ def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str,
     """Plotly figure: saving against accuracy, error bars over chips; hovering names the point's settings."""
     figure = go.Figure()
     look = looks(list(summary.protection.unique()))
-    symbols = {"column": "circle", "iid": "square"}
-    for (structure, protection), rows in summary.groupby(["structure", "protection"], sort=False):
-        rows = rows.sort_values("voltage", ascending=False)
+    summary = pareto.labelled(summary)
+    settings = list(summary.setting.unique())
+    for (setting, protection), rows in summary.groupby(["setting", "protection"], sort=False):
+        rows, place = rows.sort_values("voltage", ascending=False), settings.index(setting)
         text = [
             f"<b>{r.protection}</b>, {r.structure} maps<br>{r.voltage:g} {unit}, {r.chips} chips<br>"
             f"accuracy {100 * r.accuracy_mean:.1f}% [{100 * r.accuracy_low:.1f}, {100 * r.accuracy_high:.1f}]<br>"
@@ -101,17 +108,17 @@ def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str,
             y=(100 * rows.accuracy_mean).tolist(),
             error_y=whiskers | {"thickness": 1, "width": 2},
             mode="lines+markers",
-            name=f"{protection}, {structure}",
+            name=f"{protection}, {setting}",
             text=text,
             hovertemplate="%{text}<extra></extra>",
             line={
                 "color": look[protection]["color"],
-                "dash": "solid" if structure == "column" else "dot",
+                "dash": DASHES[place % len(DASHES)],
                 "width": 1.5,
             },
-            marker={"symbol": symbols.get(structure, "diamond"), "size": 7},
+            marker={"symbol": SYMBOLS[place % len(SYMBOLS)], "size": 7},
         )
-    for structure, part in summary.groupby("structure", sort=False):
+    for setting, part in summary.groupby("setting", sort=False):
         best = pareto.front(part, scope)
         figure.add_scatter(
             x=(100 * best[f"saving_{scope}"]).tolist(),
@@ -119,7 +126,7 @@ def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str,
             mode="lines",
             line={"color": COLOURS[0], "width": 6, "shape": "vh"},
             opacity=0.2,
-            name=f"front, {structure}",
+            name=f"front, {setting}",
             hoverinfo="skip",
         )
     figure.update_layout(
@@ -135,12 +142,12 @@ def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str,
 
 def _headline(headline: pd.DataFrame, unit: str) -> list[dict[str, Any]]:
     rows = []
-    for r in headline.itertuples():
+    for r in pareto.labelled(headline).itertuples():
         nowhere = pd.isna(r.voltage)
         rows.append(
             {
                 "scope": r.scope,
-                "structure": r.structure,
+                "setting": r.setting,
                 "protection": r.protection,
                 "points": f"{r.points:g}",
                 "voltage": "not at any swept voltage"
@@ -157,8 +164,9 @@ def _headline(headline: pd.DataFrame, unit: str) -> list[dict[str, Any]]:
 def _equal(equal: pd.DataFrame) -> list[dict[str, str]]:
     """Cells for each scope, fault maps and protection: one for each equal accuracy, one for each equal saving."""
     rows = []
-    for (scope, structure, protection), part in equal.groupby(["scope", "structure", "protection"], sort=False):
-        cells = {"scope": scope, "structure": structure, "protection": protection}
+    groups = pareto.labelled(equal).groupby(["scope", "setting", "protection"], sort=False)
+    for (scope, setting, protection), part in groups:
+        cells = {"scope": scope, "setting": setting, "protection": protection}
         for what in ("saving", "accuracy"):
             found = part[part.gain_in == what]
             cells[what] = "; ".join(
@@ -170,7 +178,8 @@ def _equal(equal: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _table(summary: pd.DataFrame) -> dict[str, Any]:
-    columns = [name for name in SHOWN if name in summary.columns]
+    alike = {key for key in ("network", "accelerator") if summary[key].nunique() == 1}
+    columns = [name for name in SHOWN if name in summary.columns and name not in alike]
     rows = []
     for record in summary[columns].to_dict("records"):
         cells = []
@@ -200,9 +209,9 @@ def _layer_table(layers: pd.DataFrame) -> dict[str, Any]:
 
 def _hypervolumes(results: pd.DataFrame) -> list[dict[str, str]]:
     rows = []
-    for setting, group in pareto.settings(results):
+    for setting, group in pareto.labelled(results).groupby("setting", sort=False):
         for protection, part in group.groupby("protection", sort=False):
-            cells = {"structure": setting["structure"], "protection": protection}
+            cells = {"setting": setting, "protection": protection}
             for scope in pareto.SCOPES:
                 volume = pareto.hypervolume(part, scope)
                 cells[scope] = f"{volume.mean:.3f} [{volume.low:.3f}, {volume.high:.3f}]"
