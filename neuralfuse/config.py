@@ -113,17 +113,35 @@ class HeldOutConfig(Strict):
 
 
 class NeuralFuseConfig(Strict):
-    """A generator trained once for all chips, or fitted to each (`calibrate`)."""
+    """A generator trained once for all chips, or fitted to each (`calibrate`).
+
+    `per_voltage`: one for all `train_voltages` in turn (None), one for `each` of them, or one whose channels are scaled
+    and shifted for the supply (`film`). `own_faults`: its words lie in the low-voltage memory too, and it was `trained`
+    for that or not; None: it runs at nominal voltage.
+    """
 
     generator: str
     options: dict[str, Any] = {}  # arguments of generators.build
     bits: Annotated[int, Field(ge=2, le=8)] | None = 8
     training: dict[str, Any] = {}  # arguments of training.train_generator
     train_voltages: tuple[float, ...] | None = None  # training chips run at these in turn; None: at the study's
+    per_voltage: Literal["each", "film"] | None = None
+    own_faults: Literal["trained", "untrained"] | None = None
     held_out: HeldOutConfig | None = None
     train_on: tuple[str, ...] | None = None  # surrogates: others of the study's networks, in turn; None: each its own
     checkpoint: str | None = None
     calibrate: CalibrateConfig | None = None
+
+    @model_validator(mode="after")
+    def go_together(self):
+        if self.per_voltage is not None and len(set(self.train_voltages or ())) < 2:
+            raise ValueError(f"per_voltage {self.per_voltage}: needs train_voltages, two or more")
+        for key in ("per_voltage", "own_faults"):
+            if getattr(self, key) and self.calibrate is not None:
+                raise ValueError(f"{key}: not with calibrate, which fits a transform to each chip and voltage")
+        if self.own_faults and self.bits is None:
+            raise ValueError("own_faults: needs bits, of the words that the faults are in")
+        return self
 
     @property
     def starts_untrained(self) -> bool:

@@ -2,7 +2,8 @@
 
 The base network's weight buffer runs at the swept supply; everything else stays at nominal: its activation buffers (no
 faults are injected there, so their supply may not fall), the logic, and the generator with its own weight reads, as in
-the NeuralFuse paper. A saving is always against the unprotected network at nominal supply, at the same scope.
+the NeuralFuse paper. Only a generator with `own_faults` has its weights read at the swept supply, too. A saving is
+always against the unprotected network at nominal supply, at the same scope.
 """
 
 import functools
@@ -118,7 +119,8 @@ def cost_of(
     cycles = base.cycles
     if protection.neuralfuse is not None:
         extra = counts_of(folder, f"{network}-{protection.name}", machine)
-        total = total + scopes(extra)
+        own = protection.neuralfuse.own_faults is not None
+        total = total + (scopes(extra, voltage, nominal, overhead) if own else scopes(extra))
         cycles += extra.cycles
     return Cost(
         total.weight_sram,

@@ -5,7 +5,7 @@ Chips of an evaluation are never drawn: training chips are numbered from FIRST_T
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from simulator.placement import Placement
 from sram import faultmap, paper
 from sram.failure import FailureCurve
 from sram.faultmap import FaultMap
+from sram.geometry import Geometry
 from sram.structure import Structure
 
 Faults = tuple[np.ndarray, np.ndarray, np.ndarray]  # weight int64[k], bit uint8[k], kind uint8[k]
@@ -61,12 +62,26 @@ def bernoulli(random: np.random.Generator, n: int, rate: float) -> np.ndarray:
     return index[: np.searchsorted(index, n)]
 
 
+def chip_map(
+    chip: int,
+    geometry: Geometry,
+    curve: FailureCurve | str,
+    structure: Structure | str,
+    first_bank: int = 0,
+    **settings,
+) -> FaultMap:
+    """`sram.faultmap.generate` for a memory that begins at bank `first_bank` of the chip; cells numbered from there."""
+    whole = replace(geometry, banks=first_bank + geometry.banks)
+    found = faultmap.generate(chip, whole, curve, structure, banks=range(first_bank, whole.banks), **settings)
+    return replace(found, geometry=geometry, cell=found.cell - first_bank * geometry.cells_per_bank)
+
+
 @dataclass(frozen=True)
 class Chips:
     """Training chips of a design: fault maps on a failure curve, placed by the accelerator's schedule.
 
     `voltages` (in the curve's unit) are drawn in turn, each draw on a chip of its own. `numbering` comes from
-    `FaultyNetwork.numbering(placement.tensors)`.
+    `FaultyNetwork.numbering(placement.tensors)`. The placement's memory begins at bank `first_bank` of the chip.
     """
 
     placement: Placement
@@ -77,14 +92,16 @@ class Chips:
     seed: int = 0
     mode: str = "stuck"
     stuck_at_one: float = 0.5
+    first_bank: int = 0
 
     def __call__(self, draw: int) -> Faults:
         voltage = self.voltages[draw % len(self.voltages)]
-        chip = faultmap.generate(
+        chip = chip_map(
             FIRST_TRAINING_CHIP + draw,
             self.placement.geometry,
             self.curve,
             self.structure,
+            self.first_bank,
             voltage_floor=voltage,
             seed=self.seed,
             mode=self.mode,

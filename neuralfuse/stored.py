@@ -8,11 +8,10 @@ import numpy as np
 
 from neuralfuse.config import SramConfig, StudyConfig
 from neuralfuse.faulty import FaultyNetwork
-from neuralfuse.sources import Chips, Faults, Source
+from neuralfuse.sources import Chips, Faults, Source, chip_map
 from simulator.accelerator import Accelerator
 from simulator.placement import Hits, Placement, place
 from simulator.workload import Workload
-from sram import faultmap
 from sram.faultmap import FaultMap
 from sram.geometry import Geometry
 from sram.protection import Layout, Overhead, Protection, word_faults
@@ -87,13 +86,16 @@ def _in_network(placed: Placement, network: FaultyNetwork, weight: np.ndarray) -
     return translated.reshape(weight.shape)
 
 
-def make_map(sram: SramConfig, seed: int, geometry: Geometry, structure: str, chip: int, floor: float) -> FaultMap:
-    """The fault map of chip number `chip` down to voltage `floor`."""
-    return faultmap.generate(
+def make_map(
+    sram: SramConfig, seed: int, geometry: Geometry, structure: str, chip: int, floor: float, first_bank: int = 0
+) -> FaultMap:
+    """The fault map of chip number `chip` down to voltage `floor`, from bank `first_bank` on."""
+    return chip_map(
         chip,
         geometry,
         sram.curve,
         structure,
+        first_bank,
         voltage_floor=floor,
         seed=seed,
         mode=sram.mode,
@@ -121,13 +123,28 @@ class InTurn:
         return self.sources[draw % len(self.sources)](draw // len(self.sources))
 
 
-def training_source(study: StudyConfig, placed: Placement, network: FaultyNetwork, voltages: Sequence[float]) -> Source:
+@dataclass(frozen=True)
+class StepsInTurn:
+    """One source for all `draws` of a step, the sources taken in turn by step; each counts on its own."""
+
+    sources: tuple[Source, ...]
+    draws: int
+
+    def __call__(self, draw: int) -> Faults:
+        step, i = divmod(draw, self.draws)
+        round, which = divmod(step, len(self.sources))
+        return self.sources[which](round * self.draws + i)
+
+
+def training_source(
+    study: StudyConfig, placed: Placement, network: FaultyNetwork, voltages: Sequence[float], first_bank: int = 0
+) -> Source:
     """Chips of the study's own memory that no evaluation uses, at these voltages, all structures in turn."""
     s = study.sram
     numbering = network.numbering(placed.tensors)
     return InTurn(
         tuple(
-            Chips(placed, numbering, s.curve, form, voltages, study.seed, s.mode, s.stuck_at_one)
+            Chips(placed, numbering, s.curve, form, voltages, study.seed, s.mode, s.stuck_at_one, first_bank)
             for form in s.structures
         )
     )

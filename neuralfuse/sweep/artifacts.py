@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from neuralfuse import data, generators, networks
 from neuralfuse.config import DatasetConfig, NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
+from neuralfuse.pervoltage import PerVoltage, level
 from simulator.workload import Layer, Workload
+from sram import failure
 from sram.errors import InputError
 
 
@@ -72,7 +74,14 @@ def build_network(config: NetworkConfig, study: StudyConfig) -> nn.Module:
 
 
 def build_transform(fuse: NeuralFuseConfig, study: StudyConfig) -> generators.NeuralFuse:
-    """The input transform, not trained, for the study's images."""
+    """The input transform, not trained, for the study's images; with `per_voltage` all of its generators."""
     channels, height, width = load_data(study.dataset).input_shape
-    generator = generators.build(fuse.generator, channels, seed=study.seed, size=(height, width), **fuse.options)
-    return generators.NeuralFuse(generator)
+
+    def make() -> nn.Module:
+        return generators.build(fuse.generator, channels, seed=study.seed, size=(height, width), **fuse.options)
+
+    if fuse.per_voltage is None:
+        return generators.NeuralFuse(make())
+    curve = failure.curve(study.sram.curve)
+    levels = [level(curve, voltage) for voltage in fuse.train_voltages or ()]
+    return generators.NeuralFuse(PerVoltage(make, levels, fuse.per_voltage))
