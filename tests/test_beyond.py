@@ -3,9 +3,11 @@
 import pandas as pd
 import pytest
 
-from benchmarks.beyond.__main__ import KEY, MEASURED, append, read
+from benchmarks.beyond import figures
+from benchmarks.beyond.__main__ import KEY, MEASURED, append, applies, read
+from benchmarks.beyond.lot import CONDITIONS, Plan
 from benchmarks.beyond.methods import METHODS
-from benchmarks.beyond.report import figure_of, markdown, table
+from benchmarks.beyond.report import markdown, table
 
 
 def row(method, chip, accuracy, condition="main", seed=0):
@@ -49,18 +51,46 @@ def test_every_method_has_one_key():
     assert len(set(keys)) == len(keys)
 
 
+def test_figures_name_methods_and_conditions_that_are_measured():
+    keys = {(method.condition, method.name) for method in METHODS}
+    shown = {("main", name) for name in (*figures.MAIN, *figures.SUPERVISION, *(name for _, name in figures.QUERIES))}
+    shown |= {(condition, name) for rows in figures.ROBUSTNESS.values() for condition, name, _ in rows}
+    assert shown <= keys
+    assert {method.condition for method in METHODS} == set(CONDITIONS)
+    assert {("unprotected", condition) for condition in CONDITIONS} <= {(m.name, m.condition) for m in METHODS}
+
+
+def test_a_plan_leaves_out_what_it_has_no_words_or_checkpoint_for():
+    secded, unets = (next(m for m in METHODS if m.name == name) for name in ("secded72", "generic UNetS"))
+    plans = {form: Plan({}, {}, form, 0.02, "ibm14", "resident", {}) for form in ("iid", "paper")}
+    assert applies(secded, plans["iid"])
+    assert not applies(secded, plans["paper"])
+    assert not applies(unets, plans["iid"])
+    assert applies(unets, Plan({}, {}, "iid", 0.02, "ibm14", "resident", {}, {"UNetS": "unets.safetensors"}))
+
+
+def test_gains_are_taken_on_the_chips_that_have_all_methods():
+    """By hand: chips 0 and 1 have both; gains of the fit 0.1 and 0.3, so 0.2; chip 2 would make it 0.4."""
+    rows = [row("unprotected", chip, 0.2) for chip in range(3)]
+    rows += [row("fit", 0, 0.3), row("fit", 1, 0.5), row("fit", 2, 1.0), row("other", 0, 0.2), row("other", 1, 0.2)]
+    chips = pd.DataFrame(rows).pivot_table(index="chip", columns=["condition", "method"], values="accuracy")
+    (fit, other), count = figures.gains(chips, [("main", "fit"), ("main", "other")])
+    assert (fit.mean, other.mean, count) == (pytest.approx(0.2), 0, 2)
+    assert figures.gains(chips, [("main", "fit"), ("drifted", "fit")]) is None
+
+
 def test_a_method_looks_the_same_in_every_panel_and_in_the_legend():
     """The second panel lacks the first method; its others must not slip into that one's colours."""
-    rows = [row(method, chip, 0.5) for method in ("unprotected", "a", "b") for chip in (0, 1)]
-    rows += [row(method, chip, 0.5) | {"structure": "column"} for method in ("unprotected", "b") for chip in (0, 1)]
-    figure = figure_of(table(pd.DataFrame(rows)))
+    rows = [row(method, chip, 0.5) for method in ("unprotected", "affine", "tiny") for chip in (0, 1)]
+    rows += [row(method, chip, 0.5) | {"structure": "column"} for method in ("unprotected", "tiny") for chip in (0, 1)]
+    figure = figures.main(table(pd.DataFrame(rows)))
 
     def colours(axis):
         handles, labels = axis.get_legend_handles_labels()
         return {label: handle.lines[0].get_color() for handle, label in zip(handles, labels, strict=True)}
 
     first, second = (colours(axis) for axis in figure.axes)
-    assert set(first) == {"unprotected", "a", "b"}
-    assert second == {name: first[name] for name in ("unprotected", "b")}
+    assert set(first) == {"unprotected", "affine", "tiny"}
+    assert second == {name: first[name] for name in ("unprotected", "tiny")}
     legend = figure.legends[0]
     assert [text.get_text() for text in legend.get_texts()] == list(first)

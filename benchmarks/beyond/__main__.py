@@ -20,10 +20,13 @@ import pandas as pd
 import torch
 
 from benchmarks.beyond import report
-from benchmarks.beyond.lot import CONDITIONS, DRIFTED, HIGHER, Lot, Plan, digits_base
+from benchmarks.beyond.fits import Fitter
+from benchmarks.beyond.lot import CONDITIONS, OTHERS, SHARES, Lot, Plan, digits_base
 from benchmarks.beyond.methods import METHODS, Method, run
+from benchmarks.beyond.retrained import retrained
 from neuralfuse.calibrate import Settings
 from neuralfuse.cli.progress import steps as progress
+from neuralfuse.sweep.artifacts import slug
 from neuralfuse.sweep.prepare import prepare
 from neuralfuse.sweep.task import code_version
 
@@ -48,9 +51,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--chips", type=int, default=20)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--structures", default="iid,column", help="of iid, column, paper")
-    parser.add_argument(
-        "--rates", default="0.02", help=f"cell fault rates; other supplies at {HIGHER}, {DRIFTED} of it"
-    )
+    shares = ", ".join(f"{name} {share:g}" for name, share in SHARES.items())
+    parser.add_argument("--rates", default="0.02", help=f"cell fault rates; supplies at shares of it: {shares}")
     parser.add_argument("--curve", default="ibm14")
     parser.add_argument("--schedule", default="resident", choices=["streamed", "resident"])
     parser.add_argument("--test-images", type=int, default=1000)
@@ -63,6 +65,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--generic-steps", type=int, default=800)
     parser.add_argument("--generic-maps", type=int, default=4)
     parser.add_argument("--generic-batch", type=int, default=64)
+    text = "a study's folder of generators trained for all chips; of these " + ", ".join(OTHERS)
+    parser.add_argument("--generators", type=Path, help=text)
+    parser.add_argument("--retrain-epochs", type=int, default=1, help="of the network retrained with random bit errors")
     parser.add_argument("--report", action="store_true", help="only the tables and the plot, from rows.csv")
     return parser.parse_args()
 
@@ -84,7 +89,11 @@ def plan_of(given: argparse.Namespace, structure: str, rate: float, work: Path) 
         pairs = dict(pair.split("=") for pair in given.options.split(",") if pair)
         options = {key: int(value) for key, value in pairs.items()}
         network = {"name": given.network, "options": options, "checkpoint": given.base}
-    return Plan(dataset, network, structure, rate, given.curve, given.schedule, generic)
+    others = {}
+    if given.generators:
+        files = {name: given.generators / f"{network['name']}-{slug(name)}.safetensors" for name in OTHERS}
+        others = {name: str(file) for name, file in files.items() if file.is_file()}
+    return Plan(dataset, network, structure, rate, given.curve, given.schedule, generic, others)
 
 
 def append(path: Path, row: dict) -> None:
@@ -116,26 +125,38 @@ def _whole(line: str) -> bool:
     return line.count('"') % 2 == 0 and len(next(csv.reader([line]), [])) == len(KEY + MEASURED)
 
 
-def measure(given: argparse.Namespace, lot: Lot, plan: Plan, methods: list[Method], path: Path) -> None:
-    settings = Settings(given.steps, given.batch)
+def applies(method: Method, plan: Plan) -> bool:
+    """The paper's mapping has no memory words to protect; a generic generator needs a checkpoint."""
+    if plan.structure == "paper" and method.sram != "none":
+        return False
+    start = method.transform
+    return not (isinstance(start, str) and start.startswith("generic ") and start[8:] not in plan.others)
+
+
+def measure(given: argparse.Namespace, lots: dict[bool, Lot], plan: Plan, methods: list[Method], path: Path) -> None:
+    """`lots`: with the network as it is, and (True) retrained."""
+    settings, scratch = Settings(given.steps, given.batch), (given.generator, given.width)
+    fitters = {key: Fitter(lot, settings, scratch, given.pixel_rate) for key, lot in lots.items()}
     done = {tuple(map(str, row)) for row in read(path)[KEY].itertuples(index=False)}
+    first, *others = map(int, given.seeds.split(","))
     for chip in range(given.chips):
-        for seed in map(int, given.seeds.split(",")):
+        for seed in (first, *others):
             for method in methods:
-                first = int(given.seeds.split(",")[0])
-                if (plan.structure == "paper" and method.sram != "none") or (not method.made_at and seed != first):
-                    continue  # no words in the paper's mapping; nothing random in what is not fitted
+                if method.fit is None and seed != first:
+                    continue  # nothing random in what is not fitted
                 key = [plan.network["name"], plan.structure, plan.rate, method.name, method.condition, chip, seed]
                 key += [given.steps, given.batch]
                 if tuple(map(str, key)) in done:
                     continue
-                found = run(method, lot, chip, seed, settings, (given.generator, given.width), given.pixel_rate)
-                supervision = method.changes.get("supervision", "labels") if method.made_at else ""
+                lot = lots[method.retrained]
+                found = run(method, fitters[method.retrained], chip, seed)
+                changes = method.fit.changes if method.fit else {}
                 row = dict(zip(KEY, key, strict=True)) | dict(
                     dataset=plan.dataset["name"], schedule=lot.study.sram.schedule, curve=plan.curve,
                     voltage=lot.voltages[method.condition], test_images=len(lot.bench.labels),
-                    steps=found.took.steps, batch=method.changes.get("batch", given.batch), images=found.took.images,
-                    supervision=supervision, access=method.changes.get("access", "gradient") if method.made_at else "",
+                    steps=found.took.steps, batch=changes.get("batch", given.batch), images=found.took.images,
+                    supervision=changes.get("supervision", "labels") if method.fit else "",
+                    access=changes.get("access", "gradient") if method.fit else "",
                     queries=found.took.queries, seconds=round(found.seconds, 2), storage_bytes=found.storage_bytes,
                     saving_weight_sram=found.saving_weight_sram, saving_system=found.saving_system,
                     clean_accuracy=lot.clean, accuracy=found.accuracy, code=code_version(),
@@ -165,9 +186,15 @@ def main() -> None:
             for rate in map(float, given.rates.split(",")):
                 plan = plan_of(given, structure, rate, work)
                 folder = work / f"{plan.network['name']}-{structure}-{rate:g}"
+                methods = [m for m in chosen if applies(m, plan)]
                 with progress() as say:
                     prepare(plan.study(), folder, say)
-                measure(given, Lot(folder), plan, chosen, path)
+                    lots = {False: Lot(folder)}
+                    if any(m.retrained for m in methods):
+                        file = work / f"{plan.network['name']}-randbet-{rate:g}-{given.retrain_epochs}.safetensors"
+                        lot = lots[False]
+                        lots[True] = lot.holding(retrained(lot.bench, lot.name, file, rate, given.retrain_epochs, say))
+                measure(given, lots, plan, methods, path)
     print(report.write(given.out, read(path)))
 
 

@@ -1,30 +1,44 @@
 """What all methods share: a frozen network, its images, a memory, and a lot of chips that nothing was trained on."""
 
-from dataclasses import dataclass
+import copy
+import functools
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from neuralfuse import data, networks, training
+from neuralfuse import checkpoint, data, networks, training
 from neuralfuse.checkpoint import save_network
 from neuralfuse.config import StudyConfig, parse_study
 from neuralfuse.cost import machine_of, scopes
 from neuralfuse.evaluate import correct, transform
+from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.generators import NeuralFuse, build
-from neuralfuse.sources import Faults, placed
-from neuralfuse.sweep.artifacts import read_workload
+from neuralfuse.sources import Faults, Source, placed
+from neuralfuse.stored import training_source
+from neuralfuse.sweep.artifacts import build_network, network_path, read_workload
 from neuralfuse.sweep.bench import Bench
 from simulator.cycles import simulate
+from simulator.device.canary import Drift, canaries, judge
 from simulator.workload import trace
 from sram import failure, faultmap
+from sram.faultmap import FaultMap
 from sram.protection import Overhead
 
 MACHINE = "paper"
-HIGHER, DRIFTED = 0.25, 1.1  # cell fault rates of the other two supplies, as shares of the main one
-NOISE = 0.1  # of intermittent cells, as a share of the spread between cells
-CONDITIONS = ("main", "higher", "drifted", "intermittent")
+SHARES = {"higher": 0.25, "between": 0.5, "main": 1.0, "drifted": 1.1}  # of the main cell fault rate, at four supplies
+NOISE = 0.1  # of single cells, as a share of the spread between them
+# A drift of all cells by the same voltage looks like a lower supply: `drifted`. `aged` is that drift with a scatter
+# from cell to cell, and `intermittent` the scatter alone, at one access.
+UNEVEN = {"aged": "drifted", "intermittent": "main"}
+CONDITIONS = (*SHARES, *UNEVEN)
+CANARIES, SPAN = 64, 0.02  # so many cells, critical within so much of the supply
+OTHERS = {  # generic generators that are measured as they are
+    "ConvL/2": {"generator": "ConvL", "options": {"width": 16}},  # half of the paper's width
+    "UNetS": {"generator": "UNetS"},
+}
 
 
 def digits_base(path: Path) -> Path:
@@ -48,13 +62,15 @@ class Plan:
     curve: str
     schedule: str
     generic: dict  # NeuralFuseConfig of the generator for all chips
+    others: dict[str, str] = field(default_factory=dict)  # names of OTHERS and their checkpoints
 
     def study(self) -> StudyConfig:
         curve = failure.curve(self.curve)
         paper = self.structure == "paper"
-        rates = (HIGHER * self.rate, self.rate, DRIFTED * self.rate)
-        higher, main, drifted = (round(float(curve.voltage(rate)), 6) for rate in rates)
-        fuse = self.generic | {"train_voltages": [main]}
+        voltages = {name: round(float(curve.voltage(share * self.rate)), 6) for name, share in SHARES.items()}
+        generators = {"generic": self.generic}
+        generators |= {f"generic {name}": OTHERS[name] | {"checkpoint": path} for name, path in self.others.items()}
+        at = {"train_voltages": [voltages["main"]]}
         content = {
             "name": "beyond",
             "dataset": self.dataset,
@@ -65,8 +81,8 @@ class Plan:
                 "structures": ["iid" if paper else self.structure],
                 "schedule": "paper" if paper else self.schedule,
             },
-            "voltages": [higher, main, drifted],
-            "protections": ["none", {"name": "generic", "neuralfuse": fuse}],
+            "voltages": list(voltages.values()),
+            "protections": ["none", *({"name": name, "neuralfuse": fuse | at} for name, fuse in generators.items())],
         }
         return parse_study(content, "beyond")
 
@@ -81,32 +97,65 @@ class Lot:
         self.faulty = self.bench.network(self.name)
         self.data = self.bench.data
         self.structure = self.study.sram.structures[0]
-        self.voltages = dict(zip(("higher", "main", "drifted"), self.study.voltages, strict=True))
-        self.voltages["intermittent"] = self.voltages["main"]
+        self.voltages = dict(zip(SHARES, self.study.voltages, strict=True))
+        self.voltages |= {name: self.voltages[at] for name, at in UNEVEN.items()}
         self.counts = simulate(read_workload(folder, self.name), machine_of(MACHINE))
         self.nominal = failure.curve(self.study.sram.curve).nominal
         self.clean = self.bench.clean(self.name, None) / len(self.bench.labels)
 
+    def holding(self, faulty: FaultyNetwork) -> "Lot":
+        """The same chips with another network of the same shape in them."""
+        other = copy.copy(self)
+        other.faulty = faulty
+        nothing = np.empty(0, np.uint8)
+        other.clean = other.accuracy(None, (np.empty(0, np.int64), nothing, nothing))
+        return other
+
     def faults(self, chip: int, condition: str = "main", sram: str = "none") -> tuple[Faults, Overhead]:
         """What reads wrong on a chip, and what its SRAM protection adds."""
-        if condition == "intermittent":
-            return self._intermittent(chip), Overhead()
+        if condition in UNEVEN:
+            return self._placed(self._cells(chip, condition)), Overhead()
         stored = self.bench.chip(self.name, MACHINE, self.structure, chip, () if sram == "none" else (sram,))
         return stored.faults(self.voltages[condition]), stored.overhead
 
-    def _intermittent(self, chip: int) -> Faults:
-        """The cells that fail in one access, of the same chip with noise from access to access."""
-        placement, s = self.bench.placement(self.name, MACHINE), self.study.sram
-        noisy = faultmap.generate(
-            chip, placement.geometry, s.curve, self.structure, voltage_floor=min(self.study.voltages),
-            seed=self.study.seed, mode=s.mode, stuck_at_one=s.stuck_at_one, noise=NOISE,
+    def canaries(self, chip: int, condition: str) -> Drift:
+        """What a chip's canaries around the main supply tell of it, now that it is in this condition."""
+        before = self._map(chip, self.voltages["main"] - SPAN)
+        chosen = canaries(before, self.voltages["main"], CANARIES, SPAN)
+        fails = np.isin(before.cell[chosen], self._cells(chip, condition).cell)
+        return judge(before, self.voltages["main"], chosen, fails)
+
+    def expected(self, chip: int, condition: str) -> Faults:
+        """The faults of a chip in this condition, as far as its first map and its canaries tell."""
+        supply = self.voltages["main"] - self.canaries(chip, condition).shift
+        return self._placed(self._map(chip, supply).at(supply))
+
+    def training_chips(self) -> Source:
+        """Chips of the lot that nothing is measured on, at the main supply."""
+        placement, supply = self.bench.placement(self.name, MACHINE), self.voltages["main"]
+        return training_source(self.study, placement, self.faulty, [supply])
+
+    def _map(self, chip: int, floor: float, noise: float = 0.0) -> FaultMap:
+        s, geometry = self.study.sram, self.bench.placement(self.name, MACHINE).geometry
+        return faultmap.generate(
+            chip, geometry, s.curve, self.structure, voltage_floor=floor, seed=self.study.seed, mode=s.mode,
+            stuck_at_one=s.stuck_at_one, noise=noise,
         )  # fmt: skip
-        return placed(placement, self.faulty.numbering(placement.tensors), noisy.at(self.voltages["main"], epoch=1))
+
+    def _cells(self, chip: int, condition: str) -> faultmap.Faults:
+        voltage = self.voltages[condition]
+        if condition in UNEVEN:  # the same chip, with a scatter that is drawn once
+            return self._map(chip, voltage, NOISE).at(voltage, epoch=1)
+        return self._map(chip, voltage).at(voltage)
+
+    def _placed(self, cells: faultmap.Faults) -> Faults:
+        placement = self.bench.placement(self.name, MACHINE)
+        return placed(placement, self.faulty.numbering(placement.tensors), cells)
 
     def transform(self, name: str, width: int | None, seed: int) -> NeuralFuse:
-        """A transform to start from: `generic`, as trained for all chips, or an untrained one."""
-        if name == "generic":
-            made = self.bench.transform(self.name, "generic")
+        """A transform to start from: `generic` or `generic NAME`, as trained for all chips, or an untrained one."""
+        if name.startswith("generic"):
+            made = self.bench.transform(self.name, name)
             assert made is not None
             return made
         channels, *size = self.data.input_shape
@@ -128,12 +177,20 @@ class Lot:
             made.to(self.faulty.device)
         return 1 - total.weight_sram / base.weight_sram, 1 - total.system / base.system
 
+    @functools.cached_property
+    def unfolded(self) -> FaultyNetwork:
+        """The network with its BatchNorm, which the bench folds into the weights."""
+        config = self.study.networks[0]
+        network = build_network(config, self.study)
+        checkpoint.load_network(network, network_path(self.bench.folder, self.name))
+        return FaultyNetwork(network, config.bits, config.per_channel, self.study.device)
+
     def with_own_statistics(self, faults: Faults, batches: int = 8, batch: int = 128) -> float:
         """Accuracy with BatchNorm's statistics taken anew on the faulty chip, from training images."""
-        layers = [m for m in self.faulty.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        layers = [m for m in self.unfolded.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         kept = [{name: tensor.clone() for name, tensor in m.state_dict().items()} for m in layers]
         momentum = [m.momentum for m in layers]
-        self.faulty.set_faults(*faults)
+        self.unfolded.set_faults(*faults)
         for m in layers:
             m.reset_running_stats()
             m.momentum = None  # the mean over batches
@@ -141,10 +198,10 @@ class Lot:
         with torch.no_grad():
             for step in range(batches):  # not the first images: a folder may be sorted by class
                 x = self.data.train_x[training.batch_indices(len(self.data.train_y), batch, 0, step)]
-                self.faulty(x.to(self.faulty.device))
+                self.unfolded(x.to(self.unfolded.device))
         for m in layers:
             m.eval()
-        accuracy = self.accuracy(None, faults)
+        accuracy = correct(self.unfolded, self.bench.images, self.bench.labels) / len(self.bench.labels)
         for m, state, before in zip(layers, kept, momentum, strict=True):
             m.load_state_dict(state)
             m.momentum = before

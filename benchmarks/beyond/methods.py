@@ -1,71 +1,89 @@
 """The methods: what is fitted to a chip, with what knowledge, and under which condition it is measured."""
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-from torch import nn
-
-from benchmarks.beyond.lot import Lot, known
-from neuralfuse.calibrate import Calibrated, Settings, calibrate, storage_bytes
-from sram.protection import Overhead
+from benchmarks.beyond.fits import Fit, Fitter, Made, Prior
+from neuralfuse.calibrate import Calibrated, storage_bytes
 
 
 @dataclass(frozen=True)
 class Method:
-    """`start`: no transform (None), the generic one, or an untrained one; it is fitted where `made_at` names supplies.
-
-    `changes` are of `calibrate.Settings`; `knows` is the share of the faulty bits that the fit knows of; `another`
-    fits it to the next chip instead; `again` fits it at the main supply first, then with a quarter of the steps.
-    """
+    """A transform made by a fit, or one for all chips (a name for `Lot.transform`, or a prior), or none."""
 
     name: str
-    start: str | None = None
-    made_at: tuple[str, ...] = ()
-    changes: dict = field(default_factory=dict)
+    transform: Fit | Prior | str | None = None
     condition: str = "main"
-    knows: float = 1.0
-    another: bool = False
-    again: bool = False
     sram: str = "none"
     statistics: bool = False  # BatchNorm's, taken anew
+    retrained: bool = False  # the network, with random bit errors
+
+    @property
+    def fit(self) -> Fit | None:
+        return self.transform if isinstance(self.transform, Fit) else None
 
 
-def fitted(name: str, start: str = "affine", made_at: tuple[str, ...] = ("main",), **others) -> Method:
-    return Method(name, start, made_at, **others)
+AFFINE, TINY = Fit("affine"), Fit("tiny")
+LOWEST, EACH, ALL = AFFINE, Fit("affine", ("higher",)), Fit("affine", ("main", "higher"))
+DRIFTS = ("drifted", "aged")
+FEW = (10, 25)  # steps of a warm start
+
+
+def after(condition: str, start: str, **how) -> Fit:
+    """Once more where the chip is now, from what was fitted at the main supply, in a quarter of the steps."""
+    return Fit(Fit(start), (condition,), share=0.25, **how)
 
 
 METHODS = [
-    *(Method("unprotected", condition=c) for c in ("main", "higher", "drifted", "intermittent")),
-    *(Method("generic", "generic", condition=c) for c in ("main", "higher", "drifted", "intermittent")),
-    fitted("generic, tuned to the chip", "generic"),
-    *(fitted(f"generic, tuned on {n} images", "generic", changes={"images": n}) for n in (1024, 128, 16)),
-    fitted("affine"),
-    fitted("channel_affine", "channel_affine"),
-    fitted("tiny", "tiny"),
-    fitted("tiny, 128 images", "tiny", changes={"images": 128}),
-    fitted("tiny, outputs only", "tiny", changes={"supervision": "outputs"}),
-    fitted("tiny, 30% of the faults unknown", "tiny", knows=0.7),
-    fitted("tiny", "tiny", condition="drifted"),
-    fitted("tiny of another chip", "tiny", another=True),
-    fitted("universal", "universal"),
-    fitted("generator from scratch", "scratch"),
-    *(fitted(f"affine, {n} images", changes={"images": n}) for n in (1024, 128, 16)),
-    fitted("affine, outputs only", changes={"supervision": "outputs"}),
-    fitted("affine, outputs only, 128 images", changes={"supervision": "outputs", "images": 128}),
-    fitted("affine, statistics only", changes={"supervision": "statistics"}),
-    *(fitted(f"affine, {n} steps of queries", changes={"access": "queries", "steps": n, "batch": 32})
-      for n in (50, 200, 800)),
-    fitted("affine", made_at=("higher",), condition="higher"),
-    fitted("affine of the lowest supply", condition="higher"),
-    *(fitted("affine of all supplies", made_at=("main", "higher"), condition=c) for c in ("main", "higher")),
-    fitted("affine, 10% of the faults unknown", knows=0.9),
-    fitted("affine, 30% of the faults unknown", knows=0.7),
-    fitted("affine", condition="drifted"),
-    fitted("affine, recalibrated", made_at=("drifted",), condition="drifted", again=True),
-    fitted("affine", condition="intermittent"),
-    fitted("affine of another chip", another=True),
+    *(Method("unprotected", condition=c) for c in ("main", "higher", "between", "drifted", "aged", "intermittent")),
+    *(Method("generic", "generic", c) for c in ("main", "higher", "drifted", "intermittent")),
+    *(Method(f"generic {name}", f"generic {name}") for name in ("ConvL/2", "UNetS")),
+    Method("random bit errors, network retrained", retrained=True),
+    Method("affine", AFFINE),
+    Method("tiny", TINY),
+    Method("affine of another chip", Fit("affine", another=True)),
+    Method("tiny of another chip", Fit("tiny", another=True)),
     Method("BatchNorm statistics of the chip", statistics=True),
     *(Method(name, sram=name) for name in ("secded72", "spare_columns:4", "hardened_msb:2")),
+    # other transforms
+    Method("channel_affine", Fit("channel_affine")),
+    Method("universal", Fit("universal")),
+    Method("generator from scratch", Fit("scratch")),
+    Method("generic, tuned to the chip", Fit("generic")),
+    *(Method(f"generic, tuned on {n} images", Fit("generic", changes={"images": n})) for n in (1024, 128, 16)),
+    Method("retrained network and affine", AFFINE, retrained=True),
+    # supervision
+    Method("affine, outputs only", Fit("affine", changes={"supervision": "outputs"})),
+    Method("affine, statistics only", Fit("affine", changes={"supervision": "statistics"})),
+    *(Method(f"affine, {n} images", Fit("affine", changes={"images": n})) for n in (1024, 128, 16)),
+    Method("affine, outputs only, 128 images", Fit("affine", changes={"supervision": "outputs", "images": 128})),
+    Method("tiny, 128 images", Fit("tiny", changes={"images": 128})),
+    Method("tiny, outputs only", Fit("tiny", changes={"supervision": "outputs"})),
+    # access
+    *(Method(f"affine, {n} steps of queries", Fit("affine", changes={"access": "queries", "steps": n, "batch": 32}))
+      for n in (50, 200, 800)),
+    # `at`: one for each supply (a small table), the lowest supply's, one made at two supplies; "between" the two it was
+    # made at none
+    Method("affine of the lowest supply", LOWEST, "higher"),
+    Method("affine", EACH, "higher"),
+    *(Method("affine of all supplies", ALL, c) for c in ("main", "between", "higher")),
+    Method("affine of the lowest supply", LOWEST, "between"),
+    Method("affine of the higher supply", EACH, "between"),
+    Method("affine", Fit("affine", ("between",)), "between"),
+    # what the fit does not know
+    Method("affine, 10% of the faults unknown", Fit("affine", knows=0.9)),
+    Method("affine, 30% of the faults unknown", Fit("affine", knows=0.7)),
+    Method("tiny, 30% of the faults unknown", Fit("tiny", knows=0.7)),
+    Method("affine", AFFINE, "intermittent"),
+    *(Method("affine", AFFINE, c) for c in DRIFTS),
+    *(Method("affine, recalibrated from canaries", after(c, "affine", canaries=True), c) for c in DRIFTS),
+    *(Method("affine, recalibrated", after(c, "affine"), c) for c in DRIFTS),
+    Method("tiny", TINY, "drifted"),
+    # warm starts
+    *(Method(f"{name}, {n} steps", Fit(name, changes={"steps": n})) for name in ("affine", "tiny") for n in FEW),
+    *(Method(f"{name} of the lot", Prior(name, "turns")) for name in ("affine", "tiny")),
+    *(Method(f"{name}, {n} steps from a {kind} prior", Fit(Prior(name, kind), changes={"steps": n}))
+      for name in ("affine", "tiny") for kind in ("turns", "reptile") for n in FEW),
 ]  # fmt: skip
 
 
@@ -79,48 +97,23 @@ class Outcome:
     seconds: float
 
 
-def run(
-    method: Method,
-    lot: Lot,
-    chip: int,
-    seed: int,
-    settings: Settings,
-    scratch: tuple[str, int | None],
-    pixel_rate: float | None = None,
-) -> Outcome:
-    """One method on one chip. `scratch`: name and width of the generator that is fitted from nothing; `pixel_rate`:
-    learning rate of numbers of pixels."""
-    start = time.perf_counter()
+def run(method: Method, fitter: Fitter, chip: int, seed: int) -> Outcome:
+    """One method on one chip."""
+    start, lot = time.perf_counter(), fitter.lot
     faults, overhead = lot.faults(chip, method.condition, method.sram)
+    made, took, fitting = None, Calibrated(0, 0, 0, 0.0), 0.0
     if method.statistics:
-        accuracy = lot.with_own_statistics(faults)
-        return _outcome(lot, method, None, overhead, accuracy, Calibrated(0, 1024, 0, 0.0), start)
-    made, took = None, Calibrated(0, 0, 0, 0.0)
-    if method.start is not None:
-        name, width = scratch if method.start == "scratch" else (method.start, None)
-        made = lot.transform(name, width, seed)
-    if made is not None and method.made_at:
-        own = replace(settings, **method.changes)
-        if method.start in ("affine", "universal"):
-            own = replace(own, learning_rate=pixel_rate)
-        of = chip + 1 if method.another else chip
-        if method.again:
-            calibrate(lot.faulty, made, lot.data, [lot.faults(of)[0]], own, seed=seed)
-            own = replace(own, steps=max(1, own.steps // 4))
-        seen = [known(lot.faults(of, c)[0], method.knows, seed) for c in method.made_at]
-        took = calibrate(lot.faulty, made, lot.data, seen, own, seed=seed)
-    return _outcome(lot, method, made, overhead, lot.accuracy(made, faults), took, start)
-
-
-def _outcome(
-    lot: Lot,
-    method: Method,
-    made: nn.Module | None,
-    overhead: Overhead,
-    accuracy: float,
-    took: Calibrated,
-    start: float,
-) -> Outcome:
+        accuracy, took = lot.with_own_statistics(faults), Calibrated(0, 1024, 0, 0.0)
+    else:
+        if method.fit is not None:
+            found: Made = fitter(method.fit, chip, seed)
+            made, took, fitting = found.transform, found.took, found.seconds
+            start = time.perf_counter()  # a fit counts once, also where an earlier method made it
+        elif isinstance(method.transform, Prior):
+            made = fitter.prior(method.transform, seed)
+        elif method.transform is not None:
+            made = fitter.start(method.transform, seed)
+        accuracy = lot.accuracy(made, faults)
     savings = lot.savings(made, method.condition, overhead)
-    stored = storage_bytes(made) if made is not None and method.made_at else 0
-    return Outcome(accuracy, *savings, stored, took, time.perf_counter() - start)
+    stored = storage_bytes(made) if made is not None and method.fit else 0
+    return Outcome(accuracy, *savings, stored, took, fitting + time.perf_counter() - start)

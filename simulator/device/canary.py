@@ -70,6 +70,11 @@ def drift(device: Device, fault_map: FaultMap, voltage: float, chosen: NDArray[n
     for address in addresses:
         device.write(address, kept[address])
     fails = np.array([wrong[int(w)] >> int(b) & 1 for w, b in zip(word, bit, strict=True)], bool)
+    return judge(fault_map, voltage, chosen, fails)
+
+
+def judge(fault_map: FaultMap, voltage: float, chosen: NDArray[np.int64], fails: NDArray[np.bool_]) -> Drift:
+    """What it means that of the canaries `chosen` these fail at `voltage`, bool[n]."""
     critical = fault_map.critical_voltage[chosen].astype(np.float64)
     expected = critical > voltage
     healed, fallen = int((expected & ~fails).sum()), int((~expected & fails).sum())

@@ -1,0 +1,203 @@
+"""A picture for each question. Bars and bands are 95% intervals over chips; differences are paired by chip."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from neuralfuse.statistics import Estimate, paired_difference
+
+MARKERS = "os^Dv<>PX*hp"
+MAIN = ["unprotected", "generic", "generic UNetS", "affine", "tiny", "affine of another chip"]
+MAIN += ["random bit errors, network retrained", "BatchNorm statistics of the chip", "secded72", "spare_columns:4"]
+MAIN += ["hardened_msb:2"]
+SUPERVISION = ["affine", "affine, outputs only", "affine, statistics only"]
+SUPERVISION += [f"affine, {n} images" for n in (1024, 128, 16)]
+ROBUSTNESS = {  # title: (condition, method, what it says)
+    "a quarter of the rate": [
+        ("higher", "affine", "made there"),
+        ("higher", "affine of all supplies", "made there and at the lowest"),
+        ("higher", "affine of the lowest supply", "made at the lowest"),
+    ],
+    "half of the rate": [
+        ("between", "affine", "made there"),
+        ("between", "affine of all supplies", "made on both sides of it"),
+        ("between", "affine of the higher supply", "made above"),
+        ("between", "affine of the lowest supply", "made below"),
+    ],
+    "all cells drifted alike": [
+        ("drifted", "affine", "as before"),
+        ("drifted", "affine, recalibrated from canaries", "again, by canaries"),
+        ("drifted", "affine, recalibrated", "again, by the new map"),
+    ],
+    "drifted with a scatter": [
+        ("aged", "affine", "as before"),
+        ("aged", "affine, recalibrated from canaries", "again, by canaries"),
+        ("aged", "affine, recalibrated", "again, by the new map"),
+    ],
+    "faults that the fit does not know": [
+        ("main", "affine", "none"),
+        ("main", "affine, 10% of the faults unknown", "10%"),
+        ("main", "affine, 30% of the faults unknown", "30%"),
+        ("intermittent", "affine", "intermittent cells"),
+    ],
+}
+QUERIES = [(n, f"affine, {n} steps of queries") for n in (50, 200, 800)]
+STARTS = {"untrained": "{name}, {steps} steps", "prior of the lot": "{name}, {steps} steps from a turns prior",
+          "Reptile prior": "{name}, {steps} steps from a reptile prior"}  # fmt: skip
+
+
+def of(rows: pd.DataFrame, lines: pd.DataFrame) -> dict[str, Figure]:
+    """The figures that the rows are enough for; all but the first are about the rate and structure measured first."""
+    found = {"main": main(lines)}
+    first = rows[(rows.structure == rows.structure.iloc[0]) & (rows.rate == rows.rate.iloc[0])]
+    chips = first.pivot_table(index="chip", columns=["condition", "method"], values="accuracy", sort=False)
+    for name, make in (("supervision", supervision), ("robustness", robustness), ("queries", queries)):
+        figure = make(chips, first) if name == "queries" else make(chips)
+        if figure is not None:
+            found[name] = figure
+    if (figure := few_steps(chips)) is not None:
+        found["few_steps"] = figure
+    return found
+
+
+def main(lines: pd.DataFrame) -> Figure:
+    """Accuracy against energy saving under the main condition, a panel for each structure and rate.
+
+    A method looks the same in every panel, whichever others are there.
+    """
+    shown = lines[(lines.condition == "main") & lines.method.isin(MAIN)]
+    groups = list(shown.groupby(["structure", "rate"], sort=False))
+    across = min(2, len(groups))
+    down = -(-len(groups) // across)
+    figure = Figure(figsize=(4.6 * across, 3.9 * down + 1.2), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+    for axis, ((structure, rate), part) in zip(axes, groups, strict=False):
+        for line in part.itertuples():
+            i = MAIN.index(line.method)
+            error = [[100 * (line.accuracy - line.low)], [100 * (line.high - line.accuracy)]]
+            look = {"fmt": MARKERS[i % len(MARKERS)], "color": f"C{i % 10}", "ms": 7, "lw": 1, "capsize": 3}
+            look |= {"mfc": "none"} if i >= 10 else {}
+            axis.errorbar(100 * line.saving_weight_sram, 100 * line.accuracy, np.nan_to_num(error), label=line.method,
+                          **look)  # fmt: skip
+        axis.set(title=f"{structure} maps, cell fault rate {100 * rate:.3g}%", xlabel="weight-SRAM energy saving, %")
+        axis.set(ylabel="accuracy, %")
+        axis.grid(alpha=0.3)
+    for axis in axes[len(groups) :]:
+        axis.set_visible(False)
+    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    order = [method for method in MAIN if method in handles]
+    figure.legend([handles[m] for m in order], order, loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def gains(chips: pd.DataFrame, wanted: Sequence[tuple[str, str]]) -> tuple[list[Estimate], int] | None:
+    """Gains over `unprotected` of (condition, method), on the chips that have them all; None where one is missing."""
+    bare = [(condition, "unprotected") for condition, _ in wanted]
+    columns = list(dict.fromkeys([*wanted, *bare]))
+    if any(column not in chips for column in columns):
+        return None
+    both = chips[columns].dropna()
+    if len(both) < 2:
+        return None
+    pairs = ((both[w].to_numpy(), both[b].to_numpy()) for w, b in zip(wanted, bare, strict=True))
+    return [paired_difference(*pair) for pair in pairs], len(both)
+
+
+def _dots(axis: Axes, estimates: Sequence[Estimate], names: Sequence[str]) -> None:
+    """One row for each: gain and interval, in points."""
+    at = np.arange(len(names))[::-1]
+    mean = np.array([100 * e.mean for e in estimates])
+    axis.errorbar(mean, at, xerr=[100 * e.half_width for e in estimates], fmt="o", color="C0", ms=5, lw=1.2, capsize=3)
+    axis.axvline(0, color="0.4", lw=1)
+    axis.set_yticks(at, names)
+    axis.set_ylim(-0.6, len(names) - 0.4)
+    axis.grid(axis="x", alpha=0.3)
+
+
+def supervision(chips: pd.DataFrame) -> Figure | None:
+    found = gains(chips, [("main", method) for method in SUPERVISION])
+    if found is None:
+        return None
+    figure = Figure(figsize=(6.5, 2.8), layout="constrained")
+    axis = figure.subplots()
+    names = ["all labels", "clean outputs, no labels", "statistics of clean outputs"]
+    _dots(axis, found[0], [*names, *(f"{n:,} labelled images" for n in (1024, 128, 16))])
+    axis.set(title=f"What the fit is told: affine on {found[1]} chips", xlabel="gain over the unprotected chip, points")
+    return figure
+
+
+def robustness(chips: pd.DataFrame) -> Figure | None:
+    panels = {title: ([text for *_, text in rows], gains(chips, [(c, m) for c, m, _ in rows]))
+              for title, rows in ROBUSTNESS.items()}  # fmt: skip
+    shown = {title: (names, found) for title, (names, found) in panels.items() if found is not None}
+    if not shown:
+        return None
+    heights = [len(names) + 1.6 for names, _ in shown.values()]
+    figure = Figure(figsize=(6.5, 0.34 * sum(heights) + 0.4), layout="constrained")
+    axes = figure.subplots(len(shown), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+    for axis, (title, (names, found)) in zip(axes, shown.items(), strict=True):
+        assert found is not None
+        _dots(axis, found[0], names)
+        axis.set_title(f"{title} ({found[1]} chips)", loc="left", fontsize=10)
+    axes[-1].set_xlabel("gain of affine over the unprotected chip in the same condition, points")
+    return figure
+
+
+def queries(chips: pd.DataFrame, rows: pd.DataFrame) -> Figure | None:
+    wanted = [("main", method) for _, method in QUERIES]
+    found = gains(chips, [*wanted, ("main", "affine")])
+    if found is None:
+        return None
+    *by_queries, gradient = found[0]
+    asked = [int(rows[rows.method == method].queries.max()) for _, method in QUERIES]
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axis = figure.subplots()
+    axis.errorbar(asked, [100 * e.mean for e in by_queries], [100 * e.half_width for e in by_queries], fmt="o-",
+                  capsize=3, label="outputs only")  # fmt: skip
+    _level(axis, gradient, "gradient through the known map", "C1")
+    axis.axhline(0, color="0.4", lw=1)
+    axis.set_xscale("log")
+    axis.set(xlabel="images that the chip is asked about", ylabel="gain over the unprotected chip, points")
+    axis.set_title(f"affine on {found[1]} chips", fontsize=10)
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def _level(axis: Axes, e: Estimate, label: str, color: str) -> None:
+    axis.axhline(100 * e.mean, color=color, label=label)
+    axis.axhspan(100 * e.low, 100 * e.high, color=color, alpha=0.15)
+
+
+def few_steps(chips: pd.DataFrame) -> Figure | None:
+    """Gain against steps on the chip, by what the fit starts from. All are on the same chips."""
+    curves = {}
+    for name in ("affine", "tiny"):
+        for start, pattern in STARTS.items():
+            lot = {0: f"{name} of the lot"} if start == "prior of the lot" else {}
+            curves[name, start] = lot | {n: pattern.format(name=name, steps=n) for n in (10, 25)}
+        curves[name, "untrained"][100] = name
+    wanted = [("main", method) for points in curves.values() for method in points.values()]
+    found = gains(chips, wanted)
+    if found is None:
+        return None
+    gain = dict(zip((method for _, method in wanted), found[0], strict=True))
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    for axis, name in zip(figure.subplots(1, 2, sharey=True), ("affine", "tiny"), strict=True):
+        for i, start in enumerate(STARTS):
+            points = curves[name, start]
+            at = np.array(list(points)) + 0.6 * (i - 1)  # bars side by side
+            axis.errorbar(at, [100 * gain[m].mean for m in points.values()],
+                          [100 * gain[m].half_width for m in points.values()], fmt=MARKERS[i] + "-", capsize=3,
+                          label=start)  # fmt: skip
+        axis.axhline(0, color="0.4", lw=1)
+        axis.set(title=f"{name}, {found[1]} chips", xlabel="steps on the chip")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("gain over the unprotected chip, points")
+    figure.axes[0].legend(fontsize=8, title="starts from", title_fontsize=8)
+    return figure

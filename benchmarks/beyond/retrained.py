@@ -1,0 +1,39 @@
+"""The same network, retrained once for the whole lot against random bit errors (RandBET): what a transform gives up by
+leaving the network as it is."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from neuralfuse import training
+from neuralfuse.baselines import RandomBitErrors
+from neuralfuse.checkpoint import load_network, save_network
+from neuralfuse.faulty import FaultyNetwork
+from neuralfuse.sweep.artifacts import build_network, network_path
+from neuralfuse.sweep.bench import Bench
+
+CLIP = 0.1  # largest weight: Stutz et al., MLSys 2021
+BATCH, LEARNING_RATE = 128, 0.01  # with 0.05 a fine-tuning leaves the clean loss behind
+
+
+def retrained(
+    bench: Bench, name: str, path: Path, rate: float, epochs: int, say: Callable[[str], training.Progress]
+) -> FaultyNetwork:
+    """Network `name` of the prepared study, fine-tuned from its words for cell fault rate `rate`; kept in `path`.
+
+    A stuck cell reads wrong half of the time, so bits flip with half the rate. A training that is killed goes on.
+    """
+    config = next(n for n in bench.study.networks if n.name == name)
+    network = build_network(config, bench.study)
+    if not path.is_file():
+        load_network(network, network_path(bench.folder, name))
+        digits = bench.study.dataset.name == "digits"
+        settings = dict(flip=False, shift=2) if digits else {}
+        accuracy = training.train_network(
+            network, bench.data, epochs, BATCH, LEARNING_RATE, bits=config.bits, clip=CLIP,
+            objective=RandomBitErrors(rate / 2, config.bits), checkpoint_path=path.with_suffix(".partial"),
+            progress=say(f"retrain {name} with random bit errors"), **settings,
+        )  # fmt: skip
+        save_network(path, network, {"cell_fault_rate": rate, "epochs": epochs, "accuracy": accuracy}, config.bits)
+        path.with_suffix(".partial").unlink(missing_ok=True)
+    load_network(network, path)
+    return FaultyNetwork(network, config.bits, config.per_channel, bench.study.device)
