@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralfuse import kernels
+from neuralfuse.fold import channels_last, fold_normalisation
 from neuralfuse.quantize import dequantize, quantize, weight_parameters
 from sram import inject
 from sram.errors import InputError
@@ -95,10 +96,18 @@ class FaultyNetwork:
         per_channel: bool = False,
         device: str | torch.device = "cpu",
         weights: Sequence[str] | None = None,
+        fold: bool = False,
     ):
-        """`weights` names the stored parameters in their order, if not all conv and linear weights as they come."""
+        """`weights` names the stored parameters in their order, if not all conv and linear weights as they come.
+
+        `fold` makes the network compute faster (`fold.py`): the same words and faults, but its weight tensors then hold
+        each filter's word times scale times the gain of the BatchNorm behind it, which is taken out.
+        """
         self.network = network.to(device).eval().requires_grad_(False)
         self.bits = bits
+        gains = fold_normalisation(network) if fold else {}
+        if fold and torch.device(device).type == "cpu":
+            channels_last(network)
         parameters = weight_parameters(network, weights)
         if not parameters:
             raise InputError("faulty network", "network", type(network).__name__, "at least one conv or linear weight")
@@ -109,6 +118,8 @@ class FaultyNetwork:
             except InputError as error:
                 raise InputError(f"weight {name}", error.key, error.value, error.allowed) from None
             words.append(stored.flatten().cpu())
+            if name in gains:
+                scale = (scale.flatten() * gains[name]).float()
             scales.append(scale.flatten().cpu())
             # words that share a scale are a run: the whole tensor, or one row of its first axis
             starts.append(offset + np.arange(scale.numel()) * (weight.numel() // scale.numel()))
