@@ -104,10 +104,9 @@ def race(threads, repeats):
         faults = fault_map.at(voltage)
         order = np.argsort(faults.cell)  # in the order of memory rather than of voltage: neighbours share cache lines
         created = clock()
-        hits = placement.hits(faults.cell[order])
-        weight, kind = hits.weight, faults.kind[order][hits.fault]
+        weight, bit, kind = placement.faults(faults.cell[order], faults.kind[order])
         placed = clock()
-        inject.reread(words, clean_words, values, starts, scale, before.pop(), weight, hits.bit, kind)
+        inject.reread(words, clean_words, values, starts, scale, before.pop(), weight, bit, kind)
         before.append(weight)
         for name, seconds in zip(stages, (created - start, placed - created, clock() - placed), strict=True):
             stages[name].append(seconds)

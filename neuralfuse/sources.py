@@ -144,8 +144,8 @@ class PaperMaps:
 
 def placed(placement: Placement, numbering: Numbering, faults: faultmap.Faults) -> Faults:
     """Faulty cells -> faulty bits of the network's words."""
-    hits = placement.hits(faults.cell)
-    return numbering.words(hits.weight), hits.bit, faults.kind[hits.fault]
+    weight, bit, kind = placement.faults(faults.cell, faults.kind)
+    return numbering.words(weight), bit, kind
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,14 @@ class Placement:
 
         With cells sorted by critical voltage, the hits at a voltage are a prefix. Work grows with cells x residencies.
         """
+        return Hits(*self._hits(cell, np.arange(len(cell))))
+
+    def faults(self, cell: np.ndarray, kind: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same for faulty cells of kind uint8[n]: weight int64[h], bit uint8[h], kind uint8[h], as injected."""
+        kind, weight, bit = self._hits(cell, np.ascontiguousarray(kind, np.uint8))
+        return weight, bit, kind
+
+    def _hits(self, cell: np.ndarray, tag: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         cell = np.ascontiguousarray(cell, dtype=np.int64)
         outside = cell[(cell < 0) | (cell >= self.geometry.cells)]
         if outside.size:
@@ -106,23 +114,22 @@ class Placement:
         if self.schedule == "paper":
             first = np.array([tensor.first for tensor in self.tensors], np.int64)
             count = np.array([tensor.count for tensor in self.tensors], np.int64)
-            return Hits(*kernels.paper_hits(first, count, cell, self.bits))
+            return kernels.paper_hits(first, count, cell, tag, self.bits)
         word, bit = self.geometry.word_bit(cell)
-        return Hits(
-            *kernels.stream_hits(
-                self.uses,
-                np.ascontiguousarray(self.uses[:, kernels.WORD]),
-                word,
-                bit,
-                self.weights_per_word,
-                self.bits,
-                BIT_ORDERS[self.bit_order],
-                self.geometry.banks,
-                self.geometry.words_per_bank,
-                self.bank_interleave,
-                self.period_words,
-                self.stream_words,
-            )
+        return kernels.stream_hits(
+            self.uses,
+            np.ascontiguousarray(self.uses[:, kernels.WORD]),
+            word,
+            bit,
+            tag,
+            self.weights_per_word,
+            self.bits,
+            BIT_ORDERS[self.bit_order],
+            self.geometry.banks,
+            self.geometry.words_per_bank,
+            self.bank_interleave,
+            self.period_words,
+            self.stream_words,
         )
 
     def contents(self, word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

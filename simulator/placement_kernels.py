@@ -112,6 +112,7 @@ def stream_hits(
     first_word,
     word,
     bit,
+    tag,
     slots,
     bits,
     bit_order,
@@ -121,9 +122,9 @@ def stream_hits(
     period_words,
     stream_words,
 ):
-    """(fault, weight, bit) of every stored bit in the cells (word[i], bit[i]), ordered by i, then by time.
+    """(tag, weight, bit) of every stored bit in the cells (word[i], bit[i]), ordered by i, then by time.
 
-    Word w of the stream lies at address w % period_words.
+    tag[i], of any type, goes with every bit in cell i. Word w of the stream lies at address w % period_words.
     """
     n = word.shape[0]
     count = 0
@@ -131,7 +132,7 @@ def stream_hits(
         address = address_of(word[i], banks, words_per_bank, interleave)
         if address < min(period_words, stream_words):
             count += (stream_words - address - 1) // period_words + 1
-    fault = np.empty(count, np.int64)
+    tags = np.empty(count, tag.dtype)
     weight = np.empty(count, np.int64)
     weight_bit = np.empty(count, np.uint8)
     at = 0
@@ -144,16 +145,19 @@ def stream_hits(
             tensor = tensors[np.searchsorted(first_word, stream_word, side="right") - 1]
             position = (stream_word - tensor[WORD]) * slots + slot
             if position < tensor[COUNT]:
-                fault[at] = i
+                tags[at] = tag[i]
                 weight[at] = tensor[WEIGHT] + weight_at(tensor, position)
                 weight_bit[at] = b
                 at += 1
-    return fault[:at], weight[:at], weight_bit[:at]
+    return tags[:at], weight[:at], weight_bit[:at]
 
 
 @jit
-def paper_hits(first_weight, count, cell, bits):
-    """The NeuralFuse reference code's mapping: weight i of every layer lies in row (i // 256) % 8192, byte i % 16."""
+def paper_hits(first_weight, count, cell, tag, bits):
+    """(tag, weight, bit), ordered by i: the bits in cell[i] by the NeuralFuse reference code's mapping.
+
+    Weight i of every layer lies in row (i // 256) % 8192, byte i % 16. tag[i], of any type, goes with each bit.
+    """
     n, layers = cell.shape[0], count.shape[0]
     total = 0  # counted first: arrays of just this size stay in the cache
     for i in range(n):
@@ -161,7 +165,7 @@ def paper_hits(first_weight, count, cell, bits):
         for layer in range(layers):
             for start in range(first, count[layer], 256 * 8192):
                 total += (min(start + 256, count[layer]) - start + 15) // 16
-    fault = np.empty(total, np.int64)
+    tags = np.empty(total, tag.dtype)
     weight = np.empty(total, np.int64)
     weight_bit = np.empty(total, np.uint8)
     at = 0
@@ -175,10 +179,10 @@ def paper_hits(first_weight, count, cell, bits):
                 end = at + (min(start + 256, count[layer]) - start + 15) // 16
                 for j in range(at, end):
                     weight[j] = first_weight[layer] + start + 16 * (j - at)
-                fault[at:end] = i
+                tags[at:end] = tag[i]
                 weight_bit[at:end] = b
                 at = end
-    return fault[:at], weight[:at], weight_bit[:at]
+    return tags[:at], weight[:at], weight_bit[:at]
 
 
 @jit

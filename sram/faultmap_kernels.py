@@ -238,22 +238,28 @@ def mark_banks(faulty, first, last, rows, columns, across, down, scale, key, tim
         inside = faulty[bank * cells : (bank + 1) * cells]
         for i in range(cells):  # here rather than for all banks at once: the bank is then in the cache
             inside[i] = False
-        time, draw, lane = 0.0, NONE, wait.size
-        while True:
-            if lane == wait.size:
-                draw_rings(draw, ONE, NONE, NONE, bank, key, wait, where)
-                draw += wait.size
-                lane = 0
-            time += wait[lane] * rate
-            cell = np.int64(where[lane] * cells)
-            lane += 1
-            if time > surely:
-                if time > surely_not:
-                    break
-                voltage = voltage_of(shared + scale.cell * normal_at(time, times), table)
-                if not np.float32(voltage) > table.floor:
-                    continue
-            inside[cell] = True
+        time, draw, ringing = 0.0, NONE, True
+        while ringing:
+            draw_rings(draw, ONE, NONE, NONE, bank, key, wait, where)
+            draw += wait.size
+            after = time
+            for lane in range(wait.size):
+                after += wait[lane] * rate
+            if after <= surely:  # most often: all of them fail, and nothing needs a look
+                for lane in range(wait.size):
+                    inside[np.int64(where[lane] * cells)] = True
+                time = after
+                continue
+            for lane in range(wait.size):
+                time += wait[lane] * rate
+                if time > surely:
+                    if time > surely_not:
+                        ringing = False
+                        break
+                    voltage = voltage_of(shared + scale.cell * normal_at(time, times), table)
+                    if not np.float32(voltage) > table.floor:
+                        continue
+                inside[np.int64(where[lane] * cells)] = True
 
 
 @jit

@@ -72,13 +72,18 @@ def test_only_flat_signed_words_are_taken(words):
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), bits=st.integers(2, 8), many=st.booleans())
 def test_rereading_for_chip_after_chip_equals_a_fresh_start(data, bits, many):
-    # 400 words in two runs of scale; few faults go the way of scattered writes, many the way of a whole pass.
+    # 400 words in runs of scale; few faults go the way of scattered writes, many the way of a whole pass, which
+    # writes eight values at a time wherever the array begins and a run ends.
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
     level = 2 ** (bits - 1)
     clean = rng.integers(-level, level, 400).astype(np.int8)
-    starts, scale = np.array([0, 150]), np.array([0.5, 0.01], np.float32)
-    factor = np.repeat(scale, [150, 250])
-    words, values, before = clean.copy(), clean * factor, np.zeros(0, np.int64)
+    starts = np.array([0, *sorted(data.draw(st.sets(st.integers(1, 399), max_size=40)))])
+    scale = rng.random(len(starts)).astype(np.float32)
+    factor = np.repeat(scale, np.diff([*starts, 400]))
+    whole = np.full(416, np.float32(-1))
+    offset = data.draw(st.integers(0, 15))
+    words, values, before = clean.copy(), whole[offset : offset + 400], np.zeros(0, np.int64)
+    values[:] = clean * factor
     for _ in range(3):
         k = int(rng.integers(30, 300) if many else rng.integers(0, 12))
         weight, bit = rng.integers(0, 400, k), rng.integers(0, bits, k).astype(np.uint8)
@@ -89,6 +94,7 @@ def test_rereading_for_chip_after_chip_equals_a_fresh_start(data, bits, many):
         expected = ((expected.astype(np.int64) & (2 * level - 1)) ^ level) - level  # sign bit of `bits`
         assert (words == expected).all()
         assert (values == words * factor).all()
+        assert (np.delete(whole, np.s_[offset : offset + 400]) == -1).all()  # nothing beside them is touched
         before = weight
 
 

@@ -54,6 +54,9 @@ def test_each_stored_bit_has_one_cell_and_cells_are_shared_only_between_residenc
     p = place(NET, machine, geometry, bits=bits, bit_order=order, bank_interleave=interleave)
     assert p.weights == NET.weights
     h = p.hits(np.arange(geometry.cells))
+    kind = (np.arange(geometry.cells) % 3).astype(np.uint8)
+    for mine, same in zip(p.faults(np.arange(geometry.cells), kind), (h.weight, h.bit, kind[h.fault]), strict=True):
+        assert np.array_equal(mine, same)
     # every bit of every weight once
     assert len(h.weight) == NET.weights * bits
     assert len(np.unique(h.weight * bits + h.bit)) == NET.weights * bits
@@ -162,6 +165,9 @@ def test_paper_mapping_equals_the_definition():
     p = place(net, PAPER, geometry, "paper")
     cells = np.random.default_rng(3).choice(geometry.cells, 12, replace=False)
     h = p.hits(cells)
+    kind = np.arange(12, dtype=np.uint8) % 3
+    for mine, same in zip(p.faults(cells, kind), (h.weight, h.bit, kind[h.fault]), strict=True):
+        assert np.array_equal(mine, same)
     expected = set()
     for first, count in ((0, 4096 * 600), (4096 * 600, 640)):
         i = np.arange(count)
