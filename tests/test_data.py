@@ -81,7 +81,8 @@ def test_unpickler_refuses_everything_but_arrays(tmp_path, content):
 
 
 @pytest.mark.parametrize("name", [name for name in data.names() if name != "digits"])
-def test_missing_files_say_where_they_belong(tmp_path, name):
+def test_missing_files_say_where_they_belong(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)  # a data folder of one's own does not count
     with pytest.raises(InputError, match=r"data: root = .*a folder that holds .* is missing"):
         data.load(name, tmp_path)
     with pytest.raises(InputError, match=f"data/{name}"):
