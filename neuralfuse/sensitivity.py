@@ -14,13 +14,15 @@ import pandas as pd
 from torch import Tensor
 
 from neuralfuse import evaluate
-from neuralfuse.config import StudyConfig
+from neuralfuse.config import StudyConfig, digest
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.sources import Faults
 from neuralfuse.statistics import t_interval
 from neuralfuse.sweep.bench import bench_of, one_thread
 from neuralfuse.sweep.executors import Workers
+from neuralfuse.sweep.task import code_version
 from sram.errors import InputError
+from sram.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,24 @@ def read_chip(
 
 
 def _of_folder(folder: str, network: str, chip: int, voltage: float) -> list[Reading]:
-    """One evaluation chip of a prepared study folder, first accelerator and structure: what workers are given."""
+    """One evaluation chip of a prepared study folder, first accelerator and structure: what workers are given.
+
+    Kept in the folder, so that a run that was killed goes on where it stopped.
+    """
     stamp = json.loads((Path(folder) / "provenance.json").read_text(encoding="utf-8"))["stamp"]
+    made_from = [stamp, network, chip, voltage, code_version(), list(Reading.__dataclass_fields__)]
+    kept = Path(folder) / "sensitivity" / f"{digest(made_from)}.json"
+    if kept.is_file():
+        return [Reading(**reading) for reading in json.loads(kept.read_text(encoding="utf-8"))]
     with one_thread():
         bench = bench_of(folder, stamp)
         study, model = bench.study, bench.network(network)
         clean = bench.clean(network, None)
         stored = bench.chip(network, study.accelerators[0], study.sram.structures[0], chip, ())
         faults = stored.faults(voltage)
-        return read_chip(model, faults, chip, clean, bench.images, bench.labels, study.batch_size)
+        readings = read_chip(model, faults, chip, clean, bench.images, bench.labels, study.batch_size)
+    write_atomic(kept, json.dumps([asdict(reading) for reading in readings]))
+    return readings
 
 
 def supply(study: StudyConfig, voltage: float | None) -> float:
@@ -105,7 +116,7 @@ def measure(
     workers: Workers,
     advance: Callable[[int, int, dict[str, float]], None],
 ) -> pd.DataFrame:
-    """`summarise` of all networks of a prepared study over its evaluation chips at `voltage`; writes nothing."""
+    """`summarise` of all networks of a prepared study over its evaluation chips at `voltage`; single chips are kept there."""
     chips = range(study.chips.evaluation)
     total, done = len(study.networks) * len(chips), 0
 

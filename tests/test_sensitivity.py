@@ -110,6 +110,27 @@ def test_command_writes_table_and_figures(tiny_copy, capsys):
     assert str(tiny_copy / "sensitivity.csv") in capsys.readouterr().out
 
 
+def test_a_killed_run_measures_only_the_chips_that_are_missing(tiny_copy, monkeypatch):
+    command = "sensitivity", TINY, "--out", tiny_copy, "--voltage", "0.76", "--workers", 1
+    assert run(*command) == 0
+    table, kept = (tiny_copy / "sensitivity.csv").read_bytes(), sorted((tiny_copy / "sensitivity").iterdir())
+    assert len(kept) == pd.read_csv(tiny_copy / "results.csv").chip.nunique()
+    kept[0].unlink()
+    (tiny_copy / "sensitivity.csv").unlink()
+    measured = []
+
+    def counted(*arguments):
+        measured.append(arguments[2])
+        return read_chip(*arguments)
+
+    monkeypatch.setattr("neuralfuse.sensitivity.read_chip", counted)
+    assert run(*command) == 0
+    assert len(measured) == 1
+    assert (tiny_copy / "sensitivity.csv").read_bytes() == table
+    assert run(*command[:4], "--voltage", "0.8", "--workers", 1) == 0  # another supply, other readings
+    assert len(measured) == 1 + len(kept)
+
+
 def test_a_voltage_below_the_study_is_refused_and_nothing_is_written(tmp_path, capsys):
     assert run("sensitivity", TINY, "--out", tmp_path / "new", "--voltage", "0.5") == 2
     message = capsys.readouterr().err.strip()
