@@ -1,14 +1,15 @@
 """Chips per second of a sweep against the loop that one would write first: deep copy, new map over every stored bit,
 quantise, evaluate.
 
-    python -m benchmarks.sweep_speed [--network resnet18] [--generator ConvL]
+    python -m benchmarks.sweep_speed [--network resnet18] [--generators ConvL]
 
-The study of `neuralfuse demo` (digits, its voltages) with two protections: none, and a NeuralFuse generator of the
-paper's width; weights as drawn, for they do not change the time. Ours is what a sweep's workers run (`run_chunk`),
-rows, rates and energies included, first with one worker and then with one on each core; the naive loop has one
-thread, and then one for each core. Start-up is in neither. One worker against one thread is measured in turns and in
-processor time, so that other work on the machine hardly counts; all cores by the clock, on a machine that does nothing
-else (`--one-worker` leaves them out).
+The paper's study at the size of `neuralfuse demo` (digits, its voltages): no protection, and each of the paper's six
+generators at its width; weights as drawn, for they do not change the time. Ours is what a sweep's workers run
+(`run_chunk`), rows, rates and energies included, first with one worker and then with one on each core; the naive loop
+has one thread, and then one for each core. Start-up is in neither; what ours computes once for all chips (images behind
+a generator, costs) is in its first chip only, which is printed beside the others. One worker against one thread is
+measured in turns and in processor time, so that other work on the machine hardly counts; all cores by the clock, on a
+machine that does nothing else (`--one-worker` leaves them out).
 """
 
 import argparse
@@ -35,52 +36,53 @@ from neuralfuse.sweep.task import Point, Result, Task
 from sram import failure
 
 
-def study_of(network: str, generator: str, weights: Path) -> StudyConfig:
-    """The demo's study with this network and generator, both untrained."""
+def study_of(network: str, names: list[str], weights: Path) -> StudyConfig:
+    """The demo's study with this network and these generators, all untrained."""
     with resources.as_file(resources.files("neuralfuse.studies") / "demo.yaml") as path:
         demo = load_study(path)
     config = NetworkConfig(name=network, checkpoint=str(weights / "network.safetensors"))
     checkpoint.save(weights / "network.safetensors", build_network(config, demo).state_dict(), {})
-    fuse = NeuralFuseConfig(generator=generator, checkpoint=str(weights / "generator.safetensors"))
-    checkpoint.save(weights / "generator.safetensors", generators.build(generator, 1).state_dict(), {})
+    protections = [ProtectionConfig(name="none")]
+    for name in names:
+        fuse = NeuralFuseConfig(generator=name, checkpoint=str(weights / f"{name}.safetensors"))
+        checkpoint.save(weights / f"{name}.safetensors", generators.build(name, 1).state_dict(), {})
+        protections.append(ProtectionConfig(name=name, neuralfuse=fuse))
     changes = {
         "networks": (config,),
         "sram": demo.sram.model_copy(update={"structures": ("column",)}),
         "voltages": demo.voltages if network == "resnet8" else demo.voltages[::4],
-        "protections": (ProtectionConfig(name="none"), ProtectionConfig(name=generator, neuralfuse=fuse)),
+        "protections": tuple(protections),
     }
     return demo.model_copy(update=changes)
 
 
-def naive(bench: Bench, network: torch.nn.Module, fuse: torch.nn.Module, chip: int) -> list[int]:
-    """Right answers of one chip: voltages within protections. Every number is made anew from the float network."""
+def naive(bench: Bench, network: torch.nn.Module, fuse: torch.nn.Module | None, chip: int) -> list[int]:
+    """Right answers of one chip at each voltage. Every number is made anew from the float network."""
     study, counts = bench.study, []
     curve = failure.curve(study.sram.curve)
-    for transform in (None, fuse):
-        for i, voltage in enumerate(study.voltages):
-            random = np.random.default_rng([chip, i])
-            broken = copy.deepcopy(network)
-            for weight in weight_parameters(broken).values():
-                words, scale = quantize(weight.data)
-                bits = np.unpackbits(words.numpy().view(np.uint8)[..., None], axis=-1)
-                faulty = random.random(bits.shape) < float(curve.probability(voltage))
-                stuck = random.random(bits.shape) < 0.5
-                read = np.packbits(np.where(faulty, stuck, bits), axis=-1)[..., 0].view(np.int8)
-                weight.data = dequantize(torch.from_numpy(read), scale)
-            model = broken if transform is None else torch.nn.Sequential(transform, broken)
-            counts.append(evaluate.correct(model, bench.images, bench.labels, study.batch_size))
+    for i, voltage in enumerate(study.voltages):
+        random = np.random.default_rng([chip, i])
+        broken = copy.deepcopy(network)
+        for weight in weight_parameters(broken).values():
+            words, scale = quantize(weight.data)
+            bits = np.unpackbits(words.numpy().view(np.uint8)[..., None], axis=-1)
+            faulty = random.random(bits.shape) < float(curve.probability(voltage))
+            stuck = random.random(bits.shape) < 0.5
+            read = np.packbits(np.where(faulty, stuck, bits), axis=-1)[..., 0].view(np.int8)
+            weight.data = dequantize(torch.from_numpy(read), scale)
+        model = broken if fuse is None else torch.nn.Sequential(fuse, broken)
+        counts.append(evaluate.correct(model, bench.images, bench.labels, study.batch_size))
     return counts
 
 
-def chunks_of(points: list[Point], study: StudyConfig, chip: int) -> list[list[Task]]:
-    """One chip's work as a sweep hands it out."""
-    return [[Task(point, chip, voltage) for voltage in study.voltages] for point in points]
+def tasks_of(point: Point, study: StudyConfig, chip: int) -> list[Task]:
+    """One chip behind one protection, as a sweep hands it out."""
+    return [Task(point, chip, voltage) for voltage in study.voltages]
 
 
-def check(folder: Path, points: list[Point], bench: Bench, counts: list[int], rows: list[Result]) -> None:
+def check(bench: Bench, counts: list[int], rows: list[Result]) -> None:
     """Where both can be compared they agree: at nominal supply, and on the words that ours has read from a chip."""
-    n = len(bench.study.voltages)
-    assert [counts[0], counts[n]] == [rows[0].correct, rows[n].correct], "nominal supply"
+    assert counts[0] == rows[0].correct, "nominal supply"
     last = rows[-1]
     assert last.flip_rate > 0
     plain = build_network(bench.study.networks[0], bench.study)
@@ -102,7 +104,8 @@ def check(folder: Path, points: list[Point], bench: Bench, counts: list[int], ro
 def by_pool(pool: Executor, folder: Path, points: list[Point], study: StudyConfig, chips: range) -> float:
     """Seconds by the clock for these chips."""
     start = time.perf_counter()
-    waiting = [pool.submit(run_chunk, str(folder), part) for chip in chips for part in chunks_of(points, study, chip)]
+    parts = [tasks_of(point, study, chip) for chip in chips for point in points]
+    waiting = [pool.submit(run_chunk, str(folder), part) for part in parts]
     for future in waiting:
         future.result()
     return time.perf_counter() - start
@@ -131,7 +134,7 @@ class Forward:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="resnet8", help="a built-in network; others than resnet8: fewer voltages")
-    parser.add_argument("--generator", default="ConvS")
+    parser.add_argument("--generators", default=",".join(generators.names()), help="of the paper; empty for none")
     parser.add_argument("--chips", type=int, default=3)
     parser.add_argument("--one-worker", action="store_true", help="leave out the runs on all cores")
     given = parser.parse_args()
@@ -139,49 +142,56 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         weights, folder = Path(name), Path(name) / "study"
-        study = study_of(given.network, given.generator, weights)
+        study = study_of(given.network, [part for part in given.generators.split(",") if part], weights)
         points = prepare(study, folder, lambda title: lambda done, total, figures: None)
         bench = Bench(folder)
         network = build_network(study.networks[0], study).eval()
         checkpoint.load_network(network, study.networks[0].checkpoint)
-        fuse = bench.transform(points[0].network, given.generator)
-
-        def ours(chip: int) -> list[Result]:
-            return [row for part in chunks_of(points, study, chip) for row in run_chunk(str(folder), part)]
-
-        check(folder, points, bench, naive(bench, network, fuse, 0), ours(0))  # warms both up, too
-        slow, fast, clock, shares = [], [], [], []
-        for chip in range(1, given.chips + 1):
-            start, wall = time.process_time(), time.perf_counter()
-            naive(bench, network, fuse, chip)
-            clock.append(time.perf_counter() - wall)
-            middle = time.process_time()
-            with Forward() as forward:
-                ours(chip)
-            slow.append(middle - start)
-            fast.append(time.process_time() - middle)
-            shares.append(1 - forward.seconds / fast[-1])
-        title = f"{given.network} on {len(bench.labels)} digits, {len(study.voltages)} voltages, protections none and"
-        print(f"{title} {given.generator}; a chip is all of it; median of {given.chips} chips")
-        print(f"{'':38}{'chips/s':>9}{'ratio':>8}")
-        print(f"{'naive loop, one thread':38}{1 / median(slow):9.3f}{1:8.2f}")
-        print(f"{'ours, one worker':38}{1 / median(fast):9.3f}{median(slow) / median(fast):8.2f}")
-        print(f"outside the network's forward: {100 * median(shares):.1f}% of one worker's time", flush=True)
+        fuses = [bench.transform(point.network, point.protection) for point in points]
+        title = f"{given.network} on {len(bench.labels)} digits, {len(study.voltages)} voltages"
+        print(f"{title}; one thread, seconds of processor time a chip, median of {given.chips} chips")
+        print(f"{'protection':12}{'naive':>9}{'ours':>9}{'ratio':>8}{'first chip':>12}{'not forward':>13}")
+        sums = []
+        for point, fuse in zip(points, fuses, strict=True):
+            slow, fast, shares = [], [], []
+            counts = naive(bench, network, fuse, 0)  # warms up, and so does the first chip of ours
+            start = time.process_time()
+            rows = run_chunk(str(folder), tasks_of(point, study, 0))
+            first = time.process_time() - start
+            check(bench, counts, rows)
+            for chip in range(1, given.chips + 1):
+                start = time.process_time()
+                naive(bench, network, fuse, chip)
+                middle = time.process_time()
+                with Forward() as forward:
+                    run_chunk(str(folder), tasks_of(point, study, chip))
+                slow.append(middle - start)
+                fast.append(time.process_time() - middle)
+                shares.append(1 - forward.seconds / fast[-1])
+            sums.append((median(slow), median(fast), first))
+            line(point.protection, *sums[-1], f"{100 * median(shares):.1f}%")
+        line("all", *(sum(column) for column in zip(*sums, strict=True)))
         if given.one_worker:
             return
+        one = sum(slow for slow, _, _ in sums)
         torch.set_num_threads(workers.count)
         wall = time.perf_counter()
-        naive(bench, network, fuse, 0)
+        for fuse in fuses:
+            naive(bench, network, fuse, 0)
         threaded = time.perf_counter() - wall
         torch.set_num_threads(1)
         with workers.make() as pool:
             by_pool(pool, folder, points, study, range(2 * workers.count))  # every worker starts and loads
             many = max(given.chips, 2 * workers.count)
             pooled = by_pool(pool, folder, points, study, range(100, 100 + many)) / many
-        print("by the clock:")
-        print(f"{'naive loop, one thread':38}{1 / median(clock):9.3f}{1:8.2f}")
-        print(f"{f'naive loop, {workers.count} threads':38}{1 / threaded:9.3f}{median(clock) / threaded:8.2f}")
-        print(f"{f'ours, {workers.label}':38}{1 / pooled:9.3f}{median(clock) / pooled:8.2f}")
+        print("all protections, chips/s by the clock:")
+        print(f"{'naive loop, one thread':26}{1 / one:9.3f}{1:8.2f}")
+        print(f"{f'naive loop, {workers.count} threads':26}{1 / threaded:9.3f}{one / threaded:8.2f}")
+        print(f"{f'ours, {workers.label}':26}{1 / pooled:9.3f}{one / pooled:8.2f}")
+
+
+def line(name: str, slow: float, fast: float, first: float, share: str = "") -> None:
+    print(f"{name:12}{slow:9.2f}{fast:9.2f}{slow / fast:8.2f}{first:12.2f}{share:>13}", flush=True)
 
 
 if __name__ == "__main__":
