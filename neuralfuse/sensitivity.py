@@ -116,7 +116,7 @@ def measure(
     workers: Workers,
     advance: Callable[[int, int, dict[str, float]], None],
 ) -> pd.DataFrame:
-    """`summarise` of all networks of a prepared study over its evaluation chips at `voltage`; single chips are kept there."""
+    """`summarise` of all networks of a prepared study over its evaluation chips at `voltage`; chips done are kept."""
     chips = range(study.chips.evaluation)
     total, done = len(study.networks) * len(chips), 0
 
