@@ -7,7 +7,7 @@ what ran before. A run that is killed goes on from its last checkpoint and ends 
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -20,14 +20,21 @@ from neuralfuse.data import Dataset, augment
 from neuralfuse.evaluate import correct, transform
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.objective import eopm_backward
+from neuralfuse.ownfaults import Both, read_words
+from neuralfuse.pervoltage import turn
 from neuralfuse.quantize import fake_quantized, quantize_in_place, weight_parameters
 from neuralfuse.sources import Faults, Source
 from sram.errors import InputError
 
+PAPER_MAPS = 10  # fault maps of a step
 Progress = Callable[[int, int, dict[str, float]], None]  # (step, steps, named figures)
 
 
 Objective = Callable[[nn.Module, Tensor, Tensor, int], float]  # (network, images, labels, step) -> loss, backward done
+# (network, transform, images, labels, maps, N, lambda) -> clean and mean faulty loss, backward done
+GeneratorObjective = Callable[
+    [FaultyNetwork, nn.Module, Tensor, Tensor, Iterable[Faults], int, float], tuple[float, float]
+]
 
 
 @contextmanager
@@ -212,6 +219,24 @@ def held_out_accuracy(faulty: FaultyNetwork, protected: Tensor, y: Tensor, fault
     return total / (len(y) * len(faults))
 
 
+def watched_accuracy(faulty: FaultyNetwork, neuralfuse: nn.Module, held_out: HeldOut, bits: int | None) -> float:
+    """Mean accuracy over the held-out chips, the i-th behind the transform of step i, with its own faults if it has
+    any."""
+    x, y, total = held_out.x.to(faulty.device), held_out.y.to(faulty.device), 0.0
+    for i, faults in enumerate(held_out.faults):
+        learner, of_network = turn(neuralfuse, i), faults
+        if isinstance(faults, Both) and bits is not None:
+            of_network = faults.network
+            with read_words(learner, bits) as read:
+                read(faults.generator)
+                protected = transform(learner, x)
+        else:
+            with fake_quantized(learner, bits):
+                protected = transform(learner, x)
+        total += held_out_accuracy(faulty, protected, y, [of_network])
+    return total / len(held_out.faults)
+
+
 def train_generator(
     faulty: FaultyNetwork | Sequence[FaultyNetwork],
     neuralfuse: nn.Module,
@@ -219,7 +244,7 @@ def train_generator(
     source: Source | Sequence[Source],
     steps: int,
     batch: int = 256,
-    maps: int = 10,
+    maps: int = PAPER_MAPS,
     weight: float = 5.0,
     learning_rate: float = 1e-3,
     decay: str = "paper",
@@ -227,6 +252,7 @@ def train_generator(
     shift: int = 4,
     flip: bool = True,
     seed: int = 0,
+    objective: GeneratorObjective = eopm_backward,
     precision: torch.dtype = torch.float32,
     held_out: HeldOut | None = None,
     checkpoint_path: str | os.PathLike | None = None,
@@ -271,16 +297,15 @@ def train_generator(
             x = augment(data.train_x[index], random(seed, step), shift, flip).to(device, memory_format=layout(device))
             faulty, draws = networks[step % len(networks)], sources[step % len(sources)]
             faults = (draws(step * maps + i) for i in range(maps))
+            learner = turn(neuralfuse, step // len(networks))
             optimizer.zero_grad()
-            with fake_quantized(neuralfuse, bits):
-                losses = eopm_backward(faulty, neuralfuse, x, data.train_y[index].to(device), faults, maps, weight)
+            with fake_quantized(learner, bits):
+                losses = objective(faulty, learner, x, data.train_y[index].to(device), faults, maps, weight)
             optimizer.step()
             trained = Trained(step + 1, trained.best_step, *losses, trained.held_out_accuracy)
             if held_out and ((step + 1) % held_out.every == 0 or step + 1 == steps):
                 neuralfuse.eval()
-                with fake_quantized(neuralfuse, bits):
-                    protected = transform(neuralfuse, held_out.x.to(device))
-                accuracy = held_out_accuracy(networks[0], protected, held_out.y.to(device), held_out.faults)
+                accuracy = watched_accuracy(networks[0], neuralfuse, held_out, bits)
                 better = trained.held_out_accuracy is None or accuracy > trained.held_out_accuracy
                 stale = 0 if better else stale + 1
                 if better:

@@ -9,7 +9,7 @@ import functools
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from neuralfuse.config import ProtectionConfig, StudyConfig, load_study
 from neuralfuse.cost import Cost, cost_of, machine_of
 from neuralfuse.data import Dataset
 from neuralfuse.faulty import FaultyNetwork
+from neuralfuse.ownfaults import place_generator
+from neuralfuse.pervoltage import at, level
 from neuralfuse.stored import StoredChip, layout_of, make_map, place_weights, store
 from neuralfuse.sweep.artifacts import (
     build_network,
@@ -34,7 +36,7 @@ from neuralfuse.sweep.artifacts import (
 )
 from neuralfuse.sweep.task import Result, Task
 from simulator import placement
-from sram import protection
+from sram import failure, protection
 from sram.faultmap import FaultMap
 from sram.protection import Overhead
 
@@ -55,7 +57,8 @@ class Recent:
         return self.values[key]
 
 
-Fit = tuple[str, str, int, tuple[float, ...]]  # accelerator, structure, chip, voltages: what a transform is fitted to
+Fit = tuple[str, str, int, tuple[float, ...]]  # accelerator, structure, chip, voltages: what a transform belongs to
+ANY_CHIP = "", "", -1
 
 
 class Bench:
@@ -66,7 +69,8 @@ class Bench:
         self.study: StudyConfig = load_study(self.folder / "study.yaml")
         self.images, self.labels = (part.to(self.study.device) for part in test_set(self.study.dataset))
         self.network = Recent(self._network, 1)
-        self.inputs = Recent(self._inputs, 3)
+        # those of many generators where images are small, never much more than 512 MB
+        self.inputs = Recent(self._inputs, max(3, 2**29 // max(self.images.nbytes, 1)))
         self.calibrated = Recent(self._calibrated, 2)
         self.placement = Recent(self._placement, 2)
         self.map = Recent(self._map, 2)
@@ -83,32 +87,70 @@ class Bench:
         config = next(n for n in self.study.networks if n.name == name)
         network = build_network(config, self.study)
         checkpoint.load_network(network, network_path(self.folder, name))
-        return FaultyNetwork(network, config.bits, config.per_channel, self.study.device)
+        return FaultyNetwork(network, config.bits, config.per_channel, self.study.device, fold=True)
 
     def _protection(self, name: str) -> ProtectionConfig:
         return next(p for p in self.study.protections if p.name == name)
 
     def _inputs(self, network: str, name: str, fit: Fit | None = None) -> Tensor:
         """The test images as the network sees them: as they are, or through the protection's generator."""
-        transform = self.transform(network, name) if fit is None else self.calibrated(network, name, fit)
+        transform = self._fitted(network, name, fit)
         return self.images if transform is None else evaluate.transform(transform, self.images, self.study.batch_size)
 
-    def transform(self, network: str, name: str) -> generators.NeuralFuse | None:
-        """The protection's trained input transform, as `prepare` left it; None where it has none."""
+    def _fitted(self, network: str, name: str, fit: Fit | None) -> Callable[[Tensor], Tensor] | None:
+        fuse = self._protection(name).neuralfuse
+        if fuse is None or fit is None:
+            return self.transform(network, name)
+        if fuse.calibrate is not None:
+            return self.calibrated(network, name, fit)
+        if fuse.own_faults is not None:
+            return self._read_by_chip(network, name, fit)
+        return self.transform(network, name, fit[3][0])
+
+    def transform(self, network: str, name: str, voltage: float | None = None) -> generators.NeuralFuse | None:
+        """The protection's trained input transform, as `prepare` left it; None where it has none.
+
+        With `voltage`, of one that is made `per_voltage` what is used there.
+        """
         found = self._protection(name)
         if found.neuralfuse is None:
             return None
         transform = build_transform(found.neuralfuse, self.study)
         checkpoint.load_network(transform.generator, generator_path(self.folder, network, found))
+        if voltage is not None:
+            transform = at(transform, level(failure.curve(self.study.sram.curve), voltage))
         return transform.eval().to(self.study.device)
 
+    def _read_by_chip(self, network: str, name: str, fit: Fit) -> FaultyNetwork:
+        """The protection's transform with its words as one chip reads them at one voltage."""
+        machine, structure, chip, (voltage,) = fit
+        found, transform = self._protection(name), self.transform(network, name, voltage)
+        assert transform is not None
+        assert found.neuralfuse is not None
+        assert found.neuralfuse.bits is not None
+        bits, workload = found.neuralfuse.bits, read_workload(self.folder, f"{network}-{name}")
+        placed, bank = place_generator(workload, machine_of(machine), self.placement(network, machine), bits)
+        if bank:
+            settings, floor = (self.study.sram, self.study.seed), self.study.voltage_floor
+            raw = make_map(*settings, placed.geometry, structure, chip, floor, bank)
+        else:
+            raw = self.map(network, machine, structure, chip)
+        faulty = FaultyNetwork(transform, bits, device=self.study.device)
+        shield = protection.parse(found.sram or "none", layout_of(placed))
+        faulty.set_faults(*store(raw, placed, faulty, shield).faults(voltage))
+        return faulty
+
     def _fit(self, task: Task) -> Fit | None:
-        """What the transform of this task is fitted to; None where it is the same for all chips."""
+        """What the transform of this task belongs to; None where it is the same for all chips and voltages."""
         point, fuse = task.point, self._protection(task.point.protection).neuralfuse
-        if fuse is None or fuse.calibrate is None:
-            return None
-        at = fuse.calibrate.voltages(task.voltage, self.study.voltages)
-        return point.accelerator, point.structure, task.chip, at
+        if fuse is not None and fuse.calibrate is not None:
+            voltages = fuse.calibrate.voltages(task.voltage, self.study.voltages)
+            return point.accelerator, point.structure, task.chip, voltages
+        if fuse is not None and fuse.own_faults is not None:
+            return point.accelerator, point.structure, task.chip, (task.voltage,)
+        if fuse is not None and fuse.per_voltage is not None:
+            return *ANY_CHIP, (task.voltage,)
+        return None
 
     def _calibrated(self, network: str, name: str, fit: Fit) -> generators.NeuralFuse:
         """The protection's transform, fitted to one chip: the same from every worker."""

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -33,12 +33,15 @@ from neuralfuse.cost import energy_sources, layer_table
 from neuralfuse.data import Dataset
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.networks.files import ModelFile
+from neuralfuse.ownfaults import BothSources, OwnFaults, check_words, place_generator
+from neuralfuse.pervoltage import at, level, turn
 from neuralfuse.quantize import quantize_in_place
-from neuralfuse.sources import Source
-from neuralfuse.stored import place_weights, training_source
+from neuralfuse.sources import Faults, Source
+from neuralfuse.stored import StepsInTurn, place_weights, training_source
 from neuralfuse.sweep import artifacts
 from neuralfuse.sweep.task import Point, code_version
 from simulator.accelerator import accelerator
+from simulator.placement import Placement
 from simulator.workload import trace
 from sram import failure, structure
 from sram.errors import InputError
@@ -47,6 +50,7 @@ from sram.protection import parse
 
 FIRST_HELD_OUT_DRAW = 10**9  # more than any training draws
 Base = tuple[NetworkConfig, nn.Module]  # a base network and how it is stored
+Words = tuple[Placement, FaultyNetwork, int]  # where a network's words lie, and from which bank of a chip on
 Say = Callable[[str], Callable[[int, int, dict[str, float]], None]]  # start a named step, get its progress callback
 
 
@@ -96,7 +100,12 @@ def check(study: StudyConfig) -> None:
             allowed = "none with schedule = paper, whose mapping of weights to cells has no memory words"
             raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
         if protection.neuralfuse is not None:
-            artifacts.build_transform(protection.neuralfuse, study)
+            transform = artifacts.build_transform(protection.neuralfuse, study)
+            if protection.neuralfuse.own_faults is not None:
+                check_words(transform)
+                if study.sram.schedule == "resident" and shield.spec != "none":
+                    allowed = "none with schedule = resident and own_faults, whose banks stand apart"
+                    raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
 
 
 def prepare(study: StudyConfig, folder: str | Path, say: Say) -> list[Point]:
@@ -111,6 +120,7 @@ def prepare(study: StudyConfig, folder: str | Path, say: Say) -> list[Point]:
             if protection.neuralfuse is not None:
                 bases = [networks[name] for name in protection.neuralfuse.trained_on(config.name)]
                 transform = _generator(study, bases, protection, protection.neuralfuse, folder, say)
+                transform = at(transform, level(failure.curve(study.sram.curve), study.voltage_floor))
                 _trace(transform, f"{config.name}-{protection.name}", study, folder)
                 if protection.neuralfuse.calibrate is None:
                     _show_images(study, transform, folder, f"images-{config.name}-{protection.name}")
@@ -136,9 +146,11 @@ def _network_settings(study: StudyConfig, config: NetworkConfig) -> list:
 
 
 def _generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseConfig) -> list:
-    calibrated = {"calibrate", "training"} if fuse.starts_untrained else {"calibrate"}  # how is of no matter here
+    left_out = {"calibrate", "training"} if fuse.starts_untrained else {"calibrate"}  # how is of no matter here
+    if fuse.own_faults != "trained":
+        left_out.add("own_faults")
     return [
-        fuse.model_dump(mode="json", exclude=calibrated),
+        fuse.model_dump(mode="json", exclude=left_out),
         [_tensor_hash(network) for _, network in bases],
         study.identity(),
         fuse.train_voltages or study.voltages,
@@ -183,11 +195,15 @@ def _generator(
     transform = artifacts.build_transform(fuse, study)
     path = artifacts.generator_path(folder, bases[0][0].name, protection)
     settings = _generator_settings(study, bases, fuse)
-    if not _fresh(path, settings):
+    known = [path, *sorted(path.parent.glob("*.safetensors"))]
+    made = next((one for one in known if _fresh(one, settings)), None)
+    if made not in (None, path):  # for a protection that differs in other things
+        write_atomic(path, made.read_bytes())
+    elif made is None:
         if fuse.checkpoint is not None and not fuse.starts_untrained:
             checkpoint.load_network(transform.generator, fuse.checkpoint)
         elif not fuse.starts_untrained:
-            _train_generator(study, bases, fuse, transform, path, folder, say)
+            _train_generator(study, bases, protection.name, fuse, transform, path, folder, say)
         if fuse.bits is not None:
             quantize_in_place(transform.cpu(), fuse.bits)
         checkpoint.save(path, transform.generator.state_dict(), _record(settings))
@@ -199,6 +215,7 @@ def _generator(
 def _train_generator(
     study: StudyConfig,
     bases: list[Base],
+    name: str,
     fuse: NeuralFuseConfig,
     transform: generators.NeuralFuse,
     path: Path,
@@ -207,16 +224,24 @@ def _train_generator(
 ) -> None:
     """EOPM on training chips: other chip numbers than any evaluation uses, all structures of the study in turn."""
     networks, sources = [], []
+    draws = len(bases) * fuse.training.get("maps", training.PAPER_MAPS)  # until a network has its turn again
     for config, network in bases:
-        faulty = FaultyNetwork(copy.deepcopy(network), config.bits, config.per_channel, study.device)
+        faulty = FaultyNetwork(copy.deepcopy(network), config.bits, config.per_channel, study.device, fold=True)
         _trace(network, config.name, study, folder)
         machine = accelerator(study.accelerators[0])
         placed = place_weights(study, artifacts.read_workload(folder, config.name), machine, config.bits)
         networks.append(faulty)
-        sources.append(training_source(study, placed, faulty, fuse.train_voltages or study.voltages))
+        words = [(placed, faulty, 0)]
+        if fuse.own_faults == "trained":
+            words.append(_own_words(study, fuse, placed, transform, f"{config.name}-{name}", folder))
+        sources.append(_source(study, fuse, words, draws))
     dataset, held_out = artifacts.load_data(study.dataset), None
     if fuse.held_out is not None:
-        dataset, held_out = _hold_out(dataset, fuse.held_out, sources[0], study.seed)
+        apart, turns = (draws, len(fuse.train_voltages or ())) if fuse.per_voltage else (1, 1)
+        first = FIRST_HELD_OUT_DRAW - FIRST_HELD_OUT_DRAW % (apart * turns)  # chip i has the voltage of step i
+        faults = [sources[0](first + i * apart) for i in range(fuse.held_out.chips)]
+        dataset, held_out = _hold_out(dataset, fuse.held_out, faults, study.seed)
+    own = {"objective": OwnFaults(fuse.bits)} if fuse.own_faults == "trained" and fuse.bits else {}
     training.train_generator(
         networks,
         transform,
@@ -227,17 +252,51 @@ def _train_generator(
         seed=study.seed,
         checkpoint_path=path.with_suffix(".partial"),
         progress=say(f"train {fuse.generator} for {', '.join(config.name for config, _ in bases)}"),
-        **fuse.training,
+        **fuse.training | own,
     )
 
 
-def _hold_out(data: Dataset, config: HeldOutConfig, source: Source, seed: int) -> tuple[Dataset, training.HeldOut]:
-    """The training images without those set apart, and what to watch on these: chips that no step draws."""
+def _own_words(
+    study: StudyConfig,
+    fuse: NeuralFuseConfig,
+    network: Placement,
+    transform: generators.NeuralFuse,
+    name: str,
+    folder: Path,
+) -> Words:
+    """Those of a generator that runs at low voltage itself."""
+    assert fuse.bits is not None
+    one = turn(transform, 0)
+    _trace(one, name, study, folder)
+    workload, machine = artifacts.read_workload(folder, name), accelerator(study.accelerators[0])
+    placed, bank = place_generator(workload, machine, network, fuse.bits)
+    return placed, FaultyNetwork(copy.deepcopy(one), fuse.bits), bank
+
+
+def _source(study: StudyConfig, fuse: NeuralFuseConfig, words: Sequence[Words], draws: int) -> Source:
+    """Training chips at the generator's voltages: faults in the network's words or, of two `words`, in `Both`.
+
+    With `per_voltage`, all `draws` of a step have one voltage.
+    """
+
+    def at_voltages(voltages: Sequence[float]) -> Source:
+        sources = [training_source(study, placed, network, voltages, bank) for placed, network, bank in words]
+        return sources[0] if len(sources) == 1 else BothSources(*sources)  # type: ignore[return-value]
+
+    voltages = fuse.train_voltages or study.voltages
+    if fuse.per_voltage is None:
+        return at_voltages(voltages)
+    return StepsInTurn(tuple(at_voltages((voltage,)) for voltage in voltages), draws)
+
+
+def _hold_out(
+    data: Dataset, config: HeldOutConfig, faults: list[Faults], seed: int
+) -> tuple[Dataset, training.HeldOut]:
+    """The training images without those set apart, and what to watch on these: `faults` of chips that no step draws."""
     if config.images >= len(data.train_y):
         raise InputError("study", "held_out.images", config.images, f"fewer than the {len(data.train_y)} for training")
     order = torch.randperm(len(data.train_y), generator=training.random(seed, -2))
     apart, rest = order[: config.images], order[config.images :]
-    faults = [source(FIRST_HELD_OUT_DRAW + i) for i in range(config.chips)]
     watched = training.HeldOut(data.train_x[apart], data.train_y[apart], faults, config.every, config.patience)
     return replace(data, train_x=data.train_x[rest], train_y=data.train_y[rest]), watched
 

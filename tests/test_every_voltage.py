@@ -1,0 +1,376 @@
+"""Generators for several voltages: does each step and each supply get the right one, at an honest cost? And generators
+that run at low voltage: are their words read where they lie, and is their gradient the paper's sum?"""
+
+import copy
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from neuralfuse import checkpoint, generators, networks, ownfaults, pervoltage, sources, training
+from neuralfuse.config import SramConfig, parse_study
+from neuralfuse.cost import counts_of
+from neuralfuse.data import Dataset
+from neuralfuse.faulty import FaultyNetwork
+from neuralfuse.pervoltage import PerVoltage
+from neuralfuse.quantize import quantize_in_place, weight_parameters
+from neuralfuse.stored import StepsInTurn, make_map
+from neuralfuse.sweep.bench import Bench
+from neuralfuse.sweep.executors import choose
+from neuralfuse.sweep.prepare import prepare, trainings_to_do
+from neuralfuse.sweep.run import run_study
+from simulator import placement, workload
+from simulator.accelerator import accelerator
+from sram import failure, faultmap
+from sram.errors import InputError
+from sram.geometry import Geometry
+
+
+def make():
+    return generators.build("DeConvS", 1, width=4)
+
+
+def per_voltage(kind, levels=(-1.0, -3.0, -2.0)):
+    """Members that differ in every number that they have of their own."""
+    fuse = generators.NeuralFuse(PerVoltage(make, levels, kind)).eval()
+    for i, member in enumerate(fuse.generator.members):
+        own = (
+            member.parameters()
+            if kind == "each"
+            else (p for norm in pervoltage.norms(member) for p in norm.parameters())
+        )
+        for number in own:
+            number.data.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(i))
+        for norm in pervoltage.norms(member):
+            norm.running_var.fill_(1 + i)
+    return fuse
+
+
+X = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.mark.parametrize("kind", pervoltage.KINDS)
+def test_at_a_trained_level_its_own_generator_computes_and_outside_the_nearest(kind):
+    fuse = per_voltage(kind)
+    for i, level in enumerate((-1.0, -3.0, -2.0)):
+        expected = pervoltage.turn(fuse, i).eval()(X)
+        assert pervoltage.at(fuse, level)(X).equal(expected)
+        assert pervoltage.turn(fuse, i + 3)(X).equal(expected)  # steps take them in turn
+    assert pervoltage.at(fuse, -9.0)(X).equal(pervoltage.at(fuse, -3.0)(X))
+    assert pervoltage.at(fuse, 0.0)(X).equal(pervoltage.at(fuse, -1.0)(X))
+
+
+def test_in_between_film_interpolates_what_normalisation_holds_and_each_takes_the_nearest():
+    film, each = per_voltage("film"), per_voltage("each")
+    made, low, high = film.generator.at(-2.25), film.generator.members[1], film.generator.members[2]
+    for norm, a, b in zip(pervoltage.norms(made), pervoltage.norms(low), pervoltage.norms(high), strict=True):
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            assert torch.allclose(getattr(norm, name), 0.25 * getattr(a, name) + 0.75 * getattr(b, name))
+    assert each.generator.at(-2.25) is each.generator.members[2]
+
+
+def test_film_shares_all_but_normalisation_and_files_keep_it_so(tmp_path):
+    one, film = make(), per_voltage("film")
+    norms = sum(p.numel() for norm in pervoltage.norms(one) for p in norm.parameters())
+    plain = sum(p.numel() for p in one.parameters())
+    assert sum(p.numel() for p in film.parameters()) == plain + 2 * norms
+    assert len(weight_parameters(film)) == len(weight_parameters(one))  # stored once
+    checkpoint.save(tmp_path / "g", film.generator.state_dict(), {})
+    again = generators.NeuralFuse(PerVoltage(make, film.generator.levels, "film"))
+    checkpoint.load_network(again.generator, tmp_path / "g")
+    assert all(pervoltage.at(again, v)(X).equal(pervoltage.at(film, v)(X)) for v in (-3, -2.4, -1))
+    assert sum(p.numel() for p in again.parameters()) == plain + 2 * norms
+
+
+@pytest.mark.parametrize("wrong", [{"levels": (-1,)}, {"levels": (-1, -1)}, {"kind": "both"}])
+def test_mistakes_are_named(wrong):
+    with pytest.raises(InputError):
+        PerVoltage(make, **{"levels": (-1, -2), "kind": "film"} | wrong)
+    with pytest.raises(InputError, match="BatchNorm"):
+        PerVoltage(lambda: generators.build("tiny", 1), (-1, -2), "film")
+
+
+def test_a_step_has_one_voltage_and_each_voltage_counts_all_its_draws():
+    seen = []
+    parts = [lambda draw, name=name: seen.append((name, draw)) for name in "abc"]
+    source = StepsInTurn(tuple(parts), draws=4)
+    for draw in range(36):
+        source(draw)
+    steps = [{name for name, _ in seen[i : i + 4]} for i in range(0, 36, 4)]
+    assert steps == [{"a"}, {"b"}, {"c"}] * 3
+    assert [draw for name, draw in seen if name == "b"] == list(range(12))
+
+
+def tiny_data(n=64):
+    random = torch.Generator().manual_seed(0)
+    y = torch.arange(n) % 4
+    x = (torch.randn(n, 1, 16, 16, generator=random) * 0.3 + y[:, None, None, None] / 3 - 0.5).clamp(-1, 1)
+    return Dataset("tiny", x, y, x, y, 4)
+
+
+def tiny_faulty():
+    return FaultyNetwork(networks.build("resnet8", 4, 1, width=4))
+
+
+@pytest.mark.parametrize("kind", pervoltage.KINDS)
+def test_a_training_step_moves_only_the_generator_whose_turn_it_is(kind):
+    fuse, faulty = per_voltage(kind), tiny_faulty()
+    before = copy.deepcopy(fuse.state_dict())
+    source = sources.IndependentCells(faulty.words.size, (0.01,))
+    training.train_generator(faulty, fuse, tiny_data(), source, steps=2, batch=16, maps=1, shift=0, bits=None)
+    after = fuse.state_dict()
+    moved = [set(), set(), set()]
+    for name, _ in fuse.named_parameters(remove_duplicate=False):
+        _, _, member, layer, _ = name.split(".")
+        if not after[name].equal(before[name]):
+            moved[int(member)].add(type(fuse.get_submodule(f"generator.members.{member}.{layer}")).__name__)
+    layers, norm = {"Conv2d", "ConvTranspose2d"}, {"BatchNorm2d"}
+    assert moved == [layers | norm, layers | norm, layers if kind == "film" else set()]
+
+
+def own_faults(transform, rate, seed):
+    words = sum(p.numel() for p in weight_parameters(transform).values())
+    return sources.IndependentCells(words, (rate,), seed=seed)(0)
+
+
+@pytest.mark.parametrize("bits", [8, 5])
+def test_words_are_read_as_a_faulty_network_reads_them(bits):
+    fuse = generators.NeuralFuse(make())
+    words = sum(p.numel() for p in weight_parameters(fuse).values())
+    chips = sources.IndependentCells(words, (0.05,), bits=bits)
+    reference = FaultyNetwork(copy.deepcopy(fuse), bits)
+    before = copy.deepcopy(fuse.state_dict())
+    with ownfaults.read_words(fuse, bits) as read:
+        for draw in range(3):  # one chip after the other: nothing stays of the last
+            read(chips(draw))
+            reference.set_faults(*chips(draw))
+            theirs = weight_parameters(reference.network)
+            assert all(torch.equal(p, theirs[name]) for name, p in weight_parameters(fuse).items())
+    assert all(torch.equal(a, b) for a, b in zip(fuse.state_dict().values(), before.values(), strict=True))
+
+
+def test_the_gradient_is_that_of_n_networks_behind_n_generators():
+    """Each with words of its own, written out; straight through: what a read number's gradient is, its word's is."""
+    data, n, weight = tiny_data(), 3, 5.0
+    x, y = data.train_x[:16], data.train_y[:16]
+    fuse = quantize_in_place(generators.NeuralFuse(make()))
+    fuse.train()
+    for _ in range(30):  # statistics that are not those of a start
+        fuse(x)
+    start = copy.deepcopy(fuse)
+    net = sources.IndependentCells(tiny_faulty().words.size, (0.01,), seed=1)
+    own = [own_faults(fuse, 0.02, seed) for seed in range(n)]
+    maps = [ownfaults.Both(net(i), own[i]) for i in range(n)]
+    losses = ownfaults.OwnFaults(8)(tiny_faulty(), fuse, x, y, iter(maps), n, weight)
+
+    expected = {name: torch.zeros_like(p) for name, p in start.named_parameters()}
+
+    def add(transform, network, share):
+        loss = share * F.cross_entropy(network(transform(x)), y)
+        found = torch.autograd.grad(loss, list(transform.parameters()))
+        for total, gradient in zip(expected.values(), found, strict=True):
+            total += gradient
+        return loss.item() / share
+
+    clean = add(start, tiny_faulty(), 1.0)  # moves the statistics on
+    terms = []
+    for both in maps:
+        read = FaultyNetwork(copy.deepcopy(start), 8)
+        read.set_faults(*both.generator)
+        network = tiny_faulty()
+        network.set_faults(*both.network)
+        terms.append(add(read.network.requires_grad_().eval(), network, weight / n))
+    assert losses == pytest.approx((clean, sum(terms) / n), rel=1e-5)
+    for name, p in fuse.named_parameters():
+        assert (p.grad - expected[name]).norm() <= 1e-4 * max(expected[name].norm(), 1e-2), name
+    assert all(a.equal(b) for a, b in zip(fuse.buffers(), start.buffers(), strict=True))  # the clean pass's alone
+
+
+NETWORK = workload.trace(networks.build("resnet8", 4, 1, width=4), (1, 16, 16))
+GENERATOR = workload.trace(generators.NeuralFuse(make()), (1, 16, 16))
+
+
+def place_both(schedule, geometry):
+    machine = accelerator("paper")
+    network = placement.place(NETWORK, machine, geometry, schedule, bits=8)
+    return network, *ownfaults.place_generator(GENERATOR, machine, network, bits=8)
+
+
+def test_streamed_words_of_the_generator_pass_through_the_networks_cells():
+    geometry = Geometry(banks=2, rows=16, columns=64)
+    network, own, bank = place_both("streamed", geometry)
+    assert (own.geometry, bank) == (geometry, 0)
+    assert own.residencies > 1
+    assert own.locate(0, 3) == network.locate(0, 3)  # both streams begin in the first word
+
+
+@pytest.mark.parametrize("structure", ["iid", "column"])
+def test_resident_words_of_the_generator_lie_in_banks_behind_and_the_network_does_not_move(structure):
+    geometry = Geometry.of_capacity(16 * 1024)
+    _, own, bank = place_both("resident", geometry)
+    assert bank == geometry.banks
+    whole = faultmap.generate(3, Geometry(bank + own.geometry.banks), "ibm14", structure, voltage_floor=0.8, seed=5)
+    cell = whole.at(0.8).cell
+    first = bank * geometry.cells_per_bank
+    alone = make_map(SramConfig(), 5, geometry, structure, 3, 0.8).at(0.8)
+    behind = make_map(SramConfig(), 5, own.geometry, structure, 3, 0.8, bank).at(0.8)
+    assert len(alone.cell) > 50
+    assert len(behind.cell) > 20
+    assert np.array_equal(cell[cell < first], alone.cell)
+    assert np.array_equal(cell[cell >= first] - first, behind.cell)
+    assert np.array_equal(whole.at(0.8).kind[cell >= first], behind.kind)
+
+
+TRAINING = {"steps": 4, "maps": 2, "batch": 16, "flip": False, "shift": 0, "learning_rate": 0.01}
+FUSE = {"generator": "DeConvS", "options": {"width": 4}, "train_voltages": [0.82, 0.78], "training": TRAINING}
+STUDY = {
+    "name": "every voltage",
+    "dataset": {"name": "digits", "test_images": 100},
+    "networks": [{"name": "resnet8", "options": {"width": 4}, "training": {"epochs": 2, "flip": False, "shift": 1}}],
+    "sram": {"structures": ["iid"]},
+    "voltages": [1.2, 0.8, 0.78],
+    "chips": {"evaluation": 2},
+    "protections": [
+        "none",
+        {"name": "range", "neuralfuse": FUSE},
+        {"name": "film", "neuralfuse": FUSE | {"per_voltage": "film"}},
+        {"name": "untrained", "neuralfuse": FUSE | {"own_faults": "untrained"}},
+        {"name": "own", "sram": ["secded72"], "neuralfuse": FUSE | {"own_faults": "trained", "per_voltage": "film"}},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished folder, and what was trained in it."""
+    folder, titles = tmp_path_factory.mktemp("every") / "out", []
+
+    def say(title):
+        titles.append(title)
+        return lambda done, wanted, figures=None: None
+
+    outcome = run_study(parse_study(STUDY, "here"), folder, choose(1), say)
+    assert not outcome.failures
+    return folder, titles
+
+
+def test_protections_that_differ_in_what_they_do_to_the_words_share_a_training(finished):
+    folder, titles = finished
+    assert [title for title in titles if title.startswith("train DeConvS")] == ["train DeConvS for resnet8"] * 3
+    ranged, untrained = (folder / "generators" / f"resnet8-{name}.safetensors" for name in ("range", "untrained"))
+    assert ranged.read_bytes() == untrained.read_bytes()
+    assert trainings_to_do(parse_study(STUDY, "here"), folder) == []
+
+
+def test_without_faults_its_supply_changes_nothing_and_with_them_every_chip_differs(finished):
+    folder, _ = finished
+    rows = pd.read_csv(folder / "results.csv").set_index(["protection", "voltage", "chip"]).sort_index()
+    assert (rows.loc["range", 1.2].correct == rows.loc["untrained", 1.2].correct).all()
+    bench = Bench(folder)
+    plain = bench.inputs("resnet8", "untrained")
+    assert plain.equal(bench.inputs("resnet8", "range"))
+    first, second, higher = (
+        bench.inputs("resnet8", "untrained", ("paper", "iid", *at)) for at in ((0, (0.78,)), (1, (0.78,)), (0, (0.8,)))
+    )
+    assert not any(a.equal(b) for a, b in pairwise([plain, first, second, higher, first]))
+    read = bench._read_by_chip("resnet8", "untrained", ("paper", "iid", 0, (0.78,)))
+    assert 0.02 < read.flip_rate() < 0.08  # a cell fault rate of 9%, of which half is seen
+
+
+def test_film_is_told_the_voltage_of_the_task(finished):
+    folder, _ = finished
+    bench, curve = Bench(folder), failure.curve("ibm14")
+    fuse = bench.transform("resnet8", "film")
+    for voltage in (1.2, 0.8, 0.78):
+        expected = pervoltage.at(fuse, pervoltage.level(curve, voltage))
+        with torch.inference_mode():
+            expected = expected(bench.images)
+        assert bench.inputs("resnet8", "film", ("", "", -1, (voltage,))).equal(expected)
+    assert not bench.inputs("resnet8", "film", ("", "", -1, (0.8,))).equal(expected)
+
+
+def test_savings_are_the_formulas(finished):
+    """s - T_NF / T_base at nominal voltage, s - (1 - s) T_NF / T_base at the low one, for reads of 8-byte words."""
+    folder, _ = finished
+    rows = pd.read_csv(folder / "results.csv").query("chip == 0").set_index(["protection", "voltage"])
+    reads = {name: counts_of(folder, name, "paper").layers["filter_sram_reads"].sum() for name in
+             ("resnet8", "resnet8-range", "resnet8-film")}  # fmt: skip
+    ratio = reads["resnet8-range"] / reads["resnet8"]
+    assert ratio > 0.05
+    assert reads["resnet8-film"] == reads["resnet8-range"]
+    for voltage in (1.2, 0.8, 0.78):
+        s = 1 - voltage**2
+        saving = rows.saving_weight_sram.xs(voltage, level="voltage")
+        assert saving["none"] == pytest.approx(s)
+        assert saving["range"] == saving["film"] == pytest.approx(s - ratio)
+        assert saving["untrained"] == pytest.approx(s - (1 - s) * ratio)
+        check_bits = 72 / 64  # of every word, the generator's too
+        assert saving["own"] == pytest.approx(1 - (1 - s) * check_bits * (1 + ratio))
+
+
+@pytest.mark.parametrize(
+    ("fuse", "says"),
+    [
+        ({"per_voltage": "film", "train_voltages": [0.8]}, "two or more"),
+        ({"per_voltage": "film", "train_voltages": [0.8, 0.8]}, "two or more"),
+        ({"per_voltage": "some"}, "'each' or 'film'"),
+        ({"own_faults": True}, "'trained' or 'untrained'"),
+        ({"own_faults": "trained", "bits": None}, "needs bits"),
+        ({"own_faults": "trained", "calibrate": {}}, "not with calibrate"),
+    ],
+)
+def test_mistakes_in_a_study_are_named(fuse, says):
+    with pytest.raises(InputError) as error:
+        parse_study(STUDY | {"protections": [{"name": "wrong", "neuralfuse": FUSE | fuse}]}, "here")
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"protections": [{"neuralfuse": {"generator": "affine", "own_faults": "trained"}}]}, "own_faults"),
+        ({"protections": [STUDY["protections"][-1]], "sram": {"schedule": "resident"}}, "stand apart"),
+    ],
+)
+def test_words_without_a_place_are_refused_before_anything_is_trained(tmp_path, changes, says):
+    with pytest.raises(InputError) as error:
+        run_study(parse_study(STUDY | changes, "here"), tmp_path / "out", choose(1), lambda title: lambda *_: None)
+    assert says in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("own", [{}, {"own_faults": "trained"}])
+def test_a_training_is_watched_with_the_generator_and_the_words_of_each_chip(finished, tmp_path, own):
+    """What the training says of its end is what the generator it leaves does on those chips."""
+    folder, _ = finished
+    watched = {"images": 50, "chips": 3, "every": 4}
+    fuse = FUSE | {"per_voltage": "each", "train_voltages": [0.9, 0.8, 0.76], "held_out": watched} | own
+    network = STUDY["networks"][0] | {"checkpoint": str(folder / "networks" / "resnet8.safetensors")}
+    study = parse_study(STUDY | {"networks": [network], "protections": [{"name": "w", "neuralfuse": fuse}]}, "here")
+    seen, held = [], []
+    original = training.watched_accuracy
+
+    def spy(*given):
+        held.append(given)
+        return original(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "watched_accuracy", spy)
+        prepare(study, tmp_path / "out", lambda title: lambda done, wanted, found: seen.append(found))
+    faulty, _, held_out, bits = held[-1]
+    left = Bench(tmp_path / "out").transform("resnet8", "w")
+    right = 0
+    for i, chip in enumerate(held_out.faults):
+        member = copy.deepcopy(pervoltage.turn(left, i))
+        if own:
+            read = FaultyNetwork(member, bits)
+            read.set_faults(*chip.generator)
+            member, chip = read, chip.network
+        faulty.set_faults(*chip)
+        right += int((faulty(member(held_out.x)).argmax(1) == held_out.y).sum())
+    assert seen[-1]["held_out_accuracy"] == pytest.approx(right / 150)
+    rates = [len(chip.network[0] if own else chip[0]) for chip in held_out.faults]
+    assert rates == sorted(rates)  # chip i has the i-th voltage
