@@ -150,6 +150,19 @@ GENERATORS: dict[str, tuple[Callable[[int, int], nn.Module], int]] = {
 SMALL: dict[str, tuple[Callable[[int, int], nn.Module], int]] = {"tiny": (tiny, 8)}
 
 
+@torch.no_grad()
+def silence(generator: nn.Module) -> nn.Module:
+    """Set the last parametrised layer of a generator to zero, so that G = 0 and F starts as the identity.
+
+    >>> silence(build("ConvS", 1))(torch.rand(2, 1, 16, 16)).abs().max().item()
+    0.0
+    """
+    last = [module for module in generator.modules() if list(module.parameters(recurse=False))][-1]
+    for parameter in last.parameters(recurse=False):
+        parameter.zero_()
+    return generator
+
+
 def names() -> list[str]:
     """The paper's six generators, as `build` knows them."""
     return list(GENERATORS)
@@ -161,10 +174,12 @@ def build(
     width: int | None = None,
     seed: int = 0,
     size: tuple[int, int] = (32, 32),
+    identity: bool = False,
     **options,
 ) -> nn.Module:
     """Return a freshly initialised generator G; `width=None` is the paper's.
 
+    With `identity` its last layer is zero, so that F starts as the identity, as it always does with the small ones.
     `tiny` is two convolutions; `universal`, `affine` and `channel_affine` (`pixelwise`) have numbers for each pixel or
     channel of images of `size`.
 
@@ -179,11 +194,13 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if ":" in name:
-            return imported(name, "generator")(in_channels=in_channels, **own, **options)
+            made = imported(name, "generator")(in_channels=in_channels, **own, **options)
+            return silence(made) if identity else made
         if name in PIXELWISE and not own and not options:
             return PIXELWISE[name](in_channels, *size)
         if name not in GENERATORS | SMALL:
             known = ", ".join([*names(), *SMALL, *PIXELWISE])  # the last have no width
             raise InputError("generator", "name", name, f"one of {known}, package.module:callable")
         make, paper_width = (GENERATORS | SMALL)[name]
-        return make(in_channels, width or paper_width, **options)
+        made = make(in_channels, width or paper_width, **options)
+    return silence(made) if identity else made
