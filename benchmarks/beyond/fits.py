@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.beyond.lot import Lot, known
 from neuralfuse.calibrate import Calibrated, Settings, calibrate
@@ -70,6 +70,7 @@ class Fitter:
         self._of: tuple[int, int] | None = None
         self._made: dict[str, Made] = {}
         self._priors: dict[tuple[Prior, int], NeuralFuse] = {}
+        self._for_all: dict[tuple[str | Prior, int], tuple[NeuralFuse, Tensor]] = {}
 
     def __call__(self, fit: Fit, chip: int, seed: int) -> Made:
         if self._of != (chip, seed):
@@ -77,6 +78,13 @@ class Fitter:
         if repr(fit) not in self._made:
             self._made[repr(fit)] = self._fit(fit, chip, seed)
         return self._made[repr(fit)]
+
+    def for_all(self, start: "str | Prior", seed: int) -> tuple[NeuralFuse, Tensor]:
+        """A transform that is the same for all chips, and the test images behind it."""
+        if (start, seed) not in self._for_all:
+            made = copy.deepcopy(self.prior(start, seed)) if isinstance(start, Prior) else self.start(start, seed)
+            self._for_all[start, seed] = made, self.lot.seen(made)
+        return self._for_all[start, seed]
 
     def start(self, start: str, seed: int) -> NeuralFuse:
         name, width = self.scratch if start == "scratch" else (start, None)

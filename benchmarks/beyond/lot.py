@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from neuralfuse import checkpoint, data, networks, training
 from neuralfuse.checkpoint import save_network
@@ -108,7 +108,7 @@ class Lot:
         other = copy.copy(self)
         other.faulty = faulty
         nothing = np.empty(0, np.uint8)
-        other.clean = other.accuracy(None, (np.empty(0, np.int64), nothing, nothing))
+        other.clean = other.accuracy(other.seen(None), (np.empty(0, np.int64), nothing, nothing))
         return other
 
     def faults(self, chip: int, condition: str = "main", sram: str = "none") -> tuple[Faults, Overhead]:
@@ -161,9 +161,12 @@ class Lot:
         channels, *size = self.data.input_shape
         return NeuralFuse(build(name, channels, width, seed, (size[0], size[1])))
 
-    def accuracy(self, made: nn.Module | None, faults: Faults) -> float:
-        images, labels = self.bench.images, self.bench.labels
-        seen = images if made is None else transform(made.eval(), images)
+    def seen(self, made: nn.Module | None) -> Tensor:
+        """The test images as the network sees them."""
+        return self.bench.images if made is None else transform(made.eval(), self.bench.images)
+
+    def accuracy(self, seen: Tensor, faults: Faults) -> float:
+        labels = self.bench.labels
         self.faulty.set_faults(*faults)
         right = correct(self.faulty, seen, labels)
         self.faulty.restore()

@@ -109,11 +109,13 @@ def run(method: Method, fitter: Fitter, chip: int, seed: int) -> Outcome:
             found: Made = fitter(method.fit, chip, seed)
             made, took, fitting = found.transform, found.took, found.seconds
             start = time.perf_counter()  # a fit counts once, also where an earlier method made it
-        elif isinstance(method.transform, Prior):
-            made = fitter.prior(method.transform, seed)
+            seen = lot.seen(made)
         elif method.transform is not None:
-            made = fitter.start(method.transform, seed)
-        accuracy = lot.accuracy(made, faults)
+            assert not isinstance(method.transform, Fit)
+            made, seen = fitter.for_all(method.transform, seed)
+        else:
+            seen = lot.seen(None)
+        accuracy = lot.accuracy(seen, faults)
     savings = lot.savings(made, method.condition, overhead)
     stored = storage_bytes(made) if made is not None and method.fit else 0
     return Outcome(accuracy, *savings, stored, took, fitting + time.perf_counter() - start)

@@ -36,4 +36,4 @@ def retrained(
         save_network(path, network, {"cell_fault_rate": rate, "epochs": epochs, "accuracy": accuracy}, config.bits)
         path.with_suffix(".partial").unlink(missing_ok=True)
     load_network(network, path)
-    return FaultyNetwork(network, config.bits, config.per_channel, bench.study.device)
+    return FaultyNetwork(network, config.bits, config.per_channel, bench.study.device, fold=True)
