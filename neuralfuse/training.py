@@ -278,7 +278,8 @@ def train_generator(
     neuralfuse.to(device).to(memory_format=layout(device))  # type: ignore[call-overload]
     arguments = dict(
         steps=steps, batch=batch, maps=maps, weight=weight, learning_rate=learning_rate, decay=decay, bits=bits,
-        shift=shift, flip=flip, seed=seed, precision=str(precision), data=data.name,
+        shift=shift, flip=flip, seed=seed, objective=getattr(objective, "__name__", repr(objective)),
+        precision=str(precision), data=data.name,
         words=[network.words.size for network in networks],
     )  # fmt: skip
     optimizer = torch.optim.Adam(neuralfuse.parameters(), learning_rate, (0.5, 0.999))
