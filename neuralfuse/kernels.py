@@ -4,7 +4,7 @@ import numpy as np
 
 from sram.jit import jit, jit_inline
 
-DENSE = 16  # from one named word in so many on, one pass over all of them is faster than sorting the names
+DENSE = 128  # from one named word in so many on, one pass over all of them is faster than sorting the names
 
 
 @jit

@@ -52,6 +52,8 @@ def reread(
     >>> words, values
     (array([5, 7], dtype=int8), array([2.5, 3.5], dtype=float32))
     """
+    if not (words.flags.c_contiguous and values.flags.c_contiguous):
+        raise InputError("inject", "words, values", "strided", "contiguous arrays")
     _check(words, weight, bit, kind, bits)
     kernels.reread(words, clean, values, starts, scale, before, weight, bit, kind, bits)
 

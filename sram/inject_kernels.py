@@ -9,7 +9,7 @@ from sram.jit import jit, jit_inline
 
 # A scattered write of four bytes moves a whole cache line each way: from one fault in so many words on, writing all
 # values in order is faster (benchmarks/inject.py, 11 million words).
-DENSE = 16
+DENSE = 128
 
 
 @jit_inline
@@ -49,24 +49,27 @@ def run_of(w, starts, words):
 
 @intrinsic
 def scale_eight(typing, words, i, scale, values):
-    """values[i : i + 8] = words[i : i + 8] * scale, written past the caches: int8 words, float32 values.
+    """values[i : i + 8] = words[i : i + 8] * scale, written past the caches: int8 words, values of any float type.
 
     A write through the caches reads the line first, which is half of all that a pass over the values moves. The
-    address of values[i] has to be a multiple of 32 bytes.
+    address of values[i] has to be a multiple of 8 of them.
     """
 
     def emit(context, builder, signature, arguments):
-        eight, number = ir.VectorType(ir.IntType(8), 8), ir.VectorType(ir.FloatType(), 8)
         word_type, _, _, value_type = signature.args
+        value = context.get_value_type(value_type.dtype)
+        eight, number, out = (ir.VectorType(one, 8) for one in (ir.IntType(8), ir.FloatType(), value))
         stored = context.make_array(word_type)(context, builder, arguments[0])
         read = context.make_array(value_type)(context, builder, arguments[3])
         source = builder.bitcast(builder.gep(stored.data, [arguments[1]]), eight.as_pointer())
-        target = builder.bitcast(builder.gep(read.data, [arguments[1]]), number.as_pointer())
+        target = builder.bitcast(builder.gep(read.data, [arguments[1]]), out.as_pointer())
         nothing = ir.Constant(number, ir.Undefined)
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8)
         scales = builder.insert_element(nothing, arguments[2], ir.Constant(ir.IntType(32), 0))
         scales = builder.shuffle_vector(scales, nothing, lanes)
         product = builder.fmul(builder.sitofp(builder.load(source, align=1), number), scales)
+        if out != number:
+            product = builder.fpext(product, out)
         store = builder.store(product, target, align=32)
         store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
         return context.get_dummy_value()
@@ -75,8 +78,8 @@ def scale_eight(typing, words, i, scale, values):
 
 
 @jit
-def scaled(words, first, end, scale, values):  # words int8[n]; values float32[n], of which [first, end) is out
-    aligned = first + (-((values.ctypes.data >> 2) + first)) % 8
+def scaled(words, first, end, scale, values):  # words int8[n]; values float[n], of which [first, end) is out
+    aligned = first + (-(values.ctypes.data // values.itemsize + first)) % 8
     vectors = max(end - aligned, 0) // 8
     for i in range(first, min(aligned, end)):
         values[i] = np.float32(words[i]) * scale

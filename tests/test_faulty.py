@@ -82,7 +82,7 @@ def small_network(seed=0):
     torch.manual_seed(seed)
     return nn.Sequential(
         *(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 3, 2)),
-        *(nn.Flatten(), nn.Linear(75, 5)),
+        *(nn.Flatten(), nn.Linear(75, 40)),
     )
 
 
@@ -162,7 +162,7 @@ def test_biases_and_normalisation_carry_no_faults_and_gradients_reach_only_the_i
     network = small_network()
     bias = network[0].bias.clone()
     faulty = FaultyNetwork(network)
-    assert faulty.words.size == 4 * 2 * 9 + 4 * 3 * 4 + 75 * 5
+    assert faulty.words.size == 4 * 2 * 9 + 4 * 3 * 4 + 75 * 40
     everywhere = np.arange(faulty.words.size)
     faulty.set_faults(everywhere, np.full(everywhere.size, 7, np.uint8), np.full(everywhere.size, 1, np.uint8))
     assert (faulty.words < 0).all()

@@ -72,29 +72,29 @@ def test_only_flat_signed_words_are_taken(words):
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), bits=st.integers(2, 8), many=st.booleans())
 def test_rereading_for_chip_after_chip_equals_a_fresh_start(data, bits, many):
-    # 400 words in runs of scale; few faults go the way of scattered writes, many the way of a whole pass, which
+    # 3000 words in runs of scale; few faults go the way of scattered writes, many the way of a whole pass, which
     # writes eight values at a time wherever the array begins and a run ends.
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
     level = 2 ** (bits - 1)
-    clean = rng.integers(-level, level, 400).astype(np.int8)
-    starts = np.array([0, *sorted(data.draw(st.sets(st.integers(1, 399), max_size=40)))])
+    clean = rng.integers(-level, level, 3000).astype(np.int8)
+    starts = np.array([0, *sorted(data.draw(st.sets(st.integers(1, 2999), max_size=40)))])
     scale = rng.random(len(starts)).astype(np.float32)
-    factor = np.repeat(scale, np.diff([*starts, 400]))
-    whole = np.full(416, np.float32(-1))
+    factor = np.repeat(scale, np.diff([*starts, 3000]))
+    whole = np.full(3016, -1, data.draw(st.sampled_from([np.float32, np.float64])))
     offset = data.draw(st.integers(0, 15))
-    words, values, before = clean.copy(), whole[offset : offset + 400], np.zeros(0, np.int64)
+    words, values, before = clean.copy(), whole[offset : offset + 3000], np.zeros(0, np.int64)
     values[:] = clean * factor
     for _ in range(3):
-        k = int(rng.integers(30, 300) if many else rng.integers(0, 12))
-        weight, bit = rng.integers(0, 400, k), rng.integers(0, bits, k).astype(np.uint8)
+        k = int(rng.integers(30, 300) if many else rng.integers(0, 11))
+        weight, bit = rng.integers(0, 3000, k), rng.integers(0, bits, k).astype(np.uint8)
         kind = rng.integers(0, 3, k).astype(np.uint8)
         inject.reread(words, clean, values, starts, scale, before, weight, bit, kind, bits)
         expected = clean.copy()
         inject.apply(expected, weight, bit, kind)
         expected = ((expected.astype(np.int64) & (2 * level - 1)) ^ level) - level  # sign bit of `bits`
         assert (words == expected).all()
-        assert (values == words * factor).all()
-        assert (np.delete(whole, np.s_[offset : offset + 400]) == -1).all()  # nothing beside them is touched
+        assert (values == words * factor).all()  # products in float32, whatever holds them
+        assert (np.delete(whole, np.s_[offset : offset + 3000]) == -1).all()  # nothing beside them is touched
         before = weight
 
 
@@ -106,3 +106,10 @@ def test_rereading_with_faults_outside_changes_nothing():
         with pytest.raises(InputError, match="fault 1"):
             inject.reread(words.copy(), clean, values, *whole, np.zeros(0, np.int64), *faults, bits=4)
     assert (values == 1).all()
+
+
+def test_strided_values_are_refused():
+    words, nothing = np.zeros(4, np.int8), np.zeros(0, np.int64)
+    values, bits = np.zeros(8, np.float32)[::2], np.zeros(0, np.uint8)
+    with pytest.raises(InputError, match="contiguous"):
+        inject.reread(words, words, values, np.array([0]), np.ones(1, np.float32), nothing, nothing, bits, bits)
