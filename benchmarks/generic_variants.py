@@ -188,12 +188,13 @@ VARIANTS = {
         start("depthwise", DEPTHWISE, 16),
         start("depthwise, half resolution", DEPTHWISE, 32, options={"by": 2}),
         start("UNetS/4", "UNetS", 2),
+        start("ConvS/8", width=4),
     ],
     "cifar10": [
         PAPER,
         start("ConvS, N 1, from the identity"),
         start("ConvS/4, N 1, from the identity", width=8),
+        start("UNetS/2, N 1, from the identity", "UNetS", 4),
         start("quarter resolution", LOW, 32, options={"by": 4}),
-        start("UNetS/2", "UNetS", 4),
     ],
 }  # fmt: skip
