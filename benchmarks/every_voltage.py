@@ -5,12 +5,13 @@
 
 Each variant of the study is a seed: another base network, other generators, other chips. Accuracies are means over the
 chips of all seeds with 95% t-intervals, differences are paired by chip; beside them stands the difference of each seed,
-because chips of one seed share their training.
+because chips of one seed share their training. `each, all steps` has the first seed only.
 """
 
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from neuralfuse.calibrate import storage_bytes
@@ -23,6 +24,7 @@ from sram import failure
 from sram.files import write_atomic
 
 VOLTAGES = ("none", "range", "film", "each", "each, all steps")
+SAVINGS = (0.2, 0.225, 0.25, 0.275)  # within what all of SUPPLIES were measured at
 SUPPLIES = ("none", "range", "low voltage, untrained", "low voltage, trained")
 DIFFERENCES = (
     *(("film", "range"), ("each", "range"), ("each, all steps", "range"), ("film", "each, all steps")),
@@ -60,14 +62,40 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for (structure, voltage), part in table.groupby(level=["structure", "voltage"], sort=False):
         for treated, control in DIFFERENCES:
-            found = paired_difference(part[treated].to_numpy(), part[control].to_numpy())
-            seeds = (part[treated] - part[control]).groupby(level="variant").mean()
+            both = part[[treated, control]].dropna()  # `each, all steps` was trained for one seed only
+            found = paired_difference(both[treated].to_numpy(), both[control].to_numpy())
+            seeds = (both[treated] - both[control]).groupby(level="variant").mean()
             lines.append(
                 {"structure": structure, "voltage": voltage, "treated": treated, "control": control}
-                | {"difference": found.mean, "low": found.low, "high": found.high}
+                | {"chips": found.chips, "difference": found.mean, "low": found.low, "high": found.high}
                 | {f"difference_{name}": value for name, value in seeds.items()}
             )
     return pd.DataFrame(lines).sort_values(["structure", "voltage"], ascending=[True, False], kind="stable")
+
+
+def at_equal_saving(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy where the same share of weight-SRAM energy is saved, each chip linear between its supplies."""
+    lines = []
+    for structure, found in rows.groupby("structure", sort=False):
+        accuracy = {
+            name: np.array(
+                [
+                    np.interp(SAVINGS, part.saving_weight_sram.to_numpy(), part.accuracy.to_numpy())
+                    for _, part in found[found.protection == name].sort_values("saving_weight_sram").groupby("pair")
+                ]
+            )
+            for name in SUPPLIES
+        }
+        for i, saving in enumerate(SAVINGS):
+            for name in SUPPLIES:
+                mean = t_interval(accuracy[name][:, i])
+                apart = paired_difference(accuracy[name][:, i], accuracy["range"][:, i])
+                lines.append(
+                    {"structure": structure, "saving": saving, "protection": name}
+                    | {"accuracy": mean.mean, "low": mean.low, "high": mean.high}
+                    | {"against_range": apart.mean, "against_low": apart.low, "against_high": apart.high}
+                )
+    return pd.DataFrame(lines)
 
 
 def words(folder: Path) -> pd.DataFrame:
@@ -87,7 +115,9 @@ def words(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def markdown(table: pd.DataFrame, apart: pd.DataFrame, kept: pd.DataFrame, clean: dict[str, float]) -> str:
+def markdown(
+    table: pd.DataFrame, apart: pd.DataFrame, equal: pd.DataFrame, kept: pd.DataFrame, clean: dict[str, float]
+) -> str:
     parts = ["Clean accuracy " + ", ".join(f"{100 * value:.1f}% ({name})" for name, value in clean.items()) + "."]
     below = table[table.cell_fault_rate > 1e-6]
     for title, names in (("One for every voltage", VOLTAGES), ("At low voltage itself", SUPPLIES)):
@@ -99,6 +129,9 @@ def markdown(table: pd.DataFrame, apart: pd.DataFrame, kept: pd.DataFrame, clean
     saving = table[table.structure == table.structure.iloc[0]]
     cells = saving.assign(cell=[f"{100 * value:.1f}" for value in saving.saving_weight_sram])
     parts += ["**Saving of weight-SRAM energy, %**", _grid(cells[cells.protection.isin(SUPPLIES)], SUPPLIES)]
+    for structure, part in equal.groupby("structure", sort=False):
+        parts.append(f"**At equal saving of weight-SRAM energy, {structure} maps**: accuracy, % [95%] (minus `range`)")
+        parts.append(_equal(part))
     parts.append("**Differences of accuracy, points** [95% over chips] (each seed)")
     for structure in table.structure.unique():
         part = apart[(apart.structure == structure) & apart.voltage.isin(below.voltage)]
@@ -124,12 +157,21 @@ def _grid(table: pd.DataFrame, names) -> str:
     return "\n".join(lines)
 
 
+def _equal(table: pd.DataFrame) -> str:
+    lines = ["| saving, % | " + " | ".join(SUPPLIES) + " |", "|---" * (len(SUPPLIES) + 1) + "|"]
+    for saving, part in table.groupby("saving"):
+        cells = [f"{_accuracy(row)} ({100 * row.against_range:+.1f})" for row in part.itertuples()]
+        lines.append(f"| {100 * saving:g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _accuracy(row) -> str:
-    return f"{100 * row.accuracy:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+    chips = f" ({row.chips} chips)" if row.protection == "each, all steps" else ""
+    return f"{100 * row.accuracy:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]{chips}"
 
 
 def _difference(row) -> str:
-    seeds = [value for name, value in row._asdict().items() if name.startswith("difference_")]
+    seeds = [v for name, v in row._asdict().items() if name.startswith("difference_") and not pd.isna(v)]
     each = ", ".join(f"{100 * value:+.1f}" for value in seeds)
     return f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}] ({each})"
 
@@ -171,8 +213,10 @@ def main() -> None:
     table, apart = summary(rows), differences(rows)
     kept = words(next(iter(folders(given.study).values())))
     clean = (rows.groupby("variant").correct_clean.first() / rows.total.iloc[0]).to_dict()
-    text = markdown(table, apart, kept, clean)
-    for name, frame in (("results", rows.drop(columns=["pair", "rate"])), ("summary", table), ("differences", apart)):
+    equal = at_equal_saving(rows)
+    text = markdown(table, apart, equal, kept, clean)
+    frames = {"results": rows.drop(columns=["pair", "rate"]), "summary": table, "differences": apart}
+    for name, frame in (frames | {"equal_saving": equal}).items():
         write_atomic(given.out / f"{name}.csv", frame.to_csv(index=False))
     write_atomic(given.out / "table.md", text)
     plot(table, given.out)
