@@ -6,7 +6,7 @@ first word in the stream, first weight, weights, order, groups, k, n, k_major, t
 
 import numpy as np
 
-from sram.jit import jit
+from sram.jit import jit, jit_inline
 
 WORD, WEIGHT, COUNT, ORDER, GROUPS, K, N, K_MAJOR, ROWS, COLS = range(10)
 FIELDS = 10
@@ -14,27 +14,36 @@ OS, WS, IS, PLAIN = 0, 1, 2, 3  # the first three as in dataflow_kernels
 LSB_FIRST, MSB_FIRST, INTERLEAVED = 0, 1, 2
 
 
-@jit
+@jit_inline
+def parted(whole, part):
+    """divmod of numbers from 0 to 2^32, which a processor divides several times faster than any others."""
+    times = np.int64(np.uint32(whole) // np.uint32(part))
+    return times, whole - times * part
+
+
+@jit_inline
 def weight_at(tensor, position):
     """The weight (within its tensor) that is the `position`-th to be fetched."""
     order = tensor[ORDER]
     if order == PLAIN:
         return position
     k_all, n_all, rows, cols = tensor[K], tensor[N], tensor[ROWS], tensor[COLS]
-    group, rest = divmod(position, k_all * n_all)
+    group, rest = 0, position
+    if tensor[GROUPS] > 1:
+        group, rest = parted(position, k_all * n_all)
     if order == IS:  # a fold streams u taps of every filter
-        fold = rest // (rows * n_all)
+        fold, rest = parted(rest, rows * n_all)
         used = min(rows, k_all - fold * rows)
-        n, row = divmod(rest - fold * rows * n_all, used)
+        n, row = parted(rest, used)
         k = fold * rows + row
     else:
-        column = rest // (k_all * cols)
+        column, rest = parted(rest, k_all * cols)
         width = min(cols, n_all - column * cols)
-        line, j = divmod(rest - column * k_all * cols, width)
+        line, j = parted(rest, width)
         n = column * cols + j
         k = line  # os: a line of v filters each cycle
         if order == WS:  # the last row of a fold enters first
-            fold = line // rows
+            fold, _ = parted(line, rows)
             used = min(rows, k_all - fold * rows)
             k = fold * rows + used - 1 - (line - fold * rows)
     if tensor[K_MAJOR]:
@@ -75,7 +84,7 @@ def physical(address, banks, words_per_bank, interleave):
     return (block % banks) * words_per_bank + (block // banks) * interleave + address % interleave
 
 
-@jit
+@jit_inline
 def address_of(word, banks, words_per_bank, interleave):
     """The inverse of `physical`."""
     if interleave == 0:
@@ -84,7 +93,7 @@ def address_of(word, banks, words_per_bank, interleave):
     return ((inner // interleave) * banks + bank) * interleave + inner % interleave
 
 
-@jit
+@jit_inline
 def slot_and_bit(bit, bits, slots, order):
     """(weight within the word, its bit) at bit `bit` of a word; slot -1 where the word is padding."""
     if bit >= bits * slots:
@@ -141,8 +150,11 @@ def stream_hits(
         address = address_of(word[i], banks, words_per_bank, interleave)
         if slot < 0 or address >= period_words:
             continue
+        t = 0  # the tensor that a word of the stream belongs to rises with the word
         for stream_word in range(address, stream_words, period_words):
-            tensor = tensors[np.searchsorted(first_word, stream_word, side="right") - 1]
+            while t + 1 < first_word.size and first_word[t + 1] <= stream_word:
+                t += 1
+            tensor = tensors[t]
             position = (stream_word - tensor[WORD]) * slots + slot
             if position < tensor[COUNT]:
                 tags[at] = tag[i]
