@@ -74,6 +74,18 @@ def test_a_kept_fit_is_the_fit_made_anew(lot):
     assert [one.took.steps for one in kept] == [20, 5]
 
 
+def test_a_fit_behind_a_protected_memory_sees_what_it_leaves(lot):
+    """With every bit hardened there is nothing to see, with none all of the chip's faults."""
+    fitter, twin = Fitter(lot, SETTINGS), lot.transform("affine", None, 0)
+    calibrate(lot.faulty, twin, lot.data, [lot.faults(2, "main", "hardened_msb:8")[0]], SETTINGS, seed=0)
+    assert not lot.faults(2, "main", "hardened_msb:8")[0][0].size
+    protected = fitter(Fit("affine", sram="hardened_msb:8"), 2, 0).transform.state_dict()
+    bare = fitter(Fit("affine"), 2, 0).transform.state_dict()
+    for name, tensor in twin.state_dict().items():
+        assert torch.equal(tensor, protected[name])
+    assert any(not torch.equal(tensor, protected[name]) for name, tensor in bare.items())
+
+
 def test_recalibration_helps_after_a_drift(lot):
     """Sum over three chips; what is fitted to the faults of now is better than what was fitted to those of before."""
     fitter, total = Fitter(lot, SETTINGS), {}

@@ -19,7 +19,8 @@ class Fit:
 
     `made_at` names the conditions whose faults are fitted to in turn; `changes` are of `calibrate.Settings`, `share`
     of the usual steps. `knows` is the share of the faulty bits that the fit is told of; with `canaries` they are those
-    that the chip's first map and its canaries make likely; `another` fits to the next chip instead.
+    that the chip's first map and its canaries make likely; `another` fits to the next chip instead; `sram`: to what
+    this protection of the memory leaves.
     """
 
     start: "str | Prior | Fit"
@@ -29,6 +30,7 @@ class Fit:
     knows: float = 1.0
     canaries: bool = False
     another: bool = False
+    sram: str = "none"
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Fitter:
             transform = self.start(fit.start, seed)
         begin = time.perf_counter()
         of = chip + 1 if fit.another else chip
-        seen = [lot.expected(of, at) if fit.canaries else lot.faults(of, at)[0] for at in fit.made_at]
+        seen = [lot.expected(of, at) if fit.canaries else lot.faults(of, at, fit.sram)[0] for at in fit.made_at]
         settings = self._settings(fit.start, fit.changes, max(1, round(fit.share * self.settings.steps)))
         took = calibrate(lot.faulty, transform, lot.data, [known(faults, fit.knows, seed) for faults in seen], settings,
                          seed=seed)  # fmt: skip

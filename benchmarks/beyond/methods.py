@@ -45,6 +45,9 @@ METHODS = [
     Method("tiny of another chip", Fit("tiny", another=True)),
     Method("BatchNorm statistics of the chip", statistics=True),
     *(Method(name, sram=name) for name in ("secded72", "spare_columns:4", "hardened_msb:2")),
+    # what the memory does and what the transform does, together
+    Method("hardened_msb:1", sram="hardened_msb:1"),
+    *(Method(f"{name} and affine", Fit("affine", sram=name), sram=name) for name in ("hardened_msb:1", "secded72")),
     # other transforms
     Method("channel_affine", Fit("channel_affine")),
     Method("universal", Fit("universal")),
