@@ -69,8 +69,8 @@ class Bench:
         self.study: StudyConfig = load_study(self.folder / "study.yaml")
         self.images, self.labels = (part.to(self.study.device) for part in test_set(self.study.dataset))
         self.network = Recent(self._network, 1)
-        # those of many generators where images are small, never much more than 512 MB
-        self.inputs = Recent(self._inputs, max(3, 2**29 // max(self.images.nbytes, 1)))
+        # those of many generators where images are small, seldom more than 256 MB
+        self.inputs = Recent(self._inputs, max(3, 2**28 // max(self.images.nbytes, 1)))
         self.calibrated = Recent(self._calibrated, 2)
         self.placement = Recent(self._placement, 2)
         self.map = Recent(self._map, 2)
