@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from neuralfuse.statistics import Estimate, paired_difference
+from neuralfuse.statistics import Estimate, t_interval
 
+GAIN = "gain over the unprotected chip, points"
 MARKERS = "os^Dv<>PX*hp"
 MAIN = ["unprotected", "generic", "generic UNetS", "affine", "tiny", "affine of another chip"]
 MAIN += ["random bit errors, network retrained", "BatchNorm statistics of the chip", "secded72", "spare_columns:4"]
@@ -70,7 +71,7 @@ def main(lines: pd.DataFrame) -> Figure:
     A method looks the same in every panel, whichever others are there.
     """
     shown = lines[(lines.condition == "main") & lines.method.isin(MAIN)]
-    groups = list(shown.groupby(["structure", "rate"], sort=False))
+    groups = [(key, part) for key, part in shown.groupby(["structure", "rate"], sort=False) if len(part) > 1]
     across = min(2, len(groups))
     down = -(-len(groups) // across)
     figure = Figure(figsize=(4.6 * across, 3.9 * down + 1.2), layout="constrained")
@@ -94,8 +95,11 @@ def main(lines: pd.DataFrame) -> Figure:
     return figure
 
 
-def gains(chips: pd.DataFrame, wanted: Sequence[tuple[str, str]]) -> tuple[list[Estimate], int] | None:
-    """Gains over `unprotected` of (condition, method), on the chips that have them all; None where one is missing."""
+def gains(chips: pd.DataFrame, wanted: Sequence[tuple[str, str]]) -> list[np.ndarray] | None:
+    """Gains in points over `unprotected` of each (condition, method), chip by chip, on the chips that have them all.
+
+    None where one is missing, or a second chip.
+    """
     bare = [(condition, "unprotected") for condition, _ in wanted]
     columns = list(dict.fromkeys([*wanted, *bare]))
     if any(column not in chips for column in columns):
@@ -103,15 +107,16 @@ def gains(chips: pd.DataFrame, wanted: Sequence[tuple[str, str]]) -> tuple[list[
     both = chips[columns].dropna()
     if len(both) < 2:
         return None
-    pairs = ((both[w].to_numpy(), both[b].to_numpy()) for w, b in zip(wanted, bare, strict=True))
-    return [paired_difference(*pair) for pair in pairs], len(both)
+    return [100 * (both[w].to_numpy() - both[b].to_numpy()) for w, b in zip(wanted, bare, strict=True)]
 
 
-def _dots(axis: Axes, estimates: Sequence[Estimate], names: Sequence[str]) -> None:
-    """One row for each: gain and interval, in points."""
+def _dots(axis: Axes, found: Sequence[np.ndarray], names: Sequence[str]) -> None:
+    """One row for each: mean gain with its interval, and every chip's."""
     at = np.arange(len(names))[::-1]
-    mean = np.array([100 * e.mean for e in estimates])
-    axis.errorbar(mean, at, xerr=[100 * e.half_width for e in estimates], fmt="o", color="C0", ms=5, lw=1.2, capsize=3)
+    for y, values in zip(at, found, strict=True):
+        e = t_interval(values)
+        axis.plot(values, np.full(len(values), y + 0.25), "|", color="0.45", ms=6)
+        axis.errorbar(e.mean, y, xerr=e.half_width, fmt="o", color="C0", ms=5, lw=1.2, capsize=3)
     axis.axvline(0, color="0.4", lw=1)
     axis.set_yticks(at, names)
     axis.set_ylim(-0.6, len(names) - 0.4)
@@ -125,8 +130,8 @@ def supervision(chips: pd.DataFrame) -> Figure | None:
     figure = Figure(figsize=(6.5, 2.8), layout="constrained")
     axis = figure.subplots()
     names = ["all labels", "clean outputs, no labels", "statistics of clean outputs"]
-    _dots(axis, found[0], [*names, *(f"{n:,} labelled images" for n in (1024, 128, 16))])
-    axis.set(title=f"What the fit is told: affine on {found[1]} chips", xlabel="gain over the unprotected chip, points")
+    _dots(axis, found, [*names, *(f"{n:,} labelled images" for n in (1024, 128, 16))])
+    axis.set(title=f"What the fit is told: affine on {len(found[0])} chips", xlabel=GAIN)
     return figure
 
 
@@ -141,63 +146,64 @@ def robustness(chips: pd.DataFrame) -> Figure | None:
     axes = figure.subplots(len(shown), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for axis, (title, (names, found)) in zip(axes, shown.items(), strict=True):
         assert found is not None
-        _dots(axis, found[0], names)
-        axis.set_title(f"{title} ({found[1]} chips)", loc="left", fontsize=10)
-    axes[-1].set_xlabel("gain of affine over the unprotected chip in the same condition, points")
+        _dots(axis, found, names)
+        axis.set_title(f"{title} ({len(found[0])} chips)", loc="left", fontsize=10)
+    axes[-1].set_xlabel(GAIN)
     return figure
 
 
 def queries(chips: pd.DataFrame, rows: pd.DataFrame) -> Figure | None:
-    wanted = [("main", method) for _, method in QUERIES]
-    found = gains(chips, [*wanted, ("main", "affine")])
+    wanted = [("main", method) for _, method in QUERIES if ("main", method) in chips]
+    found = gains(chips, [*wanted, ("main", "affine")]) if wanted else None
     if found is None:
         return None
-    *by_queries, gradient = found[0]
-    asked = [int(rows[rows.method == method].queries.max()) for _, method in QUERIES]
+    *by_queries, gradient = map(t_interval, found)
+    asked = [int(rows[rows.method == method].queries.max()) for _, method in wanted]
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axis = figure.subplots()
-    axis.errorbar(asked, [100 * e.mean for e in by_queries], [100 * e.half_width for e in by_queries], fmt="o-",
+    axis.errorbar(asked, [e.mean for e in by_queries], [e.half_width for e in by_queries], fmt="o-",
                   capsize=3, label="outputs only")  # fmt: skip
     _level(axis, gradient, "gradient through the known map", "C1")
     axis.axhline(0, color="0.4", lw=1)
     axis.set_xscale("log")
-    axis.set(xlabel="images that the chip is asked about", ylabel="gain over the unprotected chip, points")
-    axis.set_title(f"affine on {found[1]} chips", fontsize=10)
+    axis.set(xlabel="images that the chip is asked about", ylabel=GAIN)
+    axis.set_title(f"affine on {len(found[0])} chips", fontsize=10)
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
     return figure
 
 
 def _level(axis: Axes, e: Estimate, label: str, color: str) -> None:
-    axis.axhline(100 * e.mean, color=color, label=label)
-    axis.axhspan(100 * e.low, 100 * e.high, color=color, alpha=0.15)
+    axis.axhline(e.mean, color=color, label=label)
+    axis.axhspan(e.low, e.high, color=color, alpha=0.15)
 
 
 def few_steps(chips: pd.DataFrame) -> Figure | None:
     """Gain against steps on the chip, by what the fit starts from. All are on the same chips."""
-    curves = {}
-    for name in ("affine", "tiny"):
+    curves: dict[tuple[str, str], dict[int, str]] = {}
+    names = [name for name in ("affine", "tiny") if ("main", f"{name} of the lot") in chips]
+    for name in names:
         for start, pattern in STARTS.items():
             lot = {0: f"{name} of the lot"} if start == "prior of the lot" else {}
             curves[name, start] = lot | {n: pattern.format(name=name, steps=n) for n in (10, 25)}
         curves[name, "untrained"][100] = name
     wanted = [("main", method) for points in curves.values() for method in points.values()]
-    found = gains(chips, wanted)
+    found = gains(chips, wanted) if wanted else None
     if found is None:
         return None
-    gain = dict(zip((method for _, method in wanted), found[0], strict=True))
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
-    for axis, name in zip(figure.subplots(1, 2, sharey=True), ("affine", "tiny"), strict=True):
+    gain = dict(zip((method for _, method in wanted), map(t_interval, found), strict=True))
+    figure = Figure(figsize=(1 + 4 * len(names), 3.4), layout="constrained")
+    for axis, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
         for i, start in enumerate(STARTS):
             points = curves[name, start]
             at = np.array(list(points)) + 0.6 * (i - 1)  # bars side by side
-            axis.errorbar(at, [100 * gain[m].mean for m in points.values()],
-                          [100 * gain[m].half_width for m in points.values()], fmt=MARKERS[i] + "-", capsize=3,
+            axis.errorbar(at, [gain[m].mean for m in points.values()],
+                          [gain[m].half_width for m in points.values()], fmt=MARKERS[i] + "-", capsize=3,
                           label=start)  # fmt: skip
         axis.axhline(0, color="0.4", lw=1)
-        axis.set(title=f"{name}, {found[1]} chips", xlabel="steps on the chip")
+        axis.set(title=f"{name}, {len(found[0])} chips", xlabel="steps on the chip")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("gain over the unprotected chip, points")
+    figure.axes[0].set_ylabel(GAIN)
     figure.axes[0].legend(fontsize=8, title="starts from", title_fontsize=8)
     return figure
