@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from neuralfuse.allocator import keep_freed_memory
 from neuralfuse.cli import calibrate, curve, device, faultmap, sensitivity, simulate, study
 from sram.errors import InputError
 
@@ -33,6 +34,7 @@ app.command("simulate")(simulate.simulate)
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Exit status: 0 done, 2 the user's input is wrong, 130 interrupted, 1 anything else."""
+    keep_freed_memory()
     try:
         status = app(args=arguments, standalone_mode=False)
     except InputError as error:

@@ -7,6 +7,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
+from neuralfuse.allocator import keep_freed_memory
 from sram.errors import InputError
 
 
@@ -47,7 +48,11 @@ def choose(workers: int | None = None, dask: str | None = None) -> Workers:
         return Workers(InProcess, 1, "in process")
     # spawn: a forked child of a process with OpenMP threads may hang.
     pool = get_context("spawn")
-    return Workers(lambda: ProcessPoolExecutor(workers, mp_context=pool), workers, f"{workers} processes")
+    return Workers(
+        lambda: ProcessPoolExecutor(workers, mp_context=pool, initializer=keep_freed_memory),
+        workers,
+        f"{workers} processes",
+    )
 
 
 def _dask(address: str) -> Workers:

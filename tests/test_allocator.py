@@ -1,0 +1,38 @@
+"""Is freed memory kept where the C library can do it, and is its absence no error?"""
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+from neuralfuse.allocator import keep_freed_memory
+
+COUNT = """
+import resource, sys
+import torch
+from neuralfuse.allocator import keep_freed_memory
+kept = keep_freed_memory() if sys.argv[1] == "keep" else True
+for i in range(40):
+    x = torch.ones(2**20)
+    if i == 9:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    x = torch.ones(2**23) + 1
+    del x
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+def test_freed_blocks_are_not_taken_from_the_system_again():
+    """30 turns of two blocks of 32 MB: 16,384 pages a turn where they come anew."""
+    kept, faults = subprocess.run(
+        [sys.executable, "-c", COUNT, "keep"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert kept == "True"
+    assert int(faults) < 30 * 1000
+
+
+def test_another_c_library_is_no_error(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert keep_freed_memory() is False
