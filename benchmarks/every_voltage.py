@@ -68,7 +68,7 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
             lines.append(
                 {"structure": structure, "voltage": voltage, "treated": treated, "control": control}
                 | {"chips": found.chips, "difference": found.mean, "low": found.low, "high": found.high}
-                | {f"difference_{name}": value for name, value in seeds.items()}
+                | {f"difference_{name.replace('-', '_')}": value for name, value in seeds.items()}
             )
     return pd.DataFrame(lines).sort_values(["structure", "voltage"], ascending=[True, False], kind="stable")
 
