@@ -32,8 +32,10 @@ def fold_normalisation(network: nn.Module) -> dict[str, Tensor]:
         if not isinstance(norm, _BatchNorm) or norm.running_mean is None or norm.running_var is None:
             continue
         source = node.args[0] if node.args else None
-        convolution = modules.get(str(source.target)) if isinstance(source, fx.Node) else None
-        if not isinstance(convolution, CONVOLUTIONS) or source.op != "call_module" or len(source.users) != 1:
+        if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
+            continue
+        convolution = modules[str(source.target)]
+        if not isinstance(convolution, CONVOLUTIONS):
             continue
         shared = sum(parameter is convolution.weight for parameter in uses) > 1
         if shared or calls.count(source.target) > 1 or calls.count(node.target) > 1:

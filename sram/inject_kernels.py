@@ -84,7 +84,7 @@ def scaled(words, first, end, scale, values):  # words int8[n]; values float[n],
     for i in range(first, min(aligned, end)):
         values[i] = np.float32(words[i]) * scale
     for i in range(aligned, aligned + 8 * vectors, 8):
-        scale_eight(words, i, scale, values)
+        scale_eight(words, i, scale, values)  # type: ignore[call-arg]  # the first is the compiler's
     for i in range(aligned + 8 * vectors, end):
         values[i] = np.float32(words[i]) * scale
 
