@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from scipy.optimize import brentq
 from torch import nn
 
-from benchmarks.generic_report import UNPROTECTED, write
+from benchmarks.generic_report import UNPROTECTED, saving_key, write
 from benchmarks.generic_variants import VARIANTS, Averaged, Variant
 from neuralfuse import evaluate, generators, training
 from neuralfuse.cli.progress import Advance
@@ -86,7 +87,7 @@ class Setting:
         )  # fmt: skip
         return quantize_in_place(objective.take(made)).eval() if isinstance(objective, Averaged) else made
 
-    def measured(self, made: nn.Module | None, chips: int) -> tuple[float, list[float]]:
+    def measured(self, made: nn.Module | None, chips: int, voltage: float | None = None) -> tuple[float, list[float]]:
         """Accuracy without faults, and of each chip."""
         images, labels = self.bench.images, self.bench.labels
         seen = images if made is None else evaluate.transform(made, images)
@@ -94,14 +95,25 @@ class Setting:
         accuracy = []
         for chip in range(chips):
             stored = self.bench.chip(self.name, MACHINE, "iid", chip, ())
-            self.faulty.set_faults(*stored.faults(self.voltage))
+            self.faulty.set_faults(*stored.faults(voltage or self.voltage))
             accuracy.append(evaluate.correct(self.faulty, seen, labels) / len(labels))
         self.faulty.restore()
         return clean, accuracy
 
-    def savings(self, made: nn.Module | None) -> tuple[float, float]:
+    def bare_at(self, saving: float, chips: int) -> pd.DataFrame:
+        """The network without a generator, at the higher supply that saves as much of the weight-SRAM energy."""
+        voltage = self.nominal
+        if saving > 0:
+            voltage = brentq(lambda v: self.savings(None, v)[0] - saving, self.voltage, self.nominal)
+        _, accuracy = self.measured(None, chips, voltage)
+        rate = float(failure.curve(self.bench.study.sram.curve).probability(voltage))
+        return pd.DataFrame(
+            dict(dataset=self.dataset, saving=saving, voltage=voltage, rate=rate, chip=range(chips), accuracy=accuracy)
+        )
+
+    def savings(self, made: nn.Module | None, voltage: float | None = None) -> tuple[float, float]:
         """Shares of the bare network's energy at nominal supply, the generator's own counted: weight SRAM, system."""
-        base, total = scopes(self.counts), scopes(self.counts, self.voltage, self.nominal)
+        base, total = scopes(self.counts), scopes(self.counts, voltage or self.voltage, self.nominal)
         if made is not None:
             total = total + scopes(simulate(trace(made, self.bench.data.input_shape), machine_of(MACHINE)))
         return 1 - total.weight_sram / base.weight_sram, 1 - total.system / base.system
@@ -130,6 +142,14 @@ def rows_of(setting: Setting, variant: Variant | None, seed: int, given: argpars
     )  # fmt: skip
 
 
+def with_bare(same: pd.DataFrame, setting: Setting, rows: pd.DataFrame, chips: int) -> pd.DataFrame:
+    """Rows of the bare network at the saving of every variant that has none yet."""
+    wanted = saving_key(rows[(rows.dataset == setting.dataset) & (rows.variant != UNPROTECTED)].saving_weight_sram)
+    for saving in sorted(set(wanted) - set(same[same.dataset == setting.dataset].saving)):
+        same = pd.concat([same, setting.bare_at(saving, chips)], ignore_index=True)
+    return same
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=list(VARIANTS), default="digits")
@@ -146,6 +166,8 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / "rows.csv"
     rows = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["dataset", "variant", "seed"])
+    same_path = given.out / "same_saving.csv"
+    same = pd.read_csv(same_path) if same_path.is_file() else pd.DataFrame(columns=["dataset", "saving"])
     if not given.report:
         torch.set_num_threads(1)
         with progress() as say:
@@ -158,7 +180,9 @@ def main() -> None:
                 if key not in set(rows[["dataset", "variant", "seed"]].itertuples(index=False, name=None)):
                     rows = pd.concat([rows, rows_of(setting, variant, seed, given)], ignore_index=True)
                     write_atomic(path, rows.to_csv(index=False))
-    print(write(given.out, rows))
+        same = with_bare(same, setting, rows, given.chips)
+        write_atomic(same_path, same.to_csv(index=False))
+    print(write(given.out, rows, same))
 
 
 if __name__ == "__main__":

@@ -21,13 +21,19 @@ HEAD = [
     "- unprotected [95%]",
     "each seed",
 ]
-HEAD += ["- paper's recipe [95%]", "weight-SRAM saving, %", "system saving, %"]
+HEAD += ["- paper's recipe [95%]", "weight-SRAM saving, %", "system saving, %", "unprotected at that saving, %"]
 
 
-def table(rows: pd.DataFrame) -> pd.DataFrame:
+def saving_key(saving: pd.Series) -> pd.Series:
+    """Savings as `same_saving.csv` has them; a saving below zero is that of the nominal supply."""
+    return saving.clip(lower=0).round(6)
+
+
+def table(rows: pd.DataFrame, same: pd.DataFrame) -> pd.DataFrame:
     """One line for each variant. The chip is the unit: its seeds are averaged first, differences are paired by chip.
 
-    `reference` is the first variant of the dataset, the paper's recipe.
+    `reference` is the first variant of the dataset, the paper's recipe. `same` has the bare network at supplies that
+    save as much as each variant.
     """
     lines = []
     for dataset, part in rows.groupby("dataset", sort=False):
@@ -45,6 +51,8 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
                     line |= _estimate("against_paper", paired_difference(own.to_numpy(), reference.to_numpy()))
             for column in ("clean", "saving_weight_sram", "saving_system", "steps", "seconds", "parameters"):
                 line[column] = mine.drop_duplicates("seed")[column].mean()
+            equal = same[(same.dataset == dataset) & (same.saving == saving_key(mine.saving_weight_sram).iloc[0])]
+            line["unprotected_same_saving"] = bare.mean() if variant == UNPROTECTED else equal.accuracy.mean()
             lines.append(line)
     return pd.DataFrame(lines)
 
@@ -55,7 +63,8 @@ def _estimate(name: str, e: Estimate) -> dict:
 
 def markdown(lines: pd.DataFrame) -> str:
     out = ["Accuracies in percent with 95% intervals over chips (seeds of one chip averaged); differences in points,"]
-    out.append("paired by chip. Savings count the generator's own energy at nominal supply.")
+    out.append("paired by chip. Savings count the generator's own energy at nominal supply. Last column: without a")
+    out.append("generator, the supply raised until the weight SRAM saves as little as with it.")
     for (dataset, rate), part in lines.groupby(["dataset", "rate"], sort=False):
         out += ["", f"**{dataset}, cell fault rate {100 * rate:g}%, {part.chips.max()} chips**", ""]
         out += ["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|"]
@@ -65,6 +74,7 @@ def markdown(lines: pd.DataFrame) -> str:
             cells += [f"{100 * line.clean:.1f}", _interval(line, "accuracy", "{:.1f}"), f"{100 * line.worst_chip:.1f}"]
             cells += [_interval(line, "gain"), "" if bare else line.gain_each_seed, _interval(line, "against_paper")]
             cells += [f"{100 * line.saving_weight_sram:.1f}", f"{100 * line.saving_system:.1f}"]
+            cells.append(f"{100 * line.unprotected_same_saving:.1f}")
             out.append("| " + " | ".join(cells) + " |")
     return "\n".join(out) + "\n"
 
@@ -96,8 +106,8 @@ def figure_of(lines: pd.DataFrame) -> Figure:
     return figure
 
 
-def write(folder: Path, rows: pd.DataFrame) -> str:
-    lines = table(rows)
+def write(folder: Path, rows: pd.DataFrame, same: pd.DataFrame) -> str:
+    lines = table(rows, same)
     text = markdown(lines)
     write_atomic(folder / "table.csv", lines.to_csv(index=False, float_format="%.6g"))
     write_atomic(folder / "table.md", text)
