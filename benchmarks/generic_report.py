@@ -1,5 +1,6 @@
 """From the rows of `benchmarks.generic_generators`: a table of paired differences, and accuracy against saving."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,8 @@ def markdown(lines: pd.DataFrame) -> str:
             cells += [f"{100 * line.clean:.1f}", _interval(line, "accuracy", "{:.1f}"), f"{100 * line.worst_chip:.1f}"]
             cells += [_interval(line, "gain"), "" if bare else line.gain_each_seed, _interval(line, "against_paper")]
             cells += [f"{100 * line.saving_weight_sram:.1f}", f"{100 * line.saving_system:.1f}"]
-            cells.append(f"{100 * line.unprotected_same_saving:.1f}")
+            equal = line.unprotected_same_saving
+            cells.append("" if np.isnan(equal) else f"{100 * equal:.1f}")
             out.append("| " + " | ".join(cells) + " |")
     return "\n".join(out) + "\n"
 
@@ -85,24 +87,26 @@ def _interval(line, name: str, form: str = "{:+.1f}") -> str:
 
 
 def figure_of(lines: pd.DataFrame) -> Figure:
-    """Gain over the bare network against the saving that is left; a panel for each dataset."""
+    """Gain over the bare network, a row for each variant with the saving it leaves; a panel for each dataset."""
     groups = list(lines[lines.variant != UNPROTECTED].groupby("dataset", sort=False))
-    figure = Figure(figsize=(7 * len(groups), 5), layout="constrained")
+    figure = Figure(figsize=(6.5 * len(groups), 6), layout="constrained")
     axes = figure.subplots(1, len(groups), squeeze=False)[0]
     for axis, (dataset, part) in zip(axes, groups, strict=True):
-        for i, line in enumerate(part.itertuples()):
-            error = [[100 * (line.gain - line.gain_low)], [100 * (line.gain_high - line.gain)]]
-            look = {"fmt": "os^Dv<>P"[i // 10], "color": f"C{i % 10}", "ms": 6, "lw": 1, "capsize": 2}
-            axis.errorbar(100 * line.saving_weight_sram, 100 * line.gain, error, label=line.variant, **look)
-        bare = lines[(lines.dataset == dataset) & (lines.variant == UNPROTECTED)].iloc[0]
-        axis.plot(100 * bare.saving_weight_sram, 0, "k*", ms=10, label=UNPROTECTED)
-        axis.axhline(0, color="0.7", lw=0.8, zorder=0)
-        axis.set(
-            title=f"{dataset}, cell fault rate {100 * part.rate.iloc[0]:g}%", xlabel="weight-SRAM energy saving, %"
+        error = 100 * np.array([part.gain - part.gain_low, part.gain_high - part.gain])
+        rows = range(len(part))
+        axis.errorbar(100 * part.gain, rows, xerr=error, fmt="o", color="#0072B2", ms=5, lw=1, capsize=2)
+        names = zip(part.variant, part.saving_weight_sram, strict=True)
+        axis.set_yticks(rows, [f"{variant}  ({100 * saving:.0f}%)" for variant, saving in names], fontsize=8)
+        axis.invert_yaxis()
+        axis.axvline(0, color="0.5", lw=0.8, zorder=0)
+        bare = lines[(lines.dataset == dataset) & (lines.variant == UNPROTECTED)].saving_weight_sram.iloc[0]
+        axis.set_title(
+            f"{dataset}, cell fault rate {100 * part.rate.iloc[0]:g}%\n"
+            f"(weight-SRAM saving; unprotected {100 * bare:.0f}%)",
+            fontsize=10,
         )
-        axis.set_ylabel("accuracy won over the bare network, points\n(bars: 95% over chips, paired)")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, ncols=2)
+        axis.set_xlabel("accuracy won over the bare network, points\n(bars: 95% over chips, paired)")
+        axis.grid(axis="x", alpha=0.3)
     return figure
 
 
@@ -113,5 +117,7 @@ def write(folder: Path, rows: pd.DataFrame, same: pd.DataFrame) -> str:
     write_atomic(folder / "table.md", text)
     figure = figure_of(lines)
     for kind in ("png", "svg"):
-        write_atomic(folder / f"generic.{kind}", lambda file, kind=kind: figure.savefig(file, format=kind, dpi=130))
+        picture = io.BytesIO()
+        figure.savefig(picture, format=kind, dpi=130)
+        write_atomic(folder / f"generic.{kind}", picture.getvalue())
     return text
