@@ -90,9 +90,9 @@ def fit_to_map(
     advance = say(protection.name)
     took = calibrate(faulty, made, bench.data, faults, settings.settings(), fuse.bits, study.seed, advance)
     faulty.set_faults(*bare.faults(voltage))
-    before = correct(faulty, bench.images, bench.labels, study.batch_size)
+    before = bench.correct(network.name, bench.images)
     faulty.set_faults(*chip.faults(voltage))
-    after = correct(faulty, transform(made, bench.images, study.batch_size), bench.labels, study.batch_size)
+    after = bench.correct(network.name, transform(made, bench.images, study.batch_size))
     faulty.restore()
     asked = took.steps, took.images, took.queries
     return _fitted(bench, protection, voltage, before, after, chip.overhead, made, asked), made

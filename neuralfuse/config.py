@@ -32,8 +32,15 @@ class NetworkConfig(Strict):
     options: dict[str, Any] = {}  # arguments of networks.build
     bits: Annotated[int, Field(ge=2, le=8)] = 8
     per_channel: bool = False
+    activations: Literal["float", "int8"] = "float"  # int8: what a layer is given is rounded to words, as on a device
     checkpoint: str | None = None  # weights to start from; without it the network is trained
     training: dict[str, Any] = {}  # arguments of training.train_network; `objective` as in baselines.objective
+
+    @model_validator(mode="after")
+    def words_of_one_width(self):
+        if self.activations == "int8" and self.bits != 8:
+            raise ValueError(f"activations int8: needs bits 8, the width of the array's operands, not {self.bits}")
+        return self
 
 
 class DatasetConfig(Strict):

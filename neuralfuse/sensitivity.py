@@ -68,13 +68,17 @@ def read_chip(
     images: Tensor,
     labels: Tensor,
     batch: int = 128,
+    answers: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Reading]:
-    """Read one chip part by part. `correct_clean`: right answers without faults; images [n, ...], labels [n]."""
+    """Read one chip part by part. `correct_clean`: right answers without faults; images [n, ...], labels [n].
+
+    `answers` is what computes with the model's words, if not the model itself.
+    """
     readings = []
     for part, name, stored, chosen in parts(faults, model):
         model.set_faults(*chosen)
         flipped = round(model.flip_rate() * model.words.size * model.bits)
-        correct = evaluate.correct(model, images, labels, batch) if flipped else correct_clean
+        correct = evaluate.correct(answers or model, images, labels, batch) if flipped else correct_clean
         readings.append(Reading(part, name, chip, stored, flipped, (correct_clean - correct) / len(labels)))
     model.restore()
     return readings
@@ -96,7 +100,9 @@ def _of_folder(folder: str, network: str, chip: int, voltage: float) -> list[Rea
         clean = bench.clean(network, None)
         stored = bench.chip(network, study.accelerators[0], study.sram.structures[0], chip, ())
         faults = stored.faults(voltage)
-        readings = read_chip(model, faults, chip, clean, bench.images, bench.labels, study.batch_size)
+        readings = read_chip(
+            model, faults, chip, clean, bench.images, bench.labels, study.batch_size, bench.answers(network)
+        )
     write_atomic(kept, json.dumps([asdict(reading) for reading in readings]))
     return readings
 

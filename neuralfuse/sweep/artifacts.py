@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from neuralfuse import data, generators, networks
 from neuralfuse.config import DatasetConfig, NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.pervoltage import PerVoltage, level
+from simulator.device.program import Program
 from simulator.workload import Layer, Workload
 from sram import failure
 from sram.errors import InputError
@@ -23,6 +24,15 @@ def slug(name: str) -> str:
 
 def network_path(folder: Path, network: str) -> Path:
     return folder / "networks" / f"{slug(network)}.safetensors"
+
+
+def program_path(folder: Path, network: str) -> Path:
+    return folder / "networks" / f"{slug(network)}.program.json"
+
+
+def read_program(folder: Path, network: str) -> Program:
+    """A network as a device runs it, its activations' units included."""
+    return Program.from_json(json.loads(program_path(folder, network).read_text(encoding="utf-8"))["program"])
 
 
 def generator_path(folder: Path, network: str, protection: ProtectionConfig) -> Path:

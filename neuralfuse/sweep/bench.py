@@ -22,6 +22,7 @@ from neuralfuse.config import ProtectionConfig, StudyConfig, load_study
 from neuralfuse.cost import Cost, cost_of, machine_of
 from neuralfuse.data import Dataset
 from neuralfuse.faulty import FaultyNetwork
+from neuralfuse.integer import IntegerNetwork
 from neuralfuse.ownfaults import place_generator
 from neuralfuse.pervoltage import at, level
 from neuralfuse.stored import StoredChip, layout_of, make_map, place_weights, store
@@ -31,6 +32,7 @@ from neuralfuse.sweep.artifacts import (
     generator_path,
     load_data,
     network_path,
+    read_program,
     read_workload,
     test_set,
 )
@@ -69,6 +71,7 @@ class Bench:
         self.study: StudyConfig = load_study(self.folder / "study.yaml")
         self.images, self.labels = (part.to(self.study.device) for part in test_set(self.study.dataset))
         self.network = Recent(self._network, 1)
+        self.answers = Recent(self._answers, 1)
         # those of many generators where images are small, seldom more than 256 MB
         self.inputs = Recent(self._inputs, max(3, 2**28 // max(self.images.nbytes, 1)))
         self.calibrated = Recent(self._calibrated, 2)
@@ -88,6 +91,12 @@ class Bench:
         network = build_network(config, self.study)
         checkpoint.load_network(network, network_path(self.folder, name))
         return FaultyNetwork(network, config.bits, config.per_channel, self.study.device, fold=True)
+
+    def _answers(self, name: str) -> Callable[[Tensor], Tensor]:
+        """The network as it is measured: with its faults as they are set, activations in numbers or in words."""
+        if next(n for n in self.study.networks if n.name == name).activations == "float":
+            return self.network(name)
+        return IntegerNetwork(self.network(name), read_program(self.folder, name))
 
     def _protection(self, name: str) -> ProtectionConfig:
         return next(p for p in self.study.protections if p.name == name)
@@ -181,12 +190,12 @@ class Bench:
     def _clean(self, network: str, name: str | None, fit: Fit | None = None) -> int:
         """Right answers where no bit reads wrong, on images as they are (None) or through a protection's generator."""
         images = self.images if name is None else self.inputs(network, name, fit)
-        model = self.network(network)
-        model.restore()
-        return self._correct(model, images)
+        self.network(network).restore()
+        return self.correct(network, images)
 
-    def _correct(self, model: FaultyNetwork, images: Tensor) -> int:
-        return evaluate.correct(model, images, self.labels, self.study.batch_size)
+    def correct(self, network: str, images: Tensor) -> int:
+        """Right answers of a network with the faults that it has, on the test images as they are or transformed."""
+        return evaluate.correct(self.answers(network), images, self.labels, self.study.batch_size)
 
     def _cost(self, network: str, machine: str, name: str, voltage: float, overhead: Overhead) -> Cost:
         return cost_of(self.folder, self.study, network, machine, self._protection(name), voltage, overhead)
@@ -204,7 +213,7 @@ class Bench:
         model.set_faults(*chip.faults(task.voltage))
         flip_rate = model.flip_rate()
         if flip_rate:
-            correct = self._correct(model, images)
+            correct = self.correct(point.network, images)
         else:  # the words are as written, and so are the answers: nothing to compute
             correct = self.clean(point.network, point.protection if protection.neuralfuse else None, fit)
         cost = self.cost(point.network, point.accelerator, point.protection, task.voltage, chip.overhead)

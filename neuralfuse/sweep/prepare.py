@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from neuralfuse import baselines, checkpoint, evaluate, generators, training
 from neuralfuse.config import (
@@ -31,6 +31,7 @@ from neuralfuse.config import (
 )
 from neuralfuse.cost import energy_sources, layer_table
 from neuralfuse.data import Dataset
+from neuralfuse.deviceprogram import compile_network
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.networks.files import ModelFile
 from neuralfuse.ownfaults import BothSources, OwnFaults, check_words, place_generator
@@ -48,6 +49,7 @@ from sram.errors import InputError
 from sram.files import write_atomic
 from sram.protection import parse
 
+UNIT_IMAGES = 256  # of training, whose largest activations are the largest words
 FIRST_HELD_OUT_DRAW = 10**9  # more than any training draws
 Base = tuple[NetworkConfig, nn.Module]  # a base network and how it is stored
 Words = tuple[Placement, FaultyNetwork, int]  # where a network's words lie, and from which bank of a chip on
@@ -94,6 +96,8 @@ def check(study: StudyConfig) -> None:
         if config.checkpoint is not None:
             checkpoint.load_network(network, config.checkpoint)
             FaultyNetwork(network, config.bits, config.per_channel)  # refuses weights that are not finite
+        if config.activations == "int8":
+            _check_words(config, network, artifacts.test_set(study.dataset)[0][:1])
     for protection in study.protections:
         shield = parse(protection.sram or "none")
         if study.sram.schedule == "paper" and shield.spec != "none":
@@ -108,6 +112,15 @@ def check(study: StudyConfig) -> None:
                     raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
 
 
+def _check_words(config: NetworkConfig, network: nn.Module, image: Tensor) -> None:
+    """Refuse activations of words where no device could run the network."""
+    try:
+        compile_network(FaultyNetwork(copy.deepcopy(network)), image)
+    except InputError as error:
+        key, allowed = f"networks.{config.name}.activations", f"float; int8 is for {error.allowed}"
+        raise InputError("study", key, f"int8 for {error.key}, {error.value}", allowed) from None
+
+
 def prepare(study: StudyConfig, folder: str | Path, say: Say) -> list[Point]:
     """Fill `folder` with what tasks need and return the study's grid, in the order of results.csv."""
     folder = Path(folder)
@@ -116,6 +129,8 @@ def prepare(study: StudyConfig, folder: str | Path, say: Say) -> list[Point]:
     networks = {config.name: (config, _network(study, config, folder, say)) for config in study.networks}
     for config in study.networks:
         _trace(networks[config.name][1], config.name, study, folder)
+        if config.activations == "int8":
+            _program(study, *networks[config.name], folder, say)
         for protection in study.protections:
             if protection.neuralfuse is not None:
                 bases = [networks[name] for name in protection.neuralfuse.trained_on(config.name)]
@@ -180,6 +195,21 @@ def _network(study: StudyConfig, config: NetworkConfig, folder: Path, say: Say) 
         path.with_suffix(".partial").unlink(missing_ok=True)
     checkpoint.load_network(network, path)
     return network.eval()
+
+
+def _program(study: StudyConfig, config: NetworkConfig, network: nn.Module, folder: Path, say: Say) -> None:
+    """Write the network as a device runs it; training images give the units of its activations."""
+    path = artifacts.program_path(folder, config.name)
+    settings = digest([_network_settings(study, config), _tensor_hash(network), UNIT_IMAGES])
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["settings"] == settings:
+        return
+    advance = say(f"units of the activations of {config.name}")
+    images = artifacts.load_data(study.dataset).train_x
+    chosen = torch.randperm(len(images), generator=training.random(study.seed, -3))[:UNIT_IMAGES]
+    faulty = FaultyNetwork(copy.deepcopy(network), per_channel=config.per_channel, device=study.device, fold=True)
+    made = compile_network(faulty, images[chosen]).to_json()
+    write_atomic(path, json.dumps({"settings": settings, "program": made}))
+    advance(1, 1, {})
 
 
 def _generator(
@@ -391,6 +421,7 @@ def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
                             _file_hash(artifacts.network_path(folder, network.name)),
                             network.bits,
                             network.per_channel,
+                            _program_hash(folder, network),
                         ],
                         "accelerator": asdict(accelerator(machine)),
                         "structure": asdict(structure.structure(form)),
@@ -401,6 +432,12 @@ def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
                     names = (network.name, study.dataset.name, machine, curve.name, form, protection.name)
                     points.append(Point(*names, digest(setup)))
     return points
+
+
+def _program_hash(folder: Path, network: NetworkConfig) -> str | None:
+    if network.activations == "float":
+        return None
+    return digest(artifacts.read_program(folder, network.name).to_json())
 
 
 def _generator_hash(folder: Path, network: str, protection: ProtectionConfig) -> str | None:
