@@ -1,6 +1,7 @@
 """What a study folder holds besides rows: trained networks, generators, their workloads; where each lies and how it
 is read."""
 
+import functools
 import json
 import re
 from dataclasses import asdict
@@ -64,6 +65,13 @@ def load_data(config: DatasetConfig) -> data.Dataset:
     return data.load(config.name, config.root)
 
 
+@functools.cache
+def kind_of(config: DatasetConfig) -> tuple[int, tuple[int, int, int]]:
+    """(classes, shape of an image): a worker asks for each network and each chip's transform, but reads files once."""
+    dataset = load_data(config)
+    return dataset.num_classes, dataset.input_shape
+
+
 def test_set(config: DatasetConfig) -> tuple[Tensor, Tensor]:
     """Images and labels that results are measured on."""
     dataset = load_data(config)
@@ -78,14 +86,13 @@ def test_set(config: DatasetConfig) -> tuple[Tensor, Tensor]:
 
 def build_network(config: NetworkConfig, study: StudyConfig) -> nn.Module:
     """The base network, not trained, for the study's data."""
-    dataset = load_data(study.dataset)
-    name = config.build or config.name
-    return networks.build(name, dataset.num_classes, dataset.in_channels, seed=study.seed, **config.options)
+    classes, (channels, _, _) = kind_of(study.dataset)
+    return networks.build(config.build or config.name, classes, channels, seed=study.seed, **config.options)
 
 
 def build_transform(fuse: NeuralFuseConfig, study: StudyConfig) -> generators.NeuralFuse:
     """The input transform, not trained, for the study's images; with `per_voltage` all of its generators."""
-    channels, height, width = load_data(study.dataset).input_shape
+    _, (channels, height, width) = kind_of(study.dataset)
 
     def make() -> nn.Module:
         return generators.build(fuse.generator, channels, seed=study.seed, size=(height, width), **fuse.options)

@@ -370,7 +370,7 @@ def _trace(module: nn.Module, name: str, study: StudyConfig, folder: Path) -> No
     """Write the layers of a module, unless they are there; they depend on its shapes alone."""
     path = artifacts.workload_path(folder, name)
     if not path.is_file():
-        shape = tuple(artifacts.load_data(study.dataset).test_x.shape[1:])
+        _, shape = artifacts.kind_of(study.dataset)
         write_atomic(path, artifacts.workload_text(trace(module, shape, name=name)))
 
 
