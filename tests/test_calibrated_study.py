@@ -10,7 +10,8 @@ from neuralfuse.config import parse_study
 from neuralfuse.sweep.artifacts import read_workload
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.sweep.executors import choose
-from neuralfuse.sweep.prepare import points_of, trainings_to_do
+from neuralfuse.sweep.points import points_of
+from neuralfuse.sweep.prepare import trainings_to_do
 from neuralfuse.sweep.run import run_study
 from sram.errors import InputError
 

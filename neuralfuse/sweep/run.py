@@ -8,9 +8,11 @@ from neuralfuse.sweep.bench import run_chunk
 from neuralfuse.sweep.collect import Failure, collect, shard
 from neuralfuse.sweep.executors import Workers
 from neuralfuse.sweep.plan import plan
-from neuralfuse.sweep.prepare import Say, points_of, prepare, trainings_to_do
+from neuralfuse.sweep.points import points_of
+from neuralfuse.sweep.prepare import prepare, trainings_to_do
 from neuralfuse.sweep.store import Store, write_results_csv
 from neuralfuse.sweep.task import Result, Task
+from neuralfuse.sweep.trained import Say
 from sram.errors import InputError
 
 

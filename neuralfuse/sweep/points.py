@@ -1,0 +1,77 @@
+"""The grid of a prepared study folder, and the hash of everything that its names stand for."""
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from neuralfuse import checkpoint
+from neuralfuse.config import NetworkConfig, ProtectionConfig, StudyConfig, digest
+from neuralfuse.sweep import artifacts
+from neuralfuse.sweep.task import Point
+from simulator.accelerator import accelerator
+from sram import failure, structure
+
+
+def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
+    """The grid of a prepared folder, each point with the hash of everything that its names stand for."""
+    folder = Path(folder)
+    images, labels = artifacts.test_set(study.dataset)
+    total = hashlib.sha256(images.numpy().tobytes())
+    total.update(labels.numpy().tobytes())
+    curve = failure.curve(study.sram.curve)
+    common = {
+        "data": total.hexdigest(),
+        "curve": curve.to_dict(),
+        "sram": study.sram.model_dump(mode="json", exclude={"structures"}),
+        "seed": study.seed,
+        "device": study.device,
+        "batch": study.batch_size,  # float sums depend on it in the last bit
+    }
+    points = []
+    for network in study.networks:
+        for machine in study.accelerators:
+            for form in study.sram.structures:
+                for protection in study.protections:
+                    setup = common | {
+                        "network": [
+                            _file_hash(artifacts.network_path(folder, network.name)),
+                            network.bits,
+                            network.per_channel,
+                            _program_hash(folder, network),
+                        ],
+                        "accelerator": asdict(accelerator(machine)),
+                        "structure": asdict(structure.structure(form)),
+                        "protection": protection.model_dump(mode="json"),
+                        "generator": _generator_hash(folder, network.name, protection),
+                        "calibrated_at": _calibrated_at(study, protection),
+                    }
+                    names = (network.name, study.dataset.name, machine, curve.name, form, protection.name)
+                    points.append(Point(*names, digest(setup)))
+    return points
+
+
+def _file_hash(path: Path) -> str:
+    """Hash of the tensors of a checkpoint."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(checkpoint.load(path)[0].items()):
+        total.update(name.encode())
+        total.update(np.ascontiguousarray(tensor.numpy()).tobytes())
+    return total.hexdigest()[:16]
+
+
+def _program_hash(folder: Path, network: NetworkConfig) -> str | None:
+    if network.activations == "float":
+        return None
+    return digest(artifacts.read_program(folder, network.name).to_json())
+
+
+def _generator_hash(folder: Path, network: str, protection: ProtectionConfig) -> str | None:
+    return _file_hash(artifacts.generator_path(folder, network, protection)) if protection.neuralfuse else None
+
+
+def _calibrated_at(study: StudyConfig, protection: ProtectionConfig) -> tuple[float, ...] | None:
+    """The voltages that a chip's one transform depends on; None where each voltage has its own, or none is made."""
+    found = protection.neuralfuse.calibrate if protection.neuralfuse else None
+    return None if found is None or found.at == "each" else found.voltages(study.voltages[0], study.voltages)

@@ -1,0 +1,240 @@
+"""A study folder's networks and generators: loaded, or trained and rounded to words; each skipped where it lies there,
+made from the same settings."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from neuralfuse import baselines, checkpoint, generators, training
+from neuralfuse.config import HeldOutConfig, NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig, digest
+from neuralfuse.data import Dataset
+from neuralfuse.deviceprogram import compile_network
+from neuralfuse.faulty import FaultyNetwork
+from neuralfuse.networks.files import ModelFile
+from neuralfuse.ownfaults import BothSources, OwnFaults, place_generator
+from neuralfuse.pervoltage import turn
+from neuralfuse.quantize import quantize_in_place
+from neuralfuse.sources import Faults, Source
+from neuralfuse.stored import StepsInTurn, place_weights, training_source
+from neuralfuse.sweep import artifacts
+from simulator.accelerator import accelerator
+from simulator.placement import Placement
+from simulator.workload import trace
+from sram.errors import InputError
+from sram.files import write_atomic
+
+UNIT_IMAGES = 256  # of training, whose largest activations are the largest words
+FIRST_HELD_OUT_DRAW = 10**9  # more than any training draws
+Base = tuple[NetworkConfig, nn.Module]  # a base network and how it is stored
+Words = tuple[Placement, FaultyNetwork, int]  # where a network's words lie, and from which bank of a chip on
+Say = Callable[[str], Callable[[int, int, dict[str, float]], None]]  # start a named step, get its progress callback
+
+
+def make_network(study: StudyConfig, config: NetworkConfig, folder: Path, say: Say) -> nn.Module:
+    """The frozen base network, its weights rounded to words."""
+    path = artifacts.network_path(folder, config.name)
+    network = artifacts.build_network(config, study)
+    settings = network_settings(study, config)
+    if not fresh(path, settings):
+        if config.checkpoint is not None:
+            checkpoint.load_network(network, config.checkpoint)
+        elif not isinstance(network, ModelFile):  # a file brings its weights
+            training.train_network(
+                network.to(study.device),
+                artifacts.load_data(study.dataset),
+                bits=config.bits,
+                seed=study.seed,
+                checkpoint_path=path.with_suffix(".partial"),
+                progress=say(f"train {config.name}"),
+                **config.training | {"objective": baselines.objective(config.training.get("objective"), config.bits)},
+            )
+        quantize_in_place(network.cpu(), config.bits, config.per_channel)
+        checkpoint.save(path, network.state_dict(), _record(settings))
+        path.with_suffix(".partial").unlink(missing_ok=True)
+    checkpoint.load_network(network, path)
+    return network.eval()
+
+
+def make_program(study: StudyConfig, config: NetworkConfig, network: nn.Module, folder: Path, say: Say) -> None:
+    """Write the network as a device runs it; training images give the units of its activations."""
+    path = artifacts.program_path(folder, config.name)
+    settings = digest([network_settings(study, config), _tensor_hash(network), UNIT_IMAGES])
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["settings"] == settings:
+        return
+    advance = say(f"units of the activations of {config.name}")
+    images = artifacts.load_data(study.dataset).train_x
+    chosen = torch.randperm(len(images), generator=training.random(study.seed, -3))[:UNIT_IMAGES]
+    faulty = FaultyNetwork(copy.deepcopy(network), per_channel=config.per_channel, device=study.device, fold=True)
+    made = compile_network(faulty, images[chosen]).to_json()
+    write_atomic(path, json.dumps({"settings": settings, "program": made}))
+    advance(1, 1, {})
+
+
+def make_generator(
+    study: StudyConfig,
+    bases: list[Base],
+    protection: ProtectionConfig,
+    fuse: NeuralFuseConfig,
+    folder: Path,
+    say: Say,
+) -> generators.NeuralFuse:
+    """The protection's generator, trained on `bases`, behind x -> clip(x + G(x)), its weights rounded; or untrained,
+    where each chip gets its own."""
+    transform = artifacts.build_transform(fuse, study)
+    path = artifacts.generator_path(folder, bases[0][0].name, protection)
+    settings = generator_settings(study, bases, fuse)
+    known = [path, *sorted(path.parent.glob("*.safetensors"))]
+    made = next((one for one in known if fresh(one, settings)), None)
+    if made not in (None, path):  # for a protection that differs in other things
+        write_atomic(path, made.read_bytes())
+    elif made is None:
+        if fuse.checkpoint is not None and not fuse.starts_untrained:
+            checkpoint.load_network(transform.generator, fuse.checkpoint)
+        elif not fuse.starts_untrained:
+            _train_generator(study, bases, protection.name, fuse, transform, path, folder, say)
+        if fuse.bits is not None:
+            quantize_in_place(transform.cpu(), fuse.bits)
+        checkpoint.save(path, transform.generator.state_dict(), _record(settings))
+        path.with_suffix(".partial").unlink(missing_ok=True)
+    checkpoint.load_network(transform.generator, path)
+    return transform.eval()
+
+
+def _train_generator(
+    study: StudyConfig,
+    bases: list[Base],
+    name: str,
+    fuse: NeuralFuseConfig,
+    transform: generators.NeuralFuse,
+    path: Path,
+    folder: Path,
+    say: Say,
+) -> None:
+    """EOPM on training chips: other chip numbers than any evaluation uses, all structures of the study in turn."""
+    networks, sources = [], []
+    draws = len(bases) * fuse.training.get("maps", training.PAPER_MAPS)  # until a network has its turn again
+    for config, network in bases:
+        faulty = FaultyNetwork(copy.deepcopy(network), config.bits, config.per_channel, study.device, fold=True)
+        write_workload(network, config.name, study, folder)
+        machine = accelerator(study.accelerators[0])
+        placed = place_weights(study, artifacts.read_workload(folder, config.name), machine, config.bits)
+        networks.append(faulty)
+        words = [(placed, faulty, 0)]
+        if fuse.own_faults == "trained":
+            words.append(_own_words(study, fuse, placed, transform, f"{config.name}-{name}", folder))
+        sources.append(_source(study, fuse, words, draws))
+    dataset, held_out = artifacts.load_data(study.dataset), None
+    if fuse.held_out is not None:
+        apart, turns = (draws, len(fuse.train_voltages or ())) if fuse.per_voltage else (1, 1)
+        first = FIRST_HELD_OUT_DRAW - FIRST_HELD_OUT_DRAW % (apart * turns)  # chip i has the voltage of step i
+        faults = [sources[0](first + i * apart) for i in range(fuse.held_out.chips)]
+        dataset, held_out = _hold_out(dataset, fuse.held_out, faults, study.seed)
+    own = {"objective": OwnFaults(fuse.bits)} if fuse.own_faults == "trained" and fuse.bits else {}
+    training.train_generator(
+        networks,
+        transform,
+        dataset,
+        sources,
+        held_out=held_out,
+        bits=fuse.bits,
+        seed=study.seed,
+        checkpoint_path=path.with_suffix(".partial"),
+        progress=say(f"train {fuse.generator} for {', '.join(config.name for config, _ in bases)}"),
+        **fuse.training | own,
+    )
+
+
+def _own_words(
+    study: StudyConfig,
+    fuse: NeuralFuseConfig,
+    network: Placement,
+    transform: generators.NeuralFuse,
+    name: str,
+    folder: Path,
+) -> Words:
+    """Those of a generator that runs at low voltage itself."""
+    assert fuse.bits is not None
+    one = turn(transform, 0)
+    write_workload(one, name, study, folder)
+    workload, machine = artifacts.read_workload(folder, name), accelerator(study.accelerators[0])
+    placed, bank = place_generator(workload, machine, network, fuse.bits)
+    return placed, FaultyNetwork(copy.deepcopy(one), fuse.bits), bank
+
+
+def _source(study: StudyConfig, fuse: NeuralFuseConfig, words: Sequence[Words], draws: int) -> Source:
+    """Training chips at the generator's voltages: faults in the network's words or, of two `words`, in `Both`.
+
+    With `per_voltage`, all `draws` of a step have one voltage.
+    """
+
+    def at_voltages(voltages: Sequence[float]) -> Source:
+        sources = [training_source(study, placed, network, voltages, bank) for placed, network, bank in words]
+        return sources[0] if len(sources) == 1 else BothSources(*sources)  # type: ignore[return-value]
+
+    voltages = fuse.train_voltages or study.voltages
+    if fuse.per_voltage is None:
+        return at_voltages(voltages)
+    return StepsInTurn(tuple(at_voltages((voltage,)) for voltage in voltages), draws)
+
+
+def _hold_out(
+    data: Dataset, config: HeldOutConfig, faults: list[Faults], seed: int
+) -> tuple[Dataset, training.HeldOut]:
+    """The training images without those set apart, and what to watch on these: `faults` of chips that no step draws."""
+    if config.images >= len(data.train_y):
+        raise InputError("study", "held_out.images", config.images, f"fewer than the {len(data.train_y)} for training")
+    order = torch.randperm(len(data.train_y), generator=training.random(seed, -2))
+    apart, rest = order[: config.images], order[config.images :]
+    watched = training.HeldOut(data.train_x[apart], data.train_y[apart], faults, config.every, config.patience)
+    return replace(data, train_x=data.train_x[rest], train_y=data.train_y[rest]), watched
+
+
+def write_workload(module: nn.Module, name: str, study: StudyConfig, folder: Path) -> None:
+    """Write the layers of a module, unless they are there; they depend on its shapes alone."""
+    path = artifacts.workload_path(folder, name)
+    if not path.is_file():
+        _, shape = artifacts.kind_of(study.dataset)
+        write_atomic(path, artifacts.workload_text(trace(module, shape, name=name)))
+
+
+def _record(settings: object) -> dict:
+    return {"settings": digest(settings)}
+
+
+def fresh(path: Path, settings: object) -> bool:
+    """Whether `path` was made, by this code, from these settings."""
+    return path.is_file() and checkpoint.load(path)[1].get("settings") == digest(settings)
+
+
+def network_settings(study: StudyConfig, config: NetworkConfig) -> list:
+    files = [path for path in (config.name, config.checkpoint) if path is not None and Path(path).is_file()]
+    contents = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in files]
+    return [config.model_dump(mode="json"), study.dataset.model_dump(mode="json"), study.seed, *contents]
+
+
+def generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseConfig) -> list:
+    left_out = {"calibrate", "training"} if fuse.starts_untrained else {"calibrate"}  # how is of no matter here
+    if fuse.own_faults != "trained":
+        left_out.add("own_faults")
+    return [
+        fuse.model_dump(mode="json", exclude=left_out),
+        [_tensor_hash(network) for _, network in bases],
+        study.identity(),
+        fuse.train_voltages or study.voltages,
+    ]
+
+
+def _tensor_hash(module: nn.Module) -> str:
+    """Hash of every parameter and buffer, names and values."""
+    total = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        total.update(name.encode())
+        total.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    return total.hexdigest()[:16]
