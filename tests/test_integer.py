@@ -167,6 +167,8 @@ def test_a_study_of_numbers_and_words(both):
     assert len(clean["numbers"]) == len(clean["words"]) == 1
     assert abs(int(clean["numbers"][0]) - int(clean["words"][0])) <= 4
     assert clean["numbers"][0] > 60
+    files = [(both / "networks" / f"{name}.safetensors").read_bytes() for name in ("numbers", "words")]
+    assert files[0] == files[1]  # trained once
     faulty = rows[rows.voltage == 0.76].pivot_table(index=["protection", "chip"], columns="network", values="correct")
     assert (faulty["numbers"] != faulty["words"]).any()
     for column in ("flip_rate", "cell_fault_rate", "energy_system_pj", "cycles"):

@@ -136,14 +136,16 @@ def trainings_to_do(study: StudyConfig, folder: str | Path) -> list[str]:
     folder = Path(folder)
     made: dict[str, Base] = {}
     missing: list[str] = []
+    trained_once: set[str] = set()
     for config in study.networks:
-        path = artifacts.network_path(folder, config.name)
-        if fresh(path, network_settings(study, config)):
+        path, settings = artifacts.network_path(folder, config.name), network_settings(study, config)
+        if fresh(path, settings):
             network = artifacts.build_network(config, study)
             checkpoint.load_network(network, path)
             made[config.name] = config, network
-        else:
+        elif digest(settings) not in trained_once:  # else it is the network of another name
             missing.append(config.name)
+            trained_once.add(digest(settings))
     for config in study.networks:
         for protection in study.protections:
             fuse = protection.neuralfuse

@@ -42,7 +42,7 @@ def make_network(study: StudyConfig, config: NetworkConfig, folder: Path, say: S
     path = artifacts.network_path(folder, config.name)
     network = artifacts.build_network(config, study)
     settings = network_settings(study, config)
-    if not fresh(path, settings):
+    if not _found(path, settings):
         if config.checkpoint is not None:
             checkpoint.load_network(network, config.checkpoint)
         elif not isinstance(network, ModelFile):  # a file brings its weights
@@ -90,11 +90,7 @@ def make_generator(
     transform = artifacts.build_transform(fuse, study)
     path = artifacts.generator_path(folder, bases[0][0].name, protection)
     settings = generator_settings(study, bases, fuse)
-    known = [path, *sorted(path.parent.glob("*.safetensors"))]
-    made = next((one for one in known if fresh(one, settings)), None)
-    if made not in (None, path):  # for a protection that differs in other things
-        write_atomic(path, made.read_bytes())
-    elif made is None:
+    if not _found(path, settings):
         if fuse.checkpoint is not None and not fuse.starts_untrained:
             checkpoint.load_network(transform.generator, fuse.checkpoint)
         elif not fuse.starts_untrained:
@@ -213,10 +209,22 @@ def fresh(path: Path, settings: object) -> bool:
     return path.is_file() and checkpoint.load(path)[1].get("settings") == digest(settings)
 
 
+def _found(path: Path, settings: object) -> bool:
+    """Whether `path` is there now: another file of its folder, made from the same settings under a name that differs
+    in other things, is copied."""
+    known = [path, *sorted(path.parent.glob("*.safetensors"))]
+    made = next((one for one in known if fresh(one, settings)), None)
+    if made not in (None, path):
+        write_atomic(path, made.read_bytes())
+    return made is not None
+
+
 def network_settings(study: StudyConfig, config: NetworkConfig) -> list:
-    files = [path for path in (config.name, config.checkpoint) if path is not None and Path(path).is_file()]
+    built = config.build or config.name
+    files = [path for path in (built, config.checkpoint) if path is not None and Path(path).is_file()]
     contents = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in files]
-    return [config.model_dump(mode="json"), study.dataset.model_dump(mode="json"), study.seed, *contents]
+    own = config.model_dump(mode="json", exclude={"name", "build", "activations"})
+    return [built, own, study.dataset.model_dump(mode="json"), study.seed, *contents]
 
 
 def generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseConfig) -> list:
