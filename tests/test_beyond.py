@@ -1,10 +1,12 @@
 """Does the comparison of methods pair by chip, and does a killed run leave rows that can be gone on from?"""
 
+import argparse
+
 import pandas as pd
 import pytest
 
 from benchmarks.beyond import figures
-from benchmarks.beyond.__main__ import KEY, MEASURED, append, applies, read
+from benchmarks.beyond.__main__ import KEY, MEASURED, append, applies, generic_of, read
 from benchmarks.beyond.lot import CONDITIONS, Plan
 from benchmarks.beyond.methods import METHODS
 from benchmarks.beyond.report import markdown, table
@@ -95,3 +97,18 @@ def test_a_method_looks_the_same_in_every_panel_and_in_the_legend():
     assert second == {name: first[name] for name in ("unprotected", "tiny")}
     legend = figure.legends[0]
     assert [text.get_text() for text in legend.get_texts()] == list(first)
+
+
+def test_the_generic_generator_is_trained_only_for_methods_that_start_from_it():
+    given = argparse.Namespace(generator="ConvS", width=8, generic=None, generic_steps=5, generic_maps=2,
+                               generic_batch=4, digits=False)  # fmt: skip
+    named = {method.name: method for method in METHODS}
+    bare = [
+        named[name] for name in ("unprotected", "affine, recalibrated", "affine of the lot", "generator from scratch")
+    ]
+    assert generic_of(given, bare) is None
+    made = generic_of(given, [*bare, named["generic, tuned on 128 images"]])
+    assert made is not None
+    assert made["training"]["steps"] == 5
+    given.generic = "convs.safetensors"
+    assert generic_of(given, bare) == {"generator": "ConvS", "options": {"width": 8}, "checkpoint": "convs.safetensors"}

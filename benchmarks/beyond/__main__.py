@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from benchmarks.beyond import report
-from benchmarks.beyond.fits import Fitter
+from benchmarks.beyond.fits import Fit, Fitter, Prior
 from benchmarks.beyond.lot import CONDITIONS, OTHERS, SHARES, Lot, Plan, digits_base
 from benchmarks.beyond.methods import METHODS, Method, run
 from benchmarks.beyond.retrained import retrained
@@ -72,15 +72,26 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def plan_of(given: argparse.Namespace, structure: str, rate: float, work: Path) -> Plan:
+def generic_of(given: argparse.Namespace, methods: list[Method]) -> dict | None:
+    """The generator for all chips; none where it would have to be trained and no method starts from it."""
     generic: dict = {"generator": given.generator, "options": {"width": given.width} if given.width else {}}
     if given.generic:
-        generic["checkpoint"] = given.generic
-    else:
-        generic["training"] = dict(
-            steps=given.generic_steps, maps=given.generic_maps, batch=given.generic_batch, decay="cosine",
-            learning_rate=0.005, **(dict(flip=False, shift=0) if given.digits else {}),
-        )  # fmt: skip
+        return generic | {"checkpoint": given.generic}
+    if not any(begins_with(m.transform) == "generic" for m in methods):
+        return None
+    training = dict(steps=given.generic_steps, maps=given.generic_maps, batch=given.generic_batch, decay="cosine",
+                    learning_rate=0.005)  # fmt: skip
+    return generic | {"training": training | (dict(flip=False, shift=0) if given.digits else {})}
+
+
+def begins_with(transform: Fit | Prior | str | None) -> str | None:
+    """The name of what the first of the fits starts from."""
+    while isinstance(transform, Fit | Prior):
+        transform = transform.start
+    return transform
+
+
+def plan_of(given: argparse.Namespace, structure: str, rate: float, work: Path, generic: dict | None) -> Plan:
     if given.digits:
         dataset = {"name": "digits"}
         network = {"name": "resnet8", "checkpoint": str(digits_base(work / "resnet8.safetensors"))}
@@ -184,7 +195,7 @@ def main() -> None:
         work = given.work or given.out / "work"
         for structure in given.structures.split(","):
             for rate in map(float, given.rates.split(",")):
-                plan = plan_of(given, structure, rate, work)
+                plan = plan_of(given, structure, rate, work, generic_of(given, chosen))
                 folder = work / f"{plan.network['name']}-{structure}-{rate:g}"
                 methods = [m for m in chosen if applies(m, plan)]
                 with progress() as say:

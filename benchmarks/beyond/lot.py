@@ -61,14 +61,14 @@ class Plan:
     rate: float
     curve: str
     schedule: str
-    generic: dict  # NeuralFuseConfig of the generator for all chips
+    generic: dict | None  # NeuralFuseConfig of the generator for all chips
     others: dict[str, str] = field(default_factory=dict)  # names of OTHERS and their checkpoints
 
     def study(self) -> StudyConfig:
         curve = failure.curve(self.curve)
         paper = self.structure == "paper"
         voltages = {name: round(float(curve.voltage(share * self.rate)), 6) for name, share in SHARES.items()}
-        generators = {"generic": self.generic}
+        generators = {"generic": self.generic} if self.generic else {}
         generators |= {f"generic {name}": OTHERS[name] | {"checkpoint": path} for name, path in self.others.items()}
         at = {"train_voltages": [voltages["main"]]}
         content = {
