@@ -1,8 +1,8 @@
 """A test bench: what one worker keeps in memory, and the measurement of one task on it.
 
 A worker gets the folder's path and tasks (names, chip numbers, voltages), never maps or tensors: it makes a chip's
-fault map from its
-number, keeps the network and the images, and from one voltage to the next writes only the weights that changed.
+fault map from its number, keeps the network and the images, and from one voltage to the next writes only the weights
+that changed.
 """
 
 import functools
