@@ -131,6 +131,27 @@ def test_a_training_step_moves_only_the_generator_whose_turn_it_is(kind):
     assert moved == [layers | norm, layers | norm, layers if kind == "film" else set()]
 
 
+def test_before_two_networks_each_generator_meets_both_at_its_own_voltage_alone():
+    fuse, both, maps, met = per_voltage("each"), [tiny_faulty(), tiny_faulty()], 2, []
+
+    def source(network):
+        parts = tuple(lambda draw, at=at: (network, at, draw) for at in range(3))
+        return StepsInTurn(parts, draws=len(both) * maps)
+
+    def record(faulty, learner, x, y, faults, maps, weight):
+        member = [one is learner.generator for one in fuse.generator.members].index(True)
+        met.append((both.index(faulty), member, list(faults)))
+        return 0.0, 0.0
+
+    training.train_generator(
+        both, fuse, tiny_data(), [source(0), source(1)], steps=12, batch=8, maps=maps, shift=0, objective=record
+    )
+    for faulty, member, faults in met:
+        assert [(network, at) for network, at, _ in faults] == [(faulty, member)] * maps
+    assert len({one for _, _, faults in met for one in faults}) == 12 * maps  # no chip twice
+    assert {(faulty, member) for faulty, member, _ in met} == {(n, at) for n in (0, 1) for at in range(3)}
+
+
 def own_faults(transform, rate, seed):
     words = sum(p.numel() for p in weight_parameters(transform).values())
     return sources.IndependentCells(words, (rate,), seed=seed)(0)
