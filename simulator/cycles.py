@@ -10,13 +10,14 @@ import numpy as np
 from . import cycles_kernels as kernels
 from .accelerator import Accelerator
 from .dataflow import CODES, NAMES
-from .memory import in_dram, outputs_of, rows_under, touched, window_of
+from .memory import handed_on, in_dram, operands_of, outputs_of, rows_under, share_from, touched, window_of
 from .workload import Workload
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# What the kernels know of a layer. Elements and pixels; unique, valid, tiles: of one product (memory.touched).
+# What the kernels know of a layer. Elements and pixels; unique, valid, tiles: of one product (memory.touched);
+# ifmap_dram, filter_dram: shares. Of a vector layer elements_read are those in buffers, without what is handed to it.
 SHAPE = np.dtype(
     [
         (name, np.int64)
@@ -25,9 +26,10 @@ SHAPE = np.dtype(
             *("valid", "unique", "pixels", "row_tile_sum", "row_tile_largest", "row_window"),
             *("col_tile_sum", "col_tile_largest", "col_window"),
             *("operations", "elements_read", "elements_dram", "constants", "constant_reads"),
-            *("ifmap_dram", "filter_dram", "ofmap_dram"),
+            *("stored", "ofmap_dram"),
         )
-    ],
+    ]
+    + [("ifmap_dram", np.float64), ("filter_dram", np.float64)],
     align=True,
 )
 
@@ -162,21 +164,24 @@ def machine_of(accelerator: Accelerator) -> np.ndarray:
 
 def shapes_of(workload: Workload, accelerator: Accelerator) -> np.ndarray:
     """SHAPE[layers]."""
-    through_dram = in_dram(workload, accelerator)
+    through_dram, passing = in_dram(workload, accelerator), handed_on(workload)
     shapes = np.zeros(len(workload.layers), SHAPE)
     for i, layer in enumerate(workload.layers):
         batch = layer.batch * accelerator.batch
         shape = shapes[i]
         shape["on_array"] = layer.on_array
         shape["outputs"] = outputs_of(layer) * batch
-        shape["ofmap_dram"] = through_dram[i]
-        from_dram = [s < 0 or through_dram[s] for s in layer.sources] or [True]
+        shape["stored"], shape["ofmap_dram"] = not passing[i], through_dram[i]
+        operands = operands_of(layer)
+        from_dram = [share_from(workload, layer, o, lambda s: s < 0 or through_dram[s]) for o in range(len(operands))]
         if not layer.on_array:
+            handed = [share_from(workload, layer, o, lambda s: s >= 0 and passing[s]) for o in range(len(operands))]
+            size = np.array([elements for _, elements in operands])
+            per_element = layer.elements_read * batch / max(1, size.sum())  # a move reads less than it has at hand
             shape["operations"] = layer.operations * batch
-            shape["elements_read"] = layer.elements_read * batch
+            shape["elements_read"] = layer.elements_read * batch - round(per_element * (size @ handed))
             shape["constants"], shape["constant_reads"] = layer.constants, layer.constants * batch
-            on_chip = sum(outputs_of(workload.layers[s]) for s in layer.sources if s >= 0 and not through_dram[s])
-            shape["elements_dram"] = max(0, layer.elements_read - on_chip) * batch
+            shape["elements_dram"] = round(per_element * (size @ from_dram))
             continue
         pairs = layer.kind == "matmul"  # samples share no operand: each is a product of its own
         samples = 1 if pairs else batch
@@ -196,7 +201,7 @@ def shapes_of(workload: Workload, accelerator: Accelerator) -> np.ndarray:
         shape["row_window"] = rows_under(window, accelerator.array_rows)
         shape["col_window"] = rows_under(window, accelerator.array_cols)
         shape["ifmap_dram"] = from_dram[0]
-        shape["filter_dram"] = from_dram[-1] if pairs else True
+        shape["filter_dram"] = 1.0 if layer.weights else from_dram[-1]
     return shapes
 
 

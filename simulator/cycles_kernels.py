@@ -53,10 +53,10 @@ def traffic(shape, machine, dataflow, fr, fc):
             spill += times * (fr - 1) * max(0.0, t * width * machine.psum_bytes - machine.psum_room)
     outputs = shape.outputs * machine.ofmap_bytes / shape.products
     return (
-        ifmap if shape.ifmap_dram else 0.0,
-        ifmap_later if shape.ifmap_dram else 0.0,
-        filters if shape.filter_dram else 0.0,
-        filter_later if shape.filter_dram else 0.0,
+        ifmap * shape.ifmap_dram,
+        ifmap_later * shape.ifmap_dram,
+        filters * shape.filter_dram,
+        filter_later * shape.filter_dram,
         spill,
         outputs if shape.ofmap_dram else 0.0,
     )
@@ -182,8 +182,8 @@ def count_array_layer(shape, machine, dataflow, out):
     results = g * m * n * (1 if dataflow == OS else fr)
     out.psum_sram_writes = max(0, results - shape.outputs)
     out.psum_sram_reads = out.psum_sram_writes
-    out.ofmap_sram_writes = shape.outputs
-    out.ofmap_sram_reads = shape.outputs
+    out.ofmap_sram_writes = shape.outputs * shape.stored
+    out.ofmap_sram_reads = shape.outputs * shape.stored
     out.vector_operations = 0
 
     out.cycles = out.array_cycles
@@ -210,8 +210,8 @@ def count_vector_layer(shape, machine, out):
     out.ifmap_sram_writes = shape.elements_dram
     out.filter_sram_reads = shape.constant_reads
     out.filter_sram_writes = shape.constants
-    out.ofmap_sram_writes = shape.outputs
-    out.ofmap_sram_reads = shape.outputs
+    out.ofmap_sram_writes = shape.outputs * shape.stored
+    out.ofmap_sram_reads = shape.outputs * shape.stored
     constants = shape.constants * machine.filter_bytes
     read = shape.elements_dram * machine.ifmap_bytes
     write = shape.outputs * machine.ofmap_bytes if shape.ofmap_dram else 0.0

@@ -18,9 +18,10 @@ room lowers what a sweep brings from DRAM, and room between two tiers pins a par
 So DRAM reads are at least the elements touched, equal to them when everything fits, and never rise with capacity.
 Room is half of a double buffer; its other half is being filled.
 
-**Between layers.** A vector layer takes its input as it leaves the layer before it, if nobody else reads that. With
-`keep_on_chip` an output stays in the output buffer if all tensors alive at any time until its last use fit half of it
-together. Everything else is written to DRAM and read back. Each layer starts with empty operand buffers.
+**Between layers.** A vector layer takes its input as it leaves the layer before it, if nobody else reads that: it
+passes no buffer. With `keep_on_chip` an output stays in the output buffer if all tensors alive at any time until its
+last use fit half of it together. Everything else, and what leaves the network, is written to DRAM and read back. Each
+layer starts with empty operand buffers.
 
 **Time.** One DRAM channel of `dram_bytes_per_cycle` serves all operands in the order of their use, each transfer
 `dram_latency_cycles` later. Operands are fetched in chunks of the stream, at most 16 transfers and at most a buffer
@@ -29,6 +30,7 @@ in order. When a chunk is late the whole array stands still. Every step only tak
 depends on neither bandwidth nor capacity, so less of either never makes a layer faster.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -93,7 +95,31 @@ def readers_of(workload: Workload) -> list[list[int]]:
 
 def handed_on(workload: Workload) -> list[bool]:
     """For each layer: does the vector layer after it take its output as it leaves, so that it is never stored?"""
-    return [r == [i + 1] and not workload.layers[i + 1].on_array for i, r in enumerate(readers_of(workload))]
+    readers = enumerate(readers_of(workload))
+    return [r == [i + 1] and not workload.layers[i + 1].on_array and i not in workload.outputs for i, r in readers]
+
+
+def operands_of(layer: Layer) -> tuple[tuple[tuple[int, ...], int], ...]:
+    """(sources, elements a sample) of each activation operand."""
+    return layer.operands or ((layer.sources, layer.ifmap_elements if layer.on_array else layer.elements_read),)
+
+
+def share_from(workload: Workload, layer: Layer, operand: int, chosen: Callable[[int], bool]) -> float:
+    """The share of an operand that comes from the chosen sources.
+
+    What comes from several layers (a concatenation) is divided in proportion to their outputs; the network's input, -1,
+    gives what they do not.
+    """
+    sources, elements = operands_of(layer)[operand]
+    size: dict[int, float] = {}
+    for source in sources:
+        if source >= 0:
+            other = workload.layers[source]
+            size[source] = outputs_of(other) * other.batch / layer.batch
+    if -1 in sources or not sources:
+        size[-1] = max(elements - sum(size.values()), 0.0)
+    total = sum(size.values())
+    return sum(part for source, part in size.items() if chosen(source)) / total if total else float(chosen(-1))
 
 
 def in_dram(workload: Workload, accelerator: Accelerator) -> list[bool]:
@@ -123,6 +149,6 @@ def in_dram(workload: Workload, accelerator: Accelerator) -> list[bool]:
         change[max(r, default=i) + 1] -= size[i]
     alive = np.cumsum(change)
     for i, r in enumerate(readers):
-        if r and alive[i : max(r) + 1].max() <= room:
+        if r and i not in workload.outputs and alive[i : max(r) + 1].max() <= room:
             result[i] = False
     return result

@@ -43,6 +43,10 @@ SIZE_OPERATORS = frozenset(
     """Constant ConstantOfShape Concat Reshape Slice Transpose Cast Gather Squeeze Unsqueeze Add Sub Mul Div
     Range""".split()
 )
+# What these make of a weight still is that weight; what others make of it (a slice, a product) is another one.
+SAME_WEIGHTS = frozenset(
+    "Identity Transpose Reshape Squeeze Unsqueeze Cast CastLike QuantizeLinear DequantizeLinear".split()
+)
 SMALL = 64  # elements; what is larger is no size
 INTERPOLATION_TAPS = {b"linear": 2, b"cubic": 4}  # of each axis that changes size
 
@@ -133,6 +137,7 @@ class Reader:
                 self.shapes.setdefault(value.name, tuple(axis.dim_value for axis in axes))
         self.sources: dict[str, tuple[int, ...] | None] = {name: None for name in self.constants}
         self.origin: dict[str, str] = {name: name for name in self.constants}  # constant tensor -> initializer
+        self.turned: dict[str, bool] = {}  # constant tensor -> whether its last two axes are the initializer's, swapped
         self.batch = 1
         inputs = [value.name for value in graph.input if value.name not in self.constants]
         for name in inputs:
@@ -146,7 +151,9 @@ class Reader:
     def workload(self, name: str) -> Workload:
         for node in self.graph.node:
             self._node(node)
-        return Workload(name, tuple(name_layers(self.layers, self.places)), tuple(self.unknown), self.batch)
+        leaving = {layer for value in self.graph.output for layer in self.sources.get(value.name) or () if layer >= 0}
+        layers = tuple(name_layers(self.layers, self.places))
+        return Workload(name, layers, tuple(self.unknown), self.batch, tuple(sorted(leaving)))
 
     def _node(self, node: onnx.NodeProto) -> None:
         operands = [name for name in node.input if name]
@@ -155,9 +162,10 @@ class Reader:
         for name in node.output:
             self.sources[name] = None if constant else tuple(layers)
         if constant:
-            origins = [self.origin[name] for name in operands if name in self.origin]
-            if origins:  # a transposed or dequantised weight still is that weight
-                self.origin |= {name: origins[0] for name in node.output}
+            if node.op_type in SAME_WEIGHTS and operands[0] in self.origin:
+                self.origin[node.output[0]] = self.origin[operands[0]]
+                swaps = node.op_type == "Transpose" and _swaps_last_two(node)
+                self.turned[node.output[0]] = self.turned.get(operands[0], False) != swaps
             return
         if node.op_type in FREE:
             return
@@ -216,6 +224,7 @@ class Reader:
         begin_end = _padding(node, x[2:], self.shapes[node.output[0]][2:], kernel, stride, dilation, transposed)
         extra = tuple(_attribute(node, "output_padding", [0] * axes))
         flat = axes == 1
+        out = self.shapes[node.output[0]]
         weight = self.origin.get(node.input[1], node.input[1])
         layer = conv(
             path,
@@ -233,6 +242,8 @@ class Reader:
             batch=x[0],
             weight_name=weight,
             bias=len(node.input) > 2 and bool(node.input[2]),
+            out_h=1 if flat else out[2],  # of a transposed convolution the file may choose it
+            out_w=out[-1],
         )
         self._append(node, layer, path)
         return True
@@ -246,12 +257,14 @@ class Reader:
         x = (1, *x) if len(x) == 1 else x
         y = (*y, 1) if len(y) == 1 else y
         m, k, n = x[-2], x[-1], y[-1]
-        products = max(math.prod(x[:-2]), math.prod(y[:-2]))
+        products = math.prod(np.broadcast_shapes(x[:-2], y[:-2]))
         stored = [name for name in (b, a) if self.sources.get(name) is None]
         if not stored:
             batch = self.batch if products % self.batch == 0 else 1
             self._append(node, matmul(path, m, k, n, groups=products // batch, batch=batch), path)
             return
+        swapped = node.op_type == "Gemm" and bool(_attribute(node, "transB" if stored[0] == b else "transA", 0))
+        by_taps = (stored[0] == b) != (swapped != self.turned.get(stored[0], False))
         if stored[0] == a:  # W x: the weights' rows are the filters
             m, n = n, m
         copies = math.prod((y if stored[0] == b else x)[:-2])
@@ -263,7 +276,7 @@ class Reader:
                 layer, groups=copies, in_channels=copies * k, out_channels=copies * n, weights=copies * k * n
             )
         bias = node.op_type == "Gemm" and len(node.input) > 2 and bool(node.input[2])
-        self._append(node, replace(layer, bias=bias), path)
+        self._append(node, replace(layer, bias=bias, k_major=by_taps), path)
 
     def _resize(self, node: onnx.NodeProto, path: str, operands: list[str]) -> None:
         x, y = self.shapes[operands[0]], self.shapes[node.output[0]]
@@ -303,7 +316,11 @@ class Reader:
         self._append(node, layer, path)
 
     def _append(self, node: onnx.NodeProto, layer: Layer, path: str) -> None:
-        sources = sorted({index for name in node.input for index in self.sources.get(name) or ()})
+        active = [name for name in dict.fromkeys(node.input) if self.sources.get(name)]
+        sources = sorted({index for name in active for index in self.sources[name] or ()})
+        if len(active) > 1:
+            parts = ((tuple(self.sources[name] or ()), self._size(name) // layer.batch) for name in active)
+            layer = replace(layer, operands=tuple(parts))
         owner, dot, field = (layer.weight_name or "").rpartition(".")
         self.layers.append(replace(layer, sources=tuple(sources), operator=node.op_type))
         # torch's exporters keep parameter names, and with them the module tree, but not always the nodes' names
@@ -311,6 +328,12 @@ class Reader:
 
     def _size(self, name: str) -> int:
         return math.prod(self.shapes[name])
+
+
+def _swaps_last_two(node: onnx.NodeProto) -> bool:
+    """Whether a Transpose is one of matrices."""
+    axes = _attribute(node, "perm", [1, 0])
+    return list(axes) == [*range(len(axes) - 2), len(axes) - 1, len(axes) - 2]
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

@@ -1,8 +1,8 @@
 """Which SRAM cell holds each bit of each weight, from the schedule.
 
 Weights are numbered layer after layer in network order and, within a layer, row-major as in the torch tensor
-(out, in / groups, kh, kw), transposed convolutions (in, out / groups, kh, kw). A weight that several layers share has
-one number and as many residencies as uses.
+(out, in / groups, kh, kw), transposed convolutions (in, out / groups, kh, kw), x @ W (in, out). A weight that several
+layers share has one number and as many residencies as uses.
 
 The *stream* is the order in which the dataflow fetches them (dataflow.py; folds of columns outside, of rows inside),
 taps in torch order (input channel, kernel row, kernel column):
@@ -29,7 +29,7 @@ from . import placement_kernels as kernels
 from .accelerator import Accelerator
 from .cycles import dataflow_codes
 from .memory import handed_on, outputs_of
-from .workload import Workload
+from .workload import Layer, Workload, stored_name
 
 SCHEDULES = ("streamed", "resident", "paper")
 BIT_ORDERS = {
@@ -205,21 +205,28 @@ def place(
     """
     bits = accelerator.weight_bits if bits is None else bits
     slots = _slots(geometry, bits)
-    tensors: dict[tuple[str | None, int], Tensor] = {}
-    rows, word, weight = [], 0, 0
+    tensors, weight = [], 0
+    for name, offset, count in workload.tensors():
+        tensors.append(Tensor(name, offset, weight, count))
+        weight += count
+    rows, word = [], 0
     for layer, code in zip(workload.layers, dataflow_codes(workload, accelerator), strict=True):
         if not layer.weights:
             continue
-        key = (layer.weight_name, layer.weight_offset)
-        if key not in tensors:
-            tensors[key] = Tensor(layer.weight_name or layer.name, layer.weight_offset, weight, layer.weights)
-            weight += layer.weights
         # torch keeps the input channels of a transposed convolution outermost
-        order = (code, layer.groups, layer.k, layer.n, layer.transposed, accelerator.array_rows, accelerator.array_cols)
-        rows.append((word, tensors[key].first, layer.weights, *order))
+        k_major = layer.transposed or layer.k_major
+        order = (code, layer.groups, layer.k, layer.n, k_major, accelerator.array_rows, accelerator.array_cols)
+        rows.append((word, first_weight(tensors, layer), layer.weights, *order))
         word += -(-layer.weights // slots)
     double = accelerator.weight_buffer.double
-    return _placed(geometry, schedule, bits, bit_order, bank_interleave, tuple(tensors.values()), rows, word, double)
+    return _placed(geometry, schedule, bits, bit_order, bank_interleave, tuple(tensors), rows, word, double)
+
+
+def first_weight(tensors: Sequence[Tensor], layer: Layer) -> int:
+    """Number of a layer's first weight in the network."""
+    name, at = stored_name(layer), layer.weight_offset
+    tensor = next(t for t in tensors if t.name == name and t.offset <= at < t.offset + t.count)
+    return tensor.first + at - tensor.offset
 
 
 def place_activations(

@@ -85,9 +85,13 @@ class Reader:
         self.layers: list[Layer] = []
         self.places: list[tuple[str, str]] = []  # module path and operator of each layer, for its name
         self.unknown: list[str] = []
+        self.made: dict[tuple[str, ...], str] = {}  # names of weights that are computed from several parameters
 
-    def workload(self, name: str) -> Workload:
-        return Workload(name, tuple(name_layers(self.layers, self.places)), tuple(self.unknown), self.batch)
+    def workload(self, name: str, outputs: list[Value]) -> Workload:
+        """What was read; `outputs` are the values that the network returns."""
+        leaving = tuple(sorted({layer for value in outputs for layer in value.layers if layer >= 0}))
+        layers = tuple(name_layers(self.layers, self.places))
+        return Workload(name, layers, tuple(self.unknown), self.batch, leaving)
 
     def read(self, graph_module: torch.fx.GraphModule, bound: list[Value], path: str = "") -> list[Value]:
         """Read a graph whose placeholders are `bound`; returns the values of its outputs."""
@@ -102,9 +106,8 @@ class Reader:
                 return [values[part] for part in node.all_input_nodes]
             else:
                 values[node] = self._node(graph_module, node, values, path)
-                in_place = isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-                if in_place and node.all_input_nodes:
-                    values[node.all_input_nodes[0]] = values[node]
+                if _is_in_place(node) and node.all_input_nodes:
+                    _write(values, node.all_input_nodes[0], values[node])
         return []
 
     def _node(self, graph_module, node: torch.fx.Node, values: dict[torch.fx.Node, Value], outer: str) -> Value:
@@ -178,9 +181,17 @@ class Reader:
             return False
         return True
 
-    def _add(self, layer: Layer, node: torch.fx.Node, path: str, op: str, values: dict[torch.fx.Node, Value]) -> None:
-        sources = sorted({index for part in node.all_input_nodes for index in values[part].layers})
-        self._append(replace(layer, sources=tuple(sources), operator=str(node.target)), path, op)
+    def _add(
+        self, layer: Layer, node: torch.fx.Node, path: str, op: str, values: dict[torch.fx.Node, Value],
+        operands: tuple[torch.fx.Node, ...] | None = None,
+    ) -> None:  # fmt: skip
+        """`operands`: the activations among the inputs, if their order there is another."""
+        active = [part for part in operands or node.all_input_nodes if not values[part].constant]
+        layer = replace(layer, sources=_sources(values, *node.all_input_nodes), operator=str(node.target))
+        if len(active) > 1:
+            parts = ((_sources(values, part), _size(part.meta["val"]) // layer.batch) for part in active)
+            layer = replace(layer, operands=tuple(parts))
+        self._append(layer, path, op)
 
     def _append(self, layer: Layer, path: str, op: str) -> None:
         free: dict[str, Any] = {
@@ -231,14 +242,20 @@ class Reader:
         )
         if not values[arguments["weight"]].constant:  # the kernel is computed from the input: an activation
             layer = replace(layer, weights=0, weight_name=None)
-        self._add(layer, node, path, "conv_transpose" if transposed else "conv", values)
+        operands = arguments["input"], arguments["weight"]
+        self._add(layer, node, path, "conv_transpose" if transposed else "conv", values, operands)
         return True
 
     def _weight(self, node: torch.fx.Node, values: dict[torch.fx.Node, Value], path: str) -> tuple[str, int]:
         """Name and first element of a constant operand; one made of several parameters is called after its module."""
         parameters = values[node].parameters
-        name = parameters[0] if len(parameters) == 1 else f"{path}.weight".lstrip(".")
-        return name, int(node.meta["val"].storage_offset())
+        if len(parameters) == 1:
+            return parameters[0], int(node.meta["val"].storage_offset())
+        if parameters not in self.made:
+            name = f"{path}.weight".lstrip(".")
+            others = sum(taken.split("#")[0] == name for taken in self.made.values())
+            self.made[parameters] = f"{name}#{others + 1}" if others else name
+        return self.made[parameters], int(node.meta["val"].storage_offset())
 
     def _product(self, node, path: str, values, a: torch.fx.Node, b: torch.fx.Node, transpose_b: bool = False) -> None:
         x, y = a.meta["val"], b.meta["val"]
@@ -253,7 +270,8 @@ class Reader:
         constant = values[a].constant or values[b].constant
         if not constant:
             batch = self.batch if products % self.batch == 0 else 1
-            self._add(matmul(path, m, k, n, groups=products // batch, batch=batch), node, path, "matmul", values)
+            layer = matmul(path, m, k, n, groups=products // batch, batch=batch)
+            self._add(layer, node, path, "matmul", values, (a, b))
             return
         weight, w = (b, y) if values[b].constant else (a, x)
         if weight is a:  # W x: the weights' rows are the filters
@@ -263,6 +281,8 @@ class Reader:
         batch = self.batch if rows % self.batch == 0 else 1
         weight_name, offset = self._weight(weight, values, path)
         layer = linear(path, rows // batch, k, n, batch=batch, weight_name=weight_name, weight_offset=offset)
+        filters, taps = (-1, -2) if weight is b else (-2, -1)
+        layer = replace(layer, k_major=w.stride(filters) < w.stride(taps))
         arguments = _bind(node)
         layer = replace(layer, bias=arguments.get("bias") is not None or _operator(node) == "addmm")
         if copies > 1:
@@ -280,16 +300,18 @@ class Reader:
         heads, rows, columns = products // batch, q.shape[-2], k.shape[-2]
         name = str(node.target)
         scores = matmul(path, rows, q.shape[-1], columns, groups=heads, batch=batch, operator=name)
-        self._append(replace(scores, sources=_sources(values, query, key)), path, "scores")
+        operands = tuple((_sources(values, part), _size(part.meta["val"]) // batch) for part in (query, key, value))
+        scores = replace(scores, sources=_sources(values, query, key), operands=operands[:2])
+        self._append(scores, path, "scores")
         size = heads * rows * columns
         softmax = Layer(
             path, "softmax", batch, operations=5 * size, elements_read=size, elements_written=size, operator=name
         )
         self._append(replace(softmax, sources=(len(self.layers) - 1,)), path, "softmax")
         context = matmul(path, rows, columns, v.shape[-1], groups=heads, batch=batch, operator=name)
-        self._append(
-            replace(context, sources=tuple(sorted({len(self.layers) - 1, *values[value].layers}))), path, "context"
-        )
+        last = len(self.layers) - 1
+        sources = tuple(sorted({last, *values[value].layers}))
+        self._append(replace(context, sources=sources, operands=(((last,), size), operands[2])), path, "context")
 
     def _vector(self, node, op: str, kind: str, path: str, values, operations: int, read: int | None = None) -> None:
         """A layer on the vector unit. Reads are the activation operands, each once, as large as they are stored."""
@@ -332,6 +354,20 @@ class Reader:
 
 def _sources(values: dict[torch.fx.Node, Value], *nodes: torch.fx.Node) -> tuple[int, ...]:
     return tuple(sorted({index for node in nodes for index in values[node].layers}))
+
+
+def _is_in_place(node: torch.fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _write(values: dict[torch.fx.Node, Value], node: torch.fx.Node, value: Value) -> None:
+    """What is written into a view is in the tensor that it is a view of, beside what was there."""
+    values[node] = value
+    while isinstance(node.target, torch._ops.OpOverload) and node.target.is_view:
+        node = node.all_input_nodes[0]
+        before = values[node]
+        layers = tuple(sorted({*before.layers, *value.layers}))
+        values[node] = Value(layers, tuple(dict.fromkeys((*before.parameters, *value.parameters))))
 
 
 def _path(node: torch.fx.Node) -> str:

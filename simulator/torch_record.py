@@ -6,7 +6,7 @@ import operator
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from simulator.torch_graph import Value
@@ -28,14 +28,18 @@ class Recorder(TorchDispatchMode):
         self.handles = []
         for path, part in module.named_modules():
             self.handles.append(part.register_forward_pre_hook(lambda *_, path=path: self.path.append(path)))
-            self.handles.append(part.register_forward_hook(lambda *_: self.path.pop() and None))
+            self.handles.append(part.register_forward_hook(self._leave))
+
+    def _leave(self, *_: object) -> None:
+        self.path.pop()
 
     def remove(self) -> None:
         for handle in self.handles:
             handle.remove()
 
-    def graph_module(self) -> torch.fx.GraphModule:
-        self.graph.output(())
+    def graph_module(self, result: object) -> torch.fx.GraphModule:
+        """The graph of the run that gave `result`."""
+        self.graph.output(tuple(self._node(leaf) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)))
         return torch.fx.GraphModule({}, self.graph)
 
     def _placeholder(self, tensor: torch.Tensor, value: Value) -> None:

@@ -72,8 +72,7 @@ def read_program(program: torch.export.ExportedProgram, name: str, canonical: di
         else:
             bound.append(Value(parameters=(canonical.get(spec.target, spec.target),)))
     reader = Reader(batch)
-    reader.read(program.graph_module, bound)
-    workload = reader.workload(name)
+    workload = reader.workload(name, reader.read(program.graph_module, bound))
     if free and all(layer.batch == batch for layer in workload.layers):  # traced with some batch, meant for any
         return replace(workload, layers=tuple(replace(layer, batch=1) for layer in workload.layers), batch=1)
     return workload
@@ -87,7 +86,7 @@ def _trace_fx(
     try:
         recorder = Recorder(module, inputs)
         with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), recorder:
-            module(*inputs)
+            result = module(*inputs)
     except Exception as error:  # whatever the user's module raises
         cause = " ".join(f"torch.export: {export_error}; a run: {error}".split())[:400]
         shapes = [tuple(tensor.shape) for tensor in inputs]
@@ -96,5 +95,4 @@ def _trace_fx(
         if recorder is not None:
             recorder.remove()
     reader = Reader(int(inputs[0].shape[0]))
-    reader.read(recorder.graph_module(), recorder.bound)
-    return reader.workload(name)
+    return reader.workload(name, reader.read(recorder.graph_module(result), recorder.bound))

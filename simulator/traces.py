@@ -35,7 +35,7 @@ _FIELDS = (
     *("batch", "groups", "m", "k", "n", "in_h", "in_w", "in_channels", "kernel_h", "kernel_w", "stride_h", "stride_w"),
     *("padding_top", "padding_left", "dilation_h", "dilation_w", "out_h", "out_w"),
 )
-SHAPE = np.dtype([(name, np.int64) for name in (*_FIELDS, "is_conv", "is_matmul")], align=True)
+SHAPE = np.dtype([(name, np.int64) for name in (*_FIELDS, "is_conv", "is_matmul", "k_major")], align=True)
 
 Block = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -58,6 +58,7 @@ def events(layer: Layer, accelerator: Accelerator) -> Iterator[Block]:
         shape[name] = getattr(layer, name)
     shape["batch"] *= accelerator.batch
     shape["is_conv"], shape["is_matmul"] = layer.kind == "conv", layer.kind == "matmul"
+    shape["k_major"] = layer.k_major or layer.kind == "matmul"
     a, dataflow = accelerator, code(accelerator.dataflow)
     width = a.array_rows + 3 * a.array_cols
     cycles = max(1, BLOCK_EVENTS // width)

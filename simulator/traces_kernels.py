@@ -27,8 +27,8 @@ def ifmap_address(shape, product, row, k):
 
 @jit
 def filter_address(shape, product, k, n):
-    """Element of the weights (torch order), or of the second activation of a matmul (samples, groups, k, n)."""
-    if shape.is_matmul:
+    """Element of the weights as stored, or of the second activation of a matmul (samples, groups, k, n)."""
+    if shape.k_major:
         return (product * shape.k + k) * shape.n + n
     return (product * shape.n + n) * shape.k + k
 
@@ -46,10 +46,10 @@ def ofmap_address(shape, product, row, n):
 @jit
 def place_of(shape, product, row):
     """(sample, group, row of the sample): a matmul has a product for each sample and group, a linear layer one for
-    all."""
+    each group."""
     if shape.is_matmul:
         return product // shape.groups, product % shape.groups, row
-    return row // shape.m, 0, row % shape.m
+    return row // shape.m, product, row % shape.m
 
 
 @jit

@@ -34,9 +34,11 @@ class Layer:
     sample. Scales and offsets of normalisation are taken as folded into the layer before.
 
     `weights` is the number of stored weights, `weight_name` the parameter's name in the module tree, `weight_offset`
-    the first element within it: layers that agree in both share one stored copy. `bias`: a constant for each
-    filter starts its sums, at no cost. `sources` are the indices, in the workload, of the layers whose outputs are
-    read; -1 is the network's input.
+    the first element within it: layers that share elements share one stored copy of them. `k_major`: they are stored
+    tap by tap, n at a time (as in x @ W, and in transposed convolutions), not filter by filter. `bias`: a constant for
+    each filter starts its sums, at no cost. `sources` are the indices, in the workload, of the layers whose outputs are
+    read; -1 is the network's input. `operands` says which of several operands comes from where: (sources, elements a
+    sample) of each, in the operator's order; empty where all of them are one operand.
 
     >>> layer = conv("stem", 32, 32, 3, 64, kernel=3, padding=1)
     >>> (layer.m, layer.k, layer.n), layer.macs, layer.weights
@@ -70,12 +72,14 @@ class Layer:
     weight_name: str | None = None
     weight_offset: int = 0
     weights: int = 0
+    k_major: bool = False
     bias: bool = False
     operations: int = 0
     elements_read: int = 0
     elements_written: int = 0
     constants: int = 0
     sources: tuple[int, ...] = ()
+    operands: tuple[tuple[tuple[int, ...], int], ...] = ()
     operator: str = ""
 
     @property
@@ -108,7 +112,8 @@ class Workload:
     """The layers of a network in the order in which they run.
 
     `batch` is the number of samples that run together. `unknown` lists, as "name: operator", what the reader met and
-    cannot count: it is never dropped silently.
+    cannot count: it is never dropped silently. `outputs`: layers whose outputs leave the network, as far as later
+    layers read them, too; an output that nobody reads leaves it anyway.
 
     >>> net = Workload("two", (linear("a", 1, 8, 4), linear("b", 1, 4, 2)))
     >>> net.macs, net.weights, [layer.name for layer in net.array_layers]
@@ -119,6 +124,7 @@ class Workload:
     layers: tuple[Layer, ...]
     unknown: tuple[str, ...] = ()
     batch: int = 1
+    outputs: tuple[int, ...] = ()
 
     @property
     def array_layers(self) -> tuple[Layer, ...]:
@@ -131,7 +137,33 @@ class Workload:
     @property
     def weights(self) -> int:
         """Stored weights; a weight that several layers share counts once."""
-        return sum({(layer.weight_name, layer.weight_offset): layer.weights for layer in self.array_layers}.values())
+        return sum(count for _, _, count in self.tensors())
+
+    def tensors(self) -> list[tuple[str, int, int]]:
+        """(parameter, first element, elements) of all that is stored, in the order of first use; none overlap.
+
+        >>> both = linear("whole", 1, 8, 4, weight_name="w"), linear("half", 1, 8, 2, weight_name="w", weight_offset=16)
+        >>> Workload("shared", both).tensors()
+        [('w', 0, 32)]
+        """
+        ranges: dict[str, list[tuple[int, int]]] = {}
+        for layer in self.layers:
+            if layer.weights:
+                start, end = layer.weight_offset, layer.weight_offset + layer.weights
+                apart = []
+                for other in ranges.get(stored_name(layer), []):
+                    if other[0] < end and start < other[1]:
+                        start, end = min(start, other[0]), max(end, other[1])
+                    else:
+                        apart.append(other)
+                ranges[stored_name(layer)] = [*apart, (start, end)]
+        found = {}
+        for layer in self.layers:
+            if layer.weights:
+                name, first = stored_name(layer), layer.weight_offset
+                start, end = next(one for one in ranges[name] if one[0] <= first < one[1])
+                found[name, start] = (name, start, end - start)
+        return list(found.values())
 
     def with_batch(self, batch: int) -> Workload:
         """The same network for `batch` samples at a time, each of what it is now."""
@@ -220,6 +252,10 @@ def conv(
     dh, dw = _pair(dilation)
     oh, ow = _pair(output_padding)
     top, left, bottom, right = padding if isinstance(padding, tuple) and len(padding) == 4 else _pair(padding) * 2
+    if min(in_channels, out_channels, in_h, in_w, kh, kw, sh, sw, dh, dw) < 1:
+        raise InputError(name, "sizes", "0 or less", "1 or more of channels, pixels, kernel, stride and dilation")
+    if groups < 1 or in_channels % groups or out_channels % groups:
+        raise InputError(name, "groups", groups, f"a divisor of {in_channels} and of {out_channels} channels")
     span_h, span_w = dh * (kh - 1) + 1, dw * (kw - 1) + 1
     if transposed:
         out_h = (in_h - 1) * sh - top - bottom + span_h + oh
@@ -229,6 +265,8 @@ def conv(
         out_h = (in_h + top + bottom - span_h) // sh + 1
         out_w = (in_w + left + right - span_w) // sw + 1
         m, k, n = out_h * out_w, kh * kw * in_channels // groups, out_channels // groups
+    if out_h < 1 or out_w < 1:
+        raise InputError(name, "kernel", f"{kh} x {kw} on {in_h} x {in_w}", "one that fits into the padded input")
     fields: dict[str, Any] = dict(
         name=name,
         kind="conv",
@@ -266,6 +304,8 @@ def linear(name: str, rows: int, in_features: int, out_features: int, batch: int
     >>> linear("fc", 1, 512, 10).macs
     5120
     """
+    if min(rows, in_features, out_features) < 1:
+        raise InputError(name, "sizes", (rows, in_features, out_features), "1 or more rows and features")
     fields: dict[str, Any] = dict(
         name=name,
         kind="linear",
@@ -305,6 +345,11 @@ def matmul(name: str, m: int, k: int, n: int, groups: int = 1, batch: int = 1, *
         out_channels=groups * n,
     )
     return Layer(**(fields | more))
+
+
+def stored_name(layer: Layer) -> str:
+    """The parameter that holds the layer's weights."""
+    return layer.weight_name or layer.name
 
 
 def name_layers(layers: list[Layer], places: list[tuple[str, str]]) -> list[Layer]:

@@ -370,6 +370,48 @@ def test_a_vector_layer_takes_its_input_as_it_leaves_the_array():
     assert rows["ifmap_dram_read_bytes"].tolist() == [192, 0, 512, 512]  # the addition reads the relu's output again
 
 
+def test_what_is_handed_on_passes_no_buffer():
+    rows = simulate(chain(), PAPER).layers
+    assert rows["ofmap_sram_writes"].tolist() == rows["ofmap_sram_reads"].tolist() == [0, 512, 0, 512]
+    # the addition takes the second convolution's output as it leaves, and reads the relu's from its buffer
+    assert rows["ifmap_sram_reads"][[1, 3]].tolist() == [0, 512]
+
+
+def test_an_output_that_leaves_the_network_is_written_whoever_reads_it_too():
+    net = replace(chain(), outputs=(0, 3))
+    assert in_dram(net, PAPER) == [True, True, False, True]
+    on_chip = replace(PAPER, keep_on_chip=True, ofmap_buffer=Buffer(1 << 20))
+    assert in_dram(net, on_chip) == [True, False, False, True]
+    rows = simulate(net, on_chip).layers
+    assert rows["ofmap_dram_write_bytes"].tolist() == [512, 0, 0, 512]
+    assert rows["ofmap_sram_writes"].tolist() == [512, 512, 0, 512]
+    assert rows["ifmap_dram_read_bytes"].tolist() == [192, 512, 0, 0]
+
+
+def mixed(last):
+    """`last` reads an output that went to DRAM, because it lived beside a large one, and one that stayed on chip."""
+    first = conv("early", 16, 16, 3, 4, 1, sources=(-1,)), conv("large", 16, 16, 4, 64, 1, sources=(0,))
+    then = conv("between", 16, 16, 64, 4, 1, sources=(1,)), conv("late", 16, 16, 4, 16, 1, sources=(2,))
+    return Workload("mixed", (*first, *then, last))
+
+
+def test_each_operand_comes_from_where_its_layer_left_it():
+    machine = replace(PAPER, keep_on_chip=True, ofmap_buffer=Buffer(16384))
+    sizes = dict(operations=768, elements_read=1536, elements_written=768, sources=(-1, 3))
+    for last, ifmap, filters in (
+        (conv("concatenation", 16, 16, 20, 8, 1, sources=(0, 3)), 1024, 160),
+        # the late one is the first operand
+        (matmul("product", 16, 256, 4, sources=(0, 3), operands=(((3,), 4096), ((0,), 1024))), 0, 1024),
+        (matmul("turned", 4, 256, 16, sources=(0, 3), operands=(((0,), 1024), ((3,), 4096))), 1024, 0),
+        # a slice of the late one, and all of the network's input
+        (Layer("sum", "elementwise", **sizes, operands=(((3,), 768), ((-1,), 768))), 768, 0),
+    ):
+        net = mixed(last)
+        assert in_dram(net, machine)[:4] == [True, True, True, False]
+        row = simulate(net, machine).layers[4]
+        assert (row["ifmap_dram_read_bytes"], row["filter_dram_read_bytes"]) == (ifmap, filters)
+
+
 def test_what_stays_on_chip_is_neither_written_nor_read_and_needs_room_for_all_that_lives():
     def traffic(capacity):
         rows = simulate(chain(), replace(PAPER, keep_on_chip=True, ofmap_buffer=Buffer(capacity))).layers

@@ -52,7 +52,7 @@ def test_array_layers_equal_those_of_the_traced_module(tmp_path, name):
     found, expected = load(path), trace(module, shape)
     assert found.unknown == ()
     fields = """kind batch groups m k n in_h in_w in_channels out_h out_w out_channels kernel_h stride_h dilation_w
-        padding_top padding_right transposed weights""".split()
+        padding_top padding_right transposed weights k_major""".split()
     assert [[getattr(layer, f) for f in fields] for layer in found.array_layers] == [
         [getattr(layer, f) for f in fields] for layer in expected.array_layers
     ]
@@ -139,3 +139,45 @@ def test_what_is_not_onnx_is_an_input_error(tmp_path):
     path.write_bytes(b"not a model at all")
     with pytest.raises(InputError, match="valid ONNX"):
         load(path)
+
+
+def made(nodes, inputs, outputs, constants, path):
+    """A model of these nodes, and the file it is in."""
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
+    results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    stored = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "g", tensors, results, stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), str(path))
+    return path
+
+
+def test_products_broadcast_from_both_sides(tmp_path):
+    nodes = [helper.make_node("MatMul", ["x", "y"], ["z"])]
+    inputs = {"x": [1, 2, 1, 4, 5], "y": [1, 1, 3, 5, 6]}
+    assert load(made(nodes, inputs, ["z"], {}, tmp_path / "a.onnx")).macs == 2 * 3 * 4 * 5 * 6
+    constant = {"y": np.ones((3, 5, 6), np.float32)}
+    assert load(made(nodes, {"x": inputs["x"]}, ["z"], constant, tmp_path / "b.onnx")).macs == 2 * 3 * 4 * 5 * 6
+
+
+def test_a_transposed_convolution_may_choose_its_output(tmp_path):
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], output_shape=[16, 16])
+    weights = {"w": np.ones((3, 4, 4, 4), np.float32)}
+    (layer,) = load(made([node], {"x": [1, 3, 8, 8]}, ["y"], weights, tmp_path / "t.onnx")).layers
+    assert (layer.out_h, layer.out_w, layer.ofmap_elements) == (16, 16, 1024)
+
+
+def test_parts_of_a_split_weight_are_weights_of_their_own_and_a_turned_one_is_the_same(tmp_path):
+    nodes = [
+        helper.make_node("Split", ["w"], ["left", "right"], axis=1),
+        helper.make_node("Transpose", ["v"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "left"], ["a"]),
+        helper.make_node("MatMul", ["a", "right"], ["b"]),
+        helper.make_node("MatMul", ["b", "turned"], ["c"]),
+        helper.make_node("Gemm", ["c", "v"], ["d"], transB=1),
+        helper.make_node("Gemm", ["d", "v"], ["e"]),
+    ]
+    constants = {"w": np.ones((8, 16), np.float32), "v": np.ones((8, 8), np.float32)}
+    workload = load(made(nodes, {"x": [1, 8]}, ["e"], constants, tmp_path / "s.onnx"))
+    assert [layer.weight_name for layer in workload.layers] == ["left", "right", "v", "v", "v"]
+    assert [layer.k_major for layer in workload.layers] == [True, True, False, False, True]
+    assert workload.weights == 64 + 64 + 64

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.accelerator import Buffer, accelerator
-from simulator.placement import place, place_activations
+from simulator.placement import first_weight, place, place_activations
 from simulator.workload import Layer, Workload, conv, linear
 from sram.errors import InputError
 from sram.geometry import Geometry
@@ -148,6 +148,24 @@ def test_shared_weights_have_one_number_and_a_residency_for_each_use():
     assert len(h.weight) == 2 * 256 * 8
     # two uses of 32 words through halves of 8: the second use starts at the same address as the first
     assert p.locate(5, 0)[0] == p.locate(5, 0)[1]
+
+
+def test_weights_lie_as_they_are_stored():
+    """The words of x @ W, W (8 x 4) taps by filters, are read line by line; those of W' x column by column."""
+    words = {}
+    for k_major in (True, False):
+        p = place(Workload("fc", (linear("fc", 1, 8, 4, k_major=k_major),)), PAPER, Geometry(1, 8, 32, 32))
+        words[k_major] = p.contents(np.array([0]))[1].tolist()
+    assert words == {True: [[0, 1, 2, 3]], False: [[0, 8, 16, 24]]}
+
+
+def test_a_part_of_a_weight_lies_within_the_whole():
+    part = linear("part", 1, 8, 2, weight_name="w", weight_offset=16)
+    net = Workload("n", (part, linear("whole", 1, 8, 4, weight_name="w"), linear("after", 1, 4, 2)))
+    p = place(net, PAPER, Geometry(1, 64, 64, 64))
+    assert [(t.name, t.offset, t.first, t.count) for t in p.tensors] == [("w", 0, 0, 32), ("after.weight", 0, 32, 8)]
+    assert [first_weight(p.tensors, layer) for layer in net.layers] == [16, 0, 32]
+    assert [len(p.locate(weight, 0)) for weight in (15, 16, 31, 32)] == [1, 2, 2, 1]
 
 
 def test_bank_interleaving_gives_consecutive_words_to_the_banks_in_turn():

@@ -153,6 +153,116 @@ def test_names_follow_the_module_tree_and_sources_the_data():
         assert all(source < position for source in layer.sources)
 
 
+def test_operands_keep_their_order_and_their_sources():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.v, self.q = nn.Linear(16, 16), nn.Linear(16, 4)
+
+        def forward(self, x):
+            v, q = self.v(x), self.q(x)
+            return (q @ q.transpose(1, 2)).softmax(-1) @ v
+
+    layers = trace(Attention(), (6, 16)).layers
+    at = {layer.name: i for i, layer in enumerate(layers)}
+    softmax = next(i for i, layer in enumerate(layers) if layer.kind == "softmax")
+    assert layers[-1].operands == (((softmax,), 36), ((at["v"],), 96))  # probabilities first, though they come later
+    fused = trace(nn.MultiheadAttention(8, 2, batch_first=True), [torch.zeros(1, 5, 8) for _ in range(3)]).layers
+    context = [layer for layer in fused if layer.kind == "matmul"][-1]
+    probabilities, values = (fused[sources[0]] for sources, _ in context.operands)
+    assert probabilities.kind == "softmax"
+    assert values.weight_name == "in_proj_weight"
+
+
+class Slices(nn.Module):
+    """A buffer made of zeros that two results are written into, piece by piece."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        out = torch.zeros(x.shape[0], 8, 6, 6)
+        out[:, :4] = self.a(x)
+        out[:, 4:] = x.mean(1, keepdim=True)
+        return F.softmax(F.gelu(out), 1)
+
+
+@pytest.mark.parametrize("how", ["export", "a recorded run"])
+def test_what_is_written_into_a_slice_is_in_the_buffer(how):
+    class Branches(Slices):
+        def forward(self, x):
+            return super().forward(x) if x.sum() < 1 else x
+
+    workload = trace(Slices() if how == "export" else Branches(), [torch.zeros(1, 3, 6, 6)])
+    kinds = [layer.kind for layer in workload.layers if layer.name != "sum" and layer.name != "lt"]
+    assert kinds == ["conv", "elementwise", "activation", "softmax"]
+    assert workload.layers[-2].sources[-2:] == (len(workload.layers) - 4, len(workload.layers) - 3)
+
+
+@pytest.mark.parametrize("how", ["export", "a recorded run"])
+def test_what_leaves_the_network_is_told(how):
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+
+        def forward(self, x):
+            if how != "export" and x.sum() > 1:
+                return x
+            a = self.a(x)
+            return {"features": a, "logits": F.relu(a)}
+
+    workload = trace(Both(), [torch.zeros(1, 4)])
+    last = len(workload.layers) - 1
+    assert workload.outputs == (last - 1, last)
+
+
+class Computed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        for name in "abcd":
+            setattr(self, name, nn.Parameter(torch.ones(6, 6)))
+
+    def forward(self, x):
+        return F.linear(F.linear(F.linear(x, self.a * self.b), self.c * self.d), self.a * self.b)
+
+
+def test_weights_made_of_different_parameters_are_different_weights():
+    workload = trace(Computed(), (6,))
+    assert [layer.weight_name for layer in workload.array_layers] == ["weight", "weight#2", "weight"]
+    assert workload.weights == 72
+
+
+class Overlapping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w, self.l = nn.Parameter(torch.ones(8, 8)), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.l(F.linear(x, self.w[:4]).repeat(1, 2) + F.linear(x, self.w))
+
+
+def test_a_part_of_a_weight_and_the_whole_share_what_they_share():
+    workload = trace(Overlapping(), (8,))
+    assert workload.tensors() == [("w", 0, 64), ("l.weight", 0, 16)]
+    assert workload.weights == 80
+
+
+def test_the_order_of_stored_weights_is_seen():
+    class Products(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.g = nn.Parameter(torch.ones(8, 4)), nn.Parameter(torch.ones(3, 8, 4))
+
+        def forward(self, x):  # [1, 3, 5, 8]
+            return x @ self.w, F.linear(x, self.w.t()), x @ self.w.t().contiguous().t(), torch.matmul(x, self.g)
+
+    layers = trace(Products(), (3, 5, 8)).array_layers
+    assert [layer.k_major for layer in layers] == [True, True, False, True]
+    assert not any(layer.k_major for layer in trace(nn.Linear(8, 4), (8,)).layers)
+
+
 def test_vector_operations_by_hand():
     module = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Upsample(scale_factor=2), nn.Softmax(1))
     layers = trace(module, (4, 6, 6)).layers
@@ -251,6 +361,20 @@ def test_gemm_views_by_hand():
     assert expected == (1, 12, layer.out_h, layer.out_w)
     assert matmul("qk", 7, 3, 5, groups=2).filter_elements == 30
     assert Workload("w", (linear("a", 2, 3, 4),)).with_batch(5).macs == 5 * 24
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: conv("c", 2, 2, 3, 8, kernel=5), "kernel"),
+        (lambda: conv("c", 8, 8, 10, 8, 3, groups=4), "groups"),
+        (lambda: conv("c", 8, 8, 8, 8, 3, stride=0), "sizes"),
+        (lambda: linear("l", 0, 3, 4), "sizes"),
+    ],
+)
+def test_layers_that_cannot_be_are_refused(make, key):
+    with pytest.raises(InputError, match=f"{key} = "):
+        make()
 
 
 def test_pt2_gives_the_workload_of_the_module(tmp_path):

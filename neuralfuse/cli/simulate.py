@@ -221,7 +221,7 @@ def _print(frame: pd.DataFrame, columns: list[str], title: str) -> None:
 
 def _print_cells(workload: Workload, machine: Accelerator, where: str, schedule: str) -> None:
     """Bank, row and columns of the bits of one weight, for every time that it is in the memory."""
-    from simulator.placement import place
+    from simulator.placement import first_weight, place
     from sram.geometry import Geometry
 
     name, _, text = where.rpartition(":")
@@ -236,7 +236,7 @@ def _print_cells(workload: Workload, machine: Accelerator, where: str, schedule:
     if schedule == "paper":
         geometry = Geometry(banks=1, rows=8192, columns=128)
     placement = place(workload, machine, geometry, schedule)
-    first = next(t.first for t in placement.tensors if (t.name, t.offset) == (layer.weight_name, layer.weight_offset))
+    first = first_weight(placement.tensors, layer)
     cells = [placement.locate(first + int(text), bit) for bit in range(placement.word_bits_per_weight)]
     print(f"{where}: bits 0 to {len(cells) - 1} of weight {first + int(text)} of the network, schedule {schedule}")
     for residency in range(len(cells[0])):

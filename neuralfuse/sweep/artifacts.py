@@ -49,16 +49,23 @@ def workload_path(folder: Path, name: str) -> Path:
 
 def workload_text(workload: Workload) -> str:
     """A workload as JSON."""
-    return json.dumps(
-        {"name": workload.name, "layers": [asdict(x) for x in workload.layers], "unknown": workload.unknown}
-    )
+    return json.dumps(asdict(workload))
 
 
 def read_workload(folder: Path, name: str) -> Workload:
     """Inverse of `workload_text`: a worker needs the layers and not the tracer."""
     raw = json.loads(workload_path(folder, name).read_text(encoding="utf-8"))
-    layers = tuple(Layer(**{**layer, "sources": tuple(layer["sources"])}) for layer in raw["layers"])
-    return Workload(raw["name"], layers, tuple(raw["unknown"]))
+    layers = tuple(Layer(**_tuples(layer)) for layer in raw.pop("layers"))
+    return Workload(layers=layers, **_tuples(raw))
+
+
+def _tuples(record: dict) -> dict:
+    """JSON knows lists only."""
+
+    def frozen(value):
+        return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+    return {key: frozen(value) for key, value in record.items()}
 
 
 def load_data(config: DatasetConfig) -> data.Dataset:
