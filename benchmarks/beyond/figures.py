@@ -52,26 +52,28 @@ STARTS = {"untrained": "{name}, {steps} steps", "prior of the lot": "{name}, {st
 
 
 def of(rows: pd.DataFrame, lines: pd.DataFrame) -> dict[str, Figure]:
-    """The figures that the rows are enough for; all but the first are about the rate and structure measured first."""
-    found = {"main": main(lines)}
+    """The figures that the rows are enough for; all but `main` are about the rate and structure measured first."""
     first = rows[(rows.structure == rows.structure.iloc[0]) & (rows.rate == rows.rate.iloc[0])]
     chips = first.pivot_table(index="chip", columns=["condition", "method"], values="accuracy", sort=False)
-    for name, make in (("supervision", supervision), ("robustness", robustness), ("queries", queries)):
-        figure = make(chips, first) if name == "queries" else make(chips)
-        if figure is not None:
-            found[name] = figure
-    if (figure := few_steps(chips)) is not None:
-        found["few_steps"] = figure
-    return found
+    made = {
+        "main": main(lines),
+        "supervision": supervision(chips),
+        "robustness": robustness(chips),
+        "queries": queries(chips, first),
+        "few_steps": few_steps(chips),
+    }
+    return {name: figure for name, figure in made.items() if figure is not None}
 
 
-def main(lines: pd.DataFrame) -> Figure:
+def main(lines: pd.DataFrame) -> Figure | None:
     """Accuracy against energy saving under the main condition, a panel for each structure and rate.
 
     A method looks the same in every panel, whichever others are there.
     """
     shown = lines[(lines.condition == "main") & lines.method.isin(MAIN)]
     groups = [(key, part) for key, part in shown.groupby(["structure", "rate"], sort=False) if len(part) > 1]
+    if not groups:
+        return None
     across = min(2, len(groups))
     down = -(-len(groups) // across)
     figure = Figure(figsize=(4.6 * across, 3.9 * down + 1.2), layout="constrained")
