@@ -85,11 +85,17 @@ def read_counts(path: str | os.PathLike) -> Counts:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(path, "file", str(error)[:80], "a readable CSV file") from None
-    rows = list(csv.DictReader(line for line in lines if line.strip() and not line.startswith("#")))
-    if not rows or not set(columns) <= set(rows[0]):
-        raise InputError(path, "columns", sorted(rows[0]) if rows else "none", ", ".join(columns))
+    reader = csv.DictReader(line for line in lines if line.strip() and not line.startswith("#"))
+    try:
+        rows, names = list(reader), list(reader.fieldnames or [])
+    except csv.Error as error:
+        raise InputError(path, "file", str(error)[:80], "a readable CSV file") from None
+    if not rows or not set(columns) <= set(names):
+        raise InputError(path, "columns", names or "none", f"{', '.join(columns)}, with commas between, and rows below")
     values = np.empty((len(rows), 3))
     for i, row in enumerate(rows):
+        if any(row.get(None, [])):  # DictReader's key for what is left over, as of decimal commas
+            raise InputError(path, f"row {i + 1}", f"{len(names) + len(row[None])} values", f"{len(names)} in each")
         for j, column in enumerate(columns):
             try:
                 values[i, j] = float(row[column])
@@ -127,7 +133,7 @@ def fit(
     Voltages without a fault count too. The estimate treats voltages as independent; its covariance does not: where
     every voltage tested the same cells, a cell that fails at one voltage fails at every lower one, so the counts of two
     voltages share faults (the covariance is the sandwich of the two, Huber 1967). Raises InputError where the counts do
-    not determine a falling curve.
+    not determine a falling curve, and where the same cells are counted twice at one voltage.
 
     >>> data = counts([0.60, 0.55, 0.50], [2, 130, 5500], 1_000_000)
     >>> found = fit("mine", data)
@@ -135,6 +141,11 @@ def fit(
     (0.385, 0.0453)
     """
     terms = 3 if quadratic else 2
+    repeated = data.voltage[1:][data.voltage[1:] == data.voltage[:-1]]
+    if data.same_cells and len(repeated):
+        # A second count of the same cells is not another sample, and which of two that differ holds is not for us.
+        allowed = "each voltage once: of one memory a single count, of several memories the sums of faulty_cells, cells"
+        raise InputError(name, "voltage", float(repeated[0]), allowed)
     informative = np.unique(data.voltage[(data.faulty > 0) & (data.faulty < data.cells)])
     if len(informative) < terms:
         allowed = f"faults, but not in every cell, at {terms} voltages at least"
@@ -147,9 +158,9 @@ def fit(
         raise InputError(name, "faulty_cells", data.faulty.tolist(), "more faults at lower voltages")
     sigma = -1 / slope
     shape = Probit(float((low + high) / 2 + sigma * beta[0]), float(sigma), float(bend), low, high)
-    covariance, chi_square = _uncertainty(basis, data, beta)
+    chi_square, classes = _pearson(basis @ beta, data)
     curve = FailureCurve(name, shape, unit, nominal, source, node_nm)
-    return CurveFit(curve, data, covariance, chi_square, len(data.voltage) - terms)
+    return CurveFit(curve, data, _covariance(basis, data, beta), chi_square, max(classes - terms, 0))
 
 
 def _mills(z: Array) -> Array:
@@ -184,15 +195,35 @@ def _maximise(basis: Array, data: Counts) -> Array:
     return beta
 
 
-def _uncertainty(basis: Array, data: Counts, beta: Array) -> tuple[Array, float]:
-    """Covariance of the coefficients before widening, and Pearson's chi-square, from the covariance of the counts."""
+def _covariance(basis: Array, data: Counts, beta: Array) -> Array:
+    """Covariance of the coefficients before widening, from the covariance of the counts."""
     z, n = basis @ beta, data.cells
-    p, up, down = ndtr(z), _mills(z), _mills(-z)
+    p, works, up, down = ndtr(z), ndtr(-z), _mills(z), _mills(-z)
     if data.same_cells:  # nested: cov(k_i, k_j) = n p (1 - p') with p the smaller of the two
-        spread = n[0] * np.minimum.outer(p, p) * (1 - np.maximum.outer(p, p))
+        spread = n[0] * np.minimum.outer(p, p) * np.minimum.outer(works, works)
     else:
-        spread = np.diag(n * p * (1 - p))
+        spread = np.diag(n * p * works)
     bread = np.linalg.inv((basis * (n * up * down)[:, None]).T @ basis)
     gain = basis * (up + down)[:, None]  # d score / d count
-    residual = data.faulty - n * p
-    return bread @ gain.T @ spread @ gain @ bread, float(residual @ np.linalg.solve(spread, residual))
+    return bread @ gain.T @ spread @ gain @ bread
+
+
+def _pearson(z: Array, data: Counts) -> tuple[float, int]:
+    """Pearson's chi-square, and of how many independent counts; those that cannot be but what they are do not count.
+
+    Nested counts are independent only in their steps: the cells that fail at a voltage and at no higher one, and those
+    that never fail, are a multinomial sample.
+    """
+    n = data.cells
+    p, works = ndtr(z), ndtr(-z)
+    if data.same_cells:
+        # Each share from the side on which it does not cancel: 1 - p rounds to 0 long before the tail is empty.
+        step = np.where(z[:-1] > 0, np.diff(works), -np.diff(p))
+        expected = n[0] * np.concatenate([works[:1], step, p[-1:]])
+        steps = np.concatenate([n[:1] - data.faulty[:1], -np.diff(data.faulty), data.faulty[-1:]])
+        possible = expected > 0
+        chi_square = ((steps - expected)[possible] ** 2 / expected[possible]).sum()
+        return float(chi_square), int(possible.sum()) - 1
+    variance = n * p * works
+    possible = variance > 0
+    return float(((data.faulty - n * p)[possible] ** 2 / variance[possible]).sum()), int(possible.sum())

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from scipy.special import log_ndtr, ndtr, ndtri
 from sram.errors import InputError
 
 Array = NDArray[np.float64]
+UNITS = ("V", "Vmin")
+RATE = "cell_fault_rate"
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Interpolated:
     zs: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        if not all(isinstance(x, Real) for x in (*self.voltages, *self.zs)):
+            raise InputError("failure curve", "points", (self.voltages, self.zs), "numbers")
         v, z = np.array(self.voltages), np.array(self.zs)
         if len(v) < 2 or len(v) != len(z) or not np.isfinite(v).all() or not np.isfinite(z).all():
             raise InputError("failure curve", "points", len(v), "at least two finite (voltage, z)")
@@ -142,9 +147,10 @@ class Interpolated:
 class FailureCurve:
     """Probability that a cell is faulty, against the supply voltage in `unit` ("V", or "Vmin": multiples of Vmin).
 
-    `rate` says what the probability counts ("cell_fault_rate": share of cells that are faulty), `nominal` the nominal
-    voltage in the same unit, `low` and `high` the voltages between which the curve rests on data. Immutable, hashable,
-    picklable, and equal when everything in it is equal.
+    `rate` says what the probability counts: "cell_fault_rate", the share of cells that are faulty, and nothing else
+    (where cells are stuck, a rate of flipped bits is half of that); `nominal` is the nominal voltage in the same unit,
+    `low` and `high` the voltages between which the curve rests on data. Immutable, hashable, picklable, and equal when
+    everything in it is equal. Raises InputError.
 
     >>> ibm = curve("ibm14")
     >>> round(float(ibm.probability(0.8333)), 4), round(float(ibm.log10_probability(1.0)), 2)
@@ -159,7 +165,19 @@ class FailureCurve:
     nominal: float
     source: str
     node_nm: float | None = None
-    rate: str = "cell_fault_rate"
+    rate: str = RATE
+
+    def __post_init__(self) -> None:
+        for key in ("name", "source"):
+            if not isinstance(getattr(self, key), str):
+                raise InputError("failure curve", key, getattr(self, key), "a text")
+        for key, value in (("nominal", self.nominal), ("node_nm", 1.0 if self.node_nm is None else self.node_nm)):
+            if not (isinstance(value, Real) and 0 < value < math.inf):
+                raise InputError(self.name, key, value, "a positive number")
+        if self.unit not in UNITS:
+            raise InputError(self.name, "unit", self.unit, " or ".join(UNITS))
+        if self.rate != RATE:
+            raise InputError(self.name, "rate", self.rate, f"{RATE}: the share of cells that are faulty")
 
     @property
     def low(self) -> float:
@@ -215,7 +233,9 @@ class FailureCurve:
 
     @staticmethod
     def from_dict(data: dict) -> "FailureCurve":
-        """The curve that `to_dict` described. Raises InputError on unknown or missing keys."""
+        """The curve that `to_dict` described. Raises InputError on unknown or missing keys and on wrong values."""
+        if not isinstance(data, dict):
+            raise InputError("failure curve", "keys", data, "those of a failure curve")
         data = dict(data)
         name = data.get("name", "failure curve")
         kind = Interpolated if "voltages" in data else Probit
@@ -239,12 +259,14 @@ def through(
 ) -> FailureCurve:
     """The curve that passes exactly through measured points, in any order, and monotonically between them.
 
-    Raises InputError unless probabilities lie in (0, 1) and rise as the voltage falls.
+    Raises InputError unless there is one probability to each voltage, in (0, 1) and rising as the voltage falls.
 
     >>> through("mine", [0.6, 0.5, 0.4], [1e-6, 1e-3, 0.1]).log10_probability([0.6, 0.5]).round(12)
     array([-6., -3.])
     """
     v, p = np.asarray(voltages, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
+    if v.ndim != 1 or v.shape != p.shape:
+        raise InputError(name, "length", (v.size, p.size), "as many probabilities as voltages")
     if not ((p > 0) & (p < 1)).all():
         raise InputError(name, "probability", probabilities, "between 0 and 1, both excluded")
     order = np.argsort(v)
@@ -262,7 +284,10 @@ def read(path: str | os.PathLike) -> FailureCurve:
         ) from None
     if not isinstance(data, dict):
         raise InputError(path, "file", type(data).__name__, "a failure curve in JSON")
-    return FailureCurve.from_dict(data)
+    try:
+        return FailureCurve.from_dict(data)
+    except InputError as error:
+        raise InputError(path, f"{error.where} {error.key}", error.value, error.allowed) from None
 
 
 @cache

@@ -21,11 +21,12 @@ from sram.inject import FLIP
 from sram.mapfile import load, save
 from sram.structure import Structure, voltage_table
 from sram.structure import structure as structure_of
-from sram.weakcells import NOISE_REACH, FaultMap, Faults
+from sram.weakcells import FaultMap, Faults, lowest_critical, noise_width
 
 __all__ = ["FaultMap", "Faults", "dense", "generate", "load", "save"]
 
 MODES = ("stuck", "flip")
+REGION = 2**26  # cells that are marked one by one as they fail: 1.6 GB in each thread
 
 
 def generate(
@@ -50,8 +51,9 @@ def generate(
     anew at each access (0.07 to 0.15 on silicon), so that the rate of one access follows the curve, and the count of
     cells that fail more often than not falls a little below it. `banks` makes a part of the chip only: the very cells
     that the whole map has there. `threads` (all, unless NUMBA_NUM_THREADS says otherwise) never change the map, and
-    `advance(banks done, banks)` is told how far it is. Time and memory go with the number of weak cells (and of
-    columns, where columns differ). Raises InputError.
+    `advance(banks done, banks)` is told how far it is. Time goes with the number of weak cells (and of columns, where
+    columns differ), and so does memory but for 25 bytes a thread for each cell of a bank (of a column, where columns or
+    rows differ), of which there may be 2^26. Raises InputError.
 
     >>> m = generate(3, Geometry.of_capacity(128 * 1024), "ibm14", voltage_floor=0.79)
     >>> m.count(0.79) > m.count(0.83) > 0
@@ -72,10 +74,13 @@ def generate(
     if not (banks.step == 1 and 0 <= banks.start <= banks.stop <= geometry.banks):
         raise InputError("fault map", "banks", banks, f"a range within 0 to {geometry.banks}")
 
+    marked = geometry.rows if shares.column or shares.row else geometry.cells_per_bank
+    if marked > REGION:
+        allowed = f"banks of at most {REGION} cells (of so many rows, where columns or rows differ)"
+        raise InputError("fault map", "geometry", geometry, allowed)
+
     steady = float(np.sqrt(1 - noise**2))
-    lowest = float(voltage_floor)
-    if noise:  # cells this far below the floor fail there now and then
-        lowest = max(float(curve.critical_voltage(-curve.z(lowest) - NOISE_REACH * noise)), 1e-6 * lowest)
+    lowest = lowest_critical(curve, float(voltage_floor), noise)
     model = _model(key, geometry, curve, shares, lowest, steady)
 
     def block(part: range) -> np.ndarray:
@@ -91,7 +96,7 @@ def generate(
     kind = np.full(len(cell), FLIP, np.uint8)
     if mode == "stuck":
         kernels.polarity(cell, np.uint64(round(stuck_at_one * 2**32)), key, kind)
-    width = _noise_width(curve, critical_voltage, noise) if noise else None
+    width = noise_width(curve, critical_voltage, noise) if noise else None
     return FaultMap(geometry, curve, shares, key[1], key[0], float(voltage_floor), cell, critical_voltage, kind, width)
 
 
@@ -165,10 +170,3 @@ def _in_blocks(
             results.append(result)
             advance(part.stop - banks.start, len(banks))
     return results
-
-
-def _noise_width(curve: FailureCurve, critical_voltage: np.ndarray, noise: float) -> np.ndarray:
-    """Noise is normal in the latent; its width in volts goes with the local slope of the curve. float32[n]"""
-    z, step = curve.z(critical_voltage), 1e-3
-    slope = (curve.voltage_at_z(z - step) - curve.voltage_at_z(z + step)) / (2 * step)
-    return (noise * slope).astype(np.float32)

@@ -131,7 +131,7 @@ def weak_cells(first, last, rows, columns, across, down, scale, key, times, tabl
     """Cells of banks [first, last) whose critical voltage, rounded to float32, lies above table.floor, bank by bank.
 
     -> uint64[n]: inverted bits of the critical voltage above the cell number, so that sorting these integers sorts by
-    falling voltage, ties by cell.
+    falling voltage, ties by cell. Memory goes with n and with the cells of one region, which are marked as they ring.
     """
     by_column = scale.column > 0.0 or scale.row > 0.0
     regions = columns if by_column else 1
@@ -144,11 +144,9 @@ def weak_cells(first, last, rows, columns, across, down, scale, key, times, tabl
     # The first ring of every region at once: most columns have no other. Then a few more, of one region at a time.
     first_wait, first_where = np.empty(regions), np.empty(regions)
     wait, where = np.empty(4 if by_column else 32), np.empty(4 if by_column else 32)
-    out = np.empty(2 * rows * columns, np.uint64)
+    out = np.empty(2 * cells, np.uint64)
     n = np.int64(0)
     for bank in range(first, last):
-        if n + rows * columns > out.size:
-            out = first_of(out, n, 2 * out.size)
         in_bank = bank_term(bank, across, down, scale, key, times)
         if scale.column > 0.0:
             fill_normals(column_term, bank, COLUMN, key, times)
@@ -165,6 +163,8 @@ def weak_cells(first, last, rows, columns, across, down, scale, key, times, tabl
             shared = in_bank + column_term[region]
             base = np.int64(bank) * rows * columns + region
             wait[0], where[0] = first_wait[region], first_where[region]
+            if n + cells > out.size:
+                out = first_of(out, n, 2 * out.size)
             time, rings, draw, lane, lanes = 0.0, 0, NONE, 0, 1
             while rings < cells:
                 if lane == lanes:

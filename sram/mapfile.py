@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from sram.failure import FailureCurve
 from sram.files import write_atomic
 from sram.geometry import Geometry
 from sram.structure import Structure
-from sram.weakcells import NOISE_REACH, FaultMap
+from sram.weakcells import NOISE_REACH, FaultMap, lowest_critical, noise_width
 
 FORMAT, VERSION = "neuralfuse fault map", 1
 ARRAYS = {"cell": np.int64, "critical_voltage": np.float32, "kind": np.uint8, "noise": np.float32}
@@ -42,14 +41,14 @@ def from_header(fields: Any, arrays: dict[str, Any], where: object) -> FaultMap:
     del fields["format"]
     if (version := fields.pop("version", None)) != VERSION:
         raise InputError(where, "version", version, str(VERSION))
+    geometry = geometry_of(fields, where)
+    del fields["geometry"]
+    for key in ("curve", "structure"):
+        if not isinstance(fields.get(key), dict):
+            raise InputError(where, key, fields.get(key), f"the {key} of a fault map, by key")
     try:
-        fault_map = FaultMap(
-            Geometry(**fields.pop("geometry")),
-            FailureCurve.from_dict(fields.pop("curve")),
-            Structure(**fields.pop("structure")),
-            **fields,
-            **arrays,
-        )
+        curve, structure = FailureCurve.from_dict(fields.pop("curve")), Structure(**fields.pop("structure"))
+        fault_map = FaultMap(geometry, curve, structure, **fields, **arrays)
     except InputError as error:
         raise InputError(where, f"{error.where} {error.key}", error.value, error.allowed) from None
     except (TypeError, KeyError, AttributeError) as error:
@@ -58,9 +57,20 @@ def from_header(fields: Any, arrays: dict[str, Any], where: object) -> FaultMap:
     return fault_map
 
 
+def geometry_of(fields: dict, where: object) -> Geometry:
+    """The geometry that a header names. Raises InputError."""
+    try:
+        return Geometry(**fields["geometry"])
+    except InputError as error:
+        raise InputError(where, f"{error.where} {error.key}", error.value, error.allowed) from None
+    except (TypeError, KeyError):
+        names = ", ".join(Geometry.__dataclass_fields__)
+        raise InputError(where, "geometry", fields.get("geometry"), names) from None
+
+
 def check(fault_map: FaultMap, where: object) -> None:
     """Refuse arrays that are no fault map of their geometry. Raises InputError."""
-    n, cells = len(fault_map.cell), fault_map.geometry.cells
+    n, cells = fault_map.cell.size, fault_map.geometry.cells
     for name, dtype in ARRAYS.items():
         array = getattr(fault_map, name)
         if name == "noise" and array is None:
@@ -91,9 +101,20 @@ def check(fault_map: FaultMap, where: object) -> None:
     if fault_map.noise is not None:
         if not (np.isfinite(fault_map.noise).all() and fault_map.noise.min() >= 0):
             raise InputError(where, "noise", float(fault_map.noise.min()), "finite and not negative")
-        lowest -= NOISE_REACH * float(fault_map.noise.max()) * (1 + 1e-6)
+        lowest = _lowest(fault_map)
     if not float(critical[-1]) > lowest:
         raise InputError(where, "critical_voltage", float(critical[-1]), f"above {lowest}, where the map ends")
+
+
+def _lowest(fault_map: FaultMap) -> float:
+    """Below this no cell of an intermittent map can lie, with a little room for float32."""
+    noise, curve, floor = fault_map.noise, fault_map.curve, fault_map.voltage_floor
+    assert noise is not None
+    # The reach may be the same in volts for all cells (measured maps) or in the latent (generated ones, whose widths
+    # follow the slope of the curve: where it bends, cells just above the floor do not tell how far it goes below).
+    share = float((noise / noise_width(curve, fault_map.critical_voltage, 1.0)).max())
+    in_volts = floor - NOISE_REACH * float(noise.max()) * (1 + 1e-6)
+    return min(in_volts, lowest_critical(curve, floor, share * (1 + 1e-6)))
 
 
 def save(fault_map: FaultMap, path: str | os.PathLike) -> Path:
@@ -117,10 +138,8 @@ def load(path: str | os.PathLike) -> FaultMap:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         fields = json.loads(arrays.pop("header").tobytes())
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of damaged bytes the readers of zip and npy raise whatever they stumble over
         raise InputError(path, "file", str(error)[:80] or type(error).__name__, whole) from None
-    except NotImplementedError as error:  # a zip feature that no fault map uses
-        raise InputError(path, "file", str(error)[:80], whole) from None
     if not {"cell", "critical_voltage", "kind"} <= arrays.keys() <= ARRAYS.keys():
         raise InputError(path, "arrays", sorted(arrays), ", ".join(ARRAYS))
     return from_header(fields, arrays, path)

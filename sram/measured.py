@@ -86,7 +86,8 @@ def read(
     """
     path = Path(path)
     header, table = _table(path, NEEDED, OPTIONAL)
-    geometry = Geometry(**header["geometry"]) if header else geometry
+    if header:
+        geometry = mapfile.geometry_of(header, path)
     if geometry is None:
         raise InputError(path, "geometry", None, "banks, rows and columns of the memory, which this file does not tell")
     cell, voltage, kind = _cells(path, table, geometry)

@@ -25,7 +25,7 @@ from sram.physics_kernels import Device
 from sram.technology import Conditions, Technology, current_scale, technology, threshold_shifts
 
 MECHANISMS = ("access", "write", "read", "hold")
-MODEL = 1  # raise when the model changes: cached curves of another model are not used
+MODEL = 2  # raise when the model changes: cached curves of another model are not used
 STREAM = 64  # of random numbers, beyond those of fault maps
 _FARTHEST = 9.0  # failure points beyond this many standard deviations are rarer than 1e-19
 _LOWEST, _HIGHEST = 0.03, 2.0  # V: every cell fails below, none is asked about above

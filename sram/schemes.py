@@ -73,7 +73,7 @@ class Secded(Protection):
             f"{self.spec}: {factor - 1:.2%} more cells, all of them accessed; decoder logic not counted;"
             " one pipeline stage assumed for it"
         )
-        return Overhead(storage=factor, energy=factor, access_cycles=1, source=source)
+        return Overhead(storage=factor, energy=factor, access_width=factor, access_cycles=1, source=source)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ class Spares(Protection):
         g = fault_map.geometry
         columns = 1 + self.columns / g.columns
         source = f"{self.spec}: spare lines of {g.rows} x {g.columns} cells, spare columns accessed with every word"
-        return Overhead(storage=columns * (1 + self.rows / g.rows), energy=columns, source=source)
+        storage = columns * (1 + self.rows / g.rows)
+        return Overhead(storage=storage, energy=columns, access_width=columns, source=source)
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,10 @@ class Canary(Protection):
 
     The supply that a study names is that of the bank that runs lowest; the others are raised by what their own canary
     needs more (after MATIC, Kim et al., DATE 2018, whose canaries are cells of the array itself).
+
+    A bank with fewer weak cells in the map than that has the map's floor for its canary (in a study the lowest of its
+    voltages): it then counts as weaker than it is, and a map that goes further down gives other supplies. Only where
+    every bank has `cells` weak ones at the floor does depth not matter; `source` says how many have not.
     """
 
     cells: int = 8
@@ -165,9 +170,14 @@ class Canary(Protection):
         order = np.argsort(bank, kind="stable")  # within a bank still the weakest first
         first = np.searchsorted(bank[order], np.arange(g.banks))
         canary = np.full(g.banks, fault_map.voltage_floor)
-        known = np.bincount(bank, minlength=g.banks) >= self.cells
+        known = self._known(fault_map)
         canary[known] = fault_map.critical_voltage[order[first[known] + self.cells - 1]]
         return canary - canary.min()
+
+    def _known(self, fault_map: FaultMap) -> np.ndarray:
+        """bool[banks]: the map goes down to the bank's canary."""
+        g = fault_map.geometry
+        return np.bincount(fault_map.cell // g.cells_per_bank, minlength=g.banks) >= self.cells
 
     def map(self, fault_map: FaultMap) -> FaultMap:
         offset = self.offsets(fault_map)[fault_map.cell // fault_map.geometry.cells_per_bank]
@@ -176,6 +186,11 @@ class Canary(Protection):
     def overhead(self, fault_map: FaultMap) -> Overhead:
         offset = self.offsets(fault_map)
         source = f"{self.spec}: supply of each bank follows its {self.cells}th weakest cell; regulators not counted"
+        if unknown := int((~self._known(fault_map)).sum()):
+            source += (
+                f"; {unknown} of {len(offset)} banks have fewer weak cells at the map's floor,"
+                f" {fault_map.voltage_floor:g}, and follow the floor: a lower one would change them"
+            )
         return Overhead(voltage_offset=float(offset.mean()), voltage_spread=float(offset.std()), source=source)
 
 

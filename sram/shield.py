@@ -16,13 +16,15 @@ from sram.words import Layout, WordFaults
 class Overhead:
     """What a protection costs, as factors of the unprotected memory.
 
-    storage: cells. energy: of a read or write at the same voltage. access_cycles: added to a read's latency, not to its
-    rate. nominal_share: part of the bits of an access that stay at nominal voltage. voltage_offset, voltage_spread: the
-    cells work at the supply plus this, mean and standard deviation over banks.
+    storage: cells. energy: of a read or write at the same voltage. access_width: cells of an access, with those that a
+    protection adds to every one. access_cycles: added to a read's latency, not to its rate. nominal_share: part of the
+    bits of an access that stay at nominal voltage. voltage_offset, voltage_spread: the cells work at the supply plus
+    this, mean and standard deviation over banks.
     """
 
     storage: float = 1.0
     energy: float = 1.0
+    access_width: float = 1.0
     access_cycles: int = 0
     nominal_share: float = 0.0
     voltage_offset: float = 0.0
@@ -39,12 +41,14 @@ class Overhead:
         return self.energy * ((1 - self.nominal_share) * lowered + self.nominal_share)
 
     def __mul__(self, other: "Overhead") -> "Overhead":
-        """Both at once."""
+        """Both at once. The cells that one adds to an access are not among those that the other keeps at nominal."""
+        lowered = (1 - self.nominal_share / other.access_width) * (1 - other.nominal_share / self.access_width)
         return Overhead(
             storage=self.storage * other.storage,
             energy=self.energy * other.energy,
+            access_width=self.access_width * other.access_width,
             access_cycles=self.access_cycles + other.access_cycles,
-            nominal_share=1 - (1 - self.nominal_share) * (1 - other.nominal_share),
+            nominal_share=1 - lowered,
             voltage_offset=self.voltage_offset + other.voltage_offset,
             voltage_spread=float(np.hypot(self.voltage_spread, other.voltage_spread)),
             source="; ".join(part for part in (self.source, other.source) if part),

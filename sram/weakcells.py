@@ -19,6 +19,20 @@ from sram.structure import Structure
 NOISE_REACH = 4.0
 
 
+def noise_width(curve: FailureCurve, critical_voltage: np.ndarray, noise: float) -> np.ndarray:
+    """Noise is normal in the latent; its width in volts goes with the local slope of the curve. float32[n]"""
+    z, step = curve.z(critical_voltage), 1e-3
+    slope = (curve.voltage_at_z(z - step) - curve.voltage_at_z(z + step)) / (2 * step)
+    return (noise * slope).astype(np.float32)
+
+
+def lowest_critical(curve: FailureCurve, voltage_floor: float, noise: float) -> float:
+    """Where the cells of a map with this noise end: so far below its floor they still fail there now and then."""
+    if not noise:
+        return voltage_floor
+    return max(float(curve.critical_voltage(-curve.z(voltage_floor) - NOISE_REACH * noise)), 1e-6 * voltage_floor)
+
+
 class Faults(NamedTuple):
     """Faulty cells, the weakest first: cell int64[k], kind uint8[k] (0 stuck at 0, 1 stuck at 1, 2 flip)."""
 

@@ -12,7 +12,7 @@ from sram.weakcells import Faults
 
 class WordFaults(NamedTuple):
     """Faults grouped by memory word: those of word[r] (int64[w], rising) are start[r] .. start[r + 1] (int64[w + 1]) of
-    bit uint8[k] and kind uint8[k]."""
+    bit uint8[k] (wider where words have more than 256 bits) and kind uint8[k]."""
 
     word: np.ndarray
     start: np.ndarray
@@ -37,7 +37,8 @@ def word_faults(geometry: Geometry, faults: Faults) -> WordFaults:
     order = np.lexsort((bit, word))
     word = word[order]
     first = np.flatnonzero(np.diff(word, prepend=-1))
-    return WordFaults(word[first], np.append(first, len(word)), bit[order].astype(np.uint8), faults.kind[order])
+    bit = bit[order].astype(np.min_scalar_type(geometry.word_bits - 1))
+    return WordFaults(word[first], np.append(first, len(word)), bit, faults.kind[order])
 
 
 def faulty_word_share(geometry: Geometry, faults: Faults, at_least: int = 1) -> float:

@@ -80,6 +80,28 @@ def test_chi_square_is_uniform_for_alike_maps_and_tells_structures_apart():
     assert c.b.columns.variance_to_mean > 5 * c.a.columns.variance_to_mean
 
 
+def test_chi_square_where_no_column_is_empty():
+    """Cell fault rates of 5 to 30 %: hardly a column without a fault, none at 10 % (512 rows). 40 pairs at each; of 120
+    p-values the smallest lies below 1e-4 with a chance of 1.2 %."""
+    geometry = Geometry(2)
+    for rate in (0.05, 0.1, 0.3):
+        voltage = float(IBM.voltage(rate))
+        maps = [faultmap.generate(c, geometry, IBM, voltage_floor=voltage) for c in range(80)]
+        found = [compare.compare(a, b, voltage) for a, b in zip(maps[::2], maps[1::2], strict=True)]
+        p = np.array([c.p_value for c in found])
+        assert 1e-4 < p.min()
+        assert 9 < (p > 0.5).sum() < 31  # 20 +- 3.5 sigma
+        assert min(c.dof for c in found) > 3
+
+
+def test_rare_classes_pool_at_both_ends():
+    """By hand: columns with 3, 2, 1 and 0 faults. Those with 3 are too few alone, and so are those with none."""
+    a, b = np.repeat([3, 2, 1, 0], [2, 10, 20, 3]), np.repeat([3, 2, 1, 0], [1, 14, 16, 4])
+    assert compare._two_sample(a, b) == (pytest.approx((12 - 15) ** 2 / 27 + (23 - 20) ** 2 / 43), 1)
+    nobody = np.repeat([2, 1], [20, 15]), np.repeat([2, 1], [12, 23])  # no column without a fault
+    assert compare._two_sample(*nobody) == (pytest.approx(8**2 / 32 + 8**2 / 38), 1)
+
+
 def test_the_same_chip_overlaps_entirely_and_another_by_chance():
     one, other = (faultmap.generate(c, Geometry(64), IBM, voltage_floor=0.8) for c in range(2))
     same = compare.compare(one, one, 0.82)

@@ -132,6 +132,9 @@ def test_mistakes_are_refused(tmp_path):
         lambda: through("x", [0.5, 0.6], [1e-3, 1e-2]),
         lambda: through("x", [0.5, 0.6], [0.0, 1e-2]),
         lambda: through("x", [0.5], [0.1]),
+        lambda: through("x", [0.5, 0.6, 0.7], [0.1, 0.01]),
+        lambda: through("x", [0.5, 0.6], [0.1, 0.01, 0.001]),
+        lambda: FailureCurve.from_dict("ibm14"),
         lambda: curvefit.counts([0.5], [3], [2]),
         lambda: curvefit.counts([0.5], [1.5], [2]),
         lambda: curvefit.counts([0.5, 0.6], [1], [2]),
@@ -142,6 +145,39 @@ def test_mistakes_are_refused(tmp_path):
     for act in wrong:
         with pytest.raises(InputError):
             act()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", 3),
+        ("source", None),
+        ("nominal", "1.0"),
+        ("nominal", math.nan),
+        ("nominal", math.inf),
+        ("nominal", 0),
+        ("unit", "furlong"),
+        ("unit", ["V"]),
+        ("rate", "banana"),
+        ("rate", "flip_rate"),
+        ("node_nm", "x"),
+        ("node_nm", -28),
+        ("mu", "x"),
+        ("sigma", -1),
+        ("voltages", 5),
+        ("voltages", ["a", "b"]),
+        ("zs", [[1.0], [0.5, 0.2]]),
+    ],
+)
+def test_a_file_with_a_wrong_value_is_refused_by_its_name(tmp_path, key, value):
+    shape = {"voltages": [0.5, 0.6], "zs": [-1.0, -2.0]} if key in ("voltages", "zs") else {"mu": 0.4, "sigma": 0.04}
+    good = {"name": "mine", **shape, "unit": "V", "nominal": 1.0, "source": "mine", "node_nm": None}
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(good))
+    assert read(path).nominal == 1.0
+    path.write_text(json.dumps(good | {key: value}))
+    with pytest.raises(InputError, match=r"mine\.json: "):
+        read(path)
 
 
 def test_a_fitted_curve_is_a_file_and_comes_back(tmp_path):
@@ -203,6 +239,46 @@ def test_quadratic_fit_recovers_a_bent_curve():
     assert np.abs(curvefit.fit("x", data).curve.z(v) - true.z(v)).max() > 0.05
 
 
+def test_a_sweep_may_reach_to_where_every_cell_fails_and_none():
+    """Voltages at which the fitted curve is 1 or 0 add nothing to the fit, and no degree of freedom."""
+    v, k = [0.60, 0.55, 0.50], [2, 130, 5500]
+    plain = curvefit.fit("x", curvefit.counts(v, k, 1_000_000))
+    for cells in (1_000_000, [1_000_000, 1_000_001, 1_000_000, 1_000_000, 1_000_000, 1_000_000]):
+        sweep = curvefit.counts([3.0, 2.5, *v, -2.0], [0, 0, *k, 1_000_000], cells)
+        found = curvefit.fit("x", sweep)
+        assert found.curve.shape.sigma == pytest.approx(plain.curve.shape.sigma, rel=1e-9)
+        assert found.dof == 1
+        assert np.isfinite(found.covariance).all()
+    nested = curvefit.fit("x", curvefit.counts([3.0, 2.5, *v, -2.0], [0, 0, *k, 1_000_000], 1_000_000))
+    assert nested.chi_square == pytest.approx(plain.chi_square, rel=1e-9)
+    assert nested.band(0.57) == pytest.approx(plain.band(0.57), rel=1e-9)
+    # 1 - p = 1e-24 at the lowest voltage, which is less than rounding makes of 1.
+    curvefit.fit(
+        "x", curvefit.counts([0.50, 0.46, 0.45, 0.44, 0.40], [0, 3000, 500_000, 997_000, 1_000_000], 1_000_000)
+    )
+
+
+def test_chi_square_is_that_of_the_covariance_of_the_counts():
+    """Twin: residuals weighed with the inverse of cov(k_i, k_j) = n p (1 - p'), p the smaller of the two."""
+    random = np.random.default_rng(12)
+    true = FailureCurve("t", Probit(0.40, 0.04), "V", 1.0, "test")
+    for v in ([0.50, 0.52, 0.55, 0.57], [0.33, 0.38, 0.42, 0.5]):
+        data = nested_counts(random, v, true, 10_000)
+        found = curvefit.fit("x", data)
+        p = found.curve.probability(data.voltage)
+        spread = 10_000 * np.minimum.outer(p, p) * (1 - np.maximum.outer(p, p))
+        residual = data.faulty - 10_000 * p
+        assert found.chi_square == pytest.approx(residual @ np.linalg.solve(spread, residual), rel=1e-6)
+        assert found.dof == 2
+
+
+def test_the_same_cells_counted_twice_at_a_voltage_are_refused():
+    with pytest.raises(InputError, match=r"x: voltage = 0\.55 .* each voltage once"):
+        curvefit.fit("x", curvefit.counts([0.60, 0.55, 0.55, 0.50], [2, 130, 128, 5500], 1_000_000))
+    both = curvefit.counts([0.60, 0.55, 0.55, 0.50], [2, 130, 255, 5500], [1e6, 1e6, 2e6, 1e6])  # memories of two sizes
+    assert curvefit.fit("x", both).dof == 2
+
+
 def test_counts_file(tmp_path):
     path = tmp_path / "counts.csv"
     path.write_text("# a chip\nvoltage,faulty_cells,cells\n0.6,2,1000\n0.5,30,1000\n")
@@ -212,6 +288,10 @@ def test_counts_file(tmp_path):
         "v,k,n\n1,2,3\n",
         "voltage,faulty_cells,cells\n0.5,many,3\n",
         "voltage,faulty_cells,cells\n0.5,4,3\n",
+        "voltage;faulty_cells;cells\n0,53;12;1000\n",
+        "voltage,faulty_cells,cells\n0,53,12,1000\n",
+        "voltage,faulty_cells,cells\n0.5,4\n",
+        f"voltage,faulty_cells,cells\n{'9' * 200_000},4,5\n",
     ):
         path.write_text(text)
         with pytest.raises(InputError, match="counts"):

@@ -81,6 +81,14 @@ def test_dense_maps_hold_the_same_cells(geometry, structure, voltage):
     assert np.array_equal(faultmap.dense(7, geometry, IBM, structure, voltage=voltage), fault_map.dense(voltage))
 
 
+def test_banks_that_need_gigabytes_are_refused():
+    """Independent cells are marked bank by bank; where columns differ, column by column, and a bank may be larger."""
+    huge = Geometry(1, rows=512, columns=2**18)
+    with pytest.raises(InputError, match=r"geometry = .* at most 67108864 cells"):
+        faultmap.generate(0, huge, IBM, voltage_floor=1.0)
+    assert len(faultmap.generate(0, huge, IBM, "column", voltage_floor=0.9)) > 1000
+
+
 def test_threads_do_not_change_a_map():
     maps = [
         faultmap.generate(1, Geometry(600), IBM, EVERYTHING, voltage_floor=0.87, threads=threads)

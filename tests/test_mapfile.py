@@ -1,15 +1,17 @@
 """Does a saved map come back as it was, and is every other file refused?"""
 
+import dataclasses
 import io
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sram import faultmap
+from sram import failure, faultmap
 from sram.errors import InputError
 from sram.geometry import Geometry
 from sram.structure import Structure
@@ -54,6 +56,26 @@ def test_round_trip_is_the_identity(chip, seed, floor, noise, curve, tmp_path_fa
     assert again.read_bytes() == path.read_bytes()
 
 
+BENT = failure.through("bent", [0.53, 0.55, 0.57, 0.60, 0.65], [1.2e-3, 2e-4, 2e-5, 1e-6, 1e-9])
+
+
+@pytest.mark.parametrize("chip", [34, *range(5)])
+@pytest.mark.parametrize("floor", [0.54, 0.56, 0.58, 0.61])
+def test_intermittent_maps_on_a_bent_curve_come_back(chip, floor, tmp_path):
+    """Where the curve flattens below the floor, noise reaches further down in volts than above it."""
+    m = faultmap.generate(chip, Geometry(8), BENT, voltage_floor=floor, noise=0.1)
+    assert identical(faultmap.load(faultmap.save(m, tmp_path / "m.npz")), m)
+
+
+def test_cells_far_below_the_floor_are_refused(tmp_path):
+    m = faultmap.generate(34, Geometry(8), BENT, voltage_floor=0.58, noise=0.1)
+    deeper = faultmap.generate(34, Geometry(8), BENT, voltage_floor=0.56, noise=0.1)
+    assert len(deeper) > len(m) > 0
+    path = faultmap.save(dataclasses.replace(deeper, voltage_floor=0.58), tmp_path / "m.npz")
+    with pytest.raises(InputError, match="where the map ends"):
+        faultmap.load(path)
+
+
 def test_an_empty_map_can_be_saved(tmp_path):
     m = faultmap.generate(0, Geometry(1), "ibm14", voltage_floor=1.3)
     assert len(m) == 0
@@ -83,6 +105,31 @@ def test_no_damaged_byte_gives_another_map(saved, example, tmp_path):
         except InputError:
             refused += 1
     assert refused > 200
+
+
+def test_every_inverted_byte_of_an_npy_header_is_refused(saved, example, tmp_path):
+    """All 128 bytes of the header of each array inverted whole: what numpy parses as Python is then hardly Python."""
+    content = saved.read_bytes()
+    starts = [match.start() for match in re.finditer(b"\x93NUMPY", content)]
+    assert len(starts) == 5
+    path = tmp_path / "damaged.npz"
+    for position in (start + i for start in starts for i in range(128)):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 255]) + content[position + 1 :])
+        with pytest.raises(InputError, match=r"damaged\.npz"):
+            faultmap.load(path)
+
+
+def test_damage_in_a_compressed_archive_is_refused(saved, tmp_path):
+    header, arrays = parts(saved)
+    path = tmp_path / "damaged.npz"
+    np.savez_compressed(path, header=packed(header), **arrays)
+    content = path.read_bytes()
+    for position in range(100, len(content), len(content) // 60):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 255]) + content[position + 1 :])
+        try:
+            faultmap.load(path)  # a byte that says nothing
+        except InputError as refusal:
+            assert "damaged.npz" in str(refusal)  # noqa: PT017  either outcome is right
 
 
 def archive(path, **arrays):
@@ -136,6 +183,11 @@ def test_foreign_files_are_refused(saved, tmp_path):
         ("structure", {"column": 2.0}),
         ("structure", {"colour": 0.1}),
         ("curve", {"name": "x"}),
+        ("curve", "ibm14"),
+        ("curve", None),
+        ("structure", [0.1]),
+        ("geometry", "ibm14"),
+        ("geometry", {"banks": 2, "colour": 1}),
         ("colour", "red"),
     ],
 )
@@ -158,6 +210,7 @@ def test_arrays_that_are_no_map_are_refused(saved, tmp_path):
         {"critical_voltage": np.where(np.arange(len(cell)) == 5, np.float32("nan"), critical)},
         {"kind": np.full_like(kind, 3)},
         {"noise": -arrays["noise"]},
+        {"cell": np.int64(5)},
     ]
     for change in wrong:
         path = archive(tmp_path / "wrong.npz", header=packed(header), **(arrays | change))

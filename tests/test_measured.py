@@ -120,6 +120,8 @@ def test_rates_become_a_curve_through_them(tmp_path):
         ("bank,row,column,voltage\n0,0,0,0.6\n0,0,0,0.6\n", "twice"),
         ("bank,row,column,voltage\n0,0,0,0.6\n0,0,1,0.6\n", "voltages"),
         ('# {"geometry": {"banks": 2}}\nbank,row,column,voltage\n0,0,0,0.6\n', "format"),
+        ('# {"geometry": {"banks": 2, "colour": 1}}\nbank,row,column,voltage\n0,0,0,0.6\n', "geometry"),
+        ('# {"geometry": {"banks": "x"}}\nbank,row,column,voltage\n0,0,0,0.6\n', "geometry banks"),
     ],
 )
 def test_wrong_files_are_refused_by_name(tmp_path, text, match):

@@ -205,6 +205,19 @@ def test_canaries_make_banks_alike():
     assert cost.dynamic_scale(v, 1.0) == pytest.approx(np.mean((v + offset) ** 2))
 
 
+def test_canaries_depend_on_the_floor_only_where_a_bank_has_too_few_weak_cells_and_say_so():
+    geometry = Geometry(banks=16)
+    deep, shallow, empty = (chip_of(geometry=geometry, floor=floor) for floor in (0.79, 0.83, 0.93))
+    canary = Canary(cells=8)
+    assert (canary.offsets(deep) == canary.offsets(shallow)).all()
+    assert canary.overhead(deep) == canary.overhead(shallow)
+    few = int((np.bincount(empty.cell // 32768, minlength=16) < 8).sum())
+    assert few > 0
+    assert (canary.offsets(empty) != canary.offsets(deep)).any()
+    assert f"{few} of 16 banks" in canary.overhead(empty).source
+    assert "0.93" in canary.overhead(empty).source
+
+
 def test_interleaving_moves_every_bit_of_a_bank_to_another_word():
     chip = chip_of("column", geometry=Geometry(banks=8))
     spread = Interleave(4).map(chip)
@@ -279,6 +292,22 @@ def test_overheads():
     assert all(c.source for c in cost.values())
 
 
+@pytest.mark.parametrize(
+    ("spec", "energy"),
+    [
+        ("hardened_msb:4+secded72", 0.5 + 0.625 * 0.8333**2),  # 32 of 72 bits at nominal voltage
+        ("hardened_msb:4+spare_columns:2", 0.5 + (0.5 + 2 / 64) * 0.8333**2),
+        ("hardened_msb:4+secded72+spare_columns:2", (32 + (40 + 2) * 0.8333**2) / 64),
+        ("hardened_msb:4+spare_rows:2", 0.5 + 0.5 * 0.8333**2),  # spare rows have hardened columns as well
+        ("hardened_msb:4+bit_masking", 1.128 * (0.5 + 0.5 * 0.8333**2)),  # Razor is energy, no cells
+        ("hardened_msb:4+interleave:4", 4 * (0.5 + 0.5 * 0.8333**2)),
+    ],
+)
+def test_cells_added_to_a_word_are_not_hardened(spec, energy):
+    """By hand, in cells of the 64-bit word: hardened ones at nominal voltage, all others at 0.8333 of it."""
+    assert float(parse(spec).overhead(chip_of()).dynamic_scale(0.8333, 1.0)) == pytest.approx(energy, rel=1e-12)
+
+
 def test_words_of_32_bits():
     """(39, 32) on a memory of 32-bit words: 39 columns, faults in data and check bits, wrong widths refused."""
     geometry = Geometry(banks=64, rows=512, columns=64, word_bits=32)
@@ -296,6 +325,18 @@ def test_words_of_32_bits():
         parse("secded72").map(chip_of(geometry=geometry))
     with pytest.raises(InputError, match="64 bits"):
         parse("none").read(stored, faults, data_bits=128)
+
+
+@pytest.mark.parametrize(("word_bits", "dtype"), [(256, np.uint8), (512, np.uint16)])
+def test_words_of_hundreds_of_bits(word_bits, dtype):
+    """Every bit of a word comes back, those above 255 too."""
+    geometry = Geometry(banks=1, rows=2, columns=2 * word_bits, word_bits=word_bits)
+    every = faultmap.Faults(np.arange(geometry.cells), np.zeros(geometry.cells, np.uint8))
+    found = word_faults(geometry, every)
+    assert found.bit.dtype == dtype
+    assert (found.bit.reshape(4, word_bits) == np.arange(word_bits)).all()
+    with pytest.raises(InputError, match="64 bits"):
+        parse("none").read(np.zeros(4, np.uint64), found, data_bits=word_bits)
 
 
 def test_every_spec_comes_back_from_its_text():
