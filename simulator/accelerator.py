@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import configparser
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, cast, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 from sram.errors import InputError
 
-if TYPE_CHECKING:
-    import pydantic
+from . import userfile
 
 PRESETS = Path(__file__).parent / "presets"
 Dataflow = Literal["os", "ws", "is", "best"]
 DATAFLOWS = get_args(Dataflow)
+# Far beyond any machine, and so far below 2**63 that counts of cycles and accesses, which are products, stay there too.
+MOST_ELEMENTS = 1 << 16  # rows, columns, lanes, samples
+MOST_BITS = 128
+MOST_BYTES = 1 << 40  # of a buffer
+MOST_BUFFER_PARTS = 1 << 20  # macros; bits, rows and columns of a word and a bank
+MOST_LATENCY_CYCLES = 1_000_000
+MOST_VOLTS = 100
 
 
 @dataclass(frozen=True)
@@ -36,9 +43,9 @@ class Buffer:
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
 
     def __post_init__(self):
-        for name in ("capacity_bytes", "word_bits", "bank_rows", "bank_columns", "macros"):
-            if getattr(self, name) < 1:
-                raise InputError("buffer", name, getattr(self, name), "at least 1")
+        _check_range("buffer", "capacity_bytes", self.capacity_bytes, 1, MOST_BYTES)
+        for name in ("word_bits", "bank_rows", "bank_columns", "macros"):
+            _check_range("buffer", name, getattr(self, name), 1, MOST_BUFFER_PARTS)
 
     @property
     def usable_bytes(self) -> int:
@@ -88,22 +95,28 @@ class Accelerator:
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
 
     def __post_init__(self):
-        counts = ("array_rows", "array_cols", "vector_lanes", "batch")
-        bits = ("ifmap_bits", "weight_bits", "ofmap_bits", "accumulator_bits")
-        for name in (*counts, *bits):
-            if getattr(self, name) < 1:
-                raise InputError(self.name, name, getattr(self, name), "at least 1")
-        for name in ("dram_bytes_per_cycle", "clock_hz", "node_nm"):
-            if not getattr(self, name) > 0:
-                raise InputError(self.name, name, getattr(self, name), "more than 0")
+        for name in ("array_rows", "array_cols", "vector_lanes", "batch"):
+            _check_range(self.name, name, getattr(self, name), 1, MOST_ELEMENTS)
+        for name in ("ifmap_bits", "weight_bits", "ofmap_bits", "accumulator_bits"):
+            _check_range(self.name, name, getattr(self, name), 1, MOST_BITS)
+        _check_range(self.name, "dram_latency_cycles", self.dram_latency_cycles, 0, MOST_LATENCY_CYCLES)
+        if not self.dram_bytes_per_cycle > 0:  # infinity is a DRAM that nobody waits for
+            raise InputError(self.name, "dram_bytes_per_cycle", self.dram_bytes_per_cycle, "more than 0")
+        for name in ("clock_hz", "node_nm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(self.name, name, getattr(self, name), "more than 0, and finite")
         if self.dataflow not in DATAFLOWS:
             raise InputError(self.name, "dataflow", self.dataflow, ", ".join(DATAFLOWS))
-        if self.dram_latency_cycles < 0:
-            raise InputError(self.name, "dram_latency_cycles", self.dram_latency_cycles, "at least 0")
         buffers = (self.ifmap_buffer, self.weight_buffer, self.ofmap_buffer)
         for rail in ("logic", *(buffer.rail for buffer in buffers)):
-            if not self.rails.get(rail, 0) > 0:
-                raise InputError(self.name, f"rails.{rail}", self.rails.get(rail), "a nominal voltage in volts")
+            if not 0 < self.rails.get(rail, 0) <= MOST_VOLTS:
+                allowed = f"a nominal voltage in volts, at most {MOST_VOLTS}"
+                raise InputError(self.name, f"rails.{rail}", self.rails.get(rail), allowed)
+
+
+def _check_range(where: str, name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise InputError(where, name, value, f"{least} to {most}")
 
 
 def accelerator_names() -> list[str]:
@@ -117,23 +130,13 @@ def accelerator_names() -> list[str]:
 
 def accelerator(name_or_path: str | Path) -> Accelerator:
     """A preset by name, or an accelerator from a YAML file whose keys are the fields of Accelerator."""
-    import pydantic
-    import yaml
-
     path = Path(name_or_path)
     if str(name_or_path) in accelerator_names():
         path = PRESETS / f"{name_or_path}.yaml"
     elif not path.is_file():
         raise InputError("accelerator", "name", str(name_or_path), ", ".join(accelerator_names()) + ", or a YAML file")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(raw, dict):
-            raise InputError(path, "content", type(raw).__name__, "a YAML mapping with the fields of Accelerator")
-        return pydantic.TypeAdapter(Accelerator).validate_python({"name": path.stem} | raw)
-    except yaml.YAMLError as error:
-        raise InputError(path, "content", str(error).replace("\n", " "), "valid YAML") from None
-    except pydantic.ValidationError as error:
-        raise _readable(error, path) from None
+    found = userfile.mapping(path, "the fields of Accelerator")
+    return userfile.record(path, Accelerator, {"name": path.stem} | found)
 
 
 def scalesim_config(path: str | Path) -> Accelerator:
@@ -144,7 +147,8 @@ def scalesim_config(path: str | Path) -> Accelerator:
     (clock, node, rails, latency, vector unit) is the preset `paper`'s. Addresses and layout do not enter.
     """
     path = Path(path)
-    parser = configparser.ConfigParser(inline_comment_prefixes=("#", ";"))
+    # a % is a % in these files
+    parser = configparser.ConfigParser(inline_comment_prefixes=("#", ";"), interpolation=None)
     try:
         parser.read_string(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -157,13 +161,17 @@ def scalesim_config(path: str | Path) -> Accelerator:
             raise InputError(path, f"[{section}] {key}", None, "a value")
         return parser.get(section, key).strip()
 
-    def number(key: str) -> int:
-        value = text("architecture_presets", key)
-        if not value.isdigit() or int(value) < 1:
-            raise InputError(path, key, value, "a whole number of at least 1")
-        return int(value)
+    def number(key: str, value: str, most: int) -> int:
+        found = userfile.whole(value, most)
+        if found is None:
+            raise InputError(path, key, value[:40], f"a whole number from 1 to {most}")
+        return found
 
-    rows, cols, dataflow = number("ArrayHeight"), number("ArrayWidth"), text("architecture_presets", "Dataflow").lower()
+    def preset(key: str, most: int) -> int:
+        return number(key, text("architecture_presets", key), most)
+
+    rows, cols = preset("ArrayHeight", MOST_ELEMENTS), preset("ArrayWidth", MOST_ELEMENTS)
+    dataflow = text("architecture_presets", "Dataflow").lower()
     if dataflow not in ("os", "ws", "is"):
         raise InputError(path, "Dataflow", dataflow, "os, ws, is")
     if parser.get("sparsity", "SparsitySupport", fallback="false").strip().lower() == "true":
@@ -174,10 +182,8 @@ def scalesim_config(path: str | Path) -> Accelerator:
     bandwidth: float = rows + 2 * cols
     if mode == "USER":
         first = text("architecture_presets", "Bandwidth").split(",")[0].strip()
-        if not first.isdigit() or int(first) < 1:
-            raise InputError(path, "Bandwidth", first, "a whole number of at least 1")
-        bandwidth = 3 * int(first)
-    sizes = {name: number(f"{name}SramSzkB") * 1024 for name in ("Ifmap", "Filter", "Ofmap")}
+        bandwidth = 3 * number("Bandwidth", first, MOST_BYTES)
+    sizes = {name: preset(f"{name}SramSzkB", MOST_BYTES // 1024) * 1024 for name in ("Ifmap", "Filter", "Ofmap")}
     return dataclasses.replace(
         accelerator("paper"),
         name=parser.get("general", "run_name", fallback=path.stem).strip().strip('"'),
@@ -190,20 +196,3 @@ def scalesim_config(path: str | Path) -> Accelerator:
         dram_bytes_per_cycle=float(bandwidth),
         note=f"from {path.name}",
     )
-
-
-def _readable(error: pydantic.ValidationError, path: Path) -> InputError:
-    """The first of pydantic's complaints, in this project's words."""
-    errors = error.errors()
-    # a misspelt key is missing as well as unknown: the second is the one to show
-    first = next((entry for entry in errors if entry["type"] == "unexpected_keyword_argument"), errors[0])
-    cause = first.get("ctx", {}).get("error")
-    key = ".".join(str(part) for part in first["loc"])
-    if isinstance(cause, InputError):
-        return InputError(path, ".".join(part for part in (key, cause.key) if part), cause.value, cause.allowed)
-    if first["type"] == "unexpected_keyword_argument":
-        owner = Buffer if len(first["loc"]) > 1 else Accelerator
-        return InputError(path, key, first["input"], ", ".join(item.name for item in dataclasses.fields(owner)))
-    if first["type"] == "missing":
-        return InputError(path, key, None, "a value; this key is required")
-    return InputError(path, key, first["input"], first["msg"])

@@ -23,6 +23,7 @@ reads and writes of all buffers and their leakage. `system`: that, the array, th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -31,9 +32,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator import userfile
 from simulator.accelerator import Accelerator, Buffer
 from simulator.dataflow import NAMES
-from sram.energy import dynamic_scale, leakage_scale, macro
+from sram.energy import MacroEnergy, dynamic_scale, leakage_scale, macro
 from sram.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,6 +48,17 @@ SCOPES = ("weight_sram", "sram", "system")
 SRAM = ("weight_sram_reads", "weight_sram_writes", "activation_sram", "sram_leakage")
 PJ_PER_MILLIJOULE = 1e9
 COMPONENTS = (*SRAM, "mac", "registers", "vector", "logic_leakage", "dram")
+# All that a table may hold, and its unit; the last three lines override the SRAM table.
+UNITS = {
+    **dict.fromkeys(("multiply", "add", "vector_operation", "register", "dram"), "pJ"),
+    **dict.fromkeys(("multiplier_leakage", "adder_leakage"), "mW"),
+    **{f"{buffer}_buffer_read": "pJ" for buffer in ("ifmap", "weight", "ofmap")},
+    **{f"{buffer}_buffer_write": "pJ" for buffer in ("ifmap", "weight", "ofmap")},
+    **{f"{buffer}_buffer_leakage": "mW" for buffer in ("ifmap", "weight", "ofmap")},
+}
+OF_BITS = ("multiply", "add", "dram", "multiplier_leakage", "adder_leakage")  # needed for another width
+# Of a figure; far beyond any that was ever published, and near enough for sums to stay finite.
+RANGES = {"value": (0, 1e12), "node_nm": (0.1, 10_000), "voltage_v": (0.01, 100), "bits": (0, 1 << 20)}
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,11 @@ class Entry:
     scales: bool = True
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        for key, (least, most) in RANGES.items():
+            if not least <= getattr(self, key) <= most:  # NaN is not
+                raise InputError("energy table", key, getattr(self, key), f"{least} to {most:g}")
 
     def at(self, node_nm: float, voltage_v: float, width: float = 1.0) -> float:
         """The value at another node and supply, for `width` times the width.
@@ -93,6 +111,16 @@ class EnergyTable:
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
 
+    def __post_init__(self) -> None:
+        where = f"energy table {self.name}"
+        for component, entry in self.entries.items():
+            if component not in UNITS:
+                raise InputError(where, "entries", component, ", ".join(sorted(UNITS)))
+            if entry.unit != UNITS[component]:
+                raise InputError(where, f"entries.{component}.unit", entry.unit, UNITS[component])
+            if component in OF_BITS and entry.bits == 0:
+                raise InputError(where, f"entries.{component}.bits", 0, "the operand's width that the value is for")
+
     def __getitem__(self, component: str) -> Entry:
         if component not in self.entries:
             raise InputError(f"energy table {self.name}", "entry", component, ", ".join(sorted(self.entries)))
@@ -106,26 +134,30 @@ def energy_table(name_or_path: str | Path = "published") -> EnergyTable:
     bits and scales; `extends: published` fills in what it leaves out. Optional components override the SRAM table:
     {ifmap,weight,ofmap}_buffer_{read,write} in pJ an access of one word, {...}_buffer_leakage in mW.
     """
-    import pydantic
-    import yaml
+    known = _shipped()
+    if str(name_or_path) not in known and not Path(name_or_path).is_file():
+        raise InputError("energy table", "name", str(name_or_path), f"{', '.join(known)}, or a YAML file")
+    return _read(known.get(str(name_or_path), Path(name_or_path)), ())
 
-    known = sorted(path.stem for path in TABLES.glob("*.yaml"))
-    path = TABLES / f"{name_or_path}.yaml" if str(name_or_path) in known else Path(name_or_path)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError("energy table", "name", str(name_or_path), f"{', '.join(known)}, or a YAML file") from None
-    except yaml.YAMLError as error:
-        raise InputError(path, "content", " ".join(str(error).split()), "valid YAML") from None
-    if not isinstance(raw, dict):
-        raise InputError(path, "content", type(raw).__name__, "a YAML mapping with entries")
+
+def _shipped() -> dict[str, Path]:
+    """The tables that come with the package."""
+    return {path.stem: path for path in sorted(TABLES.glob("*.yaml"))}
+
+
+def _read(path: Path, extended_by: tuple[Path, ...]) -> EnergyTable:
+    """A table with what it extends; `extended_by` are the files on the way here, which it may not extend in turn."""
+    raw = userfile.mapping(path, "entries")
     base = raw.pop("extends", None)
-    try:
-        found = pydantic.TypeAdapter(EnergyTable).validate_python({"name": path.stem} | raw)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(path, ".".join(map(str, first["loc"])), first["input"], first["msg"]) from None
-    return EnergyTable(found.name, energy_table(base).entries | found.entries, found.note) if base else found
+    table = userfile.record(path, EnergyTable, {"name": path.stem} | raw)
+    if base is None:
+        return table
+    known, chain = _shipped(), (*extended_by, path.resolve())
+    below = known.get(base, Path(base)) if isinstance(base, str) else None
+    if below is None or not below.is_file() or below.resolve() in chain:
+        allowed = f"{', '.join(known)}, or another YAML file that does not extend this one"
+        raise InputError(path, "extends", base, allowed)
+    return EnergyTable(table.name, _read(below, chain).entries | table.entries, table.note)
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,8 +287,8 @@ class _Figures:
         self.machine, self.entries = machine, entries
         rail = machine.weight_buffer.rail
         ratio = 1.0 if voltage is None else voltage / (machine.rails[rail] if nominal is None else nominal)
-        if not ratio > 0:
-            raise InputError("energy", "voltage", voltage, "more than 0")
+        if not 0 < ratio < math.inf:
+            raise InputError("energy", "voltage", voltage, "more than 0, and finite")
         self.volts = machine.rails | {rail: machine.rails[rail] * ratio}
         self.used: dict[str, dict[str, object]] = {}
 
@@ -306,6 +338,13 @@ class _Figures:
     def _buffer(self, name: str) -> Buffer:
         return getattr(self.machine, f"{name}_buffer")
 
+    def _macro(self, buffer: Buffer) -> MacroEnergy:
+        node = int(self.machine.node_nm)
+        if node != self.machine.node_nm:  # SRAM energies are not scaled to another node, so not rounded to one either
+            allowed = "a whole number, a node of the CACTI table, without entries for the buffers in the energy table"
+            raise InputError(self.machine.name, "node_nm", self.machine.node_nm, allowed)
+        return macro(buffer.capacity_bytes / buffer.macros, node, self.machine.sram_cell)
+
     def sram(self, name: str, way: str) -> float:
         """pJ a bit read from or written to a buffer."""
         buffer, key = self._buffer(name), f"{name}_buffer_{way}"
@@ -314,7 +353,7 @@ class _Figures:
             item = self.entries[key]
             value, source = item.at(self.machine.node_nm, volts), item.source
         else:
-            part = macro(buffer.capacity_bytes / buffer.macros, int(self.machine.node_nm), self.machine.sram_cell)
+            part = self._macro(buffer)
             published = part.read_pj if way == "read" else part.write_pj
             value = published * float(dynamic_scale(volts, part.voltage_v)) * buffer.word_bits / part.word_bits
             source = part.source
@@ -328,7 +367,7 @@ class _Figures:
             item = self.entries[key]
             value, source = item.at(self.machine.node_nm, volts), item.source
         else:
-            part = macro(buffer.capacity_bytes / buffer.macros, int(self.machine.node_nm), self.machine.sram_cell)
+            part = self._macro(buffer)
             value = part.leakage_mw * float(leakage_scale(volts, part.voltage_v)) * buffer.macros
             source = part.source
         return self._record(key, value, "mW", f"{buffer.macros} macros", volts, source)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
+from simulator import userfile
 from simulator.workload import Layer, Workload, conv, linear
 from sram.errors import InputError
 
 CONV = ("ifmap height", "ifmap width", "filter height", "filter width", "channels", "num filters", "stride")
 GEMM = ("M", "N", "K")
+# Far beyond any network, and so far below 2**63 that all counts of a layer stay there too.
+MOST = 1 << 24  # of a cell
+MOST_PIXELS = 1 << 26  # of an ifmap; each is looked at
+MOST_MACS = 1 << 53
+MOST_LAYERS = 1 << 16  # of a depth-wise row
 
 
 def read(path: str | Path) -> Workload:
@@ -30,7 +37,7 @@ def read(path: str | Path) -> Workload:
         raise InputError(path, "content", "bytes that are not UTF-8", "a topology CSV") from None
     layers: list[Layer] = []
     columns: tuple[str, ...] = ()
-    for number, cells in enumerate(csv.reader(lines, skipinitialspace=True), start=1):
+    for number, cells in enumerate(_rows(path, lines), start=1):
         cells = [cell.strip() for cell in cells]
         while cells and not cells[-1]:
             cells.pop()
@@ -42,7 +49,10 @@ def read(path: str | Path) -> Workload:
         if columns and names != columns:
             raise InputError(where, "columns", ", ".join(cells), f"as in the lines before: name, {', '.join(columns)}")
         columns = names
-        layers += _conv_rows(where, cells[0], values) if names is CONV else [_gemm(cells[0], values, batch)]
+        found = _conv_rows(where, cells[0], values) if names is CONV else [_gemm(cells[0], values, batch)]
+        if found[0].macs > MOST_MACS:
+            raise InputError(where, "multiplications", found[0].macs, f"at most 2**53 = {MOST_MACS} a layer")
+        layers += found
     if not layers:
         raise InputError(path, "content", "no layer", f"lines of name, {', '.join(CONV)}; or name, {', '.join(GEMM)}")
     names_seen: dict[str, int] = {}
@@ -52,6 +62,14 @@ def read(path: str | Path) -> Workload:
             name = f"{layer.name}#{names_seen[layer.name]}"
             layers[index] = _renamed(layer, name)
     return Workload(path.stem, tuple(layers))
+
+
+def _rows(path: Path, lines: list[str]) -> Iterator[list[str]]:
+    reader = csv.reader(lines, skipinitialspace=True)
+    try:
+        yield from reader
+    except csv.Error as error:  # a cell of more than 131072 characters
+        raise InputError(f"{path} line {reader.line_num}", "content", str(error), "a topology CSV") from None
 
 
 def _renamed(layer: Layer, name: str) -> Layer:
@@ -69,13 +87,15 @@ def _values(where: str, cells: list[str]) -> tuple[list[int], int]:
     numbers, batch = cells[1:], 1
     if numbers and ":" in numbers[-1]:
         kept, _, block = numbers.pop().partition(":")
-        if kept.strip() != block.strip() or not kept.strip().isdigit():
-            raise InputError(where, "sparsity", cells[-1], "a dense ratio such as 1:1; sparse weights are not modelled")
+        if kept.strip() != block.strip() or userfile.whole(kept.strip(), MOST) is None:
+            allowed = "a dense ratio such as 1:1; sparse weights are not modelled"
+            raise InputError(where, "sparsity", cells[-1][:40], allowed)
     values = []
     for column, cell in enumerate(numbers, start=2):
-        if not cell.isdigit() or int(cell) < 1:
-            raise InputError(where, f"column {column}", cell, "a whole number of at least 1")
-        values.append(int(cell))
+        value = userfile.whole(cell, MOST)
+        if value is None:
+            raise InputError(where, f"column {column}", cell[:40], f"a whole number from 1 to {MOST}")
+        values.append(value)
     if len(values) == len(GEMM) + 1:
         batch = values.pop()
     if len(values) not in (len(CONV), len(GEMM)):
@@ -88,7 +108,11 @@ def _conv_rows(where: str, name: str, values: list[int]) -> list[Layer]:
     height, width, kernel_h, kernel_w, channels, filters, stride = values
     if kernel_h > height or kernel_w > width:
         raise InputError(where, "filter", f"{kernel_h}x{kernel_w}", f"at most the ifmap's {height}x{width}")
+    if height * width > MOST_PIXELS:
+        raise InputError(where, "ifmap", f"{height}x{width}", f"at most {MOST_PIXELS} pixels")
     depthwise = "DP" in name
+    if depthwise and channels > MOST_LAYERS:
+        raise InputError(where, "channels", channels, f"at most {MOST_LAYERS} in a depth-wise row: each is a layer")
     rows = [f"{name}Channel_{channel}" for channel in range(channels)] if depthwise else [name]
     channels = 1 if depthwise else channels
     return [conv(row, height, width, channels, filters, (kernel_h, kernel_w), stride) for row in rows]

@@ -1,11 +1,19 @@
 """Do presets and user files give the machine they describe, and mistakes a message?"""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from simulator.accelerator import Accelerator, Buffer, accelerator, accelerator_names
+from simulator.accelerator import (
+    MOST_ELEMENTS,
+    MOST_LATENCY_CYCLES,
+    Accelerator,
+    Buffer,
+    accelerator,
+    accelerator_names,
+)
 from simulator.cycles import simulate
 from simulator.energy import energy, energy_table
 from simulator.workload import Workload, conv
@@ -69,6 +77,21 @@ def test_user_file(tmp_path):
         ("node_nm: 45", "node_nm: 45\nrails: {sram: 0.9}", "rails.logic = None"),
         ("double: false", "rail: vmem", "rails.vmem = None"),
         ("dataflow: ws", "dataflow: [", "valid YAML"),
+        pytest.param("dataflow: ws", "dataflow: " + "[" * 5000, "valid YAML", id="5000 brackets"),
+        ("array_rows: 8", "array_rows: 99999999999999999999", "99 is not allowed; allowed: 1 to 65536"),
+        pytest.param("array_rows: 8", "array_rows: " + "9" * 5000, "valid YAML", id="5000 digits"),
+        ("array_cols: 4", "array_cols: 65537", "array_cols = 65537 is not allowed; allowed: 1 to 65536"),
+        ("array_cols: 4", "array_cols: 4\nbatch: 9999999999", "batch = 9999999999"),
+        ("array_cols: 4", "array_cols: 4\nvector_lanes: 9999999999", "vector_lanes = 9999999999"),
+        ("array_cols: 4", "array_cols: 4\nweight_bits: 9999999999", "weight_bits = 9999999999"),
+        ("cycles: 10", "cycles: 99999999999999999999", "99 is not allowed; allowed: 0 to 1000000"),
+        ("cycles: 10", "cycles: -1", "dram_latency_cycles = -1"),
+        ("16384", "99999999999999999999", "ifmap_buffer.capacity_bytes = 9999"),
+        ("double: false", "macros: 99999999999999999999", "weight_buffer.macros = 9999"),
+        ("clock_hz: 1.0e+8", "clock_hz: .inf", "clock_hz = inf is not allowed; allowed: more than 0, and finite"),
+        ("node_nm: 45", "node_nm: .inf", "node_nm = inf"),
+        ("node_nm: 45", "node_nm: .nan", "node_nm = nan"),
+        ("node_nm: 45", "node_nm: 45\nrails: {sram: 0.9, logic: .inf}", "rails.logic = inf"),
     ],
 )
 def test_a_mistake_names_file_key_value_and_what_is_allowed(tmp_path, old, new, message):
@@ -80,6 +103,24 @@ def test_a_mistake_names_file_key_value_and_what_is_allowed(tmp_path, old, new, 
     assert message in str(error.value)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(f"{BASE}note: 45 \xb5m\n".encode("latin-1"))
+    with pytest.raises(InputError) as error:
+        accelerator(path)
+    assert str(error.value) == f"{path}: content = 'bytes that are not UTF-8' is not allowed; allowed: valid YAML"
+
+
+@pytest.mark.parametrize("key", ["array_rows", "array_cols", "dram_latency_cycles", "batch", "vector_lanes"])
+def test_the_largest_machine_still_counts(key):
+    most = {"dram_latency_cycles": MOST_LATENCY_CYCLES}.get(key, MOST_ELEMENTS)
+    counts = simulate(
+        Workload("one", (conv("c", 16, 16, 8, 16, kernel=3),)), replace(accelerator("paper"), **{key: most})
+    )
+    assert (counts.layers["cycles"] > 0).all()
+    assert energy(counts).system_pj > 0
 
 
 def test_the_examples_in_the_documentation_run(tmp_path):

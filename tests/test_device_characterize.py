@@ -10,7 +10,8 @@ from scipy.stats import binom
 
 from simulator.device import readings as patterns
 from simulator.device.characterization import Characterization
-from simulator.device.characterize import characterize
+from simulator.device.characterize import characterize, parse_voltages, steps_down
+from simulator.device.protocol import DeviceInfo
 from simulator.device.readings import PATTERNS, Reading, geometry_of
 from simulator.device.simulated import SimulatedChip
 from sram import faultmap
@@ -230,6 +231,32 @@ def test_the_device_is_left_at_nominal_and_bad_settings_are_refused():
                 characterize(chip, **{"voltages": [0.8], **options})
         assert geometry_of(chip.info) == GEOMETRY
     assert len(PATTERNS) == 4
+
+
+@pytest.mark.parametrize(
+    ("nominal", "lowest", "step", "last"),
+    [
+        (1.0, 0.504, 0.01, 0.51),
+        (1.0, 0.496, 0.01, 0.5),
+        (0.9, 0.5, 0.025, 0.5),
+        (1.0, 0.7, 0.1, 0.7),
+        (1.0, 1.0, 0.1, 1.0),
+    ],
+)
+def test_without_a_list_every_step_within_the_range_is_read(nominal, lowest, step, last):
+    info = DeviceInfo("chip", 1, 512, 64, 64, "V", nominal, lowest, step)
+    found = steps_down(info, parse_voltages(None, info))
+    assert (found[0], found[-1]) == (nominal, last)
+    assert len(found) == info.steps + 1 == round((nominal - last) / step) + 1
+
+
+@given(st.integers(1, 10**6), st.floats(1e-7, 0.1), st.floats(0, 0.999))
+def test_the_lowest_step_is_within_every_range(count, step, rest):
+    nominal = 0.1 + (count + rest) * step
+    info = DeviceInfo("chip", 1, 512, 64, 64, "V", nominal, 0.1, step)
+    assert abs(info.steps - count) <= 1  # a rest of nearly 0 or 1 is rounded
+    bottom = max(info.voltage_lowest, nominal - info.steps * step)
+    assert info.reached(bottom) == round(nominal - info.steps * step, 12)
 
 
 def test_a_chip_without_faults_has_no_curve():

@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.device import frames, open_device
-from simulator.device.program import MOST_STEPS, Conv, Program
-from simulator.device.protocol import DeviceError, DeviceTimeout, LinkLost, Refused, VersionMismatch
+from simulator.device.program import MOST_STEPS, Conv, Flatten, Program
+from simulator.device.protocol import Counters, DeviceError, DeviceTimeout, LinkLost, Refused, Run, VersionMismatch
 from simulator.device.remote import RemoteDevice
 from simulator.device.serve import Server, proof
 from sram.errors import InputError
@@ -459,6 +459,123 @@ def test_a_driver_that_raises_is_told_and_served_on():
         with pytest.raises(DeviceError, match="RuntimeError: bus error"):
             device.read(200, 1)
         assert device.read(0, 1).tolist() == [0]
+
+
+def test_a_drivers_numpy_numbers_arrive_as_numbers():
+    board = Plain()
+    board.supply = np.float32
+    board.fetch = lambda address, count: board.words[address : address + count].tolist()
+    multiply = board.multiply
+    counted = Counters(np.uint32(5), np.int64(7), np.uint8(1), 2.0, 0, np.float32(2.5))
+    board.multiply = lambda *where: (multiply(*where)[0], counted)
+    conv = Conv(0, 0, 1, 1, 1, 1, 1, 0, 1, 1.0, (1.0,), (0.0,), False)
+    with serving(board) as address, RemoteDevice(address, timeout_s=10) as device:
+        assert device.set_voltage(0.7) == pytest.approx(0.7)
+        assert device.read(0, 2).tolist() == [0, 0]
+        device.load(Program((1, 1, 1), (conv, Flatten(1))))
+        assert device.run(np.ones((1, 1, 1, 1))).counters == Counters(5, 7, 1, 2, 0, 2.5)
+
+
+@pytest.mark.parametrize("cycles", [np.float32("nan"), float("inf"), 5.5, "many", None])
+def test_counts_that_are_none_are_the_drivers_mistake(cycles):
+    board = Plain()
+    board.run = lambda batch: Run(np.zeros((1, 1), np.float32), Counters(cycles=cycles))
+    with serving(board) as address, RemoteDevice(address, timeout_s=10) as device:
+        with pytest.raises(DeviceError):
+            device.run(np.ones((1, 1, 1, 1)))
+        assert device.read(0, 1).tolist() == [0]
+
+
+@pytest.mark.parametrize("read", [lambda count: np.zeros(count), lambda count: None, lambda count: ["x"] * count])
+def test_words_that_are_none_are_the_drivers_mistake(read):
+    board = Plain()
+    board.fetch = lambda address, count: read(count)
+    with serving(board) as address, RemoteDevice(address, timeout_s=10) as device:
+        with pytest.raises(DeviceError, match="words of"):
+            device.read(0, 2)
+        assert device.set_voltage(0.7) == 0.7
+
+
+def test_an_error_of_numpy_numbers_is_told():
+    board = Plain()
+
+    def refuse(address, count):
+        raise InputError("board", np.int64(1), np.int64(2), np.int64(3))
+
+    board.fetch = refuse
+    with serving(board) as address, RemoteDevice(address, timeout_s=10) as device:
+        with pytest.raises(InputError, match=r"board: 1 = .*2.* is not allowed; allowed: 3"):
+            device.read(0, 2)
+        assert device.set_voltage(0.7) == 0.7
+
+
+def test_a_supply_that_reads_no_number_is_told():
+    board = Plain()
+    board.supply = lambda voltage: voltage if voltage > 0.8 else float("nan")
+    with serving(board) as address, RemoteDevice(address, timeout_s=10) as device:
+        with pytest.raises(DeviceError, match="reads a supply of nan"):
+            device.set_voltage(0.7)
+        assert device.read(0, 1).tolist() == [0]
+
+
+class Stubborn(Plain):
+    """Its regulator does not answer the next `deaf` times that it shall go up to nominal."""
+
+    deaf = 0
+
+    def supply(self, voltage):
+        if voltage == self.info.voltage_nominal and self.deaf:
+            self.deaf -= 1
+            raise OSError("the regulator does not answer")
+        return voltage
+
+
+def left_low(address):
+    """A client that lowers the supply and goes without a word."""
+    with greeted(address) as connection:
+        connection.sendall(frame({"call": "set_voltage", "voltage": 0.5}))
+        assert read_frame(connection)["voltage"] == 0.5
+
+
+def test_a_supply_that_does_not_go_up_is_asked_twice(capfd):
+    board = Stubborn()
+    with serving(board) as address:
+        board.deaf = 1
+        left_low(address)
+        with RemoteDevice(address, timeout_s=10) as device:
+            assert board.voltage == board.info.voltage_nominal
+            assert device.read(0, 1).tolist() == [0]
+    assert (
+        capfd.readouterr().err
+        == "plain: the supply did not go back to nominal: OSError: the regulator does not answer\n"
+    )
+
+
+def test_nobody_is_served_while_the_supply_is_low(capfd):
+    board = Stubborn()
+    with serving(board) as address:
+        board.deaf = 6
+        left_low(address)
+        for _ in range(2):
+            with pytest.raises(DeviceError, match="did not go back to nominal: OSError: the regulator does not answer"):
+                RemoteDevice(address, timeout_s=10)
+            assert board.voltage == 0.5
+        with RemoteDevice(address, timeout_s=10):  # asked anew for each client, and now it answers
+            assert board.voltage == board.info.voltage_nominal
+    assert capfd.readouterr().err.count("did not go back to nominal") == 6
+
+
+def test_a_server_does_not_end_quietly_below_nominal():
+    board = Stubborn()
+    server = Server(board)
+    board.deaf = 1
+    server.stop()
+    server.run()  # the second time it answers
+    server = Server(board)
+    board.deaf = 2
+    server.stop()
+    with pytest.raises(DeviceError, match="did not go back to nominal"):
+        server.run()
 
 
 # Who may.

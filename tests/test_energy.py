@@ -12,7 +12,7 @@ from neuralfuse import networks
 from simulator import paper
 from simulator.accelerator import accelerator
 from simulator.cycles import simulate
-from simulator.energy import COMPONENTS, SRAM, EnergyTable, energy, energy_table
+from simulator.energy import COMPONENTS, OF_BITS, SRAM, UNITS, EnergyTable, energy, energy_table
 from simulator.workload import Layer, Workload, conv, linear, matmul, trace
 from sram.energy import leakage_scale, macro
 from sram.errors import InputError
@@ -155,6 +155,88 @@ def test_a_table_with_a_mistake_is_refused(tmp_path, old, new):
     path.write_text(USER.replace(old, new, 1))
     with pytest.raises(InputError):
         energy_table(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "  weight_buffer_read",
+            "  weight_buffer_reads",
+            "entries = 'weight_buffer_reads' is not allowed; allowed: add,",
+        ),
+        ("unit: pJ, per: bit", "unit: mW, per: bit", "entries.dram.unit = 'mW' is not allowed; allowed: pJ"),
+        ("value: 4.0", "value: -4.0", "entries.dram.value = -4.0 is not allowed; allowed: 0 to 1e+12"),
+        ("value: 4.0", "value: .nan", "entries.dram.value = nan"),
+        ("value: 4.0", "value: .inf", "entries.dram.value = inf"),
+        ("voltage_v: 0.8", "voltage_v: 0", "entries.weight_buffer_read.voltage_v = 0.0 is not allowed; allowed: 0.01"),
+        ("node_nm: 22", "node_nm: 0", "entries.weight_buffer_read.node_nm = 0.0"),
+        ("node_nm: 22", "node_nm: .inf", "entries.weight_buffer_read.node_nm = inf"),
+        ("bits: 1, ", "", "entries.dram.bits = 0 is not allowed; allowed: the operand's width"),
+        ("bits: 1", "bits: -1", "entries.dram.bits = -1"),
+        ("bits: 1", "bits: 99999999999999999999", "entries.dram.bits = 99999999999999999999"),
+        ("bits: 1", "bitz: 1", "entries.dram.bitz = 1 is not allowed; allowed: value, unit, per"),
+        ("extends: published", "extends: 5", "extends = 5 is not allowed; allowed: published, or another YAML file"),
+        ("extends: published", "extends: [published]", "extends = ['published']"),
+        ("extends: published", "extends: no.yaml", "extends = 'no.yaml'"),
+        ("extends: published", "extends: SELF", "that does not extend this one"),
+        ("a data sheet", "\xb5", "content = 'bytes that are not UTF-8'"),
+        pytest.param("value: 4.0", "value: " + "9" * 5000, "allowed: valid YAML", id="5000 digits"),
+        pytest.param("value: 4.0", "value: " + "[" * 5000, "allowed: valid YAML", id="5000 brackets"),
+    ],
+)
+def test_a_mistake_in_a_table_names_file_key_value_and_what_is_allowed(tmp_path, old, new, message):
+    path = tmp_path / "mine.yaml"
+    assert old in USER
+    path.write_bytes(USER.replace(old, new.replace("SELF", str(path)), 1).encode("latin-1"))
+    with pytest.raises(InputError) as error:
+        energy_table(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+
+
+def test_tables_that_extend_each_other_are_refused(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text(USER.replace("published", str(second)))
+    second.write_text(USER.replace("published", str(first)))
+    with pytest.raises(InputError, match="extends"):
+        energy_table(first)
+    second.write_text(USER.replace("value: 4.0", "value: 8.0").replace("value: 5.0", "value: 6.0"))
+    assert set(energy_table(first).entries) == set(energy_table().entries) | {"weight_buffer_read"}
+    assert energy_table(first)["dram"].value == 4.0
+
+
+@pytest.mark.parametrize("component", OF_BITS)
+def test_what_is_scaled_to_a_width_says_for_which_it_holds(component):
+    entries = energy_table().entries
+    with pytest.raises(InputError, match=f"entries.{component}.bits = 0"):
+        EnergyTable("mine", entries | {component: replace(entries[component], bits=0)})
+
+
+def test_every_entry_of_a_table_has_one_unit(tmp_path):
+    entries = energy_table().entries
+    for component in UNITS:
+        wrong = "pJ" if UNITS[component] == "mW" else "mW"
+        with pytest.raises(InputError, match=f"entries.{component}.unit = '{wrong}'"):
+            EnergyTable("mine", entries | {component: replace(entries["add"], unit=wrong)})
+        right = replace(entries["add"], unit=UNITS[component])
+        energy(simulate(STEM, PAPER), table=EnergyTable("mine", entries | {component: right}))  # each of them is used
+
+
+def test_sram_energies_are_of_the_very_node():
+    counts = simulate(STEM, replace(PAPER, node_nm=22.9))
+    with pytest.raises(InputError, match=r"paper: node_nm = 22\.9 is not allowed; allowed: a whole number"):
+        energy(counts)
+    with pytest.raises(InputError, match="23 nm"):
+        energy(counts, replace(PAPER, node_nm=23.0))
+    ours = {name: replace(energy_table()["add"], unit=unit) for name, unit in UNITS.items() if "buffer" in name}
+    assert energy(counts, table=EnergyTable("mine", energy_table().entries | ours)).system_pj > 0  # no table is asked
+
+
+def test_a_supply_is_a_number():
+    for voltage in (float("inf"), float("nan")):
+        with pytest.raises(InputError, match="finite"):
+            energy(simulate(STEM, PAPER), voltage=voltage)
 
 
 def test_a_batch_shares_weights_and_energy_is_that_of_one_inference():

@@ -56,12 +56,35 @@ def test_lines_with_one_name_are_layers_of_their_own(tmp_path):
         ("c, 2, 8, 3, 3, 4, 2, 1,", "line 3: filter = '3x3'"),
         ("c, 8, 8, 3, 3, 4, 2, 1, 2:4,", "line 3: sparsity = '2:4'"),
         ("c, 8, 8, 4,", "line 3: columns"),
+        ("c, 8, 8, 3, 3, 4, ², 1,", "line 3: column 7 = '²' is not allowed; allowed: a whole number"),
+        ("c, 8, 8, 3, 3, 4, ٣, 1,", "line 3: column 7 = '٣'"),
+        ("c, 8, 8, 3, 3, 4, 2, 1, ²:²,", "line 3: sparsity = '²:²'"),
+        (
+            "c, 8, 8, 3, 3, 4, 99999999999999999999, 1,",
+            "99' is not allowed; allowed: a whole number from 1 to 16777216",
+        ),
+        pytest.param(f"c, 8, 8, 3, 3, 4, {'9' * 5000}, 1,", "line 3: column 7 = '9999", id="5000 digits"),
+        pytest.param(f"c, 8, {'9' * 131073}", "line 3: content = 'field larger than field limit", id="too large"),
+        ("c, 16777216, 16777216, 3, 3, 4, 2, 1,", "line 3: ifmap = '16777216x16777216'"),
+        ("c, 8192, 8192, 32, 32, 16777216, 16777216, 1,", "line 3: multiplications = "),
+        ("DP, 8, 8, 3, 3, 16777216, 1, 1,", "line 3: channels = 16777216"),
     ],
 )
 def test_a_bad_row_is_refused_with_its_line(tmp_path, row, message):
     with pytest.raises(InputError) as error:
         load(write(tmp_path, HEADER + "ok, 8, 8, 3, 3, 4, 2, 1,\n" + row + "\n"))
     assert message in str(error.value)
+
+
+def test_a_first_row_of_strange_digits_is_no_header(tmp_path):
+    with pytest.raises(InputError, match="line 1: column 2 = '²'"):
+        load(write(tmp_path, "qk, ², ², ²,\nav, 2, 2, 2,\n"))
+
+
+def test_a_batch_of_large_products_is_refused(tmp_path):
+    assert load(write(tmp_path, "qk, 16777216, 16777216, 16,\n")).macs == 1 << 52
+    with pytest.raises(InputError, match="line 1: multiplications = 18014398509481984"):
+        load(write(tmp_path, "qk, 16777216, 16777216, 16, 4,\n"))
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", HEADER])
@@ -101,6 +124,12 @@ def test_configuration(tmp_path):
     assert [buffer.capacity_bytes // 1024 for buffer in buffers] == [6144, 1024, 2048]
 
 
+def test_a_percent_sign_in_a_configuration_is_itself(tmp_path):
+    path = tmp_path / "google.cfg"
+    path.write_text(CONFIG.replace("GoogleTPU_v1_ws", "100% %(here)s"))
+    assert scalesim_config(path).name == "100% %(here)s"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -110,6 +139,12 @@ def test_configuration(tmp_path):
         ("SparsitySupport : false", "SparsitySupport : true", "SparsitySupport"),
         ("USER", "MAYBE", "allowed: CALC, USER"),
         ("[general]", "general", "a SCALE-Sim .cfg"),
+        ("256", "²", "ArrayHeight = '²' is not allowed; allowed: a whole number from 1 to 65536"),
+        ("256", "99999999999999999999", "ArrayHeight = '99999999999999999999'"),
+        pytest.param("256", "9" * 5000, "ArrayHeight = '9999", id="5000 digits"),
+        ("6144", "99999999999999999999", "IfmapSramSzkB = '9999"),
+        ("Bandwidth : 10", "Bandwidth : ²", "Bandwidth = '²'"),
+        ("Bandwidth : 10", "Bandwidth : 99999999999999999999", "Bandwidth = '9999"),
     ],
 )
 def test_a_bad_configuration_is_refused(tmp_path, old, new, message):

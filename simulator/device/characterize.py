@@ -35,8 +35,9 @@ def parse_voltages(text: str | None, info: DeviceInfo) -> list[float]:
     A step is worth its time only where cells fail: give a list to skip the quiet part.
     """
     if text is None:
-        count = round((info.voltage_nominal - info.voltage_lowest) / info.voltage_step)
-        return [info.voltage_nominal - i * info.voltage_step for i in range(count + 1)]
+        # max: the last step may lie a rounding error below the lowest voltage
+        steps = (info.voltage_nominal - i * info.voltage_step for i in range(info.steps + 1))
+        return [max(voltage, info.voltage_lowest) for voltage in steps]
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:

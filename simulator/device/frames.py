@@ -22,6 +22,7 @@ PREFIX = struct.Struct("<4sII")
 MAGIC = b"NFD1"
 DTYPES = ("<u8", "<f4")
 CHUNK = 1 << 18
+Frame = list[bytes | memoryview]  # its parts, ready to send
 
 
 class BrokenFrame(Exception):
@@ -56,7 +57,7 @@ STRANGER = Limits(1024, 0)
 MOST_LISTS, MOST_QUOTES, MOST_COMMAS = 1 << 14, 1 << 18, 1 << 19
 
 
-def pack(header: dict[str, Any], array: NDArray[Any] | None = None) -> list[bytes | memoryview]:
+def pack(header: dict[str, Any], array: NDArray[Any] | None = None) -> Frame:
     """The parts of a frame. Arrays travel as uint64 or float32, C order.
 
     >>> b"".join(pack({"call": "reset"}))
@@ -128,8 +129,12 @@ class Link:
 
     def send(self, header: dict[str, Any], array: NDArray[Any] | None = None, *, timeout_s: float) -> None:
         """Send a frame. TooLate, LinkClosed."""
+        self.send_packed(pack(header, array), timeout_s=timeout_s)
+
+    def send_packed(self, frame: Frame, *, timeout_s: float) -> None:
+        """Send what `pack` made. TooLate, LinkClosed."""
         deadline = time.monotonic() + timeout_s
-        for part in pack(header, array):
+        for part in frame:
             view = memoryview(part)
             while len(view):
                 try:

@@ -94,6 +94,11 @@ class DeviceInfo:
         """Bytes in the memory; a program's weights are addressed by byte."""
         return self.words * self.word_bits // 8
 
+    @property
+    def steps(self) -> int:
+        """Steps of the supply below nominal that lie within the range (a billionth of a step is forgiven)."""
+        return math.floor((self.voltage_nominal - self.voltage_lowest) / self.voltage_step + 1e-9)
+
     def reached(self, voltage: float) -> float:
         """The step nearest to `voltage`. VoltageOutOfRange outside the range (half of a billionth of a step is
         forgiven)."""
@@ -101,8 +106,7 @@ class DeviceInfo:
         if not self.voltage_lowest - slack <= voltage <= self.voltage_nominal + slack:  # NaN fails too
             allowed = f"{self.voltage_lowest:g} to {self.voltage_nominal:g} {self.voltage_unit}"
             raise VoltageOutOfRange(self.name, "voltage", voltage, allowed)
-        most = math.floor((self.voltage_nominal - self.voltage_lowest) / self.voltage_step + 1e-9)
-        steps = min(round((self.voltage_nominal - voltage) / self.voltage_step), most)
+        steps = min(round((self.voltage_nominal - voltage) / self.voltage_step), self.steps)
         return round(self.voltage_nominal - steps * self.voltage_step, 12)
 
 

@@ -2,7 +2,7 @@
 
 One thread, one client at a time; a second one is told so and let go. A client that goes away, says nothing for
 `idle_s`, or does not finish a frame within `frame_s` is let go, and the voltage goes back to nominal before the next
-is heard.
+is heard. Where it does not come back, that is printed and told to whoever calls, and nobody is served until it does.
 """
 
 import argparse
@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.device.frames import OPEN, STRANGER, BrokenFrame, Link, LinkClosed, TooLate
+from simulator.device.frames import OPEN, STRANGER, BrokenFrame, Frame, Link, LinkClosed, TooLate, pack
 from simulator.device.program import Program
-from simulator.device.protocol import VERSION, Device, DeviceError, Refused, VersionMismatch
+from simulator.device.protocol import VERSION, Counters, Device, DeviceError, Refused, VersionMismatch
 from sram.errors import InputError
 
 Reply = tuple[dict[str, Any], NDArray[Any] | None]
@@ -59,7 +59,9 @@ class Server:
     ):
         check_secret(host, secret)
         self.device, self.secret, self.idle_s, self.frame_s = device, secret, idle_s, frame_s
+        self.info = device.info
         self.stopping = False
+        self.supply_trouble = ""  # why the supply may not be at nominal
         try:
             self.listener = socket.create_server((host, port), backlog=8)
         except OSError as error:
@@ -78,7 +80,8 @@ class Server:
             self.wake_write.send(b"x")
 
     def run(self) -> None:
-        """Serve until `stop`; on the way out the voltage is nominal and all sockets are closed."""
+        """Serve until `stop`; on the way out the voltage is nominal and all sockets are closed. DeviceError where the
+        voltage did not come back."""
         try:
             while not self.stopping:
                 if self.listener in self._wait([self.listener], None):
@@ -86,7 +89,26 @@ class Server:
         finally:
             for each in (self.listener, self.wake_read, self.wake_write):
                 each.close()
-            self.device.set_voltage(self.device.info.voltage_nominal)
+            if not self._to_nominal():
+                raise DeviceError(self.supply_trouble)
+
+    def _to_nominal(self) -> bool:
+        """Bring the supply back to nominal; False where the driver does not, which `supply_trouble` then says.
+
+        It is asked twice: a bus that was busy, or that a dying client left in the middle of a word, is free the next
+        time. A reading that is no number is as bad as none: nobody knows then what the memory stands on.
+        """
+        for _ in range(2):
+            try:
+                _volts(self.device.set_voltage(self.info.voltage_nominal))
+                self.supply_trouble = ""
+                return True
+            except Exception as error:  # a driver may raise anything; the server stays up
+                self.supply_trouble = (
+                    f"the supply did not go back to nominal: {type(error).__name__}: {str(error)[:500]}"
+                )
+                print(f"{self.info.name}: {self.supply_trouble}", file=sys.stderr, flush=True)
+        return False
 
     def _wait(self, sockets: list[socket.socket], timeout_s: float | None) -> list[socket.socket]:
         return select.select([*sockets, self.wake_read], [], [], timeout_s)[0]
@@ -107,26 +129,32 @@ class Server:
         link.send(error_record(Refused("the device is serving another client")), timeout_s=0)
 
     def _serve(self, link: Link) -> None:
-        """One client, from greeting to goodbye."""
+        """One client, and the voltage back at nominal after it; nobody where the one before left it elsewhere."""
+        if self.supply_trouble and not self._to_nominal():
+            link.send(error_record(DeviceError(self.supply_trouble)), timeout_s=0)
+            return
         try:
-            if not self._greet(link):
-                return
-            while not self.stopping:
-                if not self._await_frame(link):
-                    return
-                try:
-                    header, array = link.receive(timeout_s=self.frame_s)
-                except BrokenFrame as error:
-                    link.send(error_record(DeviceError(str(error))), timeout_s=self.frame_s)
-                    if error.lost:
-                        return
-                    continue
-                reply, out = answer(self.device, header, array)
-                link.send(reply, out, timeout_s=self.frame_s)
-                if header.get("call") == "close":
-                    return
+            self._converse(link)
         finally:
-            self.device.set_voltage(self.device.info.voltage_nominal)
+            self._to_nominal()
+
+    def _converse(self, link: Link) -> None:
+        """From greeting to goodbye."""
+        if not self._greet(link):
+            return
+        while not self.stopping:
+            if not self._await_frame(link):
+                return
+            try:
+                header, array = link.receive(timeout_s=self.frame_s)
+            except BrokenFrame as error:
+                link.send(error_record(DeviceError(str(error))), timeout_s=self.frame_s)
+                if error.lost:
+                    return
+                continue
+            link.send_packed(answer(self.device, header, array), timeout_s=self.frame_s)
+            if header.get("call") == "close":
+                return
 
     def _await_frame(self, link: Link) -> bool:
         """Wait until the client says something, turning others away; False when it is time to let it go."""
@@ -159,7 +187,7 @@ class Server:
                 raise VersionMismatch(
                     f"the server speaks protocol {VERSION}, the client {str(header.get('protocol'))[:20]}"
                 )
-            reply = {"info": asdict(self.device.info)}
+            reply = {"info": asdict(self.info)}
             if self.secret is not None:
                 given = header.get("proof")
                 expected = proof(self.secret, "client", nonce, theirs)
@@ -177,15 +205,16 @@ class Server:
         return True
 
 
-def answer(device: Device, header: dict[str, Any], array: NDArray[Any] | None) -> Reply:
-    """Do what a frame asks. Whatever goes wrong is told in the reply; nothing is raised but Ctrl-C and its like."""
+def answer(device: Device, header: dict[str, Any], array: NDArray[Any] | None) -> Frame:
+    """Do what a frame asks; the reply, ready to send. Whatever goes wrong is told in it, what cannot be packed too;
+    nothing is raised but Ctrl-C and its like."""
     try:
         call = header.get("call")
         if not isinstance(call, str) or call not in CALLS:
             raise InputError("frame", "call", str(call)[:40], ", ".join(CALLS))
-        return CALLS[call](device, header, array)
+        return pack(*CALLS[call](device, header, array))
     except Exception as error:  # a driver may raise anything; the server stays up
-        return error_record(error), None
+        return pack(error_record(error))
 
 
 def error_record(error: Exception) -> dict[str, Any]:
@@ -196,9 +225,9 @@ def error_record(error: Exception) -> dict[str, Any]:
         return {
             "error": type(error).__name__,
             "where": error.where,
-            "key": error.key,
+            "key": str(error.key),
             "value": value,
-            "allowed": error.allowed,
+            "allowed": str(error.allowed),
         }
     if isinstance(error, DeviceError):
         return {"error": type(error).__name__, "message": str(error)}
@@ -218,6 +247,28 @@ def _array(array: NDArray[Any] | None, dtype: str) -> NDArray[Any]:
     return array
 
 
+# Drivers read registers and meters with NumPy, whose numbers JSON does not know.
+
+
+def _volts(reached: float) -> float:
+    volts = float(reached)
+    if not math.isfinite(volts):
+        raise DeviceError(f"the driver reads a supply of {volts}")
+    return volts
+
+
+def _counted(counters: Counters) -> dict[str, int | float | None]:
+    plain = asdict(counters)
+    for key, value in plain.items():
+        if key == "energy_pj" and value is None:
+            continue
+        number = float(value)
+        if not math.isfinite(number) or (key != "energy_pj" and not number.is_integer()):
+            raise DeviceError(f"the driver counts {key} = {number}")
+        plain[key] = number if key == "energy_pj" else int(value)
+    return plain
+
+
 def _write(device: Device, header: dict[str, Any], array: NDArray[Any] | None) -> Reply:
     device.write(_integer(header, "address"), _array(array, "<u8"))
     return {}, None
@@ -227,14 +278,17 @@ def _read(device: Device, header: dict[str, Any], _: NDArray[Any] | None) -> Rep
     count = _integer(header, "count")
     if count * 8 > OPEN.array_bytes:
         raise InputError("frame", "count", count, f"at most {OPEN.array_bytes // 8} words a frame")
-    return {}, device.read(_integer(header, "address"), count)
+    words = np.asarray(device.read(_integer(header, "address"), count))
+    if words.dtype.kind not in "ui":
+        raise DeviceError(f"the driver read words of {words.dtype}, not integers")
+    return {}, words
 
 
 def _set_voltage(device: Device, header: dict[str, Any], _: NDArray[Any] | None) -> Reply:
     voltage = header.get("voltage")
     if not isinstance(voltage, int | float) or isinstance(voltage, bool) or not abs(voltage) <= 1e6:
         raise InputError("frame", "voltage", str(voltage)[:40], "a number")
-    return {"voltage": device.set_voltage(float(voltage))}, None
+    return {"voltage": _volts(device.set_voltage(float(voltage)))}, None
 
 
 def _load(device: Device, header: dict[str, Any], _: NDArray[Any] | None) -> Reply:
@@ -244,7 +298,7 @@ def _load(device: Device, header: dict[str, Any], _: NDArray[Any] | None) -> Rep
 
 def _run(device: Device, _: dict[str, Any], array: NDArray[Any] | None) -> Reply:
     result = device.run(_array(array, "<f4"))
-    return {"counters": asdict(result.counters)}, np.asarray(result.outputs, np.float32)
+    return {"counters": _counted(result.counters)}, np.asarray(result.outputs, np.float32)
 
 
 def _reset(device: Device, *_: Any) -> Reply:
@@ -317,7 +371,7 @@ def main() -> None:
     try:
         with load_driver(options.driver) as device:
             serve(device, options.host, options.port, os.environ.get("NEURALFUSE_SECRET"))
-    except InputError as error:
+    except (InputError, DeviceError) as error:
         sys.exit(f"{error}")
 
 
