@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from neuralfuse import data
-from neuralfuse.data import cifar
+from neuralfuse.data import cifar, images
 from sram.errors import InputError
 
 RANDOM = np.random.default_rng(8)
@@ -80,6 +80,44 @@ def test_unpickler_refuses_everything_but_arrays(tmp_path, content):
     assert not os.path.exists("/tmp/owned-by-a-pickle")
 
 
+def test_damaged_batches_are_refused_or_read(tmp_path):
+    """Damaged bytes are other instructions to the unpickler. IndexError, OverflowError and SystemError came out of it,
+    and NumPy's own `__setstate__` ended the process."""
+    whole = pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1]}, protocol=2)
+    path, random, refused = tmp_path / "batch", np.random.default_rng(5), 0
+    for _ in range(1000):
+        damaged = bytearray(whole)
+        for place in random.choice([*range(250), *range(len(whole) - 60, len(whole))], random.integers(1, 5)):
+            damaged[place] = random.integers(256)
+        path.write_bytes(damaged)
+        try:
+            images, labels = cifar.read_python(path, "labels")
+        except InputError:
+            refused += 1
+        else:
+            assert images.shape == (*labels.shape, 3, 32, 32)
+    assert refused > 500
+
+
+def test_batches_of_python_2(tmp_path):
+    """The official archives, by hand: texts of bytes, old module names, the number of bytes before the pixels."""
+
+    def text(value):
+        return b"U" + bytes([len(value)]) + value
+
+    pixels = RANDOM.integers(0, 256, (6, 3072), dtype=np.uint8)
+    kind = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|") + b"NNN" + 2 * b"J\xff\xff\xff\xff"
+    content = b"T" + pixels.size.to_bytes(4, "little") + pixels.tobytes()
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
+    array += b"(K\x01K\x06M\x00\x0c\x86" + kind + b"K\x00tb\x89" + content + b"tb"
+    labels = b"](" + b"".join(b"K" + bytes([i]) for i in range(6)) + b"e"
+    path = tmp_path / "batch"
+    path.write_bytes(b"\x80\x02}(" + text(b"data") + array + text(b"labels") + labels + b"u.")
+    images, found = cifar.read_python(path, "labels")
+    assert np.array_equal(images.reshape(6, 3072), pixels)
+    assert found.tolist() == list(range(6))
+
+
 @pytest.mark.parametrize("name", [name for name in data.names() if name != "digits"])
 def test_missing_files_say_where_they_belong(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)  # a data folder of one's own does not count
@@ -108,12 +146,37 @@ def test_truncated_binary_and_labels_out_of_range(tmp_path):
         data.load("cifar10", tmp_path)
 
 
+def idx(array):
+    head = b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    return head + array.astype(np.uint8).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("train-labels-idx1-ubyte", idx(np.zeros(5)), r"training images = '\[7, 1, 28, 28\] with 5 labels'"),
+        ("t10k-images-idx3-ubyte", idx(np.zeros((0, 28, 28))), "test images"),
+        ("train-images-idx3-ubyte", idx(np.zeros(7)), "train-images-idx3-ubyte: header = '00000801'"),
+        ("t10k-labels-idx1-ubyte", idx(np.zeros((3, 1, 1))), "t10k-labels-idx1-ubyte: header = '00000803'"),
+        ("t10k-labels-idx1-ubyte", b"", "t10k-labels-idx1-ubyte: header = ''"),
+        ("train-images-idx3-ubyte", b"\0\0\x08\x03" + 3 * b"\x80\0\0\0", "train-images-idx3-ubyte: size = 0"),
+        ("t10k-labels-idx1-ubyte.gz", gzip.compress(bytes(99))[:10] + bytes(20), "ubyte.gz: content"),
+    ],
+    ids=["fewer labels", "no images", "labels for images", "images for labels", "empty", "huge", "not packed"],
+)
+def test_idx_files_that_do_not_fit(tmp_path, file, content, says):
+    for part, n in (("train", 7), ("t10k", 3)):
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(idx(np.zeros((n, 28, 28))))
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.zeros(n)))
+    assert len(data.load("mnist", tmp_path).train_y) == 7
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(InputError, match=says) as refused:
+        data.load("mnist", tmp_path)
+    assert str(tmp_path) in str(refused.value)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_idx_files(tmp_path, packed):
-    def idx(array):
-        head = b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes()
-        return head + array.astype(np.uint8).tobytes()
-
     images = {part: RANDOM.integers(0, 256, (n, 28, 28), dtype=np.uint8) for part, n in (("train", 7), ("t10k", 3))}
     for part, pixels in images.items():
         for kind, array in (("images-idx3", pixels), ("labels-idx1", np.arange(len(pixels)))):
@@ -165,6 +228,53 @@ def test_gtsrb(tmp_path):
     assert read.train_y.tolist() == [0, 42]
     assert read.test_y.tolist() == [16]
     assert read.input_shape == (3, 32, 32)
+
+
+def damaged_images():
+    """Headers cut short and sizes that cannot be: what Pillow says ValueError, SyntaxError and bombs to."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    def saved(kind):
+        buffer = BytesIO()
+        Image.new("RGB", (20, 20)).save(buffer, kind)
+        return buffer.getvalue()
+
+    png, bmp = saved("png"), saved("bmp")
+    pixels = png.index(b"IDAT")
+    return {
+        "cut.ppm": b"P6 20 ",
+        "broken.png": png[: pixels - 4] + b"\0\0\0\2" + png[pixels:],  # what follows two bytes of them is no chunk
+        "huge.bmp": bmp[:18] + 2 * (50000).to_bytes(4, "little") + bmp[26:],
+    }
+
+
+@pytest.mark.parametrize("name", ["cut.ppm", "broken.png", "huge.bmp"])
+def test_damaged_images_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(damaged_images()[name])
+    with pytest.raises(InputError, match=f"{name}: image = "):
+        images.read(tmp_path / name, 24, crop=True)
+
+
+@pytest.mark.parametrize(
+    ("folder", "class_id", "says"),
+    [
+        ("abc", "16", "Final_Training/Images: folder = 'abc'"),
+        ("00043", "16", "Final_Training/Images: folder = '00043'"),
+        ("00001", "x", "GT-final_test.csv: ClassId = 'x'"),
+        ("00001", "9" * 30, "GT-final_test.csv: ClassId = '9999"),
+        ("00001", None, "GT-final_test.csv: ClassId = None"),
+        ("00001", "\udcff", "GT-final_test.csv: content"),
+    ],
+)
+def test_classes_that_gtsrb_does_not_have(tmp_path, folder, class_id, says):
+    save_image(tmp_path / f"Final_Training/Images/{folder}/00000_00000.ppm", (1, 0, 0))
+    save_image(tmp_path / "Final_Test/Images/00000.ppm", (9, 9, 9))
+    row = "00000.ppm" if class_id is None else f"00000.ppm;{class_id}"
+    (tmp_path / "GT-final_test.csv").write_bytes(f"Filename;ClassId\n{row}\n".encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=says):
+        data.load("gtsrb", tmp_path)
 
 
 def test_augmentation_shifts_and_mirrors():

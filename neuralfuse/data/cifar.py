@@ -1,9 +1,11 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) from either official layout: binary records, or pickled batches.
 
-Pickles are read by an unpickler that knows NumPy arrays of numbers and nothing else, so a file can not run code.
+Pickles are read by an unpickler that knows arrays of whole numbers and nothing else, so a file can not run code.
 """
 
+import math
 import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,17 +34,49 @@ PYTHON = {
     "cifar10": (Layout("cifar-10-batches-py", tuple(f"data_batch_{i}" for i in range(1, 6)), "test_batch"), "labels"),
     "cifar100": (Layout("cifar-100-python", ("train",), "test"), "fine_labels"),  # key of the labels
 }
+
+
+class PickledType:
+    """Stands in for `numpy.dtype`: `u1` or `i8`, and the order of the bytes from its state."""
+
+    def __init__(self, kind: str | bytes, *_):
+        self.kind, self.order = _text(kind), "|"
+
+    def __setstate__(self, state: tuple) -> None:
+        self.order = _text(state[1])
+
+    def dtype(self) -> np.dtype:
+        if not re.fullmatch("[iu][1248]", self.kind) or self.order not in ("|", "<", ">", "="):
+            raise ValueError(f"an array of {self.order}{self.kind}")
+        return np.dtype(self.order + self.kind)
+
+
+class PickledArray:
+    """Stands in for `numpy.ndarray`, whose own `__setstate__` may end the process where a file is damaged: the state is
+    checked before an array is made of it."""
+
+    def __init__(self, *_):
+        self.array = np.zeros(0)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, by_columns, content = state
+        dtype = kind.dtype()
+        if not isinstance(content, bytes) or len(content) != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"an array of shape {shape} without its content")
+        self.array = np.frombuffer(content, dtype).reshape(shape, order="F" if by_columns else "C")
+
+
 # What a pickled array of numbers is made of, under the module names of old and new NumPy.
 ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
-    ("numpy._core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): PickledArray,
+    ("numpy._core.multiarray", "_reconstruct"): PickledArray,
+    ("numpy", "ndarray"): PickledArray,
+    ("numpy", "dtype"): PickledType,
 }
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Refuses every class and function but the four that an array of numbers needs."""
+    """Refuses every class and function but the four that an array of numbers needs, and has its own in their place."""
 
     def find_class(self, module: str, name: str):
         if (module, name) == ("_codecs", "encode"):  # bytes, as Python 3 pickles them under protocol 2
@@ -50,6 +84,11 @@ class ArrayUnpickler(pickle.Unpickler):
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"{module}.{name} is not part of an array")
         return ALLOWED[module, name]
+
+
+def _text(value: str | bytes) -> str:
+    """Texts of Python 2 arrive as bytes."""
+    return value.decode("ascii") if isinstance(value, bytes) else value
 
 
 def read_binary(path: Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,10 +107,10 @@ def read_python(path: Path, label_key: str) -> tuple[np.ndarray, np.ndarray]:
             batch = ArrayUnpickler(file, encoding="bytes").load()
         images = batch[b"data"] if b"data" in batch else batch["data"]
         labels = batch[label_key.encode()] if label_key.encode() in batch else batch[label_key]
-        images, labels = np.asarray(images), np.asarray(labels, np.int64)
-        if images.dtype != np.uint8 or images.shape != (len(labels), PIXELS):
-            raise ValueError(f"data of type {images.dtype} and shape {images.shape}")
-    except (pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
+        images, labels = images.array, np.array(getattr(labels, "array", labels), np.int64)
+        if images.dtype != np.uint8 or images.shape != (*labels.shape, PIXELS):
+            raise ValueError(f"data of type {images.dtype} and shape {images.shape}, labels of shape {labels.shape}")
+    except Exception as error:  # to the unpickler, damaged bytes are other instructions: any error may follow
         raise InputError(path, "batch", str(error), "a CIFAR batch: uint8 data [n, 3072] and n labels") from None
     return images.reshape(-1, 3, 32, 32), labels
 

@@ -38,7 +38,7 @@ class Dataset:
 FILE_DATASETS: dict[str, tuple[Callable[..., tuple], int | None]] = {
     "cifar10": (partial(cifar.load, "cifar10"), 10),
     "cifar100": (partial(cifar.load, "cifar100"), 100),
-    "gtsrb": (images.load_gtsrb, 43),
+    "gtsrb": (images.load_gtsrb, images.GTSRB_CLASSES),
     "mnist": (idx.load, 10),
     "fashion-mnist": (idx.load, 10),
     "folders": (images.load_folders, None),  # as many classes as there are folders
@@ -65,11 +65,15 @@ def load(name: str, root: str | Path | None = None, **options) -> Dataset:
     if name not in FILE_DATASETS:
         raise InputError("data", "name", name, "one of " + ", ".join(names()))
     read, num_classes = FILE_DATASETS[name]
-    train_x, train_y, test_x, test_y = read(Path(root if root is not None else f"data/{name}"), **options)
-    classes = num_classes or int(train_y.max()) + 1
-    for part, labels in (("training", train_y), ("test", test_y)):
-        if labels.min() < 0 or labels.max() >= classes:
-            raise InputError(name, f"{part} labels", (int(labels.min()), int(labels.max())), f"0 to {classes - 1}")
+    folder = Path(root if root is not None else f"data/{name}")
+    train_x, train_y, test_x, test_y = read(folder, **options)
+    for part, x, y in (("training", train_x, train_y), ("test", test_x, test_y)):
+        if x.ndim != 4 or len(x) != len(y) or x.size == 0:
+            allowed = "one label for each image, one image at least: [n, channels, height, width]"
+            raise InputError(folder, f"{part} images", f"{list(x.shape)} with {len(y)} labels", allowed)
+        classes = num_classes or int(train_y.max()) + 1
+        if y.min() < 0 or y.max() >= classes:
+            raise InputError(folder, f"{part} labels", (int(y.min()), int(y.max())), f"0 to {classes - 1}")
     return Dataset(
         *(name, scale(train_x), torch.from_numpy(train_y)),
         *(scale(test_x), torch.from_numpy(test_y)),

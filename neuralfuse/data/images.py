@@ -9,18 +9,19 @@ from neuralfuse.data.files import need
 from sram.errors import InputError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
+GTSRB_CLASSES = 43
 SPLITS = {"train": ("train",), "test": ("test", "val")}
 
 
 def read(path: Path, size: int, crop: bool) -> np.ndarray:
     """uint8[3, size, size]: resized as a whole, or (crop) its short side to 8/7 size and the middle cut out (256 ->
     224)."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
+    except Exception as error:  # each of Pillow's decoders has errors of its own for damaged bytes
         raise InputError(path, "image", str(error), "a readable image") from None
     if not crop:
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
@@ -48,15 +49,25 @@ def load_gtsrb(root: Path, size: int = 32) -> tuple[np.ndarray, np.ndarray, np.n
         (path for path in (base / "GT-final_test.csv", base / "Final_Test/Images/GT-final_test.csv") if path.exists()),
         None,
     ) or need(base, "GT-final_test.csv", what)
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file, delimiter=";"))
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter=";"))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(table, "content", str(error), "columns Filename and ClassId with ; between them") from None
     if not files or not rows or not {"Filename", "ClassId"} <= rows[0].keys():
         raise InputError(base, "images", f"{len(files)} training images, {len(rows)} test rows", what)
     tests = [need(base, f"Final_Test/Images/{row['Filename']}", what) for row in rows]
     return (
-        *stack(files, [int(path.parent.name) for path in files], size, crop=False),
-        *stack(tests, [int(row["ClassId"]) for row in rows], size, crop=False),
+        *stack(files, [_gtsrb_class(training, "folder", path.parent.name) for path in files], size, crop=False),
+        *stack(tests, [_gtsrb_class(table, "ClassId", row["ClassId"]) for row in rows], size, crop=False),
     )
+
+
+def _gtsrb_class(where: Path, key: str, text: str | None) -> int:
+    """The number of a class as a folder or the table names it; a short row of the table has None."""
+    if text is None or not text.isdecimal() or len(text) > 5 or int(text) >= GTSRB_CLASSES:
+        raise InputError(where, key, text, f"the number of a class, 0 to {GTSRB_CLASSES - 1}")
+    return int(text)
 
 
 def load_folders(root: Path, size: int = 224) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
