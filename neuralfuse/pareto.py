@@ -14,6 +14,7 @@ from neuralfuse.statistics import (
     chip_yield,
     crossings,
     margin,
+    mean_over_chips,
     paired_difference,
     t_interval,
 )
@@ -50,6 +51,15 @@ def accuracy_matrix(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndar
     return table.columns.to_numpy(float), table.index.to_numpy(), table.to_numpy(float)
 
 
+def saving_matrix(rows: pd.DataFrame, scope: str, voltages: np.ndarray, chips: np.ndarray) -> np.ndarray:
+    """Of one protection in one setting: energy saving of these chips at these voltages (c, v).
+
+    Chips differ where a protection gives each a supply of its own, as canaries do.
+    """
+    table = rows.pivot(index="chip", columns="voltage", values=f"saving_{scope}")
+    return table.loc[chips, voltages].to_numpy(float)
+
+
 def clean_accuracy(rows: pd.DataFrame) -> float:
     """Accuracy of the bare network without a fault."""
     return float(rows.correct_clean.iloc[0] / rows.total.iloc[0])
@@ -57,7 +67,7 @@ def clean_accuracy(rows: pd.DataFrame) -> float:
 
 def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
     """One row per setting, protection and voltage: accuracy over chips with both intervals, yield, worst chip, rates,
-    energy, savings, and the paired difference to the unprotected network (`gain_*`).
+    energy, savings and cycles as means over chips, and the paired difference to the unprotected network (`gain_*`).
 
     `yield` is the share of chips within `points` accuracy points of clean.
     """
@@ -96,7 +106,7 @@ def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
             for name in ("cell_fault_rate", "flip_rate"):
                 record[name] = rows[name].mean()
             for name in [f"energy_{s}_pj" for s in SCOPES] + [f"saving_{s}" for s in SCOPES] + ["cycles"]:
-                record[name] = rows[name].iloc[0]
+                record[name] = mean_over_chips(rows[name].to_numpy())
             table.append(record)
     return pd.DataFrame(table)
 
@@ -111,13 +121,13 @@ def per_million_parameters(summary: pd.DataFrame, parameters: Mapping[str, int])
 
 
 def headline(results: pd.DataFrame, scope: str = "weight_sram", points: Sequence[float] = MARGINS) -> pd.DataFrame:
-    """Lowest voltage, and saving there, at which accuracy stays within so many points of clean: per setting,
+    """Lowest voltage, and mean saving there, at which accuracy stays within so many points of clean: per setting,
     protection."""
     table = []
     for setting, group in settings(results):
         for protection, rows in group.groupby("protection", sort=False):
-            voltages, _, accuracy = accuracy_matrix(rows)
-            saving = rows.groupby("voltage")[f"saving_{scope}"].first().loc[voltages].to_numpy()
+            voltages, chips, accuracy = accuracy_matrix(rows)
+            saving = mean_over_chips(saving_matrix(rows, scope, voltages, chips))
             for within in points:
                 found = margin(voltages, accuracy, saving, clean_accuracy(group), within)
                 table.append({**setting, "protection": protection, "scope": scope, **found.__dict__})
@@ -171,31 +181,37 @@ class Trade:
     voltages: np.ndarray  # falling (v,)
     chips: np.ndarray  # numbers, rising (c,)
     accuracy: np.ndarray  # (c, v)
-    saving: np.ndarray  # (v,)
+    savings: np.ndarray  # (c, v)
+
+    @property
+    def saving(self) -> np.ndarray:
+        """Mean over the chips at each voltage (v,)."""
+        return mean_over_chips(self.savings)
 
     @classmethod
     def of(cls, rows: pd.DataFrame, scope: str) -> "Trade":
         voltages, chips, accuracy = accuracy_matrix(rows)
-        saving = rows.groupby("voltage")[f"saving_{scope}"].first().loc[voltages].to_numpy()
-        return cls(voltages, chips, accuracy, saving)
+        return cls(voltages, chips, accuracy, saving_matrix(rows, scope, voltages, chips))
 
     def among(self, chips: np.ndarray) -> "Trade":
         """Only these chips."""
-        return Trade(self.voltages, chips, self.accuracy[np.searchsorted(self.chips, chips)], self.saving)
+        kept = np.searchsorted(self.chips, chips)
+        return Trade(self.voltages, chips, self.accuracy[kept], self.savings[kept])
 
     def accuracy_at(self, saving: float) -> np.ndarray:
-        """Accuracy of each chip (c,) where the supply first falls so far that this is saved, linear between voltages;
-        NaN outside the sweep."""
-        enough = np.flatnonzero(self.saving >= saving)
-        if len(enough) == 0 or (enough[0] == 0 and self.saving[0] > saving):
+        """Accuracy of each chip (c,) where the supply first falls so far that this is saved on average, linear between
+        voltages; NaN outside the sweep."""
+        mean = self.saving
+        enough = np.flatnonzero(mean >= saving)
+        if len(enough) == 0 or (enough[0] == 0 and mean[0] > saving):
             return np.full(len(self.chips), np.nan)
         i = max(int(enough[0]), 1)
-        share = (saving - self.saving[i - 1]) / (self.saving[i] - self.saving[i - 1])
+        share = (saving - mean[i - 1]) / (mean[i] - mean[i - 1])
         return self.accuracy[:, i - 1] + share * (self.accuracy[:, i] - self.accuracy[:, i - 1])
 
     def saving_at(self, accuracy: float, draws: np.ndarray) -> np.ndarray:
-        """Saving at the lowest voltage where the mean accuracy over drawn chips (n, c) holds, (n,); that of the highest
-        voltage where it holds nowhere."""
+        """Mean saving at the lowest voltage where the mean accuracy over drawn chips (n, c) holds, (n,); that of the
+        highest voltage where it holds nowhere."""
         lowest = crossings(self.voltages, self.accuracy[draws].mean(axis=1), accuracy)
         return np.interp(lowest, self.voltages[::-1], self.saving[::-1])
 
@@ -215,14 +231,20 @@ def accuracy_difference(treated: pd.DataFrame, control: pd.DataFrame, scope: str
 def saving_difference(
     treated: pd.DataFrame, control: pd.DataFrame, scope: str, accuracy: float, resamples: int = 2000
 ) -> Estimate:
-    """Energy saving at equal mean accuracy, treated minus control, paired bootstrap over the chips that both share."""
+    """Energy saving at equal mean accuracy, treated minus control, paired bootstrap over the chips that both share; NaN
+    where they share none, NaN bounds where they share one."""
     ours, theirs = _on_the_same_chips(treated, control, scope)
-    draws = bootstrap_indices(len(ours.chips), resamples, seed=0)
-    samples = ours.saving_at(accuracy, draws) - theirs.saving_at(accuracy, draws)
-    everyone = np.arange(len(ours.chips))[None]
+    chips, nan = len(ours.chips), float("nan")
+    if chips == 0:
+        return Estimate(nan, nan, nan, nan, 0)
+    everyone = np.arange(chips)[None]
     mean = float((ours.saving_at(accuracy, everyone) - theirs.saving_at(accuracy, everyone))[0])
+    if chips == 1:
+        return Estimate(mean, nan, nan, nan, 1)
+    draws = bootstrap_indices(chips, resamples, seed=0)
+    samples = ours.saving_at(accuracy, draws) - theirs.saving_at(accuracy, draws)
     low, high = np.quantile(samples, [0.025, 0.975])
-    return Estimate(mean, float(samples.std(ddof=1)), float(low), float(high), len(ours.chips))
+    return Estimate(mean, float(samples.std(ddof=1)), float(low), float(high), chips)
 
 
 def _on_the_same_chips(treated: pd.DataFrame, control: pd.DataFrame, scope: str) -> tuple[Trade, Trade]:
@@ -238,7 +260,8 @@ def at_equal(results: pd.DataFrame) -> pd.DataFrame:
     """Each protection against the unprotected network: energy saving at equal accuracy (`at`: accuracy, 1, 2 and 5
     points below clean), accuracy at equal energy (`at`: energy saving); every setting and scope, paired over chips.
 
-    Energies no voltage of both was swept at are left out.
+    Energies no voltage of both was swept at are left out, and protections that share no chip with the unprotected
+    network.
     """
     table = []
     for setting, group in settings(results):

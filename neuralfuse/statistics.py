@@ -20,7 +20,7 @@ class Estimate:
 
     mean: float
     std: float  # over chips, ddof = 1; NaN for one chip
-    low: float
+    low: float  # NaN for one chip, as is `high`; for none the mean is NaN too
     high: float
     chips: int
 
@@ -29,8 +29,21 @@ class Estimate:
         return (self.high - self.low) / 2
 
 
+def mean_over_chips(values: np.ndarray) -> np.ndarray:
+    """Mean over the first axis; where all chips agree it is their very number, which a sum divided by n need not be.
+
+    >>> mean_over_chips(np.array([[0.1, 0.25], [0.1, 0.5], [0.1, 0.75]])).tolist()
+    [0.1, 0.5]
+    """
+    if len(values) == 0:
+        return np.full(values.shape[1:], np.nan)
+    alike = (values == values[0]).all(axis=0)
+    return values[0] if alike.all() else np.where(alike, values[0], values.mean(axis=0))[()]
+
+
 def t_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> Estimate:
-    """Mean of `values` (chips,) with Student's t interval; NaN bounds for a single chip, which has no spread.
+    """Mean of `values` (chips,) with Student's t interval; NaN bounds for a single chip, which has no spread, and NaN
+    throughout for none.
 
     >>> e = t_interval(np.array([0.1, 0.2, 0.3, 0.4]))
     >>> round(e.mean, 3), round(e.low, 3), round(e.high, 3)
@@ -38,7 +51,7 @@ def t_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> Estimate:
     """
     values = np.asarray(values, dtype=float)
     n = len(values)
-    mean = float(values.mean())
+    mean = float(values.mean()) if n else float("nan")
     if n < 2:
         return Estimate(mean, float("nan"), float("nan"), float("nan"), n)
     std = float(values.std(ddof=1))
@@ -95,14 +108,15 @@ def crossing(voltages: np.ndarray, accuracy: np.ndarray, threshold: float) -> tu
 
     `voltages` (n,) falling, `accuracy` (n,). Returns (voltage, reached): `reached` False means that accuracy held
     down to
-    the lowest swept voltage, so that the true answer lies at or below it; NaN that it does not hold even at the top.
+    the lowest swept voltage, so that the true answer lies at or below it; NaN that it does not hold even at the top. An
+    accuracy of NaN, of no chip, holds nowhere.
 
     >>> crossing(np.array([1.0, 0.9, 0.8]), np.array([0.9, 0.9, 0.7]), 0.85)
     (0.875, True)
     >>> crossing(np.array([1.0, 0.9]), np.array([0.9, 0.9]), 0.85)
     (0.9, False)
     """
-    fails = np.flatnonzero(np.asarray(accuracy) < threshold)
+    fails = np.flatnonzero(~(np.asarray(accuracy) >= threshold))
     if len(fails) == 0:
         return float(voltages[-1]), False
     i = int(fails[0])
@@ -128,8 +142,8 @@ class Margin:
     """Lowest voltage, and energy saving there, at which mean accuracy stays within `points` of clean."""
 
     points: float
-    voltage: float
-    voltage_low: float
+    voltage: float  # NaN where accuracy holds at no swept voltage, and where there is no chip
+    voltage_low: float  # the bounds are NaN for fewer than two chips
     voltage_high: float
     saving: float  # share of the unprotected network's energy at nominal voltage
     saving_low: float
@@ -157,11 +171,15 @@ def margin(
     """
     threshold = clean - points / 100
     accuracy = np.asarray(accuracy, dtype=float)
+    chips, nan = len(accuracy), float("nan")
+    if chips == 0:
+        return Margin(points, nan, nan, nan, nan, nan, nan, censored=False, chips=0)
     voltage, reached = crossing(voltages, accuracy.mean(axis=0), threshold)
-    chips = len(accuracy)
-    means = accuracy[bootstrap_indices(chips, resamples, seed)].mean(axis=1)
-    samples = crossings(np.asarray(voltages, dtype=float), means, threshold)
-    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low = high = nan
+    if chips > 1:  # a chip drawn from itself again and again would claim an interval without width
+        means = accuracy[bootstrap_indices(chips, resamples, seed)].mean(axis=1)
+        samples = crossings(np.asarray(voltages, dtype=float), means, threshold)
+        low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
     rising = np.argsort(voltages)
 
     def at(v: float) -> float:

@@ -92,7 +92,8 @@ def test_saving_at_equal_accuracy_and_back(results):
 def test_trade_by_hand():
     """Two chips at 1, 0.9, 0.8 that save nothing, 0.2, 0.4: means 0.9, 0.8, 0.4."""
     chips = np.array([[0.9, 0.9, 0.5], [0.9, 0.7, 0.3]])
-    trade = pareto.Trade(np.array([1.0, 0.9, 0.8]), np.array([3, 7]), chips, np.array([0.0, 0.2, 0.4]))
+    savings = np.tile([0.0, 0.2, 0.4], (2, 1))
+    trade = pareto.Trade(np.array([1.0, 0.9, 0.8]), np.array([3, 7]), chips, savings)
     assert trade.accuracy_at(0.0).tolist() == [0.9, 0.9]
     assert trade.accuracy_at(0.3) == pytest.approx([0.7, 0.5])
     assert np.isnan(trade.accuracy_at(0.41)).all()
@@ -121,6 +122,65 @@ def test_gains_at_equal_accuracy_and_equal_energy(results):
     assert accuracy.loc[0.3, "gain_low"] > 0
     assert (accuracy.chips == 20).all()
     assert pareto.at_equal(results[results.protection == "none"]).empty
+
+
+@pytest.fixture
+def canaries(results):
+    """`fuse` with a supply of each chip's own: chip c saves 0.01 c more than chip 0 would."""
+    own = results.assign(**{f"saving_{s}": results[f"saving_{s}"] + 0.01 * results.chip for s in pareto.SCOPES})
+    return results.where(results.protection == "none", own)
+
+
+def test_savings_that_differ_by_chip_are_means_over_chips(results, canaries):
+    """20 chips: 0.095 more than chip 0. Chip 0's was shown, whatever the others saved."""
+    more = 0.01 * np.mean(range(20))
+    alike, own = (pareto.summarise(r).set_index(["protection", "voltage"]) for r in (results, canaries))
+    for name in ("saving_weight_sram", "saving_system"):
+        assert own.loc["fuse", name].to_numpy() == pytest.approx(alike.loc["fuse", name].to_numpy() + more)
+    one = results[results.chip == 0].set_index(["protection", "voltage"]).saving_sram
+    assert (alike.saving_sram == one[alike.index]).all()  # to the last bit where chips agree
+    assert alike.cycles.dtype == int
+    alike, own = (pareto.headline(r, "sram").set_index(["protection", "points"]) for r in (results, canaries))
+    assert own.loc["fuse", "saving"].to_numpy() == pytest.approx(alike.loc["fuse", "saving"].to_numpy() + more)
+    assert own.loc["none", "saving"].equals(alike.loc["none", "saving"])
+    equal, fair = (pareto.at_equal(r).query("gain_in == 'saving'").gain.to_numpy() for r in (canaries, results))
+    assert equal == pytest.approx(fair + more)
+
+
+def test_savings_are_of_the_chips_that_are_compared(canaries):
+    """Chips 4 and 6 of the protected network were measured at every voltage; 6 on the unprotected one too."""
+    fuse, bare = (canaries[canaries.protection == p] for p in ("fuse", "none"))
+    fuse = fuse[fuse.chip.isin([4, 6]) | (fuse.voltage > 0.9)]
+    found = pareto.Trade.of(fuse, "sram")
+    assert found.saving == pytest.approx(1 - found.voltages**2 - 0.02 + 0.05)
+    ours, _ = pareto._on_the_same_chips(fuse, bare[bare.chip > 5], "sram")
+    assert ours.saving == pytest.approx(1 - ours.voltages**2 - 0.02 + 0.06)
+
+
+def test_no_chip_in_common_is_no_gain_and_one_has_no_interval(results):
+    """The defect: a gain of -0.08 [-0.08, -0.08] over 0 chips."""
+    fuse, bare = (results[results.protection == p] for p in ("fuse", "none"))
+    apart = pd.concat([fuse[fuse.chip < 10], bare[bare.chip >= 10]])
+    assert pareto.at_equal(apart).empty
+    gain = pareto.saving_difference(fuse[fuse.chip < 10], bare[bare.chip >= 10], "sram", 0.9)
+    assert gain.chips == 0
+    assert np.isnan([gain.mean, gain.low, gain.high]).all()
+    table = pareto.at_equal(results[results.chip == 3])
+    assert set(table.gain_in) == {"saving", "accuracy"}
+    assert (table.chips == 1).all()
+    assert table.gain.notna().all()
+    assert table[["gain_low", "gain_high"]].isna().all(axis=None)
+    with_all = pareto.at_equal(results).set_index(["scope", "gain_in", "at"])
+    assert set(table.set_index(["scope", "gain_in", "at"]).index) == set(with_all.index)
+
+
+def test_chips_measured_at_some_voltages_only_hold_nothing(results):
+    """Each chip has been at one of the voltages: no chip is left whose accuracy can be followed down."""
+    scattered = results[results.chip % 6 == results.voltage.rank(method="dense").astype(int) - 1]
+    table = pareto.headline(scattered)
+    assert (table.chips == 0).all()
+    assert table[["voltage", "voltage_low", "saving", "saving_high"]].isna().all(axis=None)
+    assert not table.censored.any()
 
 
 def test_points_per_million_parameters():

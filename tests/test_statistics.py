@@ -63,6 +63,20 @@ def test_single_chip_has_no_interval():
     assert np.isnan(bootstrap_interval(np.array([0.5])).low)
 
 
+def test_margin_of_one_chip_has_no_interval_and_of_none_no_value():
+    voltages = np.array([1.0, 0.9, 0.8])
+    one = margin(voltages, np.array([[0.97, 0.97, 0.77]]), 1 - voltages**2, clean=0.97, points=5)
+    assert one.voltage == pytest.approx(0.875)
+    assert one.chips == 1
+    assert np.isnan([one.voltage_low, one.voltage_high, one.saving_low, one.saving_high]).all()
+    nobody = margin(voltages, np.empty((0, 3)), np.full(3, np.nan), clean=0.97, points=5)
+    assert nobody.chips == 0
+    assert np.isnan([nobody.voltage, nobody.voltage_low, nobody.saving, nobody.saving_high]).all()
+    assert not nobody.censored
+    assert t_interval(np.array([])).chips == 0
+    assert np.isnan(crossing(voltages, np.full(3, np.nan), 0.9)[0])  # an unknown accuracy is not held to the lowest
+
+
 def test_yield_counts_chips():
     estimate = chip_yield(np.array([1.0] * 19 + [0.0]), 0.5)
     assert estimate.mean == 0.95

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,10 @@ from neuralfuse import pareto, plots
 from neuralfuse.config import StudyConfig, load_study
 from neuralfuse.cost import machine_of
 from neuralfuse.report.page import Tables, render
+from neuralfuse.report.wording import interval, saving, saving_interval, supply, supply_interval
 from neuralfuse.stored import geometry_of, make_map
 from neuralfuse.sweep.artifacts import read_workload
+from neuralfuse.tables import read_table
 from simulator.plots import components_figure
 from sram import failure, mapplots
 from sram.errors import InputError
@@ -38,7 +42,7 @@ def read_results(folder: str | Path) -> pd.DataFrame:
     path = Path(folder) / "results.csv"
     if not path.is_file():
         raise InputError(folder, "results", path.name, "a folder filled by `neuralfuse sweep`")
-    results = pd.read_csv(path)
+    results = read_table(path)
     if results.empty:
         raise InputError(path, "rows", 0, "at least one finished task; run the sweep first")
     return results
@@ -49,28 +53,31 @@ def build_report(folder: str | Path) -> Report:
     folder = Path(folder)
     results = read_results(folder)
     stamp = _stamp(folder)
-    if (made := _unchanged(folder, stamp)) is not None:
-        return made
     study = load_study(folder / "study.yaml")
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    layers = pd.read_csv(folder / "layers.csv")
+    unit = provenance["voltage_unit"]
+    layers = read_table(folder / "layers.csv")
+    if (made := _unchanged(folder, stamp, study, results, layers, unit)) is not None:
+        return made
     summary = pareto.per_million_parameters(pareto.summarise(results), provenance.get("parameters", {}))
     headline = pd.concat([pareto.headline(results, scope) for scope in pareto.SCOPES], ignore_index=True)
     write_atomic(folder / "summary.csv", summary.to_csv(index=False))
     equal = pareto.at_equal(results)
     write_atomic(folder / "equal.csv", equal.to_csv(index=False))
     write_atomic(folder / "headline.csv", headline.to_csv(index=False))
-    figures = _figures(folder, study, results, summary, layers, provenance["voltage_unit"])
+    drawings = _drawings(folder, study, results, summary, layers, unit)
+    figures = {name: plots.save(draw(), folder / "plots", name) for name, draw in drawings.items()}
+    figures |= _drawn_elsewhere(folder)
     tables = Tables(results, summary, headline, equal, layers)
     page = write_atomic(folder / "report.html", render(study, tables, provenance, figures, folder, stamp))
-    unit = provenance["voltage_unit"]
     return Report(page, figures, summary, headline, unit, gain_lines(summary, unit))
 
 
 def _stamp(folder: Path) -> str:
     """Hash of everything that the tables, figures and page are made from, this code included."""
     root = Path(__file__).resolve().parents[1]
-    sources = [*root.glob("report/**/*"), *(root / f"{name}.py" for name in ("plots", "pareto", "statistics"))]
+    sources = [*root.glob("report/**/*")]
+    sources += [root / f"{name}.py" for name in ("plots", "pareto", "statistics", "tables")]
     sources += [root.parent / "sram" / name for name in ("curveplots.py", "mapplots.py")]
     sources += [root.parent / "simulator" / "plots.py"]
     inputs = [folder / name for name in ("results.csv", "layers.csv", "provenance.json", "study.yaml")]
@@ -81,52 +88,54 @@ def _stamp(folder: Path) -> str:
     return total.hexdigest()[:16]
 
 
-def _unchanged(folder: Path, stamp: str) -> Report | None:
-    """The report that lies in the folder, if it was made from these very inputs."""
+def _unchanged(
+    folder: Path, stamp: str, study: StudyConfig, results: pd.DataFrame, layers: pd.DataFrame, unit: str
+) -> Report | None:
+    """The report that lies in the folder, if it was made from these very inputs and no table or figure is gone."""
     page = folder / "report.html"
-    if not page.is_file():
+    if not all(path.is_file() for path in [page, *(folder / f"{field.name}.csv" for field in fields(Tables))]):
         return None
     with page.open(encoding="utf-8") as file:
         if f'content="{stamp}"' not in file.read(1000):
             return None
-    summary, headline = pd.read_csv(folder / "summary.csv"), pd.read_csv(folder / "headline.csv")
-    figures = {path.stem: [path, path.with_suffix(".svg")] for path in sorted((folder / "plots").glob("*.png"))}
-    unit = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["voltage_unit"]
+    summary, headline = read_table(folder / "summary.csv"), read_table(folder / "headline.csv")
+    names = _drawings(folder, study, results, summary, layers, unit)
+    figures = {name: [folder / "plots" / f"{name}.{kind}" for kind in ("png", "svg")] for name in names}
+    if not all(path.is_file() for paths in figures.values() for path in paths):
+        return None
+    figures |= _drawn_elsewhere(folder)
     return Report(page, figures, summary, headline, unit, gain_lines(summary, unit))
 
 
-def _figures(
+def _drawings(
     folder: Path, study: StudyConfig, results: pd.DataFrame, summary: pd.DataFrame, layers: pd.DataFrame, unit: str
-) -> dict[str, list[Path]]:
-    out = folder / "plots"
-    figures = {}
+) -> dict[str, Callable[[], Figure]]:
+    """Every figure of the folder by name, not drawn yet."""
+    drawings: dict[str, Callable[[], Figure]] = {}
     keys = [key for key in pareto.SETTING if key != "structure"]
     groups = list(summary.groupby(keys, sort=False))
     for key, part in groups:
         tag = "" if len(groups) == 1 else "-" + "-".join(str(k) for k in key)
         for scope in pareto.SCOPES:
-            name = f"pareto-{scope}{tag}"
-            figures[name] = plots.save(plots.energy_accuracy_front(part, scope), out, name)
-        name = f"accuracy{tag}"
-        figures[name] = plots.save(plots.accuracy_against_voltage(part, unit), out, name)
+            drawings[f"pareto-{scope}{tag}"] = partial(plots.energy_accuracy_front, part, scope)
+        drawings[f"accuracy{tag}"] = partial(plots.accuracy_against_voltage, part, unit)
         rows = results.set_index(keys).loc[[key]].reset_index()
         for scope in pareto.SCOPES:
-            name = f"attainment-{scope}{tag}"
-            figures[name] = plots.save(plots.attainment(rows, scope), out, name)
-        name = f"yield{tag}"
-        figures[name] = plots.save(plots.yield_against_voltage(part, 5.0, unit), out, name)
+            drawings[f"attainment-{scope}{tag}"] = partial(plots.attainment, rows, scope)
+        drawings[f"yield{tag}"] = partial(plots.yield_against_voltage, part, 5.0, unit)
     for (network, accelerator), part in layers.groupby(["network", "accelerator"], sort=False):
-        name = f"layers-{network}-{accelerator}"
-        figures[name] = plots.save(_energy_by_layer(part, f"{network} on {accelerator}, nominal supply"), out, name)
-    curve = failure.curve(study.sram.curve)
-    figures["failure-curve"] = plots.save(plots.failure_curve(results, curve), out, "failure-curve")
+        title = f"{network} on {accelerator}, nominal supply"
+        drawings[f"layers-{network}-{accelerator}"] = partial(_energy_by_layer, part, title)
+    drawings["failure-curve"] = partial(plots.failure_curve, results, failure.curve(study.sram.curve))
     for structure in study.sram.structures:
-        name = f"bank-{structure}"
-        figures[name] = plots.save(_bank(folder, study, structure), out, name)
-    for drawn_elsewhere in ("sensitivity", "images"):  # by the command of that name; when the generator was at hand
-        for path in sorted(out.glob(f"{drawn_elsewhere}-*.png")):
-            figures[path.stem] = [path, path.with_suffix(".svg")]
-    return figures
+        drawings[f"bank-{structure}"] = partial(_bank, folder, study, structure)
+    return drawings
+
+
+def _drawn_elsewhere(folder: Path) -> dict[str, list[Path]]:
+    """Figures of `neuralfuse sensitivity`, and of images, made when the generator was at hand."""
+    found = [path for name in ("sensitivity", "images") for path in sorted((folder / "plots").glob(f"{name}-*.png"))]
+    return {path.stem: [path, path.with_suffix(".svg")] for path in found}
 
 
 def _energy_by_layer(layers: pd.DataFrame, title: str) -> Figure:
@@ -149,14 +158,8 @@ def headline_lines(headline: pd.DataFrame, scope: str = "weight_sram") -> list[t
     """Rows of the table that the command line prints: setting, protection, points, voltage, saving in per cent."""
     lines: list[tuple[str, ...]] = []
     for row in pareto.labelled(headline[headline.scope == scope]).itertuples():
-        names = (row.setting, row.protection, f"{row.points:g}")
-        if pd.isna(row.voltage):
-            lines.append((*names, "at none that was swept", "-"))
-            continue
-        bound = "≤ " if row.censored else ""
-        voltage = f"{bound}{row.voltage:.3f} [{row.voltage_low:.3f}, {row.voltage_high:.3f}]"
-        saving = f"{100 * row.saving:.1f} [{100 * row.saving_low:.1f}, {100 * row.saving_high:.1f}]"
-        lines.append((*names, voltage, saving))
+        found = (supply(row) + supply_interval(row), saving(row) + saving_interval(row))
+        lines.append((row.setting, row.protection, f"{row.points:g}", *found))
     return lines
 
 
@@ -171,6 +174,6 @@ def gain_lines(summary: pd.DataFrame, unit: str) -> list[str]:
         lines.append(
             f"{protection}, {setting} maps: at {best.voltage:g} {unit} {100 * best.accuracy_mean:.1f}% against "
             f"{100 * (best.accuracy_mean - best.gain_mean):.1f}% unprotected, paired gain {100 * best.gain_mean:.1f} "
-            f"points [{100 * best.gain_low:.1f}, {100 * best.gain_high:.1f}] over {best.chips} chips"
+            f"points{interval(100 * best.gain_low, 100 * best.gain_high)} over {best.chips} chips"
         )
     return lines

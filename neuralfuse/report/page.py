@@ -1,8 +1,8 @@
 """One HTML page that works offline: plots to hover, tables to sort, every setting and source, CSV to download."""
 
 import base64
-import json
 from dataclasses import dataclass, fields
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 from neuralfuse import pareto
 from neuralfuse.config import StudyConfig, dump_study
 from neuralfuse.plots import COLOURS, SCOPE_LABEL, looks
+from neuralfuse.report.wording import interval, saving, saving_interval, supply, supply_interval
 
 SHOWN = {
     "network": "network",
@@ -86,7 +87,10 @@ def render(
 
 
 def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str, Any]:
-    """Plotly figure: saving against accuracy, error bars over chips; hovering names the point's settings."""
+    """Plotly figure: saving against accuracy, error bars over chips; hovering names the point's settings.
+
+    `json` holds no `<` and may stand within a script element. Plotly reads labels as HTML: names in them are escaped.
+    """
     figure = go.Figure()
     look = looks(list(summary.protection.unique()))
     summary = pareto.labelled(summary)
@@ -94,10 +98,11 @@ def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str,
     for (setting, protection), rows in summary.groupby(["setting", "protection"], sort=False):
         rows, place = rows.sort_values("voltage", ascending=False), settings.index(setting)
         text = [
-            f"<b>{r.protection}</b>, {r.structure} maps<br>{r.voltage:g} {unit}, {r.chips} chips<br>"
-            f"accuracy {100 * r.accuracy_mean:.1f}% [{100 * r.accuracy_low:.1f}, {100 * r.accuracy_high:.1f}]<br>"
+            f"<b>{_label(r.protection)}</b>, {_label(r.structure)} maps<br>{r.voltage:g} {unit}, {r.chips} chips<br>"
+            f"accuracy {100 * r.accuracy_mean:.1f}%{interval(100 * r.accuracy_low, 100 * r.accuracy_high)}<br>"
             f"saving {100 * getattr(r, f'saving_{scope}'):.1f}%<br>"
-            f"cells faulty {r.cell_fault_rate:.2g}, bits wrong {r.flip_rate:.2g}<br>{r.network}, {r.accelerator}"
+            f"cells faulty {r.cell_fault_rate:.2g}, bits wrong {r.flip_rate:.2g}<br>"
+            f"{_label(r.network)}, {_label(r.accelerator)}"
             for r in rows.itertuples()
         ]
         up = (100 * (rows.accuracy_high.clip(upper=1) - rows.accuracy_mean)).fillna(0)
@@ -108,7 +113,7 @@ def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str,
             y=(100 * rows.accuracy_mean).tolist(),
             error_y=whiskers | {"thickness": 1, "width": 2},
             mode="lines+markers",
-            name=f"{protection}, {setting}",
+            name=_label(f"{protection}, {setting}"),
             text=text,
             hovertemplate="%{text}<extra></extra>",
             line={
@@ -126,7 +131,7 @@ def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str,
             mode="lines",
             line={"color": COLOURS[0], "width": 6, "shape": "vh"},
             opacity=0.2,
-            name=f"front, {setting}",
+            name=_label(f"front, {setting}"),
             hoverinfo="skip",
         )
     figure.update_layout(
@@ -137,28 +142,26 @@ def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str,
         margin={"l": 60, "r": 10, "t": 20, "b": 50},
         legend={"orientation": "h", "y": -0.2},
     )
-    return {"scope": scope, "json": json.dumps(json.loads(figure.to_json()))}
+    return {"scope": scope, "json": figure.to_json().replace("<", "\\u003c")}  # </script> would end the script
+
+
+def _label(name: str) -> str:
+    """A name as plotly shows it letter by letter; it knows the entities of & < >, and not those of quotation marks."""
+    return escape(name, quote=False)
 
 
 def _headline(headline: pd.DataFrame, unit: str) -> list[dict[str, Any]]:
-    rows = []
-    for r in pareto.labelled(headline).itertuples():
-        nowhere = pd.isna(r.voltage)
-        rows.append(
-            {
-                "scope": r.scope,
-                "setting": r.setting,
-                "protection": r.protection,
-                "points": f"{r.points:g}",
-                "voltage": "not at any swept voltage"
-                if nowhere
-                else f"{'≤ ' if r.censored else ''}{r.voltage:.3f} {unit} [{r.voltage_low:.3f}, {r.voltage_high:.3f}]",
-                "saving": "–"
-                if nowhere
-                else f"{100 * r.saving:.1f}% [{100 * r.saving_low:.1f}, {100 * r.saving_high:.1f}]",
-            }
-        )
-    return rows
+    return [
+        {
+            "scope": row.scope,
+            "setting": row.setting,
+            "protection": row.protection,
+            "points": f"{row.points:g}",
+            "voltage": supply(row, f" {unit}") + supply_interval(row),
+            "saving": saving(row) + saving_interval(row),
+        }
+        for row in pareto.labelled(headline).itertuples()
+    ]
 
 
 def _equal(equal: pd.DataFrame) -> list[dict[str, str]]:
@@ -170,7 +173,7 @@ def _equal(equal: pd.DataFrame) -> list[dict[str, str]]:
         for what in ("saving", "accuracy"):
             found = part[part.gain_in == what]
             cells[what] = "; ".join(
-                f"at {100 * r.at:.1f}%: {100 * r.gain:+.1f} [{100 * r.gain_low:+.1f}, {100 * r.gain_high:+.1f}]"
+                f"at {100 * r.at:.1f}%: {100 * r.gain:+.1f}{interval(100 * r.gain_low, 100 * r.gain_high, '+.1f')}"
                 for r in found.itertuples()
             )
         rows.append(cells)
@@ -214,7 +217,7 @@ def _hypervolumes(results: pd.DataFrame) -> list[dict[str, str]]:
             cells = {"setting": setting, "protection": protection}
             for scope in pareto.SCOPES:
                 volume = pareto.hypervolume(part, scope)
-                cells[scope] = f"{volume.mean:.3f} [{volume.low:.3f}, {volume.high:.3f}]"
+                cells[scope] = f"{volume.mean:.3f}{interval(volume.low, volume.high, '.3f')}"
             rows.append(cells)
     return rows
 
