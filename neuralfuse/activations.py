@@ -97,7 +97,8 @@ def _through(scale: float, bits: int, element: Tensor, table: Tensor):
         if len(element):
             flat = words.flatten(1)
             given = flat[:, element].to(torch.int64) & (2**bits - 1)
-            flat[:, element] = table[torch.arange(len(element)), given].to(flat.dtype)
+            rows = torch.arange(len(element), device=given.device)
+            flat[:, element] = table.to(given.device)[rows, given].to(flat.dtype)
             words = flat.view_as(words)
         return words * scale
 

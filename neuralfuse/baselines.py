@@ -28,6 +28,7 @@ class RandomBitErrors:
     bits: int = 8
     start_loss: float = 1.75
     seed: int = 0
+    per_channel: bool = False  # how words are scaled, as in `training.train_network`
 
     def __call__(self, network: nn.Module, x: Tensor, y: Tensor, step: int) -> float:
         clean = F.cross_entropy(network(x), y)
@@ -35,7 +36,7 @@ class RandomBitErrors:
         if clean.item() > self.start_loss:
             return clean.item()
         weights = list(weight_parameters(network).values())
-        stored = [quantize(weight, self.bits) for weight in weights]
+        stored = [quantize(weight, self.bits, self.per_channel) for weight in weights]
         words = torch.cat([q.flatten() for q, _ in stored]).cpu()
         rates = (self.flip_rate,)
         inject.apply(words.numpy(), *IndependentCells(len(words), rates, self.bits, self.seed, mode="flip")(step))
@@ -83,11 +84,11 @@ class Adversarial:
 OBJECTIVES = {"random_bit_errors": RandomBitErrors, "adversarial": Adversarial}
 
 
-def objective(spec: object, bits: int = 8) -> RandomBitErrors | Adversarial | None:
+def objective(spec: object, bits: int = 8, per_channel: bool = False) -> RandomBitErrors | Adversarial | None:
     """An objective as a study names it: None, a name, or a name with its settings.
 
     >>> objective({"random_bit_errors": {"flip_rate": 0.01}}, bits=6)
-    RandomBitErrors(flip_rate=0.01, bits=6, start_loss=1.75, seed=0)
+    RandomBitErrors(flip_rate=0.01, bits=6, start_loss=1.75, seed=0, per_channel=False)
     >>> objective("adversarial").steps
     7
     """
@@ -99,7 +100,7 @@ def objective(spec: object, bits: int = 8) -> RandomBitErrors | Adversarial | No
         ((name, settings),) = spec.items()
     if name not in OBJECTIVES:
         raise InputError("training", "objective", spec, "one of " + ", ".join(OBJECTIVES) + ", with its settings below")
-    own = {"bits": bits} if name == "random_bit_errors" else {}
+    own = {"bits": bits, "per_channel": per_channel} if name == "random_bit_errors" else {}
     try:
         return OBJECTIVES[str(name)](**{**own, **(settings or {})})
     except TypeError as error:

@@ -18,7 +18,7 @@ from neuralfuse.data import Dataset
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.quantize import WEIGHT_LAYERS, fake_quantized, quantize_in_place, weight_parameters
 from neuralfuse.sources import Faults
-from neuralfuse.training import Progress, batch_indices, cosine, deterministic, random
+from neuralfuse.training import Progress, batch_indices, cosine, deterministic, random, seeded
 from sram.errors import InputError
 
 SUPERVISION = ("labels", "outputs", "statistics")
@@ -106,8 +106,8 @@ def calibrate(
     """Fit `transform` (`generators.NeuralFuse`) in place to a chip whose faults are known; leave it rounded to `bits`.
 
     Several `faults` are taken in turn, step by step: those of one chip at several voltages give one transform for all
-    of them. Only training images are seen. The same arguments give the same numbers. The network is left without
-    faults, the transform in eval mode.
+    of them. Only training images are seen. The same arguments give the same numbers. However the fit ends, the network
+    is left without faults and the transform in eval mode.
     """
     if not faults:
         raise InputError("calibrate", "faults", "none", "those of at least one voltage")
@@ -121,39 +121,46 @@ def calibrate(
     if settings.supervision != "labels":  # the clean network's answers, to the images that a step will take
         taken = torch.cat([batch_indices(len(x), batch, seed, step) for step in range(settings.steps)]).unique()
         answers = torch.cat([_answers(faulty, x[part]) for part in taken.split(256)])
-        target = answers.new_zeros(len(x), answers.shape[1]).index_copy_(0, taken.to(device), answers)
+        if settings.supervision == "statistics":
+            target = answers  # of those images alone: of no use by image, and zeros for the others are no answers
+        else:
+            target = answers.new_zeros(len(x), answers.shape[1]).index_copy_(0, taken.to(device), answers)
     if settings.access == "queries":
         if len(faults) > 1:
             raise InputError("calibrate", "faults", f"{len(faults)} voltages", "one, with access = queries")
         asked = replace(chosen, train_x=x, train_y=target.softmax(1) if target.dim() == 2 else target)
         faulty.set_faults(*faults[0])
-        queries = tune_by_queries(
-            transform, Counted(faulty), asked, settings.steps, batch, learning_rate=rate, bits=bits, seed=seed,
-            progress=progress,
-        )  # fmt: skip
-        faulty.restore()
+        try:
+            queries = tune_by_queries(
+                transform, Counted(faulty), asked, settings.steps, batch, learning_rate=rate, bits=bits, seed=seed,
+                progress=progress,
+            )  # fmt: skip
+        finally:
+            faulty.restore()
         return Calibrated(settings.steps, len(x), queries, math.nan)
     loss_of = _loss(settings.supervision, target)
     optimizer, loss = torch.optim.Adam(transform.parameters(), rate), math.nan
     transform.train()
-    with deterministic():
-        for step in range(settings.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * cosine(step, settings.steps)
-            index = batch_indices(len(x), batch, seed, step)
-            faulty.set_faults(*faults[step % len(faults)])
-            optimizer.zero_grad()
-            with fake_quantized(transform, bits):
-                value = loss_of(faulty(transform(x[index])), index)
-                value.backward()
-            optimizer.step()
-            loss = value.item()
-            if progress:
-                progress(step + 1, settings.steps, {"loss": loss})
-    faulty.restore()
+    try:
+        with deterministic():
+            for step in range(settings.steps):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * cosine(step, settings.steps)
+                index = batch_indices(len(x), batch, seed, step)
+                faulty.set_faults(*faults[step % len(faults)])
+                optimizer.zero_grad()
+                with seeded(seed, step, device), fake_quantized(transform, bits):
+                    value = loss_of(faulty(transform(x[index])), index)
+                    value.backward()
+                optimizer.step()
+                loss = value.item()
+                if progress:
+                    progress(step + 1, settings.steps, {"loss": loss})
+    finally:
+        faulty.restore()
+        transform.eval()
     if bits is not None:
         quantize_in_place(transform, bits)
-    transform.eval()
     return Calibrated(settings.steps, len(x), 0, loss)
 
 
@@ -163,7 +170,8 @@ def _answers(faulty: FaultyNetwork, x: Tensor) -> Tensor:
 
 
 def _loss(supervision: str, target: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """(logits, indices of the batch) -> loss. `target` holds labels, or the clean network's logits."""
+    """(logits, indices of the batch) -> loss. `target` holds labels or the clean network's logits by image; for
+    `statistics`, its logits for the images whose moments count."""
     if supervision == "labels":
         return lambda logits, index: F.cross_entropy(logits, target[index])
     if supervision == "outputs":

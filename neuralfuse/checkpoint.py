@@ -30,25 +30,27 @@ def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], record: Mapping
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
-    """Read what `save` wrote; a missing or damaged file is an InputError."""
+    """Read what `save` wrote; a missing or damaged file, or a folder, is an InputError."""
     try:
         with safe_open(path, "pt") as file:
             record = json.loads((file.metadata() or {}).get("record", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, record
     except FileNotFoundError:
         raise InputError(path, "checkpoint", "missing", "an existing .safetensors file") from None
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise InputError(path, "checkpoint", str(error), "a .safetensors file") from None
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise InputError(path, "checkpoint", str(error), "a .safetensors file that can be read") from None
 
 
-def save_network(path: str | os.PathLike, network: nn.Module, record: Mapping, bits: int = 8) -> Path:
+def save_network(
+    path: str | os.PathLike, network: nn.Module, record: Mapping, bits: int = 8, per_channel: bool = False
+) -> Path:
     """Write a network with its weights as words (one byte each, and their scales): what the accelerator stores.
 
     The network should be rounded already (`training` leaves it so); a network that is not is rounded here.
     """
     tensors = dict(network.state_dict())
     for name, weight in weight_parameters(network).items():
-        tensors[name], tensors[f"{name}.scale"] = quantize(weight, bits)
+        tensors[name], tensors[f"{name}.scale"] = quantize(weight, bits, per_channel)
     return save(path, tensors, {**record, "bits": bits})
 
 

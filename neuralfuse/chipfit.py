@@ -123,8 +123,9 @@ def fit_to_device(
         )
     else:
         found = tune_by_queries(
-            on_device, made, data, settings.steps, batch, learning_rate=rate, seed=study.seed, progress=advance
-        )
+            on_device, made, data, settings.steps, batch, learning_rate=rate, bits=fuse.bits, seed=study.seed,
+            progress=advance,
+        )  # fmt: skip
     after = correct(on_device, transform(made.eval(), bench.images), bench.labels)
     asked = found.steps, len(data.train_y), found.images
     return _fitted(bench, protection, on_device.voltage, before, after, Overhead(), made, asked), made

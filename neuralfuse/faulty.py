@@ -161,7 +161,7 @@ class FaultyNetwork:
         weight int64[k], bit uint8[k], kind uint8[k]. The cost is in proportion to the faults before and now; another
         device is sent only the weights whose value differs from what it has.
         """
-        weight = np.ascontiguousarray(weight, np.int64)
+        weight = np.array(weight, np.int64, order="C")  # a copy: kept, and the caller's array may change
         bit, kind = np.ascontiguousarray(bit, np.uint8), np.ascontiguousarray(kind, np.uint8)
         inject.reread(
             *(self.words, self._clean, self._read, self._scale_start, self._scale),

@@ -98,8 +98,10 @@ def gap(on_device: DeviceNetwork, fault_map: FaultMap, x: Tensor) -> Gap:
     """Device against its characterised model on images x. Rounded activations, and what the map misses, make the
     gap."""
     set_model(on_device.faulty, fault_map, on_device.voltage)
-    model, device = on_device.faulty(x), on_device(x)
-    on_device.faulty.restore()
+    try:
+        model, device = on_device.faulty(x), on_device(x)
+    finally:
+        on_device.faulty.restore()
     rms = float((model - device).square().mean().sqrt())
     same = float((model.argmax(1) == device.argmax(1)).float().mean())
     return Gap(rms, rms / max(float(model.std()), 1e-12), same)
@@ -133,37 +135,39 @@ def tune(
     """Train or fine-tune an input transform in place for the chip behind `on_device`, at its present voltage.
 
     Every `check_every` steps canaries are re-read (0: never): Drifted where more than `most_drift` of them changed.
-    The transform is left rounded to `bits`, in eval mode.
+    The transform is left rounded to `bits`; it in eval mode and the model without faults however the tuning ends.
     """
     _check(steps, batch, len(data.train_y))
     faulty, optimizer = on_device.faulty, torch.optim.Adam(neuralfuse.parameters(), learning_rate)
     before, checks, loss = (on_device.runs, on_device.images), 0, math.nan
-    for step in range(steps):
-        if check_every and step % check_every == 0:
-            found, checks = on_device.check(fault_map), checks + 1
-            if found.changed > most_drift:
-                raise Drifted(f"{found.changed:.0%} of the canaries changed; shift {found.shift:+.4f}")
-        index = batch_indices(len(data.train_y), batch, seed, step)
-        x, y = data.train_x[index].to(faulty.device), data.train_y[index].to(faulty.device)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * cosine(step, steps)
-        optimizer.zero_grad()
-        set_model(faulty, fault_map, on_device.voltage)
-        neuralfuse.train()
-        with fake_quantized(neuralfuse, bits):
-            protected = neuralfuse(x)
-            model = faulty(protected)
-            logits = model + (on_device(protected) - model).detach()
-            value = F.cross_entropy(logits, y)
-            value.backward()
-        optimizer.step()
-        loss = value.item()
-        if progress:
-            progress(step + 1, steps, {"loss": loss})
-    faulty.restore()
+    try:
+        for step in range(steps):
+            if check_every and step % check_every == 0:
+                found, checks = on_device.check(fault_map), checks + 1
+                if found.changed > most_drift:
+                    raise Drifted(f"{found.changed:.0%} of the canaries changed; shift {found.shift:+.4f}")
+            index = batch_indices(len(data.train_y), batch, seed, step)
+            x, y = data.train_x[index].to(faulty.device), data.train_y[index].to(faulty.device)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * cosine(step, steps)
+            optimizer.zero_grad()
+            set_model(faulty, fault_map, on_device.voltage)
+            neuralfuse.train()
+            with fake_quantized(neuralfuse, bits):
+                protected = neuralfuse(x)
+                model = faulty(protected)
+                logits = model + (on_device(protected) - model).detach()
+                value = F.cross_entropy(logits, y)
+                value.backward()
+            optimizer.step()
+            loss = value.item()
+            if progress:
+                progress(step + 1, steps, {"loss": loss})
+    finally:
+        faulty.restore()
+        neuralfuse.eval()
     if bits is not None:
         quantize_in_place(neuralfuse, bits)
-    neuralfuse.eval()
     return Tuned(steps, on_device.runs - before[0], on_device.images - before[1], loss, checks)
 
 
@@ -177,13 +181,15 @@ def tune_by_queries(
     pairs: int = 4,
     width: float = 0.05,
     learning_rate: float = 0.03,
+    bits: int | None = 8,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Tuned:
     """Tune an input transform in place by the device's outputs alone: no map, no gradient.
 
     Each step asks for the loss of one batch at `pairs` pairs of opposite random steps of standard deviation `width`
-    away from the parameters; the differences estimate the gradient, which Adam follows.
+    away from the parameters; the differences estimate the gradient, which Adam follows. The device always sees the
+    transform rounded to `bits`, as it is left.
     """
     _check(steps, batch, len(data.train_y))
     if pairs < 1 or not width > 0:
@@ -195,14 +201,15 @@ def tune_by_queries(
     transform_.eval()
     for step in range(steps):
         index = batch_indices(len(data.train_y), batch, seed, step)
-        x, y = data.train_x[index], data.train_y[index]
-        noise = torch.randn(pairs, centre.numel(), generator=random(seed + 1, step))
+        x, y = data.train_x[index].to(centre.device), data.train_y[index].to(centre.device)
+        noise = torch.randn(pairs, centre.numel(), generator=random(seed + 1, step)).to(centre)
         gradient, total = torch.zeros_like(centre), 0.0
         for one in noise:
             losses = []
             for sign in (1, -1):
                 nn.utils.vector_to_parameters(centre + sign * width * one, parameters)
-                losses.append(float(F.cross_entropy(on_device(transform_(x)), y)))
+                with fake_quantized(transform_, bits):
+                    losses.append(float(F.cross_entropy(on_device(transform_(x)), y)))
             gradient += (losses[0] - losses[1]) / (2 * width * pairs) * one
             total += sum(losses)
         nn.utils.vector_to_parameters(centre, parameters)
@@ -216,6 +223,8 @@ def tune_by_queries(
         centre, loss = nn.utils.parameters_to_vector(parameters), total / (2 * pairs)
         if progress:
             progress(step + 1, steps, {"loss": loss})
+    if bits is not None:
+        quantize_in_place(transform_, bits)
     return Tuned(steps, on_device.runs - before[0], on_device.images - before[1], loss)
 
 

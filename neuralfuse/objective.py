@@ -34,11 +34,13 @@ def eopm_backward(
     clean = F.cross_entropy(faulty(at), y)
     clean.backward()
     total = clean.new_zeros(())
-    for faults in maps:
-        faulty.set_faults(*faults)
-        loss = F.cross_entropy(faulty(at), y)
-        (loss * (weight / n)).backward()
-        total += loss.detach()
-    faulty.restore()
+    try:
+        for faults in maps:
+            faulty.set_faults(*faults)
+            loss = F.cross_entropy(faulty(at), y)
+            (loss * (weight / n)).backward()
+            total += loss.detach()
+    finally:
+        faulty.restore()
     protected.backward(at.grad)
     return clean.item(), total.item() / n

@@ -98,7 +98,7 @@ def read_words(transform: nn.Module, bits: int) -> Iterator[Callable[[Faults], N
     def read(faults: Faults) -> None:
         nonlocal touched
         inject.reread(words, clean, values, start[:-1], scale, touched, *faults, bits)
-        touched = faults[0]
+        touched = faults[0].copy()  # the caller's array may change
         for weight, one, a, b in zip(weights, written, start[:-1], start[1:], strict=True):
             weight.data = torch.from_numpy(values[a:b].reshape(one.shape)).to(one, copy=True)
 
@@ -132,12 +132,14 @@ class OwnFaults:
             # With the statistics that it will have on a chip: those of the batch would take much of a fault back.
             transform.eval()
             total = clean.new_zeros(())
-            for both in maps:
-                faulty.set_faults(*both.network)
-                read(both.generator)
-                loss = F.cross_entropy(faulty(transform(x)), y)
-                (loss * (weight / n)).backward()
-                total += loss.detach()
-            transform.train()
-        faulty.restore()
+            try:
+                for both in maps:
+                    faulty.set_faults(*both.network)
+                    read(both.generator)
+                    loss = F.cross_entropy(faulty(transform(x)), y)
+                    (loss * (weight / n)).backward()
+                    total += loss.detach()
+            finally:
+                transform.train()
+                faulty.restore()
         return clean.item(), total.item() / n

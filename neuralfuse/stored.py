@@ -136,6 +136,17 @@ class StepsInTurn:
         return self.sources[which](round * self.draws + i)
 
 
+@dataclass(frozen=True)
+class From:
+    """The draws of a source from number `first` on."""
+
+    source: Source
+    first: int
+
+    def __call__(self, draw: int) -> Faults:
+        return self.source(self.first + draw)
+
+
 def training_source(
     study: StudyConfig, placed: Placement, network: FaultyNetwork, voltages: Sequence[float], first_bank: int = 0
 ) -> Source:

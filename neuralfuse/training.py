@@ -1,15 +1,16 @@
 """Training loops: the base network with quantisation-aware training, and a generator by EOPM on a frozen one.
 
-Both are functions of their arguments alone: batch order, augmentation and fault maps depend on (seed, step), never on
-what ran before. A run that is killed goes on from its last checkpoint and ends with the same numbers.
+Both are functions of their arguments alone: batch order, augmentation, fault maps and what modules draw themselves
+(dropout) depend on (seed, step), never on what ran before. A run that is killed goes on from its last checkpoint and
+ends with the same numbers.
 """
 
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +62,16 @@ def random(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
+@contextmanager
+def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Inside the block what modules draw from torch's own stream (dropout) depends on (seed, step) alone; after it that
+    stream is where it was."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        # not the numbers of `random` again, which are the augmentation's
+        torch.manual_seed(int(torch.randint(2**32, (), generator=random(seed, step))))
+        yield
+
+
 def batch_indices(n: int, batch: int, seed: int, step: int) -> Tensor:
     """Images of one step: a new permutation every epoch, whose incomplete last batch is dropped."""
     epoch, position = divmod(step, max(1, n // batch))
@@ -87,8 +98,20 @@ def paper_decay(step: int, steps: int) -> float:
 DECAYS = {"cosine": cosine, "paper": paper_decay}
 
 
+def described(objective: object) -> str:
+    """The same text in every process: what a dataclass holds, else a name."""
+    if objective is None or is_dataclass(objective):
+        return repr(objective)
+    named = objective if hasattr(objective, "__qualname__") else type(objective)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
 class Checkpoints:
-    """A run's own file: written at most every `seconds`, read back only by a run with the same arguments."""
+    """A run's own file: written at most every `seconds`, read back only by a run with the same arguments.
+
+    Another run, or one of another module, is refused; but where a caller keeps `settings`, and so the file, for itself,
+    it starts afresh and writes over it: what was asked for has changed.
+    """
 
     def __init__(self, path: str | os.PathLike | None, arguments: dict, seconds: float = 10.0):
         self.path, self.arguments, self.seconds = path, arguments, seconds
@@ -100,9 +123,15 @@ class Checkpoints:
         if self.path is None or not os.path.exists(self.path):
             return {}, {}
         tensors, record = checkpoint.load(self.path)
-        if record.get("arguments") != self.arguments:
-            raise InputError(self.path, "arguments", record.get("arguments"), f"a run with {self.arguments}")
-        module.load_state_dict(part(tensors, "module."))
+        if "arguments" not in record:  # somebody's network, not to be written over
+            raise InputError(self.path, "checkpoint", "not of a training", "the file of a training that was stopped")
+        state = part(tensors, "module.")
+        if record["arguments"] != self.arguments or shapes(state) != shapes(module.state_dict()):
+            if self.arguments.get("settings") is None:
+                allowed = f"a run of this module with {self.arguments}"
+                raise InputError(self.path, "arguments", record["arguments"], allowed)
+            return {}, {}
+        module.load_state_dict(state)
         checkpoint.restore_optimizer(optimizer, tensors)
         return record, part(tensors, "best.")
 
@@ -115,6 +144,10 @@ class Checkpoints:
         tensors |= checkpoint.optimizer_tensors(optimizer) | {f"best.{name}": tensor for name, tensor in best.items()}
         checkpoint.save(self.path, tensors, {**record, "arguments": self.arguments})
         self.written = time.monotonic()
+
+
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -141,20 +174,24 @@ def train_network(
     seed: int = 0,
     objective: Objective | None = None,
     clip: float | None = None,
+    per_channel: bool = False,
+    settings: str | None = None,
     checkpoint_path: str | os.PathLike | None = None,
     progress: Progress | None = None,
 ) -> float:
     """Train a network in place by SGD (Nesterov momentum 0.9, one cycle) and leave it rounded to `bits`, in eval mode.
 
     Every step computes with rounded weights and updates the unrounded ones (quantisation-aware training,
-    straight-through); `bits=None` trains in float. `shift` and `flip` are the augmentation's. `objective` is
-    cross-entropy or one of `baselines`; after each step weights are cut to [-clip, clip]. Returns the accuracy on the
-    dataset's test images, which training does not see.
+    straight-through), one scale a tensor or `per_channel`; `bits=None` trains in float. `shift` and `flip` are the
+    augmentation's. `objective` is cross-entropy or one of `baselines`; after each step weights are cut to
+    [-clip, clip]. A run that was killed goes on only under the same arguments and `settings`, a digest of what they do
+    not tell (the images, say). Returns the accuracy on the dataset's test images, which training does not see.
     """
     steps = epochs * max(1, len(data.train_y) // batch)
     arguments = dict(
         epochs=epochs, batch=batch, learning_rate=learning_rate, weight_decay=weight_decay, bits=bits, shift=shift,
-        flip=flip, seed=seed, data=data.name, objective=repr(objective), clip=clip,
+        flip=flip, seed=seed, data=data.name, objective=described(objective), clip=clip, per_channel=per_channel,
+        settings=settings,
     )  # fmt: skip
     backward = objective or cross_entropy
     optimizer = torch.optim.SGD(network.parameters(), learning_rate, 0.9, weight_decay=weight_decay, nesterov=True)
@@ -171,7 +208,7 @@ def train_network(
             x = augment(data.train_x[index], random(seed, step), shift, flip)
             x, y = x.to(device, memory_format=memory_format), data.train_y[index].to(device)
             optimizer.zero_grad()
-            with fake_quantized(network, bits):
+            with seeded(seed, step, device), fake_quantized(network, bits, per_channel):
                 loss = backward(network, x, y, step)
             optimizer.step()
             if clip is not None:
@@ -181,7 +218,7 @@ def train_network(
             if progress:
                 progress(step + 1, steps, {"loss": loss})
         if bits is not None:
-            quantize_in_place(network, bits)
+            quantize_in_place(network, bits, per_channel)
         network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return correct(network, data.test_x.to(device), data.test_y.to(device)) / len(data.test_y)
 
@@ -215,10 +252,12 @@ class Trained:
 def held_out_accuracy(faulty: FaultyNetwork, protected: Tensor, y: Tensor, faults: Sequence[Faults]) -> float:
     """Mean accuracy over fault maps on images that have passed the generator."""
     total = 0
-    for one in faults:
-        faulty.set_faults(*one)
-        total += correct(faulty, protected, y)
-    faulty.restore()
+    try:
+        for one in faults:
+            faulty.set_faults(*one)
+            total += correct(faulty, protected, y)
+    finally:
+        faulty.restore()
     return total / (len(y) * len(faults))
 
 
@@ -258,6 +297,7 @@ def train_generator(
     objective: GeneratorObjective = eopm_backward,
     precision: torch.dtype = torch.float32,
     held_out: HeldOut | None = None,
+    settings: str | None = None,
     checkpoint_path: str | os.PathLike | None = None,
     progress: Progress | None = None,
 ) -> Trained:
@@ -265,9 +305,13 @@ def train_generator(
 
     `source(draw)` gives the fault map of a draw; step s uses draws s * maps to (s + 1) * maps - 1. With several
     networks, each with a source of its own, the steps take them in turn (surrogates of one that cannot be had; held-out
-    images are watched on the first). `weight` is the
-    paper's lambda, `maps` its N. The generator computes with weights of `bits` bits from the first step on and runs at
-    nominal voltage, free of errors. `precision=torch.bfloat16` is for GPUs. Defaults are the paper's settings.
+    images are watched on the first). Each then counts its own steps, so that it meets all that its source draws in
+    turn. `weight` is the paper's lambda, `maps` its N. The generator computes with weights of `bits` bits from the
+    first step on and runs at nominal voltage, free of errors. `precision=torch.bfloat16` is for GPUs. Defaults are the
+    paper's settings.
+
+    A run that was killed goes on only under the same arguments and `settings`, a digest of what they do not tell (the
+    sources, say, and what is watched).
     """
     if decay not in DECAYS:
         raise InputError("training", "decay", decay, "one of " + ", ".join(DECAYS))
@@ -277,21 +321,24 @@ def train_generator(
         )
     networks = [faulty] if isinstance(faulty, FaultyNetwork) else list(faulty)
     sources = list(source) if isinstance(source, Sequence) else [source]
+    if len(sources) != len(networks):
+        raise InputError("training", "source", len(sources), f"one for each network: {len(networks)}")
     device = networks[0].device
     memory_format = layout(neuralfuse, device)
     neuralfuse.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
     arguments = dict(
         steps=steps, batch=batch, maps=maps, weight=weight, learning_rate=learning_rate, decay=decay, bits=bits,
-        shift=shift, flip=flip, seed=seed, objective=getattr(objective, "__name__", repr(objective)),
-        precision=str(precision), data=data.name,
-        words=[network.words.size for network in networks],
+        shift=shift, flip=flip, seed=seed, objective=described(objective), precision=str(precision),
+        data=data.name, words=[network.words.size for network in networks], settings=settings,
     )  # fmt: skip
     optimizer = torch.optim.Adam(neuralfuse.parameters(), learning_rate, (0.5, 0.999))
     checkpoints = Checkpoints(checkpoint_path, arguments)
     record, best = checkpoints.read(neuralfuse, optimizer)
     trained = Trained(**record["trained"]) if record else Trained(0, 0, math.nan, math.nan)
     stale = record.get("stale", 0)
-    with deterministic(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
+    # no cache: it would keep the rounded weights of the first step, and those of the first chip of `read_words`
+    lower = torch.autocast(device.type, precision, enabled=precision != torch.float32, cache_enabled=False)
+    with deterministic(), lower:
         for step in range(trained.steps, steps):
             if held_out and stale >= held_out.patience:
                 break
@@ -300,11 +347,12 @@ def train_generator(
                 group["lr"] = learning_rate * DECAYS[decay](step, steps)
             index = batch_indices(len(data.train_y), batch, seed, step)
             x = augment(data.train_x[index], random(seed, step), shift, flip).to(device, memory_format=memory_format)
-            faulty, draws = networks[step % len(networks)], sources[step % len(sources)]
-            faults = (draws(step * maps + i) for i in range(maps))
-            learner = turn(neuralfuse, step // len(networks))
+            own, which = divmod(step, len(networks))
+            faulty, draws = networks[which], sources[which]
+            faults = (draws(own * maps + i) for i in range(maps))
+            learner = turn(neuralfuse, own)
             optimizer.zero_grad()
-            with fake_quantized(learner, bits):
+            with seeded(seed, step, device), fake_quantized(learner, bits):
                 losses = objective(faulty, learner, x, data.train_y[index].to(device), faults, maps, weight)
             optimizer.step()
             trained = Trained(step + 1, trained.best_step, *losses, trained.held_out_accuracy)

@@ -15,6 +15,8 @@ from neuralfuse.pixelwise import Offset
 from neuralfuse.quantize import fake_quantized, weight_parameters
 from neuralfuse.sources import IndependentCells
 
+pytestmark = pytest.mark.xdist_group("baselines")  # one process makes its fixture, once
+
 
 def dots(n=256) -> Dataset:
     """Four classes: a bright quarter of an 8x8 image, with noise."""
@@ -63,23 +65,23 @@ def test_random_bit_error_training_survives_faults_that_break_plain_training(pla
     assert accuracy_over_chips(hardened, data, 0.02) > before + 0.1
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_random_bit_errors_add_the_gradient_at_the_faulty_words(bits):
+@pytest.mark.parametrize(("bits", "per_channel"), [(4, False), (8, False), (8, True)])
+def test_random_bit_errors_add_the_gradient_at_the_faulty_words(bits, per_channel):
     """Against a FaultyNetwork-like reading, written out: gradient = clean + gradient with flipped words."""
     data = dots(64)
     x, y = data.train_x, data.train_y
     network = networks.build("resnet8", 4, 1, width=4).eval()
-    objective = baselines.RandomBitErrors(0.02, bits, start_loss=99, seed=3)
-    with fake_quantized(network, bits):
+    objective = baselines.RandomBitErrors(0.02, bits, start_loss=99, seed=3, per_channel=per_channel)
+    with fake_quantized(network, bits, per_channel):
         objective(network, x, y, step=5)
     found = [p.grad.clone() for p in network.parameters()]
 
     network.zero_grad()
-    with fake_quantized(network, bits):
+    with fake_quantized(network, bits, per_channel):
         F.cross_entropy(network(x), y).backward()
     expected = [p.grad.clone() for p in network.parameters()]
     copy = networks.build("resnet8", 4, 1, width=4)
-    faulty = FaultyNetwork(copy, bits)
+    faulty = FaultyNetwork(copy, bits, per_channel)
     faulty.set_faults(*IndependentCells(faulty.words.size, (0.02,), bits, 3, mode="flip")(5))
     assert faulty.flip_rate() == pytest.approx(0.02, rel=0.25)
     copy.requires_grad_(True)

@@ -16,6 +16,8 @@ from neuralfuse.quantize import quantize, weight_parameters
 from neuralfuse.sources import IndependentCells
 from sram.errors import InputError
 
+pytestmark = pytest.mark.xdist_group("calibrate")  # one process makes its fixture, once
+
 SIZE = (16, 16)
 
 
@@ -63,6 +65,14 @@ def test_every_supervision_helps_its_chip(supervision, faulty, digits):
         gains.append(accuracy(faulty, transform, faults, digits) - before)
     assert min(gains) > 0
     assert np.mean(gains) > 0.05
+
+
+def test_without_faults_the_identity_has_the_statistics_that_it_is_drawn_to(faulty, digits):
+    """Few of many images are taken: what the others would have answered is not asked, and must not count as zeros."""
+    nothing = (np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.uint8))
+    for steps, allowed in ((1, 1e-9), (4, 0.1)):  # of one batch, exactly; of several, but for what a batch misses
+        settings = Settings(steps, batch=64, supervision="statistics", learning_rate=1e-9)
+        assert calibrate(faulty, affine(), digits, [nothing], settings).loss < allowed
 
 
 def test_it_is_the_chip_and_not_the_training(faulty, digits):
@@ -142,6 +152,30 @@ def test_the_network_is_left_as_it_was(faulty, digits):
         calibrate(faulty, affine(), digits, [chip(faulty, 5)], Settings(steps=2, batch=8, access=access))
         assert (faulty.words == before).all()
         assert faulty.flip_rate() == 0
+
+
+@pytest.mark.parametrize("access", ["gradient", "queries"])
+def test_a_fit_that_breaks_off_leaves_no_faults_and_eval_mode(access, faulty, digits):
+    def stop(step, steps, figures):
+        raise KeyboardInterrupt
+
+    transform = affine()
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(
+            faulty, transform, digits, [chip(faulty, 5)], Settings(steps=2, batch=8, access=access), progress=stop
+        )
+    assert (faulty.words == faulty.clean_words).all()
+    assert not transform.training
+
+
+def test_a_transform_with_dropout_is_fitted_alike_from_any_stream(faulty, digits):
+    made = []
+    for stream in (0, 1):
+        transform = NeuralFuse(nn.Sequential(build("ConvS", 1, 4, seed=1), nn.Dropout()))
+        torch.manual_seed(stream)
+        calibrate(faulty, transform, digits, [chip(faulty, 0)], Settings(steps=3, images=64, batch=32))
+        made.append(transform.state_dict())
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
 
 
 @pytest.mark.parametrize(

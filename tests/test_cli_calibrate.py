@@ -4,16 +4,19 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from conftest import run
 
-from neuralfuse import checkpoint, generators, networks
+from neuralfuse import checkpoint, chipfit, generators, networks
 from neuralfuse.chipfit import CANDIDATES, Fitted, best, candidates
 from neuralfuse.config import parse_study
 from neuralfuse.quantize import quantize_in_place
 from sram import faultmap
 from sram.errors import InputError
 from sram.geometry import Geometry
+
+pytestmark = pytest.mark.xdist_group("cli_calibrate")  # one process makes its fixture, once
 
 SHORT = {"steps": 4, "images": 64, "batch": 32}
 STUDY = {
@@ -70,6 +73,30 @@ def test_a_simulated_device_is_read_and_tuned(lot, tmp_path):
     row = pd.read_csv(out / "calibration.csv").iloc[0]
     assert row.queries == 4 * 32
     assert row.images == 64
+
+
+@pytest.mark.parametrize("bits", [None, 5])
+def test_what_is_written_is_what_was_measured_on_the_device(lot, tmp_path, monkeypatch, bits):
+    """By queries, with words and without: the file holds the numbers that the device ran behind."""
+    study = yaml.safe_load((lot / "study.yaml").read_text())
+    fuse = {"generator": "affine", "bits": bits, "calibrate": SHORT | {"access": "queries"}}
+    study |= {"protections": [{"name": "affine", "neuralfuse": fuse}]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    made, original = [], chipfit.fit_to_device
+
+    def spy(*given):
+        made.append(original(*given))
+        return made[-1]
+
+    monkeypatch.setattr(chipfit, "fit_to_device", spy)
+    device, out = f"simulated:{lot / 'map.npz'}", tmp_path / "out"
+    assert run("calibrate", tmp_path / "study.yaml", "--chip", device, "--out", out) == 0
+    ((_, transform),) = made
+    kept = generators.build("affine", 1, size=(16, 16))
+    assert checkpoint.load_network(kept, out / "transforms" / "affine.safetensors")["bits"] == bits
+    for number, its in zip(kept.parameters(), transform.generator.parameters(), strict=True):
+        assert torch.allclose(number, its, rtol=1e-6)
+        assert number.unique().numel() <= 31 if bits else number.unique().numel() > 255
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,19 @@ def test_any_sequence_of_faults_reads_like_the_slow_twin(bits, per_channel, rand
     assert faulty.flip_rate() == 0
 
 
+def test_faults_that_the_caller_writes_over_are_taken_back_all_the_same():
+    """A buffer that is used again for the next chip: the words of the chip before are the ones to be restored."""
+    faulty = FaultyNetwork(nn.Sequential(nn.Flatten(), nn.Linear(64, 64)))  # so few faults are taken back one by one
+    weight, bit, kind = np.array([1, 3]), np.array([7, 7], np.uint8), np.array([2, 2], np.uint8)
+    faulty.set_faults(weight, bit, kind)
+    weight[:] = 5, 6
+    faulty.set_faults(weight, bit, kind)
+    assert np.flatnonzero(faulty.words != faulty.clean_words).tolist() == [5, 6]
+    weight[:] = 0
+    faulty.restore()
+    assert np.array_equal(faulty.words, faulty.clean_words)
+
+
 def test_a_device_is_sent_only_the_words_that_differ_from_what_it_has():
     faulty = FaultyNetwork(small_network())
     shown, before = faulty.words.copy(), np.empty(0, np.int64)

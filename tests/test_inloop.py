@@ -29,6 +29,8 @@ from sram import faultmap
 from sram.errors import InputError
 from sram.geometry import Geometry
 
+pytestmark = pytest.mark.xdist_group("inloop")  # one process makes its fixture, once
+
 VOLTAGE = 0.78
 
 
@@ -198,6 +200,37 @@ def test_tuning_by_queries_needs_no_map(bench, monkeypatch):
     assert tuned.runs == 120 * 8
     after = protected_accuracy(on_device, affine, found.test_x, found.test_y)
     assert 1 - after < 0.8 * (1 - before)
+
+
+@pytest.mark.parametrize("bits", [4, None])
+def test_a_device_that_is_queried_sees_the_words_that_are_left(bench, monkeypatch, bits):
+    """Rounded to so many bits at each query and at the end; or floats throughout."""
+    on_device, _, found = bench
+    affine, levels = NeuralFuse(Affine(1, 16, 16)), []
+    original = DeviceNetwork.__call__
+
+    def spy(self, x):
+        levels.append(max(len(number.unique()) for number in affine.parameters()))
+        return original(self, x)
+
+    monkeypatch.setattr(DeviceNetwork, "__call__", spy)
+    tune_by_queries(on_device, affine, found, steps=3, pairs=2, bits=bits)
+    levels.append(max(len(number.unique()) for number in affine.parameters()))
+    assert len(levels) == 3 * 4 + 1
+    assert max(levels) <= 15 if bits else min(levels) > 15
+
+
+def test_a_tuning_that_breaks_off_leaves_no_faults_and_eval_mode(bench):
+    on_device, fault_map, found = bench
+
+    def stop(step, steps, figures):
+        raise KeyboardInterrupt
+
+    affine = NeuralFuse(Affine(1, 16, 16))
+    with pytest.raises(KeyboardInterrupt):
+        tune(on_device, fault_map, affine, found, steps=3, progress=stop)
+    assert (on_device.faulty.words == on_device.faulty.clean_words).all()
+    assert not affine.training
 
 
 def test_a_chip_that_drifts_stops_the_tuning(bench):

@@ -72,14 +72,18 @@ def test_low_precision_training_agrees_within_noise():
     random = torch.Generator().manual_seed(0)
     x, y = torch.rand(64, 2, 8, 8, generator=random) * 2 - 1, torch.arange(64) % 4
     data = Dataset("noise", x, y, x, y, 4)
-    losses = []
+    losses, moved = [], []
     for precision in (torch.float32, torch.bfloat16):
+        seen: list[float] = []
         faulty = FaultyNetwork(networks.build("resnet8", 4, 2, width=8))
         fuse = generators.NeuralFuse(generators.build("UNetS", 2, width=4))
         source = sources.IndependentCells(faulty.words.size, (0.01,))
         trained = training.train_generator(
-            faulty, fuse, data, source, steps=5, batch=32, maps=2, shift=0, flip=False, precision=precision
-        )
+            faulty, fuse, data, source, steps=5, batch=64, maps=2, shift=0, flip=False, precision=precision,
+            learning_rate=0.01, progress=lambda step, steps, figures, seen=seen: seen.append(figures["clean_loss"]),
+        )  # fmt: skip
         losses.append(trained.faulty_loss)
+        moved.append(seen[-1] - seen[0])  # the clean loss on the same images: what the updates alone have done
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert losses[1] != losses[0]
+    assert moved[1] == pytest.approx(moved[0], rel=0.25)

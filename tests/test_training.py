@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from neuralfuse import checkpoint, data, generators, networks, training
+from neuralfuse.baselines import RandomBitErrors
 from neuralfuse.evaluate import correct
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.objective import eopm_backward
-from neuralfuse.quantize import fake_quantize, fake_quantized, weight_parameters
+from neuralfuse.quantize import fake_quantize, fake_quantized, quantize, weight_parameters
 from neuralfuse.sources import IndependentCells, Pool, bernoulli
 from sram.errors import InputError
 
@@ -88,9 +90,9 @@ def test_eopm_leaves_the_network_clean_and_without_weight_gradients():
     assert all(p.grad is not None for p in fuse.parameters())
 
 
-def train_tiny(path=None, stop_after=None, steps=8, held_out=None, **more):
+def train_tiny(path=None, stop_after=None, steps=8, held_out=None, width=2, **more):
     tiny, faulty = tiny_data(), FaultyNetwork(tiny_network())
-    fuse = generators.NeuralFuse(generators.build("UNetS", 1, width=2))
+    fuse = generators.NeuralFuse(generators.build("UNetS", 1, width=width))
     source = IndependentCells(faulty.words.size, (0.01, 0.02), seed=3)
 
     class Killed(BaseException):
@@ -130,8 +132,141 @@ def test_generator_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch, 
     finished, again = train_tiny(tmp_path / "g.safetensors", held_out=held_out)  # nothing is left to do
     assert finished == whole
     assert same(again, expected)
-    with pytest.raises(InputError, match="arguments"):
-        train_tiny(tmp_path / "g.safetensors", seed=1)
+
+
+def write_always(monkeypatch):
+    original = training.Checkpoints.__init__
+    monkeypatch.setattr(training.Checkpoints, "__init__", lambda self, *a, **k: original(self, *a, seconds=-1.0))
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"settings": "what else was edited"}, {"width": 4}])
+def test_a_training_that_is_not_the_stopped_one_starts_afresh(tmp_path, monkeypatch, other):
+    """Arguments, settings that they do not tell, or the generator itself differ: nothing of the other run is left."""
+    write_always(monkeypatch)
+    other = {"settings": "as they were"} | other
+    train_tiny(tmp_path / "g.safetensors", stop_after=5, settings="as they were")
+    whole, expected = train_tiny(**other)
+    found, fuse = train_tiny(tmp_path / "g.safetensors", **other)
+    assert found == whole
+    assert same(fuse, expected)
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"width": 4}])
+def test_a_file_that_the_user_named_is_not_written_over_by_another_training(tmp_path, monkeypatch, other):
+    write_always(monkeypatch)
+    train_tiny(tmp_path / "g.safetensors", stop_after=5)
+    before = (tmp_path / "g.safetensors").read_bytes()
+    with pytest.raises(InputError, match="a run of this module with"):
+        train_tiny(tmp_path / "g.safetensors", **other)
+    assert (tmp_path / "g.safetensors").read_bytes() == before
+
+
+def test_a_file_that_is_not_of_a_training_is_not_written_over(tmp_path):
+    path = checkpoint.save_network(tmp_path / "mine.safetensors", tiny_network(), {})
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="of a training that was stopped"):
+        training.train_network(tiny_network(), tiny_data(), epochs=1, batch=16, checkpoint_path=path)
+    assert path.read_bytes() == before
+
+
+def plain(network, x, y, step):
+    return training.cross_entropy(network, x, y, step)
+
+
+def test_an_objective_is_told_alike_by_every_process():
+    assert training.described(None) == "None"
+    assert training.described(RandomBitErrors(0.01)) == repr(RandomBitErrors(0.01))
+    assert training.described(plain) == f"{__name__}.plain"
+    for one in (plain, lambda network, x, y, step: 0.0, type("Own", (), {"__call__": plain})()):
+        assert "0x" not in training.described(one)
+
+
+def with_dropout():
+    torch.manual_seed(5)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 4))
+
+
+def train_with_dropout(path=None, stop_after=None, stream=0):
+    """A training of 8 steps, begun wherever torch's own stream of random numbers happens to be."""
+    network = with_dropout()
+
+    def progress(step, steps, figures):
+        if step == stop_after:
+            raise KeyboardInterrupt
+
+    torch.manual_seed(stream)
+    before = torch.random.get_rng_state()
+    try:
+        training.train_network(network, tiny_data(), epochs=2, batch=16, checkpoint_path=path, progress=progress)
+    except KeyboardInterrupt:
+        pass
+    assert torch.random.get_rng_state().equal(before)
+    return network
+
+
+def test_a_training_with_dropout_is_a_function_of_its_arguments_and_goes_on(tmp_path, monkeypatch):
+    write_always(monkeypatch)
+    expected = train_with_dropout()
+    assert same(train_with_dropout(stream=1), expected)
+    train_with_dropout(tmp_path / "n.safetensors", stop_after=5, stream=2)
+    assert same(train_with_dropout(tmp_path / "n.safetensors", stream=3), expected)
+
+
+def test_dropout_differs_from_step_to_step_and_from_seed_to_seed():
+    def mask(seed, step):
+        with training.seeded(seed, step, torch.device("cpu")):
+            return tuple(F.dropout(torch.ones(64)).tolist())
+
+    assert len({mask(0, 0), mask(0, 1), mask(1, 0)}) == 3
+    assert mask(0, 1) == mask(0, 1)
+
+
+def test_a_network_per_channel_is_trained_and_kept_as_the_words_that_it_is_stored_in(tmp_path):
+    """Rounded per tensor first, a channel of small weights would have kept a few levels of its 255."""
+    network = with_dropout()
+    with torch.no_grad():
+        network[1].weight[::2] /= 50
+    training.train_network(
+        network, tiny_data(), epochs=1, batch=16, learning_rate=1e-5, weight_decay=0.0, per_channel=True
+    )
+    for weight in weight_parameters(network).values():
+        words, scale = quantize(weight, per_channel=True)
+        assert torch.allclose(words * scale, weight.detach(), rtol=1e-6)
+        assert (words.abs().amax(1) == 127).all()
+        assert words[0].unique().numel() > 8
+    path = checkpoint.save_network(tmp_path / "n.safetensors", network, {}, per_channel=True)
+    read = with_dropout()
+    checkpoint.load_network(read, path)
+    for name, weight in weight_parameters(read).items():
+        assert torch.allclose(weight, weight_parameters(network)[name], rtol=1e-6)
+    assert np.array_equal(FaultyNetwork(read, per_channel=True).words, FaultyNetwork(network, per_channel=True).words)
+
+
+class Broken(BaseException):
+    """As Ctrl-C: no Exception."""
+
+
+def broken_source(faulty, at=1):
+    source = IndependentCells(faulty.words.size, (0.05,))
+
+    def draws(n):
+        for i in range(n):
+            if i == at:
+                raise Broken
+            yield source(i)
+
+    return draws
+
+
+def test_what_breaks_off_leaves_no_faults_behind():
+    tiny, faulty = tiny_data(), FaultyNetwork(tiny_network())
+    fuse = generators.NeuralFuse(generators.build("UNetS", 1, width=2))
+    with pytest.raises(Broken):
+        eopm_backward(faulty, fuse, tiny.train_x[:8], tiny.train_y[:8], broken_source(faulty)(2), 2)
+    assert np.array_equal(faulty.words, faulty.clean_words)
+    with pytest.raises(Broken):
+        training.held_out_accuracy(faulty, tiny.test_x, tiny.test_y, broken_source(faulty)(2))
+    assert np.array_equal(faulty.words, faulty.clean_words)
 
 
 def test_base_training_survives_kill_9(tmp_path):

@@ -30,10 +30,12 @@ def retrained(
         settings = dict(flip=False, shift=2) if digits else {}
         accuracy = training.train_network(
             network, bench.data, epochs, BATCH, LEARNING_RATE, bits=config.bits, clip=CLIP,
-            objective=RandomBitErrors(rate / 2, config.bits), checkpoint_path=path.with_suffix(".partial"),
+            objective=RandomBitErrors(rate / 2, config.bits, per_channel=config.per_channel),
+            per_channel=config.per_channel, checkpoint_path=path.with_suffix(".partial"),
             progress=say(f"retrain {name} with random bit errors"), **settings,
         )  # fmt: skip
-        save_network(path, network, {"cell_fault_rate": rate, "epochs": epochs, "accuracy": accuracy}, config.bits)
+        record = {"cell_fault_rate": rate, "epochs": epochs, "accuracy": accuracy}
+        save_network(path, network, record, config.bits, config.per_channel)
         path.with_suffix(".partial").unlink(missing_ok=True)
     load_network(network, path)
     return FaultyNetwork(network, config.bits, config.per_channel, bench.study.device, fold=True)

@@ -57,12 +57,16 @@ def calibrate(
     with steps() as say:
         prepare(wanted, out / "study", say)
         bench = Bench(out / "study")
-        bits = {p.name: p.neuralfuse and p.neuralfuse.bits for p in wanted.protections}
+        bits = {p.name: p.neuralfuse.bits for p in wanted.protections if p.neuralfuse is not None}
 
         def keep(fitted: "Fitted", made) -> None:
             rows.append(fitted)
             path = out / "transforms" / f"{slug(fitted.protection)}.safetensors"
-            checkpoint.save_network(path, made.generator, asdict(fitted) | {"chip": chip}, bits[fitted.protection] or 8)
+            record, words = asdict(fitted) | {"chip": chip}, bits[fitted.protection]
+            if words is None:  # measured with floats, kept as floats
+                checkpoint.save(path, made.generator.state_dict(), record | {"bits": None})
+            else:
+                checkpoint.save_network(path, made.generator, record, words)
 
         with one_thread():
             if fault_map is not None:
