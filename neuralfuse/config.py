@@ -24,6 +24,13 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"each entry once, {twice[0]} too")
+    return names
+
+
 class NetworkConfig(Strict):
     """A frozen base network: a built-in name, `package.module:callable`, or a .pt2 / .onnx file."""
 
@@ -66,7 +73,7 @@ class SramConfig(Strict):
     def some(cls, value):
         if not value:
             raise ValueError("at least one structure")
-        return value
+        return _each_once(value)
 
 
 class ChipsConfig(Strict):
@@ -175,7 +182,10 @@ def _calibrated(text: str) -> dict[str, Any]:
     if inside is None:
         raise ValueError(f"{text!r}: calibrated(GENERATOR) or calibrated(GENERATOR, KEY=VALUE, ...)")
     pairs = dict(pair.split("=") for pair in inside[2].split(",")[1:])
-    values = {key.strip(): yaml.safe_load(value) for key, value in pairs.items()}
+    try:
+        values = {key.strip(): yaml.safe_load(value) for key, value in pairs.items()}
+    except yaml.YAMLError:
+        raise ValueError(f"{text!r}: values as YAML has them, such as steps=200 or warm=true") from None
     options = {"width": values.pop("width")} if "width" in values else {}
     return {"generator": inside[1], "options": options, "calibrate": values}
 
@@ -253,6 +263,11 @@ class StudyConfig(Strict):
         if not value:
             raise ValueError("at least one entry")
         return value
+
+    @field_validator("accelerators")
+    @classmethod
+    def accelerators_differ(cls, value):
+        return _each_once(value)
 
     @field_validator("voltages")
     @classmethod

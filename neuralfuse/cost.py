@@ -18,6 +18,7 @@ from neuralfuse.sweep import artifacts
 from simulator.accelerator import Accelerator, accelerator
 from simulator.cycles import Counts, simulate
 from simulator.energy import LayerEnergy, energy
+from simulator.workload import Workload
 from sram import failure
 from sram.energy import leakage_scale
 from sram.protection import Overhead
@@ -58,10 +59,14 @@ def machine_of(name: str) -> Accelerator:
     return replace(machine, weight_buffer=replace(buffer, rail=WEIGHT_RAIL), rails=rails)
 
 
+def counts_of(folder: Path, machine: str, network: str, protection: str | None = None) -> Counts:
+    """Counts of a network of the study's folder, or of the generator that a protection puts before it."""
+    return _counts(artifacts.read_workload(folder, network, protection), machine)
+
+
 @functools.lru_cache(maxsize=64)
-def counts_of(folder: Path, workload: str, machine: str) -> Counts:
-    """Counts of a workload of the study's folder."""
-    return simulate(artifacts.read_workload(folder, workload), machine_of(machine))
+def _counts(workload: Workload, machine: str) -> Counts:
+    return simulate(workload, machine_of(machine))
 
 
 def scopes(
@@ -113,12 +118,12 @@ def cost_of(
 ) -> Cost:
     """Cost of one inference at a supply in the curve's unit; `overhead` is that of the protection's SRAM part."""
     nominal = failure.curve(study.sram.curve).nominal
-    base = counts_of(folder, network, machine)
+    base = counts_of(folder, machine, network)
     reference = scopes(base)
     total = scopes(base, voltage, nominal, overhead)
     cycles = base.cycles
     if protection.neuralfuse is not None:
-        extra = counts_of(folder, f"{network}-{protection.name}", machine)
+        extra = counts_of(folder, machine, network, protection.name)
         own = protection.neuralfuse.own_faults is not None
         total = total + (scopes(extra, voltage, nominal, overhead) if own else scopes(extra))
         cycles += extra.cycles
@@ -138,13 +143,13 @@ def layer_table(folder: Path, study: StudyConfig) -> pd.DataFrame:
     totals."""
     tables = []
     for network in study.networks:
-        fuses = [f"{network.name}-{p.name}" for p in study.protections if p.neuralfuse is not None]
-        for workload in [network.name, *fuses]:
+        fuses = [p.name for p in study.protections if p.neuralfuse is not None]
+        for fuse in [None, *fuses]:
             for machine in study.accelerators:
-                counts = counts_of(folder, workload, machine)
+                counts = counts_of(folder, machine, network.name, fuse)
                 table = counts.frame().merge(energy(counts).frame(), on="layer", how="left", validate="one_to_one")
                 table.insert(0, "accelerator", machine)
-                table.insert(0, "network", workload)
+                table.insert(0, "network", network.name if fuse is None else f"{network.name}-{fuse}")
                 tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
@@ -153,7 +158,7 @@ def energy_sources(folder: Path, study: StudyConfig) -> list[dict[str, str]]:
     """Every energy figure that went in, with unit, supply and source, at nominal supply."""
     rows = []
     for machine in study.accelerators:
-        counts = counts_of(folder, study.networks[0].name, machine)
+        counts = counts_of(folder, machine, study.networks[0].name)
         for figure in energy(counts).sources().to_dict("records"):
             volts = figure["voltage_v"]
             rows.append(

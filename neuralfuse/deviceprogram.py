@@ -79,7 +79,9 @@ class _Compiler:
     def __init__(self, faulty: FaultyNetwork, graph: fx.GraphModule, largest: dict[str, float]):
         self.graph, self.largest = graph, largest
         self.modules = dict(graph.named_modules())
-        self.stored = {layer.name: layer for layer in faulty.layer_table}
+        # by the tensor, not its name: a weight that two layers share is stored once, under one of its names
+        tensors = dict(faulty.network.named_parameters(remove_duplicate=False))
+        self.stored = {id(tensors[layer.name]): layer for layer in faulty.layer_table}
         self.words = faulty.clean_words
         self.steps: list[Step] = []
         self.tensor: dict[fx.Node, int] = {}
@@ -134,8 +136,7 @@ class _Compiler:
         return len(self.steps)
 
     def convolution(self, node: fx.Node, layer: nn.Conv2d | nn.Linear, source: int) -> Conv:
-        name = f"{node.target}.weight"
-        stored = self.stored[name]
+        stored = self.stored[id(layer.weight)]
         weight = layer.weight.detach().cpu().double().reshape(len(layer.weight), -1)
         words = torch.from_numpy(self.words[stored.offset : stored.offset + stored.size].astype(np.float64))
         words = words.reshape(weight.shape)

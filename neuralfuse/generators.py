@@ -188,19 +188,27 @@ def build(
     >>> sum(p.numel() for p in build("ConvS").parameters())
     113187
     """
-    if width is not None and width < 1:
+    if width is not None and not (isinstance(width, int) and width >= 1):
         raise InputError("generator", "width", width, "at least 1 channel")
     own = {} if width is None else {"width": width}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if ":" in name:
-            made = imported(name, "generator")(in_channels=in_channels, **own, **options)
+            make = imported(name, "generator")
+            try:
+                made = make(in_channels=in_channels, **own, **options)
+            except TypeError as error:
+                raise InputError("generator", f"{name} options", own | options, str(error)) from None
             return silence(made) if identity else made
-        if name in PIXELWISE and not own and not options:
+        if name in PIXELWISE:
+            if own or options:
+                raise InputError("generator", f"{name} options", own | options, "none")
             return PIXELWISE[name](in_channels, *size)
         if name not in GENERATORS | SMALL:
-            known = ", ".join([*names(), *SMALL, *PIXELWISE])  # the last have no width
+            known = ", ".join([*names(), *SMALL, *PIXELWISE])
             raise InputError("generator", "name", name, f"one of {known}, package.module:callable")
-        make, paper_width = (GENERATORS | SMALL)[name]
-        made = make(in_channels, width or paper_width, **options)
+        if options:
+            raise InputError("generator", f"{name} options", options, "width, identity")
+        built_in, paper_width = (GENERATORS | SMALL)[name]
+        made = built_in(in_channels, width or paper_width)
     return silence(made) if identity else made

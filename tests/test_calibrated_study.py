@@ -15,6 +15,8 @@ from neuralfuse.sweep.prepare import trainings_to_do
 from neuralfuse.sweep.run import run_study
 from sram.errors import InputError
 
+pytestmark = pytest.mark.xdist_group("calibrated_study")  # one process makes its fixture, once
+
 SHORT = {"steps": 3, "images": 64, "batch": 32}
 PROTECTIONS = [
     "none",
@@ -68,7 +70,7 @@ def test_rows_are_complete_and_cost_their_words(finished):
     # scale and offset are twice the words of an offset alone
     assert extra["lowest"] == pytest.approx(2 * extra["all"])
     assert extra["all"] > 0
-    workload = read_workload(finished, "resnet8-lowest")
+    workload = read_workload(finished, "resnet8", "lowest")
     assert sum(layer.constants for layer in workload.layers) == 2 * 16 * 16
 
 

@@ -2,6 +2,7 @@
 that run at low voltage: are their words read where they lie, and is their gradient the paper's sum?"""
 
 import copy
+import functools
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +18,7 @@ from neuralfuse.data import Dataset
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.pervoltage import PerVoltage
 from neuralfuse.quantize import quantize_in_place, weight_parameters
-from neuralfuse.stored import StepsInTurn, make_map
+from neuralfuse.stored import InTurn, StepsInTurn, make_map
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.prepare import prepare, trainings_to_do
@@ -27,6 +28,8 @@ from simulator.accelerator import accelerator
 from sram import failure, faultmap
 from sram.errors import InputError
 from sram.geometry import Geometry
+
+pytestmark = pytest.mark.xdist_group("every_voltage")  # one process makes its fixture, once
 
 
 def make():
@@ -136,7 +139,7 @@ def test_before_two_networks_each_generator_meets_both_at_its_own_voltage_alone(
 
     def source(network):
         parts = tuple(lambda draw, at=at: (network, at, draw) for at in range(3))
-        return StepsInTurn(parts, draws=len(both) * maps)
+        return StepsInTurn(parts, draws=maps)
 
     def record(faulty, learner, x, y, faults, maps, weight):
         member = [one is learner.generator for one in fuse.generator.members].index(True)
@@ -150,6 +153,40 @@ def test_before_two_networks_each_generator_meets_both_at_its_own_voltage_alone(
         assert [(network, at) for network, at, _ in faults] == [(faulty, member)] * maps
     assert len({one for _, _, faults in met for one in faults}) == 12 * maps  # no chip twice
     assert {(faulty, member) for faulty, member, _ in met} == {(n, at) for n in (0, 1) for at in range(3)}
+
+
+@pytest.mark.parametrize("maps", [1, 2, 3])
+@pytest.mark.parametrize("networks", [1, 2, 3])
+def test_each_network_meets_every_structure_at_every_voltage(networks, maps):
+    """Whatever divides what: network, maps, structures and voltages are crossed, and no network sees a chip twice."""
+    each, met = [tiny_faulty() for _ in range(networks)], []
+
+    def source(network):
+        def part(form):
+            return lambda draw: (network, form, draw % 2, draw)  # as `Chips` takes its two voltages
+
+        return InTurn((part("iid"), part("column")))
+
+    def record(faulty, learner, x, y, faults, maps, weight):
+        met.extend((each.index(faulty), one) for one in faults)
+        return 0.0, 0.0
+
+    fuse = generators.NeuralFuse(make())
+    training.train_generator(
+        each, fuse, tiny_data(), [source(i) for i in range(networks)], steps=4 * networks, batch=8, maps=maps, shift=0,
+        objective=record,
+    )  # fmt: skip
+    assert all(network == at for network, (at, *_) in met)
+    assert len(set(met)) == 4 * networks * maps
+    crossed = {(network, form, at) for network, (_, form, at, _) in met}
+    assert crossed == {(n, form, at) for n in range(networks) for form in ("iid", "column") for at in (0, 1)}
+
+
+def test_a_source_for_each_network():
+    with pytest.raises(InputError, match="one for each network: 2"):
+        training.train_generator(
+            [tiny_faulty(), tiny_faulty()], generators.NeuralFuse(make()), tiny_data(), [lambda draw: None], steps=1
+        )
 
 
 def own_faults(transform, rate, seed):
@@ -317,11 +354,11 @@ def test_savings_are_the_formulas(finished):
     """s - T_NF / T_base at nominal voltage, s - (1 - s) T_NF / T_base at the low one, for reads of 8-byte words."""
     folder, _ = finished
     rows = pd.read_csv(folder / "results.csv").query("chip == 0").set_index(["protection", "voltage"])
-    reads = {name: counts_of(folder, name, "paper").layers["filter_sram_reads"].sum() for name in
-             ("resnet8", "resnet8-range", "resnet8-film")}  # fmt: skip
-    ratio = reads["resnet8-range"] / reads["resnet8"]
+    reads = {name: counts_of(folder, "paper", "resnet8", name).layers["filter_sram_reads"].sum() for name in
+             (None, "range", "film")}  # fmt: skip
+    ratio = reads["range"] / reads[None]
     assert ratio > 0.05
-    assert reads["resnet8-film"] == reads["resnet8-range"]
+    assert reads["film"] == reads["range"]
     for voltage in (1.2, 0.8, 0.78):
         s = 1 - voltage**2
         saving = rows.saving_weight_sram.xs(voltage, level="voltage")
@@ -352,7 +389,10 @@ def test_mistakes_in_a_study_are_named(fuse, says):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"protections": [{"neuralfuse": {"generator": "affine", "own_faults": "trained"}}]}, "own_faults"),
+        (
+            {"protections": [{"neuralfuse": FUSE | {"generator": "affine", "options": {}, "own_faults": "trained"}}]},
+            "own_faults",
+        ),
         ({"protections": [STUDY["protections"][-1]], "sram": {"schedule": "resident"}}, "stand apart"),
     ],
 )
@@ -395,3 +435,127 @@ def test_a_training_is_watched_with_the_generator_and_the_words_of_each_chip(fin
     assert seen[-1]["held_out_accuracy"] == pytest.approx(right / 150)
     rates = [len(chip.network[0] if own else chip[0]) for chip in held_out.faults]
     assert rates == sorted(rates)  # chip i has the i-th voltage
+
+
+SURROGATES = {
+    "networks": [STUDY["networks"][0] | {"name": name, "build": "resnet8"} for name in ("one", "two")],
+    "sram": {"structures": ["iid", "column"]},
+}
+
+
+def studied(fuse):
+    return parse_study(STUDY | SURROGATES | {"protections": [{"name": "fuse", "neuralfuse": fuse}]}, "here")
+
+
+@pytest.mark.parametrize("how", [{}, {"per_voltage": "each"}])
+def test_surrogates_meet_all_and_share_no_chip_with_each_other_or_the_held_out(tmp_path, monkeypatch, how):
+    """A step's one map: with both networks counting on, each had met one structure alone."""
+    drawn, faulty_of, original = [], {}, sources.chip_map
+
+    def spy(chip, geometry, curve, structure, first_bank, voltage_floor, **settings):
+        drawn.append((chip, structure, voltage_floor))
+        return original(chip, geometry, curve, structure, first_bank, voltage_floor=voltage_floor, **settings)
+
+    def record(faulty, learner, x, y, faults, maps, weight):
+        drawn.clear()
+        list(faults)
+        faulty_of.setdefault(id(faulty), []).extend(drawn)
+        return 0.0, 0.0
+
+    monkeypatch.setattr(sources, "chip_map", spy)
+    train = training.train_generator
+    watched = []
+
+    @functools.wraps(train)  # a study's keys are looked up in its signature
+    def without_training(networks, *given, **settings):
+        watched.extend(drawn)  # held-out chips are drawn before
+        return train(networks, *given, **settings | {"objective": record})
+
+    monkeypatch.setattr(training, "train_generator", without_training)
+    held_out = {"images": 50, "chips": 4, "every": 100}
+    fuse = FUSE | how | {"train_on": ["one", "two"], "training": TRAINING | {"maps": 1, "steps": 16}}
+    prepare(studied(fuse | {"held_out": held_out}), tmp_path / "out", lambda title: lambda *_: None)
+    first, second = faulty_of.values()
+    for met in (first, second):
+        assert {(form, at) for _, form, at in met} == {(f, v) for f in ("iid", "column") for v in (0.82, 0.78)}
+        assert min(chip for chip, _, _ in met) >= sources.FIRST_TRAINING_CHIP
+    chips = [{chip for chip, _, _ in met} for met in (first, second, watched)]
+    assert len(watched) == 4
+    assert len(set.union(*chips)) == sum(map(len, chips))
+
+
+def test_a_stopped_training_of_a_protection_that_was_edited_starts_afresh(tmp_path, monkeypatch):
+    """Edited where no argument of the training tells: what it is watched on. It ends as in a folder of its own."""
+    original = training.Checkpoints.__init__
+    monkeypatch.setattr(training.Checkpoints, "__init__", lambda self, *a, **k: original(self, *a, seconds=-1.0))
+
+    def say(stop_at):
+        def begin(title):
+            def advance(done, wanted, figures):
+                if title.startswith("train DeConvS") and done == stop_at:
+                    raise KeyboardInterrupt
+
+            return advance
+
+        return begin
+
+    def fuse(images):
+        watched = {"images": images, "chips": 2, "every": 2}
+        return FUSE | {"train_on": ["one", "two"], "held_out": watched}
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(studied(fuse(50)), tmp_path / "out", say(3))
+    (partial,) = (tmp_path / "out" / "generators").glob("*.partial")
+    prepare(studied(fuse(60)), tmp_path / "out", say(-1))
+    assert not partial.exists()
+    prepare(studied(fuse(60)), tmp_path / "fresh", say(-1))
+    made, fresh = (
+        checkpoint.load(next((tmp_path / name / "generators").glob("*.safetensors"))) for name in ("out", "fresh")
+    )
+    assert made[1] == fresh[1]
+    assert all(tensor.equal(fresh[0][name]) for name, tensor in made[0].items())
+
+
+def test_a_network_per_channel_is_trained_with_the_words_that_it_is_stored_in(tmp_path, monkeypatch):
+    given, original = {}, training.train_network
+
+    @functools.wraps(original)  # a study's keys are looked up in its signature
+    def spy(*arguments, **settings):
+        given.update(settings)
+        return original(*arguments, **settings)
+
+    monkeypatch.setattr(training, "train_network", spy)
+    network = STUDY["networks"][0] | {"per_channel": True}
+    prepare(parse_study(STUDY | {"networks": [network], "protections": ["none"]}, "here"), tmp_path / "out",
+            lambda title: lambda *_: None)  # fmt: skip
+    assert given["per_channel"] is True
+    _, record = checkpoint.load(tmp_path / "out" / "networks" / "resnet8.safetensors")
+    assert given["settings"] == record["settings"]
+
+
+def test_words_that_break_off_leave_no_faults_and_the_generator_in_training():
+    fuse, faulty, data = generators.NeuralFuse(make()), tiny_faulty(), tiny_data()
+    before = copy.deepcopy(fuse.state_dict())
+    net, own = sources.IndependentCells(faulty.words.size, (0.05,)), own_faults(fuse, 0.02, 0)
+
+    def draws():
+        yield ownfaults.Both(net(0), own)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ownfaults.OwnFaults(8)(faulty, fuse.train(), data.train_x[:8], data.train_y[:8], draws(), 2)
+    assert np.array_equal(faulty.words, faulty.clean_words)
+    assert fuse.training
+    assert all(p.equal(before[name]) for name, p in fuse.named_parameters())
+
+
+def test_words_are_read_anew_whatever_the_caller_does_with_the_chip_before():
+    fuse = generators.NeuralFuse(make())
+    weight, bit, kind = np.array([1, 3]), np.array([7, 7], np.uint8), np.array([2, 2], np.uint8)
+    written = torch.cat([p.flatten() for p in quantize_in_place(fuse).parameters() if p.dim() > 1]).detach().clone()
+    with ownfaults.read_words(fuse, 8) as read:
+        read((weight, bit, kind))
+        weight[:] = 5, 6
+        read((weight, bit, kind))
+        found = torch.cat([p.flatten() for p in weight_parameters(fuse).values()])
+        assert (found - written).abs().gt(0.01).nonzero().flatten().tolist() == [5, 6]

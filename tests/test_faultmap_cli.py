@@ -34,6 +34,12 @@ def test_make_gives_the_map_of_the_library(maps):
     assert made.structure == same.structure
 
 
+@pytest.mark.parametrize("capacity", ["nan", "inf", "0", "-1"])
+def test_a_capacity_is_a_finite_number(capacity, tmp_path, capsys):
+    assert run("make", tmp_path / "c.npz", "--capacity-kib", capacity, "--voltage-floor", 0.8) == 2
+    assert f"--capacity-kib = {float(capacity)}" in capsys.readouterr().err
+
+
 def test_capacity_instead_of_banks(maps):
     assert run("make", "c.npz", "--capacity-kib", 128, "--voltage-floor", 0.8) == 0
     assert faultmap.load("c.npz").geometry == Geometry.of_capacity(128 * 1024)

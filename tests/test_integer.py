@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fold import trained_like
 from test_study import study_with
+from torch import nn
 
 from neuralfuse import networks
 from neuralfuse.deviceprogram import compile_network
@@ -18,6 +19,8 @@ from neuralfuse.integer import IntegerNetwork, integers_are_exact
 from neuralfuse.sweep.artifacts import read_program
 from neuralfuse.sweep.bench import Bench
 from simulator.device.program import Add, Conv, Flatten, Pool, Program, execute
+
+pytestmark = pytest.mark.xdist_group("integer")  # one process makes its fixture, once
 
 needs_integers = pytest.mark.skipif(not integers_are_exact(), reason="torch has no exact integer convolutions here")
 WAYS = [pytest.param(True, marks=needs_integers), False]
@@ -64,6 +67,23 @@ def test_the_answers_of_a_device_whatever_the_faults(name, integers):
         assert np.abs(answers(network, x) - expected).max() < 2e-3 * np.abs(expected).max()
     assert np.array_equal(answers(network, x), clean)  # the faults are gone
     assert np.array_equal(answers(network, x[2:]), clean[2:])  # a batch of another size
+
+
+def test_a_weight_that_two_layers_share_lies_in_the_memory_once():
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1)),
+        *(nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)),
+    )
+    network[4].weight = network[2].weight
+    faulty = FaultyNetwork(network, fold=True)
+    x = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    program = compile_network(faulty, x)
+    first, second, third, _ = (step.address for step in program.steps if isinstance(step, Conv))
+    expected = by_the_device(program, faulty.words, x)
+    assert second == third != first
+    assert np.abs(expected - answers(faulty.network, x)).max() < 0.05 * np.abs(expected).max()
+    got = answers(IntegerNetwork(faulty, program), x)
+    assert np.abs(got - expected).max() < 2e-3 * np.abs(expected).max()
 
 
 def conv(source, channels, filters, kernel, address, relu=True, stride=1, padding=0, unit=1.0, scale=0.25):

@@ -15,6 +15,7 @@ import pytest
 from neuralfuse.config import AdaptiveConfig, ChipsConfig, NetworkConfig, StudyConfig
 from neuralfuse.sweep.collect import chunks, collect, shard
 from neuralfuse.sweep.executors import InProcess, Workers, choose
+from neuralfuse.sweep.ownership import claim
 from neuralfuse.sweep.plan import plan
 from neuralfuse.sweep.store import Store, frame, merge, write_results_csv
 from neuralfuse.sweep.task import Point, Result, Task
@@ -76,6 +77,8 @@ def test_same_bytes_from_pool_shards_and_two_runs(tmp_path):
     expected = csv_of(tmp_path / "one")
     collect(str(tmp_path / "pool"), whole, fake_chunk, choose(workers=2))
     assert csv_of(tmp_path / "pool") == expected
+    for name in ("s1", "s2", "s3", "merged"):
+        claim(STUDY, tmp_path / name)
     for i in (1, 2, 3):
         part = shard(whole({}), i, 3)
         collect(str(tmp_path / f"s{i}"), lambda rows, part=part: part, fake_chunk, in_process())
@@ -202,8 +205,12 @@ def test_full_disk_keeps_what_was_written(tmp_path, monkeypatch):
 
 
 def test_merge_of_a_foreign_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match="rows"):
-        merge([tmp_path], tmp_path / "out")
+    for name in ("one", "other"):
+        claim(STUDY.model_copy(update={"seed": 1} if name == "other" else {}), tmp_path / name)
+    for source, into in ((tmp_path, "one"), (tmp_path / "one", "typo"), (tmp_path / "other", "one")):
+        with pytest.raises(InputError, match=r"study\.yaml|seed"):
+            merge([source], tmp_path / into)
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "other"}
 
 
 @pytest.mark.parametrize("goal", [0.5, 2.0, 50.0])

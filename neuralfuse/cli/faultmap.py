@@ -1,5 +1,6 @@
 """`neuralfuse faultmap`."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -261,7 +262,9 @@ def _geometry(banks: int | None, capacity_kib: float | None, rows: int, columns:
         raise InputError("faultmap", "--banks, --capacity-kib", given, "one of the two")
     if banks is not None:
         return Geometry(banks, rows, columns, word_bits)
-    return Geometry.of_capacity(round((capacity_kib or 0) * 1024), rows, columns, word_bits)
+    if capacity_kib is None or not (math.isfinite(capacity_kib) and capacity_kib > 0):
+        raise InputError("faultmap", "--capacity-kib", capacity_kib, "a finite number above 0")
+    return Geometry.of_capacity(round(capacity_kib * 1024), rows, columns, word_bits)
 
 
 def _say_written(path: Path, fault_map: "FaultMap") -> None:

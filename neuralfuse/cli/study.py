@@ -31,10 +31,11 @@ def sweep(
     """Run a study: what is missing in DIR is run, what is there is kept. Resumable at any moment."""
     if dask is not None and workers is not None:
         raise InputError("command line", "--dask", dask, "only one of --workers and --dask")
+    part = _parse_shard(shard)
     if dry_run:
-        _dry_run(study, out, workers)
+        _dry_run(study, out, workers, part)
     else:
-        _sweep(study, out, workers, dask, _parse_shard(shard))
+        _sweep(study, out, workers, dask, part)
 
 
 def train(
@@ -43,11 +44,10 @@ def train(
 ) -> None:
     """Train the study's networks and generators, and stop there. Resumable."""
     from neuralfuse.cli.progress import steps
-    from neuralfuse.sweep import variants
     from neuralfuse.sweep.prepare import prepare
 
     with steps() as say:
-        for config, folder in variants.claim(study, out).values():
+        for config, folder in _claimed(study, out).values():
             prepare(config, folder, say)
     for kind in ("networks", "generators"):
         for path in sorted(out.glob(f"**/{kind}/*.safetensors")):
@@ -73,7 +73,7 @@ def merge(
     sources: Annotated[list[Path], typer.Argument(help="Folders whose rows are wanted (shards of one study).")],
     into: Annotated[Path, typer.Option("--into", help="A folder of the same study.")],
 ) -> None:
-    """Bring the rows of other folders of the same study into one; rows that are there are not doubled."""
+    """Bring the rows of other folders of one study into a folder in which it was trained or run; none is doubled."""
     from neuralfuse.sweep import variants
     from neuralfuse.sweep.store import merge as merge_rows
 
@@ -95,9 +95,7 @@ def results(
 
     table = read_results(folder)
     if summary:
-        from neuralfuse.pareto import summarise
-
-        table = summarise(table)
+        table = _summary(table)
     if query is not None:
         try:
             table = table.query(query)
@@ -112,6 +110,32 @@ def results(
             raise InputError(folder, "--columns", unknown[0], ", ".join(table.columns))
         table = table[wanted]
     print(table.to_csv(index=False), end="")
+
+
+def _summary(table):
+    """Over chips; of variants each on its own, for they may differ in more than a summary's settings."""
+    import pandas as pd
+
+    from neuralfuse.pareto import summarise
+
+    if "variant" not in table:
+        return summarise(table)
+    parts = {name: summarise(rows) for name, rows in table.groupby("variant", sort=False)}
+    for name, part in parts.items():
+        part.insert(0, "variant", name)
+    return pd.concat(parts.values(), ignore_index=True)
+
+
+def _claimed(path: Path, out: Path):
+    """The studies of a file and their folders, now theirs; every variant is checked before the first is run."""
+    from neuralfuse.sweep import variants
+    from neuralfuse.sweep.prepare import check
+
+    found = variants.studies_of(path, out)
+    if "" not in found:  # one study alone is checked when it is prepared
+        for study, _ in found.values():
+            check(study)
+    return variants.claim(path, out)
 
 
 def _parse_shard(text: str | None) -> tuple[int, int] | None:
@@ -129,7 +153,7 @@ def _sweep(path: Path, out: Path, workers: int | None, dask: str | None, part: t
     from neuralfuse.sweep.executors import choose
 
     chosen = choose(workers, dask)
-    studies = variants.claim(path, out)
+    studies = _claimed(path, out)
     failed = False
     for study, folder in studies.values():
         failed |= not _sweep_one(study, folder, chosen, part)
@@ -162,20 +186,20 @@ def _sweep_one(study, out: Path, chosen, part: tuple[int, int] | None) -> bool:
     return not outcome.failures
 
 
-def _dry_run(path: Path, out: Path, workers: int | None) -> None:
-    from neuralfuse.config import load_studies
+def _dry_run(path: Path, out: Path, workers: int | None, part: tuple[int, int] | None) -> None:
+    from neuralfuse.sweep import variants
     from neuralfuse.sweep.executors import choose
 
-    for name, study in load_studies(path).items():
-        _dry_run_one(study, out / name, choose(workers))
+    for study, folder in variants.studies_of(path, out).values():
+        _dry_run_one(study, folder, choose(workers), part)
 
 
-def _dry_run_one(study, out: Path, chosen) -> None:
+def _dry_run_one(study, out: Path, chosen, part: tuple[int, int] | None) -> None:
     from neuralfuse.sweep.prepare import check
     from neuralfuse.sweep.run import estimate
 
     check(study)
-    guess = estimate(study, out, chosen)
+    guess = estimate(study, out, chosen, part)
     print(f"{guess.tasks} tasks: {len(study.networks)} networks x {len(study.accelerators)} accelerators x", end=" ")
     print(f"{len(study.sram.structures)} structures x {len(study.protections)} protections x", end=" ")
     print(f"{len(study.voltages)} voltages x {study.chips.evaluation} chips")

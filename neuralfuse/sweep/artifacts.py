@@ -2,8 +2,10 @@
 is read."""
 
 import functools
+import hashlib
 import json
 import re
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralfuse import data, generators, networks
-from neuralfuse.config import DatasetConfig, NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
+from neuralfuse.config import DatasetConfig, NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig, digest
 from neuralfuse.pervoltage import PerVoltage, level
 from simulator.device.program import Program
 from simulator.workload import Layer, Workload
@@ -20,7 +22,18 @@ from sram.errors import InputError
 
 
 def slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.+-]", "_", name)
+    """A name as a file's; where other names would give the same, with a digest.
+
+    >>> slug("resnet18-imagenet"), slug("w<4"), slug("w>4")
+    ('resnet18-imagenet', 'w_4~25707f5f', 'w_4~838139d2')
+    """
+    return _file_name(name, [name])
+
+
+def _file_name(joined: str, names: list[str], joined_otherwise: bool = False) -> str:
+    """`names` joined to one; `joined_otherwise`: if other names give the same."""
+    plain = re.sub(r"[^A-Za-z0-9_.+-]", "_", joined)
+    return plain if plain == joined and not joined_otherwise else f"{plain}~{digest(names)[:8]}"
 
 
 def network_path(folder: Path, network: str) -> Path:
@@ -39,24 +52,54 @@ def read_program(folder: Path, network: str) -> Program:
 def generator_path(folder: Path, network: str, protection: ProtectionConfig) -> Path:
     """The generator that a protection puts before `network`: one for all networks where it has surrogates."""
     assert protection.neuralfuse is not None
-    trained_on = "+".join(protection.neuralfuse.trained_on(network))
-    return folder / "generators" / f"{slug(trained_on)}-{slug(protection.name)}.safetensors"
+    trained_on, name = protection.neuralfuse.trained_on(network), protection.name
+    joined_otherwise = "-" in name or any("+" in one for one in trained_on)  # a and b-c, or a-b and c; a+b, or a and b
+    file = _file_name(f"{'+'.join(trained_on)}-{name}", [*trained_on, name], joined_otherwise)
+    return folder / "generators" / f"{file}.safetensors"
 
 
-def workload_path(folder: Path, name: str) -> Path:
-    return folder / "workloads" / f"{slug(name)}.json"
+def workload_path(folder: Path, network: str, protection: str | None = None) -> Path:
+    """Of a network, or of the generator that a protection puts before it."""
+    where = folder / "workloads"
+    if protection is None:
+        return where / f"{slug(network)}.json"
+    return where / slug(network) / f"{slug(protection)}.json"  # NETWORK-PROTECTION may be another network's name
 
 
-def workload_text(workload: Workload) -> str:
-    """A workload as JSON."""
-    return json.dumps(asdict(workload))
+def workload_text(workload: Workload, made_from: str) -> str:
+    """A workload as JSON, with the digest of what it was traced from."""
+    return json.dumps({"made_from": made_from, **asdict(workload)})
 
 
-def read_workload(folder: Path, name: str) -> Workload:
+def read_workload(folder: Path, network: str, protection: str | None = None) -> Workload:
     """Inverse of `workload_text`: a worker needs the layers and not the tracer."""
-    raw = json.loads(workload_path(folder, name).read_text(encoding="utf-8"))
+    raw = json.loads(workload_path(folder, network, protection).read_text(encoding="utf-8"))
+    raw.pop("made_from", None)
     layers = tuple(Layer(**_tuples(layer)) for layer in raw.pop("layers"))
     return Workload(layers=layers, **_tuples(raw))
+
+
+def content_hashes(*names: str | None) -> list[str]:
+    """SHA-256 of the files behind the names of networks, generators and checkpoints, so that what is made from a file
+    follows its content: a checkpoint or model file itself; the source of a `package.module:callable`, of its module and
+    of the one that defines it. Built-in names have none.
+
+    >>> content_hashes("resnet18", None), len(content_hashes("neuralfuse.networks:build"))
+    ([], 1)
+    """
+    files: dict[str, None] = {}
+    for name in names:
+        if name is None:
+            continue
+        if Path(name).is_file():
+            files[name] = None
+        elif ":" in name:
+            made = networks.files.imported(name, "study")
+            for module in (name.partition(":")[0], getattr(made, "__module__", None)):
+                source = getattr(sys.modules.get(str(module)), "__file__", None)
+                if source is not None:
+                    files[source] = None
+    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
 
 
 def _tuples(record: dict) -> dict:

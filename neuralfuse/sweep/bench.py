@@ -137,7 +137,7 @@ class Bench:
         assert transform is not None
         assert found.neuralfuse is not None
         assert found.neuralfuse.bits is not None
-        bits, workload = found.neuralfuse.bits, read_workload(self.folder, f"{network}-{name}")
+        bits, workload = found.neuralfuse.bits, read_workload(self.folder, network, name)
         placed, bank = place_generator(workload, machine_of(machine), self.placement(network, machine), bits)
         if bank:
             settings, floor = (self.study.sram, self.study.seed), self.study.voltage_floor

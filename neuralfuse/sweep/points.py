@@ -15,7 +15,10 @@ from sram import failure, structure
 
 
 def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
-    """The grid of a prepared folder, each point with the hash of everything that its names stand for."""
+    """The grid of a prepared folder, each point with the hash of everything that its names stand for.
+
+    What is not prepared yet has no hash: no row was ever measured at such a point.
+    """
     folder = Path(folder)
     images, labels = artifacts.test_set(study.dataset)
     total = hashlib.sha256(images.numpy().tobytes())
@@ -40,11 +43,13 @@ def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
                             network.bits,
                             network.per_channel,
                             _program_hash(folder, network),
+                            _workload_hash(folder, network.name),
+                            artifacts.content_hashes(network.build or network.name, network.checkpoint),
                         ],
                         "accelerator": asdict(accelerator(machine)),
                         "structure": asdict(structure.structure(form)),
                         "protection": protection.model_dump(mode="json"),
-                        "generator": _generator_hash(folder, network.name, protection),
+                        "generator": _generator_hashes(folder, network.name, protection),
                         "calibrated_at": _calibrated_at(study, protection),
                     }
                     names = (network.name, study.dataset.name, machine, curve.name, form, protection.name)
@@ -52,8 +57,10 @@ def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
     return points
 
 
-def _file_hash(path: Path) -> str:
+def _file_hash(path: Path) -> str | None:
     """Hash of the tensors of a checkpoint."""
+    if not path.is_file():
+        return None
     total = hashlib.sha256()
     for name, tensor in sorted(checkpoint.load(path)[0].items()):
         total.update(name.encode())
@@ -62,13 +69,27 @@ def _file_hash(path: Path) -> str:
 
 
 def _program_hash(folder: Path, network: NetworkConfig) -> str | None:
-    if network.activations == "float":
+    if network.activations == "float" or not artifacts.program_path(folder, network.name).is_file():
         return None
     return digest(artifacts.read_program(folder, network.name).to_json())
 
 
-def _generator_hash(folder: Path, network: str, protection: ProtectionConfig) -> str | None:
-    return _file_hash(artifacts.generator_path(folder, network, protection)) if protection.neuralfuse else None
+def _generator_hashes(folder: Path, network: str, protection: ProtectionConfig) -> list | None:
+    """Of its weights, its layers, and the files that it was made from; None where there is no generator."""
+    fuse, path = protection.neuralfuse, artifacts.generator_path
+    if fuse is None:
+        return None
+    return [
+        _file_hash(path(folder, network, protection)),
+        _workload_hash(folder, network, protection.name),
+        artifacts.content_hashes(fuse.generator, fuse.checkpoint),
+    ]
+
+
+def _workload_hash(folder: Path, network: str, protection: str | None = None) -> str | None:
+    if not artifacts.workload_path(folder, network, protection).is_file():
+        return None
+    return digest(asdict(artifacts.read_workload(folder, network, protection)))
 
 
 def _calibrated_at(study: StudyConfig, protection: ProtectionConfig) -> tuple[float, ...] | None:

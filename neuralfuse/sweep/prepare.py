@@ -6,6 +6,7 @@ killed goes on, and a finished one starts at once.
 """
 
 import copy
+import hashlib
 import json
 import platform
 from dataclasses import asdict
@@ -15,14 +16,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from neuralfuse import baselines, checkpoint, evaluate, generators
-from neuralfuse.config import NetworkConfig, StudyConfig, digest, dump_study, load_study
+from neuralfuse import baselines, checkpoint, evaluate, generators, networks, training
+from neuralfuse.config import NetworkConfig, NeuralFuseConfig, StudyConfig, digest
 from neuralfuse.cost import energy_sources, layer_table
 from neuralfuse.deviceprogram import compile_network
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.ownfaults import check_words
 from neuralfuse.pervoltage import at, level
+from neuralfuse.stored import geometry_of
 from neuralfuse.sweep import artifacts
+from neuralfuse.sweep.arguments import check_arguments, check_options
+from neuralfuse.sweep.ownership import claim
 from neuralfuse.sweep.points import points_of
 from neuralfuse.sweep.task import Point, code_version
 from neuralfuse.sweep.trained import (
@@ -34,30 +38,19 @@ from neuralfuse.sweep.trained import (
     make_network,
     make_program,
     network_settings,
+    transform_settings,
     write_workload,
 )
 from simulator.accelerator import accelerator
+from simulator.workload import Workload
 from sram import failure, structure
 from sram.errors import InputError
 from sram.files import write_atomic
 from sram.protection import parse
 
-_MAY_GROW = ("voltages", "chips", "protections", "adaptive", "batch_size")
-
-
-def claim(study: StudyConfig, folder: Path) -> None:
-    """Make `folder` this study's, or refuse it: results of two studies never mix. Writes study.yaml."""
-    path = folder / "study.yaml"
-    if path.is_file():
-        other = load_study(path)
-        if other.identity() != study.identity():
-            mine, theirs = study.model_dump(mode="json"), other.model_dump(mode="json")
-            key = next(k for k in mine if k not in _MAY_GROW and mine[k] != theirs[k])
-            raise InputError(folder, key, mine[key], f"{theirs[key]!r}, of the study {other.name!r} in this folder")
-    elif folder.is_dir() and any(folder.iterdir()):
-        names = ", ".join(sorted(p.name for p in folder.iterdir())[:3])
-        raise InputError(folder, "--out", names, "a new or empty folder, or one that a study was run in")
-    write_atomic(path, dump_study(study))
+# What the trainings are given here; all else may come from the study.
+_OF_NETWORKS = {"bits", "per_channel", "seed", "settings", "checkpoint_path", "progress"}
+_OF_GENERATORS = {"bits", "seed", "held_out", "settings", "checkpoint_path", "progress"}
 
 
 def check(study: StudyConfig) -> None:
@@ -70,15 +63,18 @@ def check(study: StudyConfig) -> None:
     for name in study.sram.structures:
         structure.structure(name)
     for name in study.accelerators:
-        accelerator(name)
+        _check_geometry(study, name)
     too_high = [v for v in study.voltages if v > 2 * curve.nominal]
     if too_high:
         allowed = f"at most {2 * curve.nominal:g}; {curve.name} counts in {curve.unit}, nominal {curve.nominal:g}"
         raise InputError("study", "voltages", too_high[0], allowed)
     artifacts.test_set(study.dataset)
     for config in study.networks:
+        check_options(networks.build, config.options, f"networks.{config.name}.options")
         network = artifacts.build_network(config, study)
         baselines.objective(config.training.get("objective"), config.bits)
+        given = {name: value for name, value in config.training.items() if name != "objective"}
+        check_arguments(training.train_network, given, f"networks.{config.name}.training", _OF_NETWORKS)
         if config.checkpoint is not None:
             checkpoint.load_network(network, config.checkpoint)
             FaultyNetwork(network, config.bits, config.per_channel)  # refuses weights that are not finite
@@ -90,12 +86,37 @@ def check(study: StudyConfig) -> None:
             allowed = "none with schedule = paper, whose mapping of weights to cells has no memory words"
             raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
         if protection.neuralfuse is not None:
-            transform = artifacts.build_transform(protection.neuralfuse, study)
+            transform = _check_generator(study, protection.name, protection.neuralfuse)
             if protection.neuralfuse.own_faults is not None:
                 check_words(transform)
                 if study.sram.schedule == "resident" and shield.spec != "none":
                     allowed = "none with schedule = resident and own_faults, whose banks stand apart"
                     raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
+
+
+def _check_geometry(study: StudyConfig, name: str) -> None:
+    """Refuse arrays that the accelerator's weight memory cannot be made of."""
+    try:
+        geometry_of(study, Workload("nothing", ()), accelerator(name), bits=8)
+    except InputError as error:
+        if error.where != "geometry":
+            raise
+        raise InputError("study", f"sram.{error.key}", error.value, error.allowed) from None
+
+
+def _check_generator(study: StudyConfig, name: str, fuse: NeuralFuseConfig) -> generators.NeuralFuse:
+    """Refuse a generator that cannot be built, loaded or trained; returns it, not trained."""
+    key = f"protections.{name}.neuralfuse"
+    check_options(generators.build, fuse.options, f"{key}.options", free=("width", "identity"))
+    transform = artifacts.build_transform(fuse, study)
+    needed: tuple[str, ...] = ("steps",)
+    if fuse.starts_untrained:
+        needed = ()
+    elif fuse.checkpoint is not None:
+        checkpoint.load_network(transform.generator, fuse.checkpoint)
+        needed = ()
+    check_arguments(training.train_generator, fuse.training, f"{key}.training", _OF_GENERATORS, needed)
+    return transform
 
 
 def _check_words(config: NetworkConfig, network: nn.Module, image: Tensor) -> None:
@@ -112,22 +133,25 @@ def prepare(study: StudyConfig, folder: str | Path, say: Say) -> list[Point]:
     folder = Path(folder)
     check(study)
     claim(study, folder)
-    networks = {config.name: (config, make_network(study, config, folder, say)) for config in study.networks}
+    drawn = _drawn(folder)
+    made = {config.name: (config, make_network(study, config, folder, say)) for config in study.networks}
     for config in study.networks:
-        write_workload(networks[config.name][1], config.name, study, folder)
+        write_workload(made[config.name][1], network_settings(study, config), study, folder, config.name)
         if config.activations == "int8":
-            make_program(study, *networks[config.name], folder, say)
+            make_program(study, *made[config.name], folder, say)
         for protection in study.protections:
             if protection.neuralfuse is not None:
-                bases = [networks[name] for name in protection.neuralfuse.trained_on(config.name)]
+                bases = [made[name] for name in protection.neuralfuse.trained_on(config.name)]
                 transform = make_generator(study, bases, protection, protection.neuralfuse, folder, say)
                 transform = at(transform, level(failure.curve(study.sram.curve), study.voltage_floor))
-                write_workload(transform, f"{config.name}-{protection.name}", study, folder)
+                settings = transform_settings(study, protection.neuralfuse)
+                write_workload(transform, settings, study, folder, config.name, protection.name)
                 if protection.neuralfuse.calibrate is None:
-                    _show_images(study, transform, folder, f"images-{config.name}-{protection.name}")
+                    _show_images(study, transform, folder, f"images-{config.name}-{protection.name}", drawn)
     points = points_of(study, folder)
     write_atomic(folder / "layers.csv", layer_table(folder, study).to_csv(index=False))
-    write_atomic(folder / "provenance.json", json.dumps(_provenance(study, folder, points), indent=1))
+    provenance = _provenance(study, folder, points) | {"images": drawn}
+    write_atomic(folder / "provenance.json", json.dumps(provenance, indent=1))
     return points
 
 
@@ -159,17 +183,27 @@ def trainings_to_do(study: StudyConfig, folder: str | Path) -> list[str]:
     return list(dict.fromkeys(missing))
 
 
-def _show_images(study: StudyConfig, transform: generators.NeuralFuse, folder: Path, name: str) -> None:
-    """Eight test images beside what the generator makes of them."""
-    if (folder / "plots" / f"{name}.svg").is_file():
-        return
-    from neuralfuse import plots
+def _drawn(folder: Path) -> dict[str, str]:
+    """The pictures of images in the folder, and the digest of what each shows."""
+    path = folder / "provenance.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("images", {}) if path.is_file() else {}
 
+
+def _show_images(
+    study: StudyConfig, transform: generators.NeuralFuse, folder: Path, name: str, drawn: dict[str, str]
+) -> None:
+    """Eight test images beside what the generator makes of them, unless `drawn` has just these."""
     images, labels = artifacts.test_set(study.dataset)
     shown = slice(None, None, max(1, len(images) // 8))  # spread: files may be sorted by class
     original = images[shown][:8]
     changed = evaluate.transform(transform, original).numpy()
+    shows = hashlib.sha256(original.numpy().tobytes() + changed.tobytes()).hexdigest()[:16]
+    if drawn.get(name) == shows and (folder / "plots" / f"{name}.svg").is_file():
+        return
+    from neuralfuse import plots
+
     plots.save(plots.images(original.numpy(), changed, labels[shown][:8].tolist()), folder / "plots", name)
+    drawn[name] = shows
 
 
 def _provenance(study: StudyConfig, folder: Path, points: list[Point]) -> dict:

@@ -31,10 +31,7 @@ def run_study(
 ) -> Outcome:
     """Train what must be trained, run what is missing, write results.csv. `part` = (I, N): only the I-th of N
     shards."""
-    if part is not None and study.adaptive is not None:
-        raise InputError(
-            "command line", "--shard", f"{part[0]}/{part[1]}", "studies without `adaptive`, which needs all rows"
-        )
+    check_shard(study, part)
     points = prepare(study, folder, say)
 
     def wanted(rows: dict[str, Result]) -> list[Task]:
@@ -49,6 +46,14 @@ def run_study(
     return Outcome(path, sum(task.key in rows for task in tasks), len(tasks), failures)
 
 
+def check_shard(study: StudyConfig, part: tuple[int, int] | None) -> None:
+    """Refuse a part of a study that cannot be cut."""
+    if part is not None and study.adaptive is not None:
+        raise InputError(
+            "command line", "--shard", f"{part[0]}/{part[1]}", "studies without `adaptive`, which needs all rows"
+        )
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What a run would do. `seconds`: of the tasks still to do; None before there are rows to go by."""
@@ -59,15 +64,21 @@ class Estimate:
     seconds: float | None
 
 
-def estimate(study: StudyConfig, folder: str | Path, workers: Workers) -> Estimate:
-    """Count tasks against the folder's rows; time from the mean of the rows that are there. Writes nothing."""
+def estimate(study: StudyConfig, folder: str | Path, workers: Workers, part: tuple[int, int] | None = None) -> Estimate:
+    """Count tasks (of one shard, with `part`) against the folder's rows; time from the mean of the rows that are there.
+
+    Writes nothing.
+    """
+    check_shard(study, part)
     folder = Path(folder)
     trainings = trainings_to_do(study, folder)
-    count = len(study.networks) * len(study.accelerators) * len(study.sram.structures) * len(study.protections)
+    index, count = part or (1, 1)
     if trainings or not folder.is_dir():
-        return Estimate(count * len(study.voltages) * study.chips.evaluation, 0, trainings, None)
+        settings = len(study.networks) * len(study.accelerators) * len(study.sram.structures) * len(study.protections)
+        chips = len(range(index - 1, settings * study.chips.evaluation, count))
+        return Estimate(chips * len(study.voltages), 0, trainings, None)
     rows = Store(folder).read()
-    tasks = plan(study, points_of(study, folder), rows)
+    tasks = shard(plan(study, points_of(study, folder), rows), index, count)
     done = [rows[task.key] for task in tasks if task.key in rows]
     mean = sum(row.seconds for row in done) / len(done) if done else None
     left = len(tasks) - len(done)

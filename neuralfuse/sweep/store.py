@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from neuralfuse.sweep.ownership import check_same, study_of
 from neuralfuse.sweep.task import COLUMNS, Result, Task
-from sram.errors import InputError
 from sram.files import write_atomic
 
 
@@ -68,13 +68,13 @@ class Store:
 
 
 def merge(sources: Iterable[str | Path], into: str | Path) -> int:
-    """Copy the rows of other folders that `into` does not have yet; returns how many came."""
+    """Copy the rows of other folders of one study that `into` does not have yet; returns how many came."""
+    study = study_of(Path(into))
     store = Store(into)
     have = dict(store.read())
     fresh: dict[str, Result] = {}
     for source in sources:
-        if not (Path(source) / "rows").is_dir():
-            raise InputError(source, "rows", str(Path(source) / "rows"), "a results folder with a `rows` folder in it")
+        check_same(study_of(Path(source)), study, Path(into))
         for key, row in Store(source).read().items():
             if key not in have:
                 fresh.setdefault(key, row)

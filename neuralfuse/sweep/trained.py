@@ -22,8 +22,9 @@ from neuralfuse.ownfaults import BothSources, OwnFaults, place_generator
 from neuralfuse.pervoltage import turn
 from neuralfuse.quantize import quantize_in_place
 from neuralfuse.sources import Faults, Source
-from neuralfuse.stored import StepsInTurn, place_weights, training_source
+from neuralfuse.stored import From, StepsInTurn, place_weights, training_source
 from neuralfuse.sweep import artifacts
+from neuralfuse.sweep.task import code_version
 from simulator.accelerator import accelerator
 from simulator.placement import Placement
 from simulator.workload import trace
@@ -46,14 +47,17 @@ def make_network(study: StudyConfig, config: NetworkConfig, folder: Path, say: S
         if config.checkpoint is not None:
             checkpoint.load_network(network, config.checkpoint)
         elif not isinstance(network, ModelFile):  # a file brings its weights
+            objective = baselines.objective(config.training.get("objective"), config.bits, config.per_channel)
             training.train_network(
                 network.to(study.device),
                 artifacts.load_data(study.dataset),
                 bits=config.bits,
                 seed=study.seed,
+                per_channel=config.per_channel,
+                settings=digest(settings),
                 checkpoint_path=path.with_suffix(".partial"),
                 progress=say(f"train {config.name}"),
-                **config.training | {"objective": baselines.objective(config.training.get("objective"), config.bits)},
+                **config.training | {"objective": objective},
             )
         quantize_in_place(network.cpu(), config.bits, config.per_channel)
         checkpoint.save(path, network.state_dict(), _record(settings))
@@ -94,7 +98,7 @@ def make_generator(
         if fuse.checkpoint is not None and not fuse.starts_untrained:
             checkpoint.load_network(transform.generator, fuse.checkpoint)
         elif not fuse.starts_untrained:
-            _train_generator(study, bases, protection.name, fuse, transform, path, folder, say)
+            _train_generator(study, bases, protection.name, fuse, transform, digest(settings), path, folder, say)
         if fuse.bits is not None:
             quantize_in_place(transform.cpu(), fuse.bits)
         checkpoint.save(path, transform.generator.state_dict(), _record(settings))
@@ -109,28 +113,33 @@ def _train_generator(
     name: str,
     fuse: NeuralFuseConfig,
     transform: generators.NeuralFuse,
+    settings: str,
     path: Path,
     folder: Path,
     say: Say,
 ) -> None:
     """EOPM on training chips: other chip numbers than any evaluation uses, all structures of the study in turn."""
     networks, sources = [], []
-    draws = len(bases) * fuse.training.get("maps", training.PAPER_MAPS)  # until a network has its turn again
-    for config, network in bases:
+    draws = fuse.training.get("maps", training.PAPER_MAPS)  # of a step
+    apart, turns = (draws, len(fuse.train_voltages or ())) if fuse.per_voltage else (1, 1)
+    held_out_draw = FIRST_HELD_OUT_DRAW - FIRST_HELD_OUT_DRAW % (apart * turns)  # chip i has the voltage of step i
+    own_draws = held_out_draw // len(bases)  # of a network: chips of its own, which are none of those held out
+    own_draws -= own_draws % (
+        apart * turns * len(study.sram.structures)
+    )  # step 0 at the first voltage, as of one alone
+    for which, (config, network) in enumerate(bases):
         faulty = FaultyNetwork(copy.deepcopy(network), config.bits, config.per_channel, study.device, fold=True)
-        write_workload(network, config.name, study, folder)
+        write_workload(network, network_settings(study, config), study, folder, config.name)
         machine = accelerator(study.accelerators[0])
         placed = place_weights(study, artifacts.read_workload(folder, config.name), machine, config.bits)
         networks.append(faulty)
         words = [(placed, faulty, 0)]
         if fuse.own_faults == "trained":
-            words.append(_own_words(study, fuse, placed, transform, f"{config.name}-{name}", folder))
-        sources.append(_source(study, fuse, words, draws))
+            words.append(_own_words(study, fuse, placed, transform, (config.name, name), folder))
+        sources.append(From(_source(study, fuse, words, draws), which * own_draws))
     dataset, held_out = artifacts.load_data(study.dataset), None
     if fuse.held_out is not None:
-        apart, turns = (draws, len(fuse.train_voltages or ())) if fuse.per_voltage else (1, 1)
-        first = FIRST_HELD_OUT_DRAW - FIRST_HELD_OUT_DRAW % (apart * turns)  # chip i has the voltage of step i
-        faults = [sources[0](first + i * apart) for i in range(fuse.held_out.chips)]
+        faults = [sources[0](held_out_draw + i * apart) for i in range(fuse.held_out.chips)]
         dataset, held_out = _hold_out(dataset, fuse.held_out, faults, study.seed)
     own = {"objective": OwnFaults(fuse.bits)} if fuse.own_faults == "trained" and fuse.bits else {}
     training.train_generator(
@@ -141,6 +150,7 @@ def _train_generator(
         held_out=held_out,
         bits=fuse.bits,
         seed=study.seed,
+        settings=settings,
         checkpoint_path=path.with_suffix(".partial"),
         progress=say(f"train {fuse.generator} for {', '.join(config.name for config, _ in bases)}"),
         **fuse.training | own,
@@ -152,14 +162,14 @@ def _own_words(
     fuse: NeuralFuseConfig,
     network: Placement,
     transform: generators.NeuralFuse,
-    name: str,
+    names: tuple[str, str],
     folder: Path,
 ) -> Words:
     """Those of a generator that runs at low voltage itself."""
     assert fuse.bits is not None
     one = turn(transform, 0)
-    write_workload(one, name, study, folder)
-    workload, machine = artifacts.read_workload(folder, name), accelerator(study.accelerators[0])
+    write_workload(one, transform_settings(study, fuse), study, folder, *names)
+    workload, machine = artifacts.read_workload(folder, *names), accelerator(study.accelerators[0])
     placed, bank = place_generator(workload, machine, network, fuse.bits)
     return placed, FaultyNetwork(copy.deepcopy(one), fuse.bits), bank
 
@@ -192,12 +202,16 @@ def _hold_out(
     return replace(data, train_x=data.train_x[rest], train_y=data.train_y[rest]), watched
 
 
-def write_workload(module: nn.Module, name: str, study: StudyConfig, folder: Path) -> None:
-    """Write the layers of a module, unless they are there; they depend on its shapes alone."""
-    path = artifacts.workload_path(folder, name)
-    if not path.is_file():
+def write_workload(module: nn.Module, settings: object, study: StudyConfig, folder: Path, *names: str) -> None:
+    """Write the layers of a module, unless they are there, traced by this code from a module of the same `settings`.
+
+    `names`: of a network, or of a network and the protection whose generator runs before it.
+    """
+    path = artifacts.workload_path(folder, *names)
+    made_from = digest([settings, names, code_version()])
+    if not path.is_file() or json.loads(path.read_text(encoding="utf-8")).get("made_from") != made_from:
         _, shape = artifacts.kind_of(study.dataset)
-        write_atomic(path, artifacts.workload_text(trace(module, shape, name=name)))
+        write_atomic(path, artifacts.workload_text(trace(module, shape, name="-".join(names)), made_from))
 
 
 def _record(settings: object) -> dict:
@@ -221,8 +235,7 @@ def _found(path: Path, settings: object) -> bool:
 
 def network_settings(study: StudyConfig, config: NetworkConfig) -> list:
     built = config.build or config.name
-    files = [path for path in (built, config.checkpoint) if path is not None and Path(path).is_file()]
-    contents = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in files]
+    contents = artifacts.content_hashes(built, config.checkpoint)
     own = config.model_dump(mode="json", exclude={"name", "build", "activations"})
     return [built, own, study.dataset.model_dump(mode="json"), study.seed, *contents]
 
@@ -236,7 +249,14 @@ def generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseCo
         [_tensor_hash(network) for _, network in bases],
         study.identity(),
         fuse.train_voltages or study.voltages,
+        *artifacts.content_hashes(fuse.generator, fuse.checkpoint),
     ]
+
+
+def transform_settings(study: StudyConfig, fuse: NeuralFuseConfig) -> list:
+    """What the layers of a generator depend on, whatever its weights are."""
+    data, contents = study.dataset.model_dump(mode="json"), artifacts.content_hashes(fuse.generator)
+    return [fuse.generator, fuse.options, fuse.per_voltage, data, study.seed, *contents]
 
 
 def _tensor_hash(module: nn.Module) -> str:
