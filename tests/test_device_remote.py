@@ -27,6 +27,8 @@ from simulator.device.remote import RemoteDevice
 from simulator.device.serve import Server, proof
 from sram.errors import InputError
 
+pytestmark = pytest.mark.xdist_group("device_remote")  # one process makes its fixture, once
+
 HERE = Path(__file__).parent
 SECRET = "correct horse battery"
 
@@ -437,6 +439,7 @@ def test_a_client_that_vanishes_leaves_nominal_voltage():
 
 
 def test_ctrl_c_in_mid_call_closes_the_link_and_restores_the_voltage():
+    default = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     board = Plain()
     board.fetch = lambda address, count: time.sleep(1) or board.words[address : address + count]
     with serving(board) as address:
@@ -448,8 +451,11 @@ def test_ctrl_c_in_mid_call_closes_the_link_and_restores_the_voltage():
                 threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
                 device.read(0, 1)
 
-        with pytest.raises(KeyboardInterrupt):
-            session()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                session()
+        finally:
+            signal.signal(signal.SIGINT, default)
         with RemoteDevice(address, timeout_s=10):
             assert board.voltage == board.info.voltage_nominal
 

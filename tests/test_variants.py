@@ -14,6 +14,8 @@ from neuralfuse.sweep.task import Task
 from sram import failure
 from sram.errors import InputError
 
+pytestmark = pytest.mark.xdist_group("variants")  # one process makes its fixture, once
+
 VARIANTS = {
     "ibm14": {"voltages": [1.0, 0.78]},
     "kc705": {"sram": {"curve": "kc705b"}, "voltages": [0.54]},
