@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from neuralfuse import plots
 from neuralfuse.cli import main
+from sram.files import write_atomic
 
 TINY = Path(__file__).parent / "data" / "tiny_study.yaml"
 
@@ -30,3 +32,15 @@ def tiny_copy(tiny, tmp_path) -> Path:
     """A copy that a test may change."""
     shutil.copytree(tiny, tmp_path / "copy")
     return tmp_path / "copy"
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """Figures are made but not rendered, which takes most of a report's time."""
+
+    def save(figure, folder, name):
+        return [write_atomic(folder / f"{name}.{kind}", f"{kind} of {name}") for kind in ("png", "svg")]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "save", save)
+        yield

@@ -15,8 +15,6 @@ from neuralfuse.pixelwise import Offset
 from neuralfuse.quantize import fake_quantized, weight_parameters
 from neuralfuse.sources import IndependentCells
 
-pytestmark = pytest.mark.xdist_group("baselines")  # one process makes its fixture, once
-
 
 def dots(n=256) -> Dataset:
     """Four classes: a bright quarter of an 8x8 image, with noise."""

@@ -16,8 +16,6 @@ from neuralfuse.checkpoint import load_network, save, save_network
 from neuralfuse.generators import NeuralFuse, build
 from neuralfuse.sweep.prepare import prepare
 
-pytestmark = pytest.mark.xdist_group("beyond_methods")  # one process makes its fixture, once
-
 SETTINGS = Settings(20, 64)
 
 

@@ -16,8 +16,6 @@ from neuralfuse.quantize import quantize, weight_parameters
 from neuralfuse.sources import IndependentCells
 from sram.errors import InputError
 
-pytestmark = pytest.mark.xdist_group("calibrate")  # one process makes its fixture, once
-
 SIZE = (16, 16)
 
 

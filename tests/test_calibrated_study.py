@@ -15,8 +15,6 @@ from neuralfuse.sweep.prepare import trainings_to_do
 from neuralfuse.sweep.run import run_study
 from sram.errors import InputError
 
-pytestmark = pytest.mark.xdist_group("calibrated_study")  # one process makes its fixture, once
-
 SHORT = {"steps": 3, "images": 64, "batch": 32}
 PROTECTIONS = [
     "none",

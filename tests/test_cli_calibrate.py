@@ -16,8 +16,6 @@ from sram import faultmap
 from sram.errors import InputError
 from sram.geometry import Geometry
 
-pytestmark = pytest.mark.xdist_group("cli_calibrate")  # one process makes its fixture, once
-
 SHORT = {"steps": 4, "images": 64, "batch": 32}
 STUDY = {
     "name": "one chip",

@@ -27,8 +27,6 @@ from simulator.device.remote import RemoteDevice
 from simulator.device.serve import Server, proof
 from sram.errors import InputError
 
-pytestmark = pytest.mark.xdist_group("device_remote")  # one process makes its fixture, once
-
 HERE = Path(__file__).parent
 SECRET = "correct horse battery"
 

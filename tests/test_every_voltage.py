@@ -29,8 +29,6 @@ from sram import failure, faultmap
 from sram.errors import InputError
 from sram.geometry import Geometry
 
-pytestmark = pytest.mark.xdist_group("every_voltage")  # one process makes its fixture, once
-
 
 def make():
     return generators.build("DeConvS", 1, width=4)

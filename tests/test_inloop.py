@@ -29,8 +29,6 @@ from sram import faultmap
 from sram.errors import InputError
 from sram.geometry import Geometry
 
-pytestmark = pytest.mark.xdist_group("inloop")  # one process makes its fixture, once
-
 VOLTAGE = 0.78
 
 

@@ -20,8 +20,6 @@ from neuralfuse.sweep.artifacts import read_program
 from neuralfuse.sweep.bench import Bench
 from simulator.device.program import Add, Conv, Flatten, Pool, Program, execute
 
-pytestmark = pytest.mark.xdist_group("integer")  # one process makes its fixture, once
-
 needs_integers = pytest.mark.skipif(not integers_are_exact(), reason="torch has no exact integer convolutions here")
 WAYS = [pytest.param(True, marks=needs_integers), False]
 
@@ -165,7 +163,7 @@ def test_what_a_relu_made_positive_is_convolved_in_integers():
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
+def both(tmp_path_factory, undrawn):
     """The finished folder of a study of one network whose activations are numbers, and words."""
     folder = tmp_path_factory.mktemp("both")
     one = {"build": "resnet8", "options": {"width": 8}, "training": {"epochs": 3, "flip": False, "shift": 1}}

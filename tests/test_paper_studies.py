@@ -10,8 +10,6 @@ from benchmarks.paper.anchors import Anchor, anchors, efficiency, million_parame
 from neuralfuse.config import dump_study, load_studies
 from sram import failure
 
-pytestmark = pytest.mark.xdist_group("paper_studies")  # one process makes its fixture, once
-
 
 @pytest.fixture(scope="module")
 def studies():

@@ -14,8 +14,6 @@ from simulator.workload import trace
 from sram import protection
 from sram.geometry import Geometry
 
-pytestmark = pytest.mark.xdist_group("protected_study")  # one process makes its fixture, once
-
 VOLTAGE = 0.82  # 1.9% of the cells
 
 

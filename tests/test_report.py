@@ -16,8 +16,6 @@ from neuralfuse.report.page import interactive_front
 from neuralfuse.sweep import variants
 from neuralfuse.tables import read_table
 
-pytestmark = pytest.mark.xdist_group("report")  # one process makes its fixture, once
-
 EVIL = "</script><script>alert(1)</script>"
 NAMES = ("None", "NA", "007", EVIL)
 
@@ -28,7 +26,7 @@ def written(page: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def odd(tiny, tmp_path_factory):
+def odd(tiny, tmp_path_factory, undrawn):
     """The tiny study with more protections like its own, of names that other readers take for something else."""
     folder = tmp_path_factory.mktemp("odd") / "out"
     shutil.copytree(tiny, folder)
@@ -84,7 +82,7 @@ def test_labels_of_the_plot_show_names_letter_by_letter(odd):
         assert not re.search(r"<(?!br>|/?b>)", trace["name"] + "".join(trace.get("text", [])))
 
 
-def test_a_single_chip_is_shown_without_intervals(tiny_copy):
+def test_a_single_chip_is_shown_without_intervals(tiny_copy, undrawn):
     rows = read_table(tiny_copy / "results.csv")
     rows[rows.chip == 0].to_csv(tiny_copy / "results.csv", index=False)
     made = build_report(tiny_copy)
@@ -97,8 +95,10 @@ def test_a_single_chip_is_shown_without_intervals(tiny_copy):
     assert made.headline.saving.notna().any()
 
 
-def test_what_is_gone_is_made_again(tiny_copy):
+def test_what_is_gone_is_made_again(tiny_copy, undrawn):
     page = tiny_copy / "report.html"
+    page.unlink()
+    assert run("report", tiny_copy) == 0
     before = {path: path.read_bytes() for path in (page, tiny_copy / "equal.csv", tiny_copy / "plots/yield.svg")}
     images = {path: path.read_bytes() for path in (tiny_copy / "plots").glob("images-*")}
     drawn = {path.name for path in (tiny_copy / "plots").iterdir()}

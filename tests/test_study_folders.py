@@ -18,8 +18,6 @@ from neuralfuse.sweep.points import points_of
 from neuralfuse.sweep.prepare import prepare, trainings_to_do
 from neuralfuse.sweep.store import merge
 
-pytestmark = pytest.mark.xdist_group("study_folders")  # one process makes its fixture, once
-
 NETWORK = {"name": "net", "build": "resnet8", "options": {"width": 4}, "training": {"epochs": 1, "batch": 512}}
 STUDY = {
     "name": "folders",

@@ -14,8 +14,6 @@ from neuralfuse.sweep.task import Task
 from sram import failure
 from sram.errors import InputError
 
-pytestmark = pytest.mark.xdist_group("variants")  # one process makes its fixture, once
-
 VARIANTS = {
     "ibm14": {"voltages": [1.0, 0.78]},
     "kc705": {"sram": {"curve": "kc705b"}, "voltages": [0.54]},
@@ -30,7 +28,7 @@ def study_file(folder, **changes):
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory):
+def swept(tmp_path_factory, undrawn):
     """Two failure curves with voltages of their own; a network retrained against bit errors beside the plain one."""
     folder = tmp_path_factory.mktemp("variants")
     training = {"epochs": 1, "flip": False, "shift": 1}
