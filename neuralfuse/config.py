@@ -175,8 +175,8 @@ class NeuralFuseConfig(Strict):
 def _calibrated(text: str) -> dict[str, Any]:
     """The NeuralFuseConfig that a short form stands for.
 
-    >>> _calibrated("calibrated(ConvS, width=8, warm=true, steps=200)")
-    {'generator': 'ConvS', 'options': {'width': 8}, 'calibrate': {'warm': True, 'steps': 200}}
+    >>> _calibrated("calibrated(ConvS, width=8, at=all, steps=200)")
+    {'generator': 'ConvS', 'options': {'width': 8}, 'calibrate': {'at': 'all', 'steps': 200}}
     """
     inside = re.fullmatch(r"calibrated\(\s*([^\s,()=]+)\s*((?:,[^,()=]+=[^,()=]+)*)\)", text)
     if inside is None:
@@ -185,7 +185,7 @@ def _calibrated(text: str) -> dict[str, Any]:
     try:
         values = {key.strip(): yaml.safe_load(value) for key, value in pairs.items()}
     except yaml.YAMLError:
-        raise ValueError(f"{text!r}: values as YAML has them, such as steps=200 or warm=true") from None
+        raise ValueError(f"{text!r}: values as YAML has them, such as steps=200 or at=all") from None
     options = {"width": values.pop("width")} if "width" in values else {}
     return {"generator": inside[1], "options": options, "calibrate": values}
 

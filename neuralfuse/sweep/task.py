@@ -10,7 +10,7 @@ from neuralfuse.config import digest
 # What a result cannot depend on: plots, pages and the command line may change without a new sweep.
 _NOT_IN_A_RESULT = (
     *("cli", "report", "plots.py", "mapplots.py", "curveplots.py"),
-    *("device", "pareto.py", "statistics.py", "sensitivity.py"),
+    *("device", "pareto.py", "statistics.py", "tables.py", "sensitivity.py"),
 )
 
 
@@ -62,7 +62,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """What one task found. Counts add up; energies and cycles are per inference and do not depend on the chip."""
+    """What one task found. Counts add up; energies and cycles are per inference, and the same for all chips but where a
+    protection gives each a supply of its own."""
 
     key: str
     network: str
