@@ -19,6 +19,8 @@ from neuralfuse.sources import FIRST_TRAINING_CHIP
 from sram import failure
 from sram.errors import InputError
 
+WARM_STEPS = 2000  # of the training for all chips before a fit, where a short form asks for one
+
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -173,10 +175,14 @@ class NeuralFuseConfig(Strict):
 
 
 def _calibrated(text: str) -> dict[str, Any]:
-    """The NeuralFuseConfig that a short form stands for.
+    """The NeuralFuseConfig that a short form stands for. `warm` is true or the path of a checkpoint.
 
     >>> _calibrated("calibrated(ConvS, width=8, at=all, steps=200)")
     {'generator': 'ConvS', 'options': {'width': 8}, 'calibrate': {'at': 'all', 'steps': 200}}
+    >>> _calibrated("calibrated(ConvS, warm=generic.safetensors)")
+    {'generator': 'ConvS', 'options': {}, 'calibrate': {'warm': True}, 'checkpoint': 'generic.safetensors'}
+    >>> _calibrated("calibrated(ConvS, warm=true)")
+    {'generator': 'ConvS', 'options': {}, 'calibrate': {'warm': True}, 'training': {'steps': 2000}}
     """
     inside = re.fullmatch(r"calibrated\(\s*([^\s,()=]+)\s*((?:,[^,()=]+=[^,()=]+)*)\)", text)
     if inside is None:
@@ -185,9 +191,13 @@ def _calibrated(text: str) -> dict[str, Any]:
     try:
         values = {key.strip(): yaml.safe_load(value) for key, value in pairs.items()}
     except yaml.YAMLError:
-        raise ValueError(f"{text!r}: values as YAML has them, such as steps=200 or at=all") from None
+        raise ValueError(f"{text!r}: values as YAML has them, such as steps=200 or warm=true") from None
     options = {"width": values.pop("width")} if "width" in values else {}
-    return {"generator": inside[1], "options": options, "calibrate": values}
+    fuse = {"generator": inside[1], "options": options, "calibrate": values}
+    if isinstance(start := values.get("warm"), str):
+        values["warm"] = True
+        return fuse | {"checkpoint": start}
+    return fuse | {"training": {"steps": WARM_STEPS}} if start else fuse
 
 
 class ProtectionConfig(Strict):
