@@ -124,9 +124,8 @@ def _train_generator(
     apart, turns = (draws, len(fuse.train_voltages or ())) if fuse.per_voltage else (1, 1)
     held_out_draw = FIRST_HELD_OUT_DRAW - FIRST_HELD_OUT_DRAW % (apart * turns)  # chip i has the voltage of step i
     own_draws = held_out_draw // len(bases)  # of a network: chips of its own, which are none of those held out
-    own_draws -= own_draws % (
-        apart * turns * len(study.sram.structures)
-    )  # step 0 at the first voltage, as of one alone
+    # step 0 at the first voltage, in the first structure, as of one network alone
+    own_draws -= own_draws % (apart * turns * len(study.sram.structures))
     for which, (config, network) in enumerate(bases):
         faulty = FaultyNetwork(copy.deepcopy(network), config.bits, config.per_channel, study.device, fold=True)
         write_workload(network, network_settings(study, config), study, folder, config.name)
