@@ -360,7 +360,7 @@ def parse_study(data: object, where: str) -> StudyConfig:
             raise InputError(where, cause.key, cause.value, cause.allowed) from None
         key = ".".join(path) or "study"
         if first["type"] == "extra_forbidden":
-            allowed = "no such key; keys here: " + ", ".join(_keys_beside(path))
+            allowed = "only the keys " + ", ".join(_keys_beside(path))
             raise InputError(where, key, first["input"], allowed) from None
         if first["type"] == "missing":
             raise InputError(where, key, None, "this key is required") from None

@@ -115,7 +115,7 @@ def test_every_setting_is_in_the_key(finished):
     ("protection", "says"),
     [
         ("calibrated()", "calibrated(GENERATOR)"),
-        ("calibrated(affine, speed=3)", "no such key"),
+        ("calibrated(affine, speed=3)", "only the keys"),
         ("calibrated(affine, steps=0)", "greater than or equal to 1"),
         ("calibrated(affine, access=queries, at=all)", "access queries"),
         ("calibrated(affine, at=noon)", "'each', 'lowest' or 'all'"),

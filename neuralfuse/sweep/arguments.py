@@ -20,9 +20,16 @@ _ONE_OF = {"decay": DECAYS}
 
 
 def check_arguments(
-    function: Callable, given: Mapping[str, object], key: str, set_here: Collection[str], needed: Collection[str] = ()
+    function: Callable,
+    given: Mapping[str, object],
+    key: str,
+    set_here: Collection[str],
+    needed: Collection[str] = (),
+    beside: Collection[str] = (),
 ) -> None:
     """Refuse what `function` cannot be called with, and the arguments `set_here`, which the program gives it.
+
+    `beside`: keys that may stand beside those given, checked elsewhere.
 
     >>> from neuralfuse.training import train_network
     >>> check_arguments(train_network, {"epochs": "many"}, "networks.n.training", {"seed"})
@@ -34,7 +41,7 @@ def check_arguments(
     takes = {name: p.annotation for name, p in signature.items() if p.annotation in _TYPES and name not in set_here}
     for name, value in given.items():
         if name not in takes:
-            raise InputError("study", f"{key}.{name}", value, "no such key; keys here: " + ", ".join(sorted(takes)))
+            raise InputError("study", f"{key}.{name}", value, "only the keys " + ", ".join(sorted({*takes, *beside})))
         types, allowed = _TYPES[takes[name]]
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise InputError("study", f"{key}.{name}", value, allowed)

@@ -74,7 +74,9 @@ def check(study: StudyConfig) -> None:
         network = artifacts.build_network(config, study)
         baselines.objective(config.training.get("objective"), config.bits)
         given = {name: value for name, value in config.training.items() if name != "objective"}
-        check_arguments(training.train_network, given, f"networks.{config.name}.training", _OF_NETWORKS)
+        check_arguments(
+            training.train_network, given, f"networks.{config.name}.training", _OF_NETWORKS, beside=("objective",)
+        )
         if config.checkpoint is not None:
             checkpoint.load_network(network, config.checkpoint)
             FaultyNetwork(network, config.bits, config.per_channel)  # refuses weights that are not finite
