@@ -12,7 +12,7 @@ from torch import nn
 
 from neuralfuse.calibrate import calibrate, calibration_set, storage_bytes
 from neuralfuse.config import CalibrateConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig, parse_study
-from neuralfuse.cost import cost_of, machine_of
+from neuralfuse.cost import cost_of, counts_of, machine_of
 from neuralfuse.evaluate import correct, transform
 from neuralfuse.inloop import DeviceNetwork, tune, tune_by_queries
 from neuralfuse.stored import layout_of, store
@@ -81,7 +81,8 @@ def fit_to_map(
     workload, machine = read_workload(bench.folder, network.name), machine_of(study.accelerators[0])
     placed = place(workload, machine, fault_map.geometry, schedule=study.sram.schedule, bits=network.bits)
     faulty = bench.network(network.name)
-    chip = store(fault_map, placed, faulty, parse(protection.sram or "none", layout_of(placed)))
+    layout = layout_of(placed, counts_of(bench.folder, study.accelerators[0], network.name))
+    chip = store(fault_map, placed, faulty, parse(protection.sram or "none", layout))
     bare = store(fault_map, placed, faulty, parse("none"))
     made = bench.transform(network.name, protection.name)
     assert made is not None

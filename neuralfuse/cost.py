@@ -74,22 +74,23 @@ def scopes(
 ) -> Scopes:
     """Energy of one inference with the weight buffer at `voltage` (None: nominal), and what an SRAM protection adds.
 
-    An overhead multiplies the reads and writes of the weight buffer by its energy at this supply, and its leakage by
-    the storage; the part that stays at nominal voltage leaks as at nominal.
+    An overhead multiplies the reads and writes of the weight buffer by their energy at this supply, and its leakage by
+    the storage; the cells that stay at nominal voltage leak as at nominal.
     """
     found = energy(counts, voltage=voltage, nominal=nominal)
     plain = Scopes(found.weight_sram_pj, found.sram_pj, found.system_pj)
     if overhead is None or overhead == Overhead():
         return plain
     supply = nominal if voltage is None else voltage
-    factor = float(overhead.dynamic_scale(supply, nominal)) / (supply / nominal) ** 2
-    reads = found.weight_sram_pj * (factor - 1)
-    writes = float(found.components["weight_sram_writes"].sum()) * (factor - 1)
+    plainly = (supply / nominal) ** 2
+    reads = found.weight_sram_pj * (float(overhead.read_scale(supply, nominal)) / plainly - 1)
+    written = float(found.components["weight_sram_writes"].sum())
+    writes = written * (float(overhead.write_scale(supply, nominal)) / plainly - 1)
     leakage = weight_leakage_pj(found)
     volts = counts.accelerator.rails[WEIGHT_RAIL]
     ratio = supply / nominal
-    kept = (1 - overhead.nominal_share) * _leak(volts, ratio + overhead.voltage_offset / nominal)
-    kept += overhead.nominal_share * _leak(volts, 1.0)
+    kept = (1 - overhead.nominal_cells) * _leak(volts, ratio + overhead.voltage_offset / nominal)
+    kept += overhead.nominal_cells * _leak(volts, 1.0)
     leaked = leakage * (overhead.storage * kept / _leak(volts, ratio) - 1)
     return Scopes(
         plain.weight_sram + reads, plain.sram + reads + writes + leaked, plain.system + reads + writes + leaked

@@ -14,13 +14,16 @@ import pandas as pd
 from torch import Tensor
 
 from neuralfuse import evaluate
-from neuralfuse.config import StudyConfig, digest
+from neuralfuse.config import NetworkConfig, StudyConfig, digest
+from neuralfuse.cost import counts_of
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.sources import Faults
 from neuralfuse.statistics import t_interval
 from neuralfuse.sweep.bench import bench_of, one_thread
 from neuralfuse.sweep.executors import Workers
 from neuralfuse.sweep.task import code_version
+from simulator.energy import energy
+from simulator.workload import stored_name
 from sram.errors import InputError
 from sram.files import write_atomic
 
@@ -140,11 +143,29 @@ def measure(
                 waiting[-1][1].add_done_callback(one_more)
         for network in study.networks:
             readings = [r for name, future in waiting if name == network.name for r in future.result()]
-            tables.append(summarise(readings))
+            table = summarise(readings)
+            share = _reads(folder, network, study.accelerators[0])
+            at = table.columns.get_loc("flip_rate")
+            table.insert(
+                at, "reads_share", [share[part, name] for part, name in zip(table.part, table.name, strict=True)]
+            )
+            tables.append(table)
             setting = (network.name, study.accelerators[0], study.sram.curve, study.sram.structures[0], voltage)
             for name, value in zip(("network", "accelerator", "curve", "structure", "voltage"), setting, strict=True):
                 tables[-1].insert(tables[-1].columns.get_loc("part"), name, value)
     return pd.concat(tables, ignore_index=True)
+
+
+def _reads(folder: str | Path, network: NetworkConfig, accelerator: str) -> dict[tuple[str, str], float]:
+    """What part of the energy of all weight-SRAM reads each part (part, name) of a network's bits is."""
+    counts = counts_of(Path(folder), accelerator, network.name)
+    spent = energy(counts).components["weight_sram_reads"]
+    shares: dict[tuple[str, str], float] = {("all", ""): 1.0}
+    for layer, part in zip(counts.workload.layers, spent / spent.sum(), strict=True):
+        if layer.weights:
+            key = "layer", stored_name(layer).removesuffix(".weight")  # one weight may serve several layers
+            shares[key] = shares.get(key, 0.0) + float(part)
+    return shares | {("bit", str(b)): 1 / network.bits for b in range(network.bits)}
 
 
 def summarise(readings: list[Reading]) -> pd.DataFrame:

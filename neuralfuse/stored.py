@@ -10,11 +10,14 @@ from neuralfuse.config import SramConfig, StudyConfig
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.sources import Chips, Faults, Source, chip_map
 from simulator.accelerator import Accelerator
+from simulator.cycles import Counts
+from simulator.energy import energy
 from simulator.placement import Hits, Placement, place
 from simulator.workload import Workload
 from sram.faultmap import FaultMap
 from sram.geometry import Geometry
 from sram.protection import Layout, Overhead, Protection, word_faults
+from sram.words import Region
 
 PAPER_ARRAY = Geometry(banks=1, rows=8192, columns=128, word_bits=64)  # of the reference code's fault maps
 
@@ -73,8 +76,22 @@ class StoredChip:
         return wrong[which], bit.astype(np.uint8), np.full(len(bit), 2, np.uint8)
 
 
-def layout_of(placed: Placement) -> Layout:
-    return Layout(placed.bits, placed.bit_order)
+def layout_of(placed: Placement, counts: Counts | None = None) -> Layout:
+    """How the weights lie in the memory words; with the counts of an inference also which words are a layer's own.
+
+    Layers have words of their own where all weights are in the memory at once; elsewhere, as in a buffer that they
+    pass through, there are no regions.
+    """
+    if counts is None or placed.schedule == "paper" or placed.residencies > 1 or placed.bank_interleave:
+        return Layout(placed.bits, placed.bit_order)
+    layers = [i for i, layer in enumerate(counts.workload.layers) if layer.weights]
+    spent = energy(counts).components
+    reads, writes = (spent[f"weight_sram_{way}"] for way in ("reads", "writes"))
+    regions = (
+        Region(counts.workload.layers[i].name, first, words, reads[i] / reads.sum(), writes[i] / writes.sum())
+        for i, (first, words) in zip(layers, placed.stretches(), strict=True)
+    )
+    return Layout(placed.bits, placed.bit_order, tuple(regions))
 
 
 def _in_network(placed: Placement, network: FaultyNetwork, weight: np.ndarray) -> np.ndarray:

@@ -94,6 +94,11 @@ class Placement:
         """Fills of the memory in one inference."""
         return -(-self.stream_words // self.fill_words)
 
+    def stretches(self) -> list[tuple[int, int]]:
+        """(first word, words) of each use of a tensor in the stream, in the order of fetching."""
+        words = -(-self.uses[:, kernels.COUNT] // self.weights_per_word)
+        return list(zip(self.uses[:, kernels.WORD].tolist(), words.tolist(), strict=True))
+
     def hits(self, cell: np.ndarray) -> Hits:
         """Every stored bit that lies in one of these cells (int64[n]), ordered by cell as given.
 

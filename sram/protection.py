@@ -45,6 +45,21 @@ def _boost(argument: str) -> Boost:
         raise InputError("protection", "boost", argument, "a number, in the unit of the curve") from None
 
 
+def _hardened(argument: str, layout: Layout) -> HardenedMsb:
+    everywhere, layers = [], []
+    for rule in argument.split(";"):
+        bits, at, patterns = rule.partition("@")
+        if not (bits.isdecimal() and all(patterns.split(",")) == bool(at)):
+            raise InputError("protection", "hardened_msb", argument, "BITS, BITS@LAYER,... or several, with ; between")
+        if at:
+            layers.append((int(bits), tuple(patterns.split(","))))
+        else:
+            everywhere.append(int(bits))
+    if len(everywhere) > 1:
+        raise InputError("protection", "hardened_msb", argument, "one number of bits for all other layers")
+    return HardenedMsb(sum(everywhere), layout, tuple(layers))
+
+
 # name -> (how it is written, maker from the text behind the colon and the layout of weights in a word)
 KINDS: dict[str, tuple[str, Callable[[str, Layout], Protection]]] = {
     "none": ("none", lambda _, layout: Protection()),
@@ -53,7 +68,7 @@ KINDS: dict[str, tuple[str, Callable[[str, Layout], Protection]]] = {
     "spare_columns": ("spare_columns:N", lambda n, layout: Spares(columns=_whole("spare_columns", n))),
     "spare_rows": ("spare_rows:N", lambda n, layout: Spares(rows=_whole("spare_rows", n))),
     "spares": ("spares:ROWSxCOLUMNS[:optimal]", lambda text, layout: _spares(text)),
-    "hardened_msb": ("hardened_msb:BITS", lambda n, layout: HardenedMsb(_whole("hardened_msb", n), layout)),
+    "hardened_msb": ("hardened_msb:BITS[@LAYERS][;BITS@LAYERS]", _hardened),
     "canary": ("canary:CELLS", lambda n, layout: Canary(_whole("canary", n))),
     "boost": ("boost:VOLTAGE", lambda v, layout: _boost(v)),
     "interleave": ("interleave:BANKS", lambda n, layout: Interleave(_whole("interleave", n))),

@@ -1,5 +1,6 @@
 """The protections, one class each; `sram.protection` makes them from texts."""
 
+import fnmatch
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -113,31 +114,66 @@ class Spares(Protection):
 
 @dataclass(frozen=True)
 class HardenedMsb(Protection):
-    """The `bits` most significant bits of every weight stay at nominal voltage, on a rail of their own."""
+    """The `bits` most significant bits of every weight stay at nominal voltage, on a rail of their own.
+
+    layers: (bits, patterns of layer names) for layers of which more bits stay there, e.g. ((8, ("stem.*", "head")),);
+    the most of all that apply. Needs a layout with regions: layers that share no words.
+    """
 
     bits: int
     layout: Layout = EIGHT_BIT
+    layers: tuple[tuple[int, tuple[str, ...]], ...] = ()
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bits <= self.layout.weight_bits:
-            raise InputError("hardened_msb", "bits", self.bits, f"1 to {self.layout.weight_bits}, the bits of a weight")
+        most = self.layout.weight_bits
+        for bits in (self.bits, *(bits for bits, _ in self.layers)):
+            if not 0 <= bits <= most or (bits == 0 and not self.layers):
+                raise InputError("hardened_msb", "bits", bits, f"1 to {most}, the bits of a weight")
+        names = [region.name for region in self.layout.regions]
+        for pattern in (pattern for _, patterns in self.layers for pattern in patterns):
+            if names and not fnmatch.filter(names, pattern):
+                raise InputError("hardened_msb", "layer", pattern, ", ".join(names))
 
     @property
     def spec(self) -> str:
-        return f"hardened_msb:{self.bits}"
+        rules = [f"{bits}@{','.join(patterns)}" for bits, patterns in self.layers]
+        return "hardened_msb:" + ";".join([str(self.bits), *rules] if self.bits else rules)
+
+    @property
+    def needs_regions(self) -> bool:
+        return bool(self.layers)
+
+    def _hard_bits(self) -> np.ndarray:
+        """int64[regions + 1]: of the weights of each region, and last of those that lie in none."""
+        if self.layers and not self.layout.regions:
+            raise InputError("hardened_msb", "layers", self.spec, "bits alone, where layers share memory words")
+        found = [self.bits] * (len(self.layout.regions) + 1)
+        for i, region in enumerate(self.layout.regions):
+            rules = (n for n, patterns in self.layers if any(fnmatch.fnmatchcase(region.name, p) for p in patterns))
+            found[i] = max(self.bits, *rules, 0)
+        return np.array(found, np.int64)
 
     def map(self, fault_map: FaultMap) -> FaultMap:
         """Cells of these bits fail only if they fail at nominal voltage, and then at every supply."""
-        word_bits = fault_map.geometry.word_bits
-        hard = np.zeros(word_bits, np.bool_)
-        hard[self.layout.positions(word_bits)[:, self.layout.weight_bits - self.bits :]] = True
-        _, bit = fault_map.geometry.word_bit(fault_map.cell)
-        return repair.select(fault_map, ~hard[bit] | (fault_map.critical_voltage > fault_map.curve.nominal))
+        word, bit = fault_map.geometry.word_bit(fault_map.cell)
+        hard = self._hard_bits()[self.layout.region_of(word)]
+        significance = self.layout.significance(fault_map.geometry.word_bits)[bit]
+        soft = significance < self.layout.weight_bits - hard
+        return repair.select(fault_map, soft | (fault_map.critical_voltage > fault_map.curve.nominal))
 
     def overhead(self, fault_map: FaultMap) -> Overhead:
-        share = self.bits / self.layout.weight_bits
-        source = f"{self.spec}: {share:.1%} of the bits at nominal voltage; wiring of the second rail not counted"
-        return Overhead(nominal_share=share, source=source)
+        share, regions = self._hard_bits() / self.layout.weight_bits, self.layout.regions
+        words = [region.words / fault_map.geometry.words for region in regions]
+
+        def of(parts: list[float]) -> float:
+            return float(share @ [*parts, 1 - sum(parts)])
+
+        reads = of([region.reads for region in regions])
+        source = f"{self.spec}: {reads:.1%} of the bits read at nominal voltage; wiring of the second rail not counted"
+        return Overhead(
+            nominal_reads=reads, nominal_writes=of([region.writes for region in regions]), nominal_cells=of(words),
+            source=source,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -17,38 +17,53 @@ class Overhead:
     """What a protection costs, as factors of the unprotected memory.
 
     storage: cells. energy: of a read or write at the same voltage. access_width: cells of an access, with those that a
-    protection adds to every one. access_cycles: added to a read's latency, not to its rate. nominal_share: part of the
-    bits of an access that stay at nominal voltage. voltage_offset, voltage_spread: the cells work at the supply plus
-    this, mean and standard deviation over banks.
+    protection adds to every one. access_cycles: added to a read's latency, not to its rate. nominal_reads,
+    nominal_writes, nominal_cells: part of the bits read, of those written and of the cells (which leak) that stay at
+    nominal voltage. voltage_offset, voltage_spread: the cells work at the supply plus this, mean and standard deviation
+    over banks.
     """
 
     storage: float = 1.0
     energy: float = 1.0
     access_width: float = 1.0
     access_cycles: int = 0
-    nominal_share: float = 0.0
+    nominal_reads: float = 0.0
+    nominal_writes: float = 0.0
+    nominal_cells: float = 0.0
     voltage_offset: float = 0.0
     voltage_spread: float = 0.0
     source: str = ""
 
-    def dynamic_scale(self, v: ArrayLike, v_nominal: float) -> NDArray[np.float64]:
-        """Energy of an access at supply v over that of the unprotected memory at v_nominal; CV^2 in every part.
+    def read_scale(self, v: ArrayLike, v_nominal: float) -> NDArray[np.float64]:
+        """Energy of all reads at supply v over that of the unprotected memory at v_nominal; CV^2 in every part.
 
-        >>> round(float(Overhead(nominal_share=0.25).dynamic_scale(0.8, 1.0)), 4)
+        >>> round(float(Overhead(nominal_reads=0.25).read_scale(0.8, 1.0)), 4)
         0.73
         """
+        return self._scale(v, v_nominal, self.nominal_reads)
+
+    def write_scale(self, v: ArrayLike, v_nominal: float) -> NDArray[np.float64]:
+        """The same for all writes."""
+        return self._scale(v, v_nominal, self.nominal_writes)
+
+    def _scale(self, v: ArrayLike, v_nominal: float, kept: float) -> NDArray[np.float64]:
         lowered = ((np.asarray(v, dtype=np.float64) + self.voltage_offset) ** 2 + self.voltage_spread**2) / v_nominal**2
-        return self.energy * ((1 - self.nominal_share) * lowered + self.nominal_share)
+        return self.energy * ((1 - kept) * lowered + kept)
 
     def __mul__(self, other: "Overhead") -> "Overhead":
         """Both at once. The cells that one adds to an access are not among those that the other keeps at nominal."""
-        lowered = (1 - self.nominal_share / other.access_width) * (1 - other.nominal_share / self.access_width)
+
+        def kept(mine: float, others: float) -> float:
+            return 1 - (1 - mine / other.access_width) * (1 - others / self.access_width)
+
         return Overhead(
             storage=self.storage * other.storage,
             energy=self.energy * other.energy,
             access_width=self.access_width * other.access_width,
             access_cycles=self.access_cycles + other.access_cycles,
-            nominal_share=1 - lowered,
+            nominal_reads=kept(self.nominal_reads, other.nominal_reads),
+            nominal_writes=kept(self.nominal_writes, other.nominal_writes),
+            nominal_cells=kept(self.nominal_cells, other.nominal_cells),
             voltage_offset=self.voltage_offset + other.voltage_offset,
             voltage_spread=float(np.hypot(self.voltage_spread, other.voltage_spread)),
             source="; ".join(part for part in (self.source, other.source) if part),
@@ -69,6 +84,11 @@ class Protection:
     def words_as_stored(self) -> bool:
         """True if a word read is the word stored with its faulty bits, and nothing else."""
         return type(self).correct is Protection.correct
+
+    @property
+    def needs_regions(self) -> bool:
+        """True if it treats layers differently, and so has to be told where they lie."""
+        return False
 
     def map(self, fault_map: FaultMap) -> FaultMap:
         """The chip's weak cells as the protected memory has them."""
@@ -149,6 +169,10 @@ class Chain(Protection):
     @property
     def words_as_stored(self) -> bool:
         return all(part.words_as_stored for part in self.parts)
+
+    @property
+    def needs_regions(self) -> bool:
+        return any(part.needs_regions for part in self.parts)
 
     def map(self, fault_map: FaultMap) -> FaultMap:
         return self.apply(fault_map)[0]

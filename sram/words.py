@@ -46,15 +46,28 @@ def faulty_word_share(geometry: Geometry, faults: Faults, at_least: int = 1) -> 
     return float((word_faults(geometry, faults).per_word >= at_least).sum() / geometry.words)
 
 
+class Region(NamedTuple):
+    """The memory words `first` to `first + words` that one layer's weights have to themselves, and what part (0 to 1)
+    of the energy of all reads and of all writes of the memory is theirs."""
+
+    name: str
+    first: int
+    words: int
+    reads: float
+    writes: float
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where the bits of the weights of a memory word lie; names and order as in simulator.placement.
 
-    "lsb_first", "msb_first": weight after weight; "interleaved": bits of one significance side by side.
+    "lsb_first", "msb_first": weight after weight; "interleaved": bits of one significance side by side. `regions`:
+    where each layer lies, in the order of addresses, if layers do not share words.
     """
 
     weight_bits: int = 8
     bit_order: str = "lsb_first"
+    regions: tuple[Region, ...] = ()
 
     def positions(self, word_bits: int) -> np.ndarray:
         """int64[weights, weight_bits]: place in the word of bit b (0 is the least significant) of weight s.
@@ -75,6 +88,23 @@ class Layout:
         if self.bit_order not in orders:
             raise InputError("layout", "bit_order", self.bit_order, ", ".join(orders))
         return orders[self.bit_order]
+
+    def significance(self, word_bits: int) -> np.ndarray:
+        """int64[word_bits]: which bit of a weight (0 is the least significant) lies there, -1 where none does.
+
+        >>> Layout(3, "msb_first").significance(8)
+        array([ 2,  1,  0,  2,  1,  0, -1, -1])
+        """
+        found = np.full(word_bits, -1, np.int64)
+        found[self.positions(word_bits)] = np.arange(self.weight_bits)
+        return found
+
+    def region_of(self, word: np.ndarray) -> np.ndarray:
+        """int64[n]: index into `regions` of the one that each memory word int64[n] lies in, -1 for none."""
+        first = np.array([region.first for region in self.regions], np.int64)
+        size = np.array([region.words for region in self.regions], np.int64)
+        found = np.searchsorted(first, word, side="right") - 1
+        return np.where((found >= 0) & (word < (first + size)[found]), found, -1) if len(first) else found
 
     def pack(self, weights: np.ndarray, word_bits: int) -> np.ndarray:
         """Stored words uint64[m] of weights int[m, slots]; bits above weight_bits are cut off."""

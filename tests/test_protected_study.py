@@ -93,6 +93,44 @@ def test_hardened_bits_stay_right(bench):
     assert difference.any()
 
 
+def test_hardened_layers_are_the_layers_of_the_network(bench):
+    """Whole layers at nominal voltage read as stored, all others do not; their reads are a share of the energy that
+    the layers' own counts give."""
+    faulty, placed, chips, workload, machine = bench
+    counts = simulate(workload, machine)
+    layout = layout_of(placed, counts)
+    assert layout_of(placed).regions == ()
+    shield = protection.parse("hardened_msb:8@stem*,head", layout)
+    read = words_read(faulty, store(chips[1], placed, faulty, shield))
+    bare = words_read(faulty, store(chips[1], placed, faulty, protection.parse("none")))
+    hardened = np.zeros(len(read), bool)
+    for layer in faulty.layer_table:
+        kept = layer.name.startswith(("stem", "head"))
+        hardened[layer.offset : layer.offset + layer.size] = kept
+    assert (bare != faulty.clean_words)[hardened].any()
+    np.testing.assert_array_equal(read, np.where(hardened, faulty.clean_words, bare))
+    frame = counts.frame().set_index("layer").drop("total")
+    words = frame.weight_sram_reads_64bit_words
+    share = words[words.index.str.startswith(("stem", "head"))].sum() / words.sum()
+    cost = shield.apply(chips[1])[1]
+    assert 0 < share < 1
+    assert cost.nominal_reads == pytest.approx(share)
+    assert cost.nominal_cells == pytest.approx(
+        sum(-(-layer.size // 8) for layer in faulty.layer_table if layer.name.startswith(("stem", "head")))
+        / placed.geometry.words
+    )
+    low, kept = scopes(counts, 0.8), scopes(counts, 0.8, 1.0, cost)
+    assert kept.weight_sram / low.weight_sram == pytest.approx((share + (1 - share) * 0.64) / 0.64)
+    assert low.sram < kept.sram < scopes(counts).sram
+
+
+def test_layers_that_pass_through_a_buffer_have_no_words_of_their_own(bench):
+    *_, workload, machine = bench
+    through = place(workload, machine, Geometry(banks=1, rows=64))
+    assert through.residencies > 1
+    assert layout_of(through, simulate(workload, machine)).regions == ()
+
+
 def test_spare_columns_help_where_faults_cluster(bench):
     faulty, placed, chips, *_ = bench
     left = {}

@@ -27,6 +27,7 @@ from sram.protection import (
 )
 from sram.protection_kernels import greedy_lines
 from sram.structure import Structure
+from sram.words import Region
 
 MEMORY = Geometry(banks=32)
 ONE_PERCENT = 0.8333  # Vmin; ibm14 gives 1.04 % there
@@ -181,6 +182,43 @@ def test_hardened_bits_do_not_fail_and_others_do():
         assert len(hard) == (weight_bit[before] < 6).sum()
 
 
+def test_layers_keep_the_bits_that_their_rules_say():
+    """Every weak cell by brute force: kept unless among the top bits of the layer whose words it lies in."""
+    chip = chip_of()
+    regions = (Region("stem", 0, 1000, 0.5, 0.1), Region("body.0", 1000, 5000, 0.3, 0.6), Region("head", 7000, 9, 0, 0))
+    for order in ("lsb_first", "interleaved"):
+        layout = Layout(8, order, regions)
+        shield = parse("hardened_msb:1;8@stem,head;3@body.*;2@*0", layout)
+        bits = np.ones(MEMORY.words, np.int64)
+        bits[:1000] = bits[7000:7009] = 8
+        bits[1000:6000] = 3
+        word, bit = MEMORY.word_bit(chip.cell)
+        place = np.argsort(layout.positions(64).ravel())[bit] % 8  # significance
+        expected = chip.cell[place < 8 - bits[word]]
+        np.testing.assert_array_equal(shield.map(chip).cell, expected)
+        cost = shield.overhead(chip)
+        assert cost.nominal_reads == pytest.approx((0.5 * 8 + 0.3 * 3 + 0.2 * 1) / 8)
+        assert cost.nominal_writes == pytest.approx((0.1 * 8 + 0.6 * 3 + 0.3 * 1) / 8)
+        assert cost.nominal_cells == pytest.approx(bits.mean() / 8)
+    only = parse("hardened_msb:2@head", layout)
+    kept = only.map(chip).cell
+    assert set(chip.cell) - set(kept) == set(chip.cell[(word >= 7000) & (word < 7009) & (place >= 6)])
+    assert only.overhead(chip).nominal_cells == pytest.approx(9 * 2 / 8 / MEMORY.words)
+    everywhere = parse("hardened_msb:3@*", Layout(8, regions=regions)).map(chip).cell
+    inside = (word < 6000) | ((word >= 7000) & (word < 7009))
+    np.testing.assert_array_equal(everywhere[np.isin(everywhere, chip.cell[~inside])], chip.cell[~inside])
+
+
+def test_layers_have_to_be_there():
+    with pytest.raises(InputError, match="layer = 'stem' is not allowed; allowed: body, head"):
+        parse("hardened_msb:1@stem", Layout(regions=(Region("body", 0, 4, 1, 1), Region("head", 4, 1, 0, 0))))
+    for unlocated in (parse("hardened_msb:1;8@stem"), parse("hardened_msb:8@stem+secded72")):
+        assert unlocated.needs_regions
+        with pytest.raises(InputError, match="share memory words"):
+            unlocated.map(chip_of())
+    assert not parse("hardened_msb:1+secded72").needs_regions
+
+
 def test_boost_is_a_shift_of_the_supply():
     chip = chip_of()
     boosted = parse("boost:0.04").map(chip)
@@ -202,7 +240,7 @@ def test_canaries_make_banks_alike():
     assert after.std() < 0.02 * before.std()
     offset = canary.offsets(chip)
     assert offset.min() == 0
-    assert cost.dynamic_scale(v, 1.0) == pytest.approx(np.mean((v + offset) ** 2))
+    assert cost.read_scale(v, 1.0) == pytest.approx(np.mean((v + offset) ** 2))
 
 
 def test_canaries_depend_on_the_floor_only_where_a_bank_has_too_few_weak_cells_and_say_so():
@@ -285,8 +323,8 @@ def test_overheads():
     assert cost["secded39"].storage == 78 / 64
     assert cost["spare_columns:1"].energy == 65 / 64
     assert cost["spare_rows:2"] == Overhead(storage=514 / 512, source=cost["spare_rows:2"].source)
-    assert float(cost["hardened_msb:2"].dynamic_scale(0.8, 1.0)) == pytest.approx(0.75 * 0.64 + 0.25)
-    assert float(cost["boost:0.04"].dynamic_scale(0.8, 1.0)) == pytest.approx(0.84**2)
+    assert float(cost["hardened_msb:2"].read_scale(0.8, 1.0)) == pytest.approx(0.75 * 0.64 + 0.25)
+    assert float(cost["boost:0.04"].read_scale(0.8, 1.0)) == pytest.approx(0.84**2)
     both = parse("secded72+spare_columns:1").overhead(chip)
     assert both.storage == pytest.approx(73 / 64)  # the spare serves 72 columns
     assert all(c.source for c in cost.values())
@@ -305,7 +343,7 @@ def test_overheads():
 )
 def test_cells_added_to_a_word_are_not_hardened(spec, energy):
     """By hand, in cells of the 64-bit word: hardened ones at nominal voltage, all others at 0.8333 of it."""
-    assert float(parse(spec).overhead(chip_of()).dynamic_scale(0.8333, 1.0)) == pytest.approx(energy, rel=1e-12)
+    assert float(parse(spec).overhead(chip_of()).read_scale(0.8333, 1.0)) == pytest.approx(energy, rel=1e-12)
 
 
 def test_words_of_32_bits():
@@ -340,7 +378,8 @@ def test_words_of_hundreds_of_bits(word_bits, dtype):
 
 
 def test_every_spec_comes_back_from_its_text():
-    for spec in [*ALL, "spares:1x2:optimal", "none"]:
+    rules = ["hardened_msb:1;8@stem.*,head;2@stages.0.*", "hardened_msb:8@head"]
+    for spec in [*ALL, *rules, "spares:1x2:optimal", "none"]:
         assert parse(parse(spec).spec).spec == parse(spec).spec
     assert parse("boost:0.04+secded72").spec == parse("secded72+boost:0.04").spec
     assert parse([]).spec == "none"
@@ -352,6 +391,8 @@ def test_every_spec_comes_back_from_its_text():
 @pytest.mark.parametrize(
     "text",
     "sec secded72:1 boost boost:x boost:-1 boost:nan spare_rows:0 spare_rows:-1 hardened_msb:9 hardened_msb:2.5 "
+    "hardened_msb:0 hardened_msb: hardened_msb:1;2 hardened_msb:1@ hardened_msb:@a hardened_msb:9@a "
+    "hardened_msb:1@a,,b "
     "spares:1 spares:1x1:best interleave:1 canary:0 secded72+secded39 secded72+".split(" "),
 )
 def test_wrong_texts_are_refused(text):

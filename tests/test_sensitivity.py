@@ -106,6 +106,12 @@ def test_command_writes_table_and_figures(tiny_copy, capsys):
     assert everything.flip_rate == pytest.approx(rows.flip_rate.mean(), rel=1e-9)
     assert everything.lost_points_low < everything.lost_points < everything.lost_points_high
     assert set(table[table.part == "bit"].name.astype(str)) == set("01234567")
+    counts = pd.read_csv(tiny_copy / "layers.csv").query("network == 'resnet8' and accelerator == 'paper'")
+    words = counts.set_index("layer").weight_sram_reads_64bit_words
+    shares = table[table.part == "layer"].set_index("name").reads_share
+    assert shares.to_dict() == pytest.approx((words[shares.index] / words["total"]).to_dict())
+    assert shares.sum() == pytest.approx(1)
+    assert everything.reads_share == table[table.part == "bit"].reads_share.sum() == 1
     assert {p.suffix for p in (tiny_copy / "plots").glob("sensitivity-resnet8.*")} == {".png", ".svg"}
     assert str(tiny_copy / "sensitivity.csv") in capsys.readouterr().out
 

@@ -46,6 +46,10 @@ def fuse(**changes):
         ({"protections": ["calibrated(affine, steps=[)"]}, "calibrated(affine, steps=[)"),
         ({"sram": {"columns": 63}}, "study: sram.columns = 63 "),
         ({"sram": {"structures": ["iid", "iid"]}}, "sram.structures = ['iid', 'iid'] "),
+        (
+            {"sram": {"schedule": "resident"}, "protections": ["hardened_msb:8@stem.*,tail"]},
+            "protections.hardened_msb:8@stem.*,tail.sram = 'tail' is not allowed; allowed: layers of resnet8: stem.0, ",
+        ),
         ({"accelerators": ["paper", "paper"]}, "accelerators = ['paper', 'paper'] "),
     ],
 )

@@ -19,7 +19,7 @@ from torch import Tensor
 from neuralfuse import checkpoint, evaluate, generators
 from neuralfuse.calibrate import calibrate
 from neuralfuse.config import ProtectionConfig, StudyConfig, load_study
-from neuralfuse.cost import Cost, cost_of, machine_of
+from neuralfuse.cost import Cost, cost_of, counts_of, machine_of
 from neuralfuse.data import Dataset
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.integer import IntegerNetwork
@@ -40,7 +40,7 @@ from neuralfuse.sweep.task import Result, Task
 from simulator import placement
 from sram import failure, protection
 from sram.faultmap import FaultMap
-from sram.protection import Overhead
+from sram.protection import Layout, Overhead
 
 
 class Recent:
@@ -76,6 +76,7 @@ class Bench:
         self.inputs = Recent(self._inputs, max(3, 2**28 // max(self.images.nbytes, 1)))
         self.calibrated = Recent(self._calibrated, 2)
         self.placement = Recent(self._placement, 2)
+        self.layout = Recent(self._layout, 2)
         self.map = Recent(self._map, 2)
         self.chip = Recent(self._chip, 1)
         self.clean = Recent(self._clean, 16)
@@ -178,13 +179,16 @@ class Bench:
         config = next(n for n in self.study.networks if n.name == network)
         return place_weights(self.study, read_workload(self.folder, network), machine_of(machine), config.bits)
 
+    def _layout(self, network: str, machine: str) -> Layout:
+        return layout_of(self.placement(network, machine), counts_of(self.folder, machine, network))
+
     def _map(self, network: str, machine: str, structure: str, chip: int) -> FaultMap:
         geometry = self.placement(network, machine).geometry
         return make_map(self.study.sram, self.study.seed, geometry, structure, chip, self.study.voltage_floor)
 
     def _chip(self, network: str, machine: str, structure: str, chip: int, sram: tuple[str, ...]) -> StoredChip:
         placed = self.placement(network, machine)
-        shield = protection.parse(sram or "none", layout_of(placed))
+        shield = protection.parse(sram or "none", self.layout(network, machine))
         return store(self.map(network, machine, structure, chip), placed, self.network(network), shield)
 
     def _clean(self, network: str, name: str | None, fit: Fit | None = None) -> int:

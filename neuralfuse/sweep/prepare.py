@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from neuralfuse import baselines, checkpoint, evaluate, generators, networks, training
-from neuralfuse.config import NetworkConfig, NeuralFuseConfig, StudyConfig, digest
-from neuralfuse.cost import energy_sources, layer_table
+from neuralfuse.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig, digest
+from neuralfuse.cost import energy_sources, layer_table, machine_of
 from neuralfuse.deviceprogram import compile_network
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.ownfaults import check_words
 from neuralfuse.pervoltage import at, level
-from neuralfuse.stored import geometry_of
+from neuralfuse.stored import geometry_of, layout_of, place_weights
 from neuralfuse.sweep import artifacts
 from neuralfuse.sweep.arguments import check_arguments, check_options
 from neuralfuse.sweep.ownership import claim
@@ -42,7 +42,8 @@ from neuralfuse.sweep.trained import (
     write_workload,
 )
 from simulator.accelerator import accelerator
-from simulator.workload import Workload
+from simulator.cycles import simulate
+from simulator.workload import Workload, trace
 from sram import failure, structure
 from sram.errors import InputError
 from sram.files import write_atomic
@@ -87,6 +88,8 @@ def check(study: StudyConfig) -> None:
         if study.sram.schedule == "paper" and shield.spec != "none":
             allowed = "none with schedule = paper, whose mapping of weights to cells has no memory words"
             raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
+        if shield.needs_regions:
+            _check_layers(study, protection)
         if protection.neuralfuse is not None:
             transform = _check_generator(study, protection.name, protection.neuralfuse)
             if protection.neuralfuse.own_faults is not None:
@@ -94,6 +97,28 @@ def check(study: StudyConfig) -> None:
                 if study.sram.schedule == "resident" and shield.spec != "none":
                     allowed = "none with schedule = resident and own_faults, whose banks stand apart"
                     raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
+
+
+def _check_layers(study: StudyConfig, protection: ProtectionConfig) -> None:
+    """Refuse a protection of single layers where they have no words of their own, or go by other names."""
+    key, given = f"protections.{protection.name}.sram", "+".join(protection.sram)
+    if protection.neuralfuse is not None and protection.neuralfuse.own_faults is not None:
+        raise InputError("study", key, given, "none of single layers with own_faults")
+    _, shape = artifacts.kind_of(study.dataset)
+    for config in study.networks:
+        workload = trace(artifacts.build_network(config, study), shape)
+        for name in study.accelerators:
+            machine = machine_of(name)
+            placed = place_weights(study, workload, machine, config.bits)
+            layout = layout_of(placed, simulate(workload, machine))
+            if not layout.regions:
+                allowed = f"schedule = resident for single layers: {config.name} passes through the buffer of {name}"
+                raise InputError("study", key, given, allowed)
+            try:
+                parse(protection.sram, layout)
+            except InputError as error:
+                allowed = f"layers of {config.name}: {error.allowed}"
+                raise InputError("study", key, error.value, allowed) from None
 
 
 def _check_geometry(study: StudyConfig, name: str) -> None:
