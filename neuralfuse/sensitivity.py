@@ -144,7 +144,7 @@ def measure(
         for network in study.networks:
             readings = [r for name, future in waiting if name == network.name for r in future.result()]
             table = summarise(readings)
-            share = _reads(folder, network, study.accelerators[0])
+            share = reads_share(folder, network, study.accelerators[0])
             at = table.columns.get_loc("flip_rate")
             table.insert(
                 at, "reads_share", [share[part, name] for part, name in zip(table.part, table.name, strict=True)]
@@ -156,7 +156,7 @@ def measure(
     return pd.concat(tables, ignore_index=True)
 
 
-def _reads(folder: str | Path, network: NetworkConfig, accelerator: str) -> dict[tuple[str, str], float]:
+def reads_share(folder: str | Path, network: NetworkConfig, accelerator: str) -> dict[tuple[str, str], float]:
     """What part of the energy of all weight-SRAM reads each part (part, name) of a network's bits is."""
     counts = counts_of(Path(folder), accelerator, network.name)
     spent = energy(counts).components["weight_sram_reads"]

@@ -13,7 +13,7 @@ from simulator.accelerator import Accelerator
 from simulator.cycles import Counts
 from simulator.energy import energy
 from simulator.placement import Hits, Placement, place
-from simulator.workload import Workload
+from simulator.workload import Layer, Workload, stored_name
 from sram.faultmap import FaultMap
 from sram.geometry import Geometry
 from sram.protection import Layout, Overhead, Protection, word_faults
@@ -84,11 +84,15 @@ def layout_of(placed: Placement, counts: Counts | None = None) -> Layout:
     """
     if counts is None or placed.schedule == "paper" or placed.residencies > 1 or placed.bank_interleave:
         return Layout(placed.bits, placed.bit_order)
+
+    def name(layer: Layer) -> str:
+        return stored_name(layer).removesuffix(".weight")
+
     layers = [i for i, layer in enumerate(counts.workload.layers) if layer.weights]
     spent = energy(counts).components
     reads, writes = (spent[f"weight_sram_{way}"] for way in ("reads", "writes"))
     regions = (
-        Region(counts.workload.layers[i].name, first, words, reads[i] / reads.sum(), writes[i] / writes.sum())
+        Region(name(counts.workload.layers[i]), first, words, reads[i] / reads.sum(), writes[i] / writes.sum())
         for i, (first, words) in zip(layers, placed.stretches(), strict=True)
     )
     return Layout(placed.bits, placed.bit_order, tuple(regions))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.beyond.fits import Fit, Fitter, Prior, in_turn, reptile
-from benchmarks.beyond.lot import CANARIES, SPAN, Lot, Plan
+from benchmarks.beyond.lot import BY_LAYER, CANARIES, LEAST_SAVING, SPAN, Lot, Plan
 from benchmarks.beyond.methods import METHODS, after, run
 from benchmarks.beyond.retrained import CLIP, retrained
 from neuralfuse import data, networks, training
@@ -84,6 +84,28 @@ def test_a_fit_behind_a_protected_memory_sees_what_it_leaves(lot):
     for name, tensor in twin.state_dict().items():
         assert torch.equal(tensor, protected[name])
     assert any(not torch.equal(tensor, protected[name]) for name, tensor in bare.items())
+
+
+def test_layers_are_hardened_as_far_as_the_saving_allows(lot):
+    """The choice is made once, leaves what it has to, and takes faults away in the layers that it names alone."""
+    faults, overhead = lot.faults(1, "main", BY_LAYER)
+    saving, _ = lot.savings(None, "main", overhead)
+    bare, _ = lot.savings(None, "main", lot.faults(1)[1])
+    assert LEAST_SAVING <= saving < bare
+    names, hard = rules(lot.hardened_layers)
+    kept = dict(zip(names, hard, strict=True))
+    assert len(kept) == len(names) > 0
+    left, every = bits(faults), bits(lot.faults(1)[0])
+    for layer in lot.faulty.layer_table:
+        inside = {f for f in every if layer.offset <= f[0] < layer.offset + layer.size}
+        soft = 8 - kept.get(layer.name.removesuffix(".weight"), 0)
+        assert left & inside == {f for f in inside if f[1] < soft}
+
+
+def rules(text):
+    """Layers that a protection names, and the bits of each."""
+    pairs = [rule.split("@") for rule in text.removeprefix("hardened_msb:").split(";")]
+    return [n for _, names in pairs for n in names.split(",")], [int(b) for b, names in pairs for _ in names.split(",")]
 
 
 def test_recalibration_helps_after_a_drift(lot):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuralfuse import checkpoint, data, networks, training
+from neuralfuse import checkpoint, data, hardening, networks, training
 from neuralfuse.checkpoint import save_network
 from neuralfuse.config import StudyConfig, parse_study
 from neuralfuse.cost import machine_of, scopes
@@ -18,6 +18,7 @@ from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.generators import NeuralFuse, build
 from neuralfuse.sources import Faults, Source, placed
 from neuralfuse.stored import training_source
+from neuralfuse.sweep import executors
 from neuralfuse.sweep.artifacts import build_network, network_path, read_workload
 from neuralfuse.sweep.bench import Bench
 from simulator.cycles import simulate
@@ -35,6 +36,7 @@ NOISE = 0.1  # of single cells, as a share of the spread between them
 UNEVEN = {"aged": "drifted", "intermittent": "main"}
 CONDITIONS = (*SHARES, *UNEVEN)
 CANARIES, SPAN = 64, 0.02  # so many cells, critical within so much of the supply
+BY_LAYER, LEAST_SAVING = "by layer", 0.286  # what `neuralfuse sensitivity --cost-limit 28.6` chooses
 OTHERS = {  # generic generators that are measured as they are
     "ConvL/2": {"generator": "ConvL", "options": {"width": 16}},  # half of the paper's width
     "UNetS": {"generator": "UNetS"},
@@ -115,8 +117,17 @@ class Lot:
         """What reads wrong on a chip, and what its SRAM protection adds."""
         if condition in UNEVEN:
             return self._placed(self._cells(chip, condition)), Overhead()
+        if sram == BY_LAYER:
+            sram = self.hardened_layers
         stored = self.bench.chip(self.name, MACHINE, self.structure, chip, () if sram == "none" else (sram,))
         return stored.faults(self.voltages[condition]), stored.overhead
+
+    @functools.cached_property
+    def hardened_layers(self) -> str:
+        """The layers' top bits at nominal voltage that leave LEAST_SAVING at the main supply; chosen for the lot."""
+        asked = self.study, self.bench.folder, self.voltages["main"], LEAST_SAVING
+        table = hardening.measure(*asked, executors.choose(1), lambda *_: None)
+        return hardening.protection(dict(zip(table.layer, table.hardened_bits, strict=True)))
 
     def canaries(self, chip: int, condition: str) -> Drift:
         """What a chip's canaries around the main supply tell of it, now that it is in this condition."""

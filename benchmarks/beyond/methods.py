@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 from benchmarks.beyond.fits import Fit, Fitter, Made, Prior
+from benchmarks.beyond.lot import BY_LAYER
 from neuralfuse.calibrate import Calibrated, storage_bytes
 
 
@@ -48,6 +49,8 @@ METHODS = [
     # what the memory does and what the transform does, together
     Method("hardened_msb:1", sram="hardened_msb:1"),
     *(Method(f"{name} and affine", Fit("affine", sram=name), sram=name) for name in ("hardened_msb:1", "secded72")),
+    Method("hardened by layer", sram=BY_LAYER),
+    Method("hardened by layer and affine", Fit("affine", sram=BY_LAYER), sram=BY_LAYER),
     # other transforms
     Method("channel_affine", Fit("channel_affine")),
     Method("universal", Fit("universal")),

@@ -14,23 +14,42 @@ def sensitivity(
     voltage: Annotated[
         float | None, typer.Option(help="Weight-SRAM supply in the curve's unit; default the study's lowest.")
     ] = None,
+    cost_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="Also choose which layers keep how many top bits at nominal voltage, so that the others hurt least and"
+            " so much of the weight-SRAM energy is saved.",
+        ),
+    ] = None,
     workers: WorkersOption = None,
 ) -> None:
     """Accuracy lost to the faults of one layer, or of one bit position, at a time: table and figures.
 
     Every evaluation chip of the study, unprotected, on its first accelerator and structure. Networks that DIR has
-    already are used; DIR may be that of a sweep.
+    already are used; DIR may be that of a sweep. With --cost-limit also a protection of single layers, chosen on
+    training chips and training images, so that the study's own chips may measure it.
     """
+    from neuralfuse import hardening
     from neuralfuse.cli.progress import steps
     from neuralfuse.sensitivity import supply
     from neuralfuse.sweep import variants
     from neuralfuse.sweep.executors import choose
+    from neuralfuse.sweep.prepare import check
 
     chosen = choose(workers)
     studies = variants.claim(study, out).values()
     supplies = [supply(config, voltage) for config, _ in studies]  # refused before anything is trained
+    if cost_limit is not None:
+        for (config, _), at in zip(studies, supplies, strict=True):
+            hardening.budget(config, at, cost_limit / 100)
+            check(hardening.with_layers(config))
     with steps() as say:
-        made = [_one(config, folder, at, chosen, say) for (config, folder), at in zip(studies, supplies, strict=True)]
+        made = []
+        for (config, folder), at in zip(studies, supplies, strict=True):
+            made.append(_one(config, folder, at, chosen, say))
+            if cost_limit is not None:
+                made.append(_harden(config, folder, at, cost_limit / 100, chosen, say))
     for path in (path for paths in made for path in paths):
         print(path)
 
@@ -55,3 +74,15 @@ def _one(study, folder: Path, voltage: float, workers, say) -> list[Path]:
     for name, rows in table.groupby("network", sort=False):
         written += plots.save(plots.sensitivity(rows, unit), folder / "plots", f"sensitivity-{name}")
     return written
+
+
+def _harden(study, folder: Path, voltage: float, saving: float, workers, say) -> list[Path]:
+    """Table of the layers to harden in one prepared folder, and what a study would call it; the files written."""
+    from neuralfuse import hardening
+    from sram.files import write_atomic
+
+    table = hardening.measure(study, folder, voltage, saving, workers, say(f"hardening ({workers.label})"))
+    for network, rows in table.groupby("network", sort=False):
+        text = hardening.protection(dict(zip(rows.layer, rows.hardened_bits, strict=True)))
+        print(f"{network}, at least {100 * saving:g}% saved at {voltage:g}: {text}")
+    return [write_atomic(folder / "hardening.csv", table.to_csv(index=False))]
