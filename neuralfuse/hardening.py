@@ -28,7 +28,7 @@ from sram import failure
 from sram.errors import InputError
 from sram.files import write_atomic
 
-CHIPS, IMAGES = 4, 128
+CHIPS, IMAGES = 4, 64
 EXACT = 1e-12  # what a saving may be above another that it is meant to equal
 TOP = 3  # a layer keeps so many bits at most, or all of them
 
