@@ -7,7 +7,6 @@ multiple-choice knapsack, solved along the lower convex hull of each layer's dam
 Operations Research 27, 1979): no worse than the best choice but for one step of one layer.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,17 +15,16 @@ import pandas as pd
 from torch import Tensor
 
 from neuralfuse import evaluate
-from neuralfuse.config import ProtectionConfig, StudyConfig, digest
+from neuralfuse.config import ProtectionConfig, StudyConfig
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.sensitivity import reads_share
 from neuralfuse.sources import Chips, Faults
-from neuralfuse.sweep.bench import bench_of, one_thread
+from neuralfuse.sweep.bench import Bench
 from neuralfuse.sweep.executors import Workers
-from neuralfuse.sweep.task import code_version
+from neuralfuse.sweep.readings import by_network, kept
 from neuralfuse.training import batch_indices
 from sram import failure
 from sram.errors import InputError
-from sram.files import write_atomic
 
 CHIPS, IMAGES = 4, 64
 EXACT = 1e-12  # what a saving may be above another that it is meant to equal
@@ -59,8 +57,8 @@ def damage(
     for layer in model.layer_table:
         inside = (weight >= layer.offset) & (weight < layer.offset + layer.size)
         changed = []
-        for kept in levels(model.bits):
-            left = inside & (bit < model.bits - kept)
+        for top in levels(model.bits):
+            left = inside & (bit < model.bits - top)
             model.set_faults(weight[left], bit[left], kind[left])
             changed.append(float(((outputs() - clean) ** 2).mean()) if model.flip_rate() else 0.0)
         found[layer.name.removesuffix(".weight")] = changed
@@ -128,25 +126,17 @@ def _of_folder(folder: str, network: str, draw: int, voltage: float) -> dict[str
 
     Kept in the folder, so that a run that was killed goes on where it stopped.
     """
-    stamp = json.loads((Path(folder) / "provenance.json").read_text(encoding="utf-8"))["stamp"]
-    made_from = ["damage", stamp, network, draw, voltage, code_version(), IMAGES, TOP]
-    kept = Path(folder) / "sensitivity" / f"{digest(made_from)}.json"
-    if kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
-    with one_thread():
-        bench = bench_of(folder, stamp)
-        s, model, placed = (
-            bench.study.sram,
-            bench.network(network),
-            bench.placement(network, bench.study.accelerators[0]),
-        )
+
+    def read(bench: Bench) -> dict[str, list[float]]:
+        s, model, seed = bench.study.sram, bench.network(network), bench.study.seed
+        placed = bench.placement(network, bench.study.accelerators[0])
         numbering = model.numbering(placed.tensors)
-        chips = Chips(placed, numbering, s.curve, s.structures[0], [voltage], bench.study.seed, s.mode, s.stuck_at_one)
-        shown = batch_indices(len(bench.data.train_y), min(IMAGES, len(bench.data.train_y)), bench.study.seed, 0)
-        images = bench.data.train_x[shown].to(bench.study.device)
-        found = damage(model, chips(draw), images, bench.answers(network))
-    write_atomic(kept, json.dumps(found))
-    return found
+        chips = Chips(placed, numbering, s.curve, s.structures[0], [voltage], seed, s.mode, s.stuck_at_one)
+        available = len(bench.data.train_y)
+        shown = batch_indices(available, min(IMAGES, available), seed, 0)
+        return damage(model, chips(draw), bench.data.train_x[shown].to(bench.study.device), bench.answers(network))
+
+    return kept(folder, ["damage", network, draw, voltage, IMAGES, TOP], read)
 
 
 def measure(
@@ -159,32 +149,17 @@ def measure(
 ) -> pd.DataFrame:
     """The choice for each network of a prepared study at `voltage`, where `saving` of the weight-SRAM energy is to be
     left: a row a layer with its share of the reads, its damage by hardened bits, and the `hardened_bits` chosen."""
-    total, done = len(study.networks) * CHIPS, 0
-
-    def one_more(_: object) -> None:
-        nonlocal done
-        done += 1
-        advance(done, total, {})
-
-    tables = []
-    with workers.make() as pool:
-        waiting = {}
-        for network in study.networks:
-            asked = (str(folder), network.name)
-            waiting[network.name] = [pool.submit(_of_folder, *asked, draw, voltage) for draw in range(CHIPS)]
-            for future in waiting[network.name]:
-                future.add_done_callback(one_more)
-        for network in study.networks:
-            found = [future.result() for future in waiting[network.name]]
-            names, kept = list(found[0]), levels(network.bits)
-            mean = np.mean([[one[name] for name in names] for one in found], axis=0)
-            share = reads_share(folder, network, study.accelerators[0])
-            reads = np.array([share["layer", name] for name in names])
-            costs = reads[:, None] * np.array(kept) / network.bits
-            taken = choose(mean, costs, budget(study, voltage, saving))
-            table = pd.DataFrame({"network": network.name, "voltage": voltage, "layer": names, "reads_share": reads})
-            for k, column in zip(kept, mean.T, strict=True):
-                table[f"damage_{k}"] = column
-            table["hardened_bits"] = np.array(kept)[taken]
-            tables.append(table)
+    found, tables = by_network(_of_folder, study, folder, range(CHIPS), voltage, workers, advance), []
+    for network in study.networks:
+        damages = found[network.name]
+        names, kept_bits = list(damages[0]), np.array(levels(network.bits))
+        mean = np.mean([[one[name] for name in names] for one in damages], axis=0)
+        share = reads_share(folder, network, study.accelerators[0])
+        reads = np.array([share["layer", name] for name in names])
+        taken = choose(mean, reads[:, None] * kept_bits / network.bits, budget(study, voltage, saving))
+        table = pd.DataFrame({"network": network.name, "voltage": voltage, "layer": names, "reads_share": reads})
+        for bits, column in zip(kept_bits, mean.T, strict=True):
+            table[f"damage_{bits}"] = column
+        table["hardened_bits"] = kept_bits[taken]
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)

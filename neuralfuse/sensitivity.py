@@ -4,7 +4,6 @@ Every chip of a study is read with all its faults, then with those of one layer 
 position (all layers); what is lost against the network without faults is compared chip by chip.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,18 +13,17 @@ import pandas as pd
 from torch import Tensor
 
 from neuralfuse import evaluate
-from neuralfuse.config import NetworkConfig, StudyConfig, digest
+from neuralfuse.config import NetworkConfig, StudyConfig
 from neuralfuse.cost import counts_of
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.sources import Faults
 from neuralfuse.statistics import t_interval
-from neuralfuse.sweep.bench import bench_of, one_thread
+from neuralfuse.sweep.bench import Bench
 from neuralfuse.sweep.executors import Workers
-from neuralfuse.sweep.task import code_version
+from neuralfuse.sweep.readings import by_network, kept
 from simulator.energy import energy
 from simulator.workload import stored_name
 from sram.errors import InputError
-from sram.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -92,22 +90,17 @@ def _of_folder(folder: str, network: str, chip: int, voltage: float) -> list[Rea
 
     Kept in the folder, so that a run that was killed goes on where it stopped.
     """
-    stamp = json.loads((Path(folder) / "provenance.json").read_text(encoding="utf-8"))["stamp"]
-    made_from = [stamp, network, chip, voltage, code_version(), list(Reading.__dataclass_fields__)]
-    kept = Path(folder) / "sensitivity" / f"{digest(made_from)}.json"
-    if kept.is_file():
-        return [Reading(**reading) for reading in json.loads(kept.read_text(encoding="utf-8"))]
-    with one_thread():
-        bench = bench_of(folder, stamp)
+
+    def read(bench: Bench) -> list[dict]:
         study, model = bench.study, bench.network(network)
-        clean = bench.clean(network, None)
         stored = bench.chip(network, study.accelerators[0], study.sram.structures[0], chip, ())
-        faults = stored.faults(voltage)
-        readings = read_chip(
-            model, faults, chip, clean, bench.images, bench.labels, study.batch_size, bench.answers(network)
-        )
-    write_atomic(kept, json.dumps([asdict(reading) for reading in readings]))
-    return readings
+        clean, answers = bench.clean(network, None), bench.answers(network)
+        images = bench.images, bench.labels
+        found = read_chip(model, stored.faults(voltage), chip, clean, *images, study.batch_size, answers)
+        return [asdict(reading) for reading in found]
+
+    made_from = [network, chip, voltage, list(Reading.__dataclass_fields__)]
+    return [Reading(**reading) for reading in kept(folder, made_from, read)]
 
 
 def supply(study: StudyConfig, voltage: float | None) -> float:
@@ -126,33 +119,17 @@ def measure(
     advance: Callable[[int, int, dict[str, float]], None],
 ) -> pd.DataFrame:
     """`summarise` of all networks of a prepared study over its evaluation chips at `voltage`; chips done are kept."""
-    chips = range(study.chips.evaluation)
-    total, done = len(study.networks) * len(chips), 0
-
-    def one_more(_: object) -> None:
-        nonlocal done
-        done += 1
-        advance(done, total, {})
-
-    tables = []
-    with workers.make() as pool:
-        waiting = []
-        for network in study.networks:
-            for chip in chips:
-                waiting.append((network.name, pool.submit(_of_folder, str(folder), network.name, chip, voltage)))
-                waiting[-1][1].add_done_callback(one_more)
-        for network in study.networks:
-            readings = [r for name, future in waiting if name == network.name for r in future.result()]
-            table = summarise(readings)
-            share = reads_share(folder, network, study.accelerators[0])
-            at = table.columns.get_loc("flip_rate")
-            table.insert(
-                at, "reads_share", [share[part, name] for part, name in zip(table.part, table.name, strict=True)]
-            )
-            tables.append(table)
-            setting = (network.name, study.accelerators[0], study.sram.curve, study.sram.structures[0], voltage)
-            for name, value in zip(("network", "accelerator", "curve", "structure", "voltage"), setting, strict=True):
-                tables[-1].insert(tables[-1].columns.get_loc("part"), name, value)
+    chips, tables = range(study.chips.evaluation), []
+    found = by_network(_of_folder, study, folder, chips, voltage, workers, advance)
+    for network in study.networks:
+        table = summarise([reading for readings in found[network.name] for reading in readings])
+        share = reads_share(folder, network, study.accelerators[0])
+        shares = [share[part, name] for part, name in zip(table.part, table.name, strict=True)]
+        table.insert(table.columns.get_loc("flip_rate"), "reads_share", shares)
+        setting = (network.name, study.accelerators[0], study.sram.curve, study.sram.structures[0], voltage)
+        for name, value in zip(("network", "accelerator", "curve", "structure", "voltage"), setting, strict=True):
+            table.insert(table.columns.get_loc("part"), name, value)
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 

@@ -131,7 +131,7 @@ class HardenedMsb(Protection):
                 raise InputError("hardened_msb", "bits", bits, f"1 to {most}, the bits of a weight")
         names = [region.name for region in self.layout.regions]
         for pattern in (pattern for _, patterns in self.layers for pattern in patterns):
-            if names and not fnmatch.filter(names, pattern):
+            if names and not any(fnmatch.fnmatchcase(name, pattern) for name in names):
                 raise InputError("hardened_msb", "layer", pattern, ", ".join(names))
 
     @property

@@ -11,10 +11,11 @@ from matplotlib.ticker import MaxNLocator
 from neuralfuse.statistics import Estimate, t_interval
 
 GAIN = "gain over the unprotected chip, points"
+NARROWEST = 2  # points of saving that a panel shows
 MARKERS = "os^Dv<>PX*hp"
 MAIN = ["unprotected", "generic", "generic UNetS", "affine", "tiny", "affine of another chip"]
 MAIN += ["random bit errors, network retrained", "BatchNorm statistics of the chip", "secded72", "spare_columns:4"]
-MAIN += ["hardened_msb:2", "hardened_msb:1", "hardened_msb:1 and affine"]
+MAIN += ["hardened_msb:2", "hardened_msb:1", "hardened_msb:1 and affine", "hardened by layer"]
 SUPERVISION = ["affine", "affine, outputs only", "affine, statistics only"]
 SUPERVISION += [f"affine, {n} images" for n in (1024, 128, 16)]
 ROBUSTNESS = {  # title: (condition, method, what it says)
@@ -88,6 +89,9 @@ def main(lines: pd.DataFrame) -> Figure | None:
                           **look)  # fmt: skip
         axis.set(title=f"{structure} maps, cell fault rate {100 * rate:.3g}%", xlabel="weight-SRAM energy saving, %")
         axis.set(ylabel="accuracy, %")
+        left, right = axis.get_xlim()
+        if right - left < NARROWEST:  # else hundredths of a point would look like a difference
+            axis.set_xlim((left + right - NARROWEST) / 2, (left + right + NARROWEST) / 2)
         axis.grid(alpha=0.3)
     for axis in axes[len(groups) :]:
         axis.set_visible(False)
