@@ -1,14 +1,17 @@
 """Are the layers that are kept at nominal voltage those that hurt most for what they cost?"""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from conftest import TINY, run
 from scipy.optimize import linprog
 
 from neuralfuse import networks
-from neuralfuse.config import load_study
+from neuralfuse.config import load_study, parse_study
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.hardening import budget, choose, damage, levels, protection
 from sram.errors import InputError
@@ -89,10 +92,12 @@ def test_the_budget_is_what_the_bare_network_saves_beyond():
 def test_the_command_chooses_layers_that_a_study_can_name(tiny_copy, capsys):
     command = "sensitivity", TINY, "--out", tiny_copy, "--voltage", "0.76", "--workers", 1
     assert run(*command, "--cost-limit", 36) == 0
-    said = next(line for line in capsys.readouterr().out.splitlines() if "hardened_msb" in line)
+    said, entry = next(pair for pair in itertools.pairwise(capsys.readouterr().out.splitlines()) if "[" in pair[1])
     table = pd.read_csv(tiny_copy / "hardening.csv")
     text = protection(dict(zip(table.layer, table.hardened_bits, strict=True)))
-    assert said == f"resnet8, at least 36% saved at 0.76: {text}"
+    assert said == "resnet8, at least 36% saved at 0.76; a study's protection:"
+    content = {"name": "n", "networks": [{"name": "resnet8"}], "voltages": [0.8], "protections": yaml.safe_load(entry)}
+    assert parse_study(content, "here").protections[0].sram == (text,)
     kept = (table.reads_share * table.hardened_bits / 8).sum()
     bare = 1 - 0.76**2
     assert bare - 0.36 > bare * kept > 0.5 * (bare - 0.36)  # the limit holds, and most of it is spent

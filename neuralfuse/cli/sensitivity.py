@@ -84,5 +84,6 @@ def _harden(study, folder: Path, voltage: float, saving: float, workers, say) ->
     table = hardening.measure(study, folder, voltage, saving, workers, say(f"hardening ({workers.label})"))
     for network, rows in table.groupby("network", sort=False):
         text = hardening.protection(dict(zip(rows.layer, rows.hardened_bits, strict=True)))
-        print(f"{network}, at least {100 * saving:g}% saved at {voltage:g}: {text}")
+        print(f"{network}, at least {100 * saving:g}% saved at {voltage:g}; a study's protection:")
+        print(f'  - {{name: hardened by layer, sram: ["{text}"]}}')
     return [write_atomic(folder / "hardening.csv", table.to_csv(index=False))]
