@@ -21,6 +21,7 @@ from neuralfuse.sensitivity import reads_share
 from neuralfuse.sources import Chips, Faults
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.sweep.executors import Workers
+from neuralfuse.sweep.prepare import check
 from neuralfuse.sweep.readings import by_network, kept
 from neuralfuse.training import batch_indices
 from sram import failure
@@ -105,10 +106,15 @@ def protection(bits: Mapping[str, int]) -> str:
     return f"hardened_msb:{';'.join(rules)}" if rules else "none"
 
 
-def with_layers(study: StudyConfig) -> StudyConfig:
-    """The study with a protection of single layers, for the checks of whether it can have one."""
+def check_layers(study: StudyConfig, saving: float) -> None:
+    """Refuse a study whose layers cannot be hardened one by one, before anything is trained."""
     every = ProtectionConfig(name="hardened by layer", sram=("hardened_msb:1@*",))
-    return study.model_copy(update={"protections": (every,)})
+    try:
+        check(study.model_copy(update={"protections": (every,)}))
+    except InputError as error:
+        if f"protections.{every.name}" not in error.key:
+            raise
+        raise InputError("sensitivity", "--cost-limit", round(100 * saving, 6), error.allowed) from None
 
 
 def budget(study: StudyConfig, voltage: float, saving: float) -> float:

@@ -90,9 +90,9 @@ def layout_of(placed: Placement, counts: Counts | None = None) -> Layout:
 
     layers = [i for i, layer in enumerate(counts.workload.layers) if layer.weights]
     spent = energy(counts).components
-    reads, writes = (spent[f"weight_sram_{way}"] for way in ("reads", "writes"))
+    parts = [spent[f"weight_sram_{way}"] / (spent[f"weight_sram_{way}"].sum() or 1.0) for way in ("reads", "writes")]
     regions = (
-        Region(name(counts.workload.layers[i]), first, words, reads[i] / reads.sum(), writes[i] / writes.sum())
+        Region(name(counts.workload.layers[i]), first, words, *(float(part[i]) for part in parts))
         for i, (first, words) in zip(layers, placed.stretches(), strict=True)
     )
     return Layout(placed.bits, placed.bit_order, tuple(regions))

@@ -9,6 +9,7 @@ import torch
 import yaml
 from conftest import TINY, run
 from scipy.optimize import linprog
+from test_study import study_with
 
 from neuralfuse import networks
 from neuralfuse.config import load_study, parse_study
@@ -105,3 +106,21 @@ def test_the_command_chooses_layers_that_a_study_can_name(tiny_copy, capsys):
     assert (table.damage_8 == 0).all()
     assert run(*command, "--cost-limit", 90) == 2
     assert "--cost-limit = 90.0 is not allowed; allowed: 0 to 42.2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sram": {"schedule": "paper"}}, "none with schedule = paper"),
+        (
+            {"networks": [{"name": "resnet18"}]},
+            "schedule = resident for single layers: resnet18 passes through the buffer",
+        ),
+    ],
+)
+def test_layers_without_words_of_their_own_are_refused_before_anything_is_trained(changes, says, tmp_path, capsys):
+    path = study_with(tmp_path, **changes)
+    assert run("sensitivity", path, "--out", tmp_path / "out", "--cost-limit", 1) == 2
+    message = capsys.readouterr().err.strip()
+    assert message.startswith("neuralfuse: sensitivity: --cost-limit = 1.0 is not allowed; allowed: " + says)
+    assert not list((tmp_path / "out").glob("networks/*"))

@@ -35,7 +35,6 @@ def sensitivity(
     from neuralfuse.sensitivity import supply
     from neuralfuse.sweep import variants
     from neuralfuse.sweep.executors import choose
-    from neuralfuse.sweep.prepare import check
 
     chosen = choose(workers)
     studies = variants.claim(study, out).values()
@@ -43,7 +42,7 @@ def sensitivity(
     if cost_limit is not None:
         for (config, _), at in zip(studies, supplies, strict=True):
             hardening.budget(config, at, cost_limit / 100)
-            check(hardening.with_layers(config))
+            hardening.check_layers(config, cost_limit / 100)
     with steps() as say:
         made = []
         for (config, folder), at in zip(studies, supplies, strict=True):
