@@ -1,0 +1,57 @@
+"""Does the optimiser of benchmarks/train_large.py take orthogonal steps, and does its rate follow the work left?"""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.train_large import Muon, optimizer_for, orthogonal, schedule
+
+
+@pytest.mark.parametrize("shape", [(8, 30), (30, 8), (12, 12)])
+def test_a_step_is_near_the_polar_factor(shape):
+    matrix = torch.from_numpy(np.random.default_rng(0).normal(size=shape))
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    inside = left.T @ orthogonal(matrix, 12) @ right.T  # diagonal if the singular vectors are kept
+    diagonal = inside.diagonal()
+    assert 0.68 < diagonal.min()  # the interval that the quintic maps to itself
+    assert diagonal.max() < 1.14
+    assert torch.allclose(inside, torch.diag(diagonal), atol=1e-9)
+
+
+def test_filters_keep_their_norm_and_move_by_the_rate():
+    layer = nn.Conv2d(3, 16, 3, bias=False)
+    optimizer = Muon([{"params": [layer.weight], "lr": 0.0, "momentum": 0.9, "iterations": 12}])
+    layer.weight.grad = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    before = layer.weight.detach().clone()
+    assert before.norm() == pytest.approx(4.0, rel=1e-5)  # sqrt(16 filters)
+    optimizer.param_groups[0]["lr"] = 0.1
+    optimizer.step()
+    moved = torch.linalg.svdvals((layer.weight.detach() - before).flatten(1)) / 0.1
+    assert 0.68 < moved.min()
+    assert moved.max() < 1.14
+
+
+def test_all_else_follows_sgd():
+    ours, theirs = nn.Linear(4, 3), nn.Linear(4, 3)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    mine = optimizer_for(ours, 0.07, 0.05)
+    reference = torch.optim.SGD(theirs.parameters(), 0.05, 0.9, weight_decay=1e-4, nesterov=True)
+    for _ in range(3):
+        for layer, optimizer in ((ours, mine), (theirs, reference)):
+            optimizer.zero_grad()
+            layer(x).square().sum().backward()
+            optimizer.step()
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
+
+
+def test_the_rate_falls_with_the_pixels_left():
+    steps = schedule([(16, 2), (32, 1)], images=1000, batch=100)
+    assert [size for size, _ in steps] == [16] * 20 + [32] * 10
+    # work 20 x 256 + 10 x 1024 = 15360; before the 21st step a third is done
+    assert steps[20][1] == pytest.approx((1 - (5120 + 512) / 15360) / 0.97)
+    shares = [share for _, share in steps]
+    assert shares[2:] == sorted(shares[2:], reverse=True)  # after the rise
+    assert shares[-1] < 0.04
