@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=0.07, help="the peak for filters")
     parser.add_argument("--other-rate", type=float, default=0.05, help="the peak for all else")
     parser.add_argument("--smoothing", type=float, default=0.1, help="of labels")
-    parser.add_argument("--start", help="begin with the weights of another run's .run.safetensors, stopped anywhere")
+    parser.add_argument("--start", help="begin with a network, or another run's .run.safetensors, stopped anywhere")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
 
@@ -103,7 +103,10 @@ def main() -> None:
     before = None
     if given.start:
         tensors, before = checkpoint.load(given.start)
-        network.load_state_dict(training.part(tensors, "module."))
+        if stopped := training.part(tensors, "module."):
+            network.load_state_dict(stopped)
+        else:
+            checkpoint.load_network(network, given.start)
     memory_format = training.layout(network, torch.device("cpu"))
     network.train().to(memory_format=memory_format)  # type: ignore[call-overload]
     optimizer = optimizer_for(network, given.learning_rate, given.other_rate)
