@@ -14,6 +14,7 @@ from pathlib import Path
 import torch.nn.functional as F
 
 from neuralfuse import checkpoint, data, networks, training
+from neuralfuse.allocator import keep_freed_memory
 
 
 def main() -> None:
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--start", help="begin with the weights of another run's .run.safetensors, stopped anywhere")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    keep_freed_memory()
 
     dataset = data.load(given.dataset, given.root)
     if given.size:

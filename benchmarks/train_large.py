@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuralfuse import checkpoint, data, networks, training
+from neuralfuse.allocator import keep_freed_memory
 from neuralfuse.data import augment
 from neuralfuse.evaluate import correct
 from neuralfuse.quantize import fake_quantized, quantize_in_place
@@ -90,12 +91,14 @@ def main() -> None:
     parser.add_argument("--network", default="resnet18")
     parser.add_argument("--phases", default="16:3,24:2,32:1", help="image size and epochs, in order")
     parser.add_argument("--batch", type=int, default=500)
+    parser.add_argument("--part", type=int, default=125, help="images of one pass: more do not stay near the cores")
     parser.add_argument("--learning-rate", type=float, default=0.07, help="the peak for filters")
     parser.add_argument("--other-rate", type=float, default=0.05, help="the peak for all else")
     parser.add_argument("--smoothing", type=float, default=0.1, help="of labels")
     parser.add_argument("--start", help="begin with a network, or another run's .run.safetensors, stopped anywhere")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    keep_freed_memory()
 
     phases = [(int(size), float(epochs)) for size, _, epochs in (one.partition(":") for one in given.phases.split(","))]
     dataset = data.load("cifar10", given.root)
@@ -110,7 +113,7 @@ def main() -> None:
     memory_format = training.layout(network, torch.device("cpu"))
     network.train().to(memory_format=memory_format)  # type: ignore[call-overload]
     optimizer = optimizer_for(network, given.learning_rate, given.other_rate)
-    arguments = {"phases": given.phases, "batch": given.batch, "learning_rate": given.learning_rate,
+    arguments = {"phases": given.phases, "batch": given.batch, "part": given.part, "learning_rate": given.learning_rate,
                  "other_rate": given.other_rate, "smoothing": given.smoothing, "seed": given.seed,
                  "before": before}  # fmt: skip
     checkpoints = training.Checkpoints(Path(given.out).with_suffix(".run.safetensors"), arguments, seconds=120)
@@ -120,25 +123,29 @@ def main() -> None:
     start, shown, mean = time.monotonic(), time.monotonic(), None
     with training.deterministic():
         for step in range(record.get("step", 0), len(steps)):
-            size, share = steps[step]
+            size, rate = steps[step]
             if size not in images:
                 images = {size: F.interpolate(dataset.train_x, (size, size), mode="area")}
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * share
+                group["lr"] = group["peak"] * rate
             index = training.batch_indices(len(dataset.train_y), given.batch, given.seed, step)
             x = augment(images[size][index], training.random(given.seed, step), shift=size // 16, flip=True)
             optimizer.zero_grad()
+            x, y = x.to(memory_format=memory_format), dataset.train_y[index]
+            loss, right = 0.0, 0
             with fake_quantized(network, BITS):
-                output = network(x.to(memory_format=memory_format))
-                loss = F.cross_entropy(output, dataset.train_y[index], label_smoothing=given.smoothing)
-                loss.backward()
+                for images_part, labels in zip(x.split(given.part), y.split(given.part), strict=True):
+                    output = network(images_part)
+                    part = F.cross_entropy(output, labels, label_smoothing=given.smoothing) * (len(labels) / len(y))
+                    part.backward()
+                    loss, right = loss + part.item(), right + int((output.argmax(1) == labels).sum())
             optimizer.step()
-            right = float((output.argmax(1) == dataset.train_y[index]).float().mean())
-            mean = right if mean is None else 0.9 * mean + 0.1 * right
+            share = right / len(y)
+            mean = share if mean is None else 0.9 * mean + 0.1 * share
             checkpoints.write(network, optimizer, {"step": step + 1}, {}, last=step + 1 == len(steps))
             if time.monotonic() - shown > 60 or step + 1 == len(steps):
                 shown = time.monotonic()
-                print(f"step {step + 1}/{len(steps)}  size {size}  loss {loss.item():.3f}  accuracy on batches "
+                print(f"step {step + 1}/{len(steps)}  size {size}  loss {loss:.3f}  accuracy on batches "
                       f"{mean:.3f}  {shown - start:.0f} s", flush=True)  # fmt: skip
         quantize_in_place(network, BITS)
         network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,13 +41,19 @@ GeneratorObjective = Callable[
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Only deterministic kernels inside the block."""
-    before = torch.are_deterministic_algorithms_enabled()
+    """Only deterministic kernels inside the block.
+
+    New tensors are not filled first, as torch does by default in this mode: a step on ResNet18 took an eighth longer.
+    """
+    mode: Any = torch.utils.deterministic
+    chosen, filled = torch.are_deterministic_algorithms_enabled(), mode.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
+    mode.fill_uninitialized_memory = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(chosen)
+        mode.fill_uninitialized_memory = filled
 
 
 def layout(module: nn.Module, device: torch.device) -> torch.memory_format:

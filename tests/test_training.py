@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +257,18 @@ def broken_source(faulty, at=1):
             yield source(i)
 
     return draws
+
+
+def test_deterministic_kernels_are_asked_for_inside_the_block_alone():
+    def mode():
+        return torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+
+    before = mode()
+    with suppress(ZeroDivisionError), training.deterministic():
+        inside = mode()
+        1 / 0  # noqa: B018
+    assert inside == (True, False)
+    assert mode() == before == (False, True)
 
 
 def test_what_breaks_off_leaves_no_faults_behind():

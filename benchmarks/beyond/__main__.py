@@ -24,6 +24,7 @@ from benchmarks.beyond.fits import Fit, Fitter, Prior
 from benchmarks.beyond.lot import CONDITIONS, OTHERS, SHARES, Lot, Plan, digits_base
 from benchmarks.beyond.methods import METHODS, Method, run
 from benchmarks.beyond.retrained import retrained
+from neuralfuse.allocator import keep_freed_memory
 from neuralfuse.calibrate import Settings
 from neuralfuse.cli.progress import steps as progress
 from neuralfuse.sweep.artifacts import slug
@@ -178,6 +179,7 @@ def measure(given: argparse.Namespace, lots: dict[bool, Lot], plan: Plan, method
 
 
 def main() -> None:
+    keep_freed_memory()
     given = arguments()
     path = given.out / "rows.csv"
     names = list(dict.fromkeys(method.name for method in METHODS))
