@@ -158,7 +158,7 @@ def test_retraining_with_random_bit_errors_makes_the_network_last(lot, tmp_path)
     other = lot.holding(retrained(lot.bench, lot.name, path, 0.03, 5, silent))
     network = networks.build("resnet8", in_channels=1, width=8)
     load_network(network, path)
-    assert float(network.stem[0].weight.abs().max()) <= CLIP + 1e-6
+    assert float(network.stem[0].weight.detach().abs().max()) <= CLIP + 1e-6
     mean = {
         one: np.mean([one.accuracy(one.seen(None), lot.faults(chip)[0]) for chip in range(5)]) for one in (lot, other)
     }
