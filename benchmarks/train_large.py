@@ -12,7 +12,7 @@ left, not with the steps. Labels are smoothed. Every step computes with rounded 
 
 import argparse
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -73,9 +73,20 @@ def optimizer_for(network: nn.Module, rate: float, other_rate: float) -> Muon:
     ])  # fmt: skip
 
 
-def schedule(phases: Iterable[tuple[int, float]], images: int, batch: int) -> list[tuple[int, float]]:
+def phases(text: str) -> list[list[float]]:
+    """SIZE:EPOCHS,... as pairs."""
+    try:
+        pairs = [[int(size), float(epochs)] for size, _, epochs in (one.partition(":") for one in text.split(","))]
+    except ValueError:
+        pairs = []
+    if not pairs or min(min(pair) for pair in pairs) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed is SIZE:EPOCHS,..., all above 0, as 16:3,32:1")
+    return pairs
+
+
+def schedule(phases: Iterable[Sequence[float]], images: int, batch: int) -> list[tuple[int, float]]:
     """Of every step its image size and its share of the peak rate, which falls with the work left (pixels)."""
-    sizes = [size for size, epochs in phases for _ in range(round(epochs * images / batch))]
+    sizes = [int(size) for size, epochs in phases for _ in range(round(epochs * images / batch))]
     total, done, steps = sum(size * size for size in sizes), 0.0, []
     for size in sizes:
         share = (done + size * size / 2) / total
@@ -89,9 +100,8 @@ def main() -> None:
     parser.add_argument("--root", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--network", default="resnet18")
-    parser.add_argument("--phases", default="16:3,24:2,32:1", help="image size and epochs, in order")
+    parser.add_argument("--phases", type=phases, default="16:3,24:2,32:1", help="image size and epochs, in order")
     parser.add_argument("--batch", type=int, default=500)
-    parser.add_argument("--part", type=int, default=125, help="images of one pass: more do not stay near the cores")
     parser.add_argument("--learning-rate", type=float, default=0.07, help="the peak for filters")
     parser.add_argument("--other-rate", type=float, default=0.05, help="the peak for all else")
     parser.add_argument("--smoothing", type=float, default=0.1, help="of labels")
@@ -100,7 +110,6 @@ def main() -> None:
     given = parser.parse_args()
     keep_freed_memory()
 
-    phases = [(int(size), float(epochs)) for size, _, epochs in (one.partition(":") for one in given.phases.split(","))]
     dataset = data.load("cifar10", given.root)
     network = networks.build(given.network, dataset.num_classes, dataset.in_channels, given.seed)
     before = None
@@ -113,12 +122,12 @@ def main() -> None:
     memory_format = training.layout(network, torch.device("cpu"))
     network.train().to(memory_format=memory_format)  # type: ignore[call-overload]
     optimizer = optimizer_for(network, given.learning_rate, given.other_rate)
-    arguments = {"phases": given.phases, "batch": given.batch, "part": given.part, "learning_rate": given.learning_rate,
+    arguments = {"phases": given.phases, "batch": given.batch, "learning_rate": given.learning_rate,
                  "other_rate": given.other_rate, "smoothing": given.smoothing, "seed": given.seed,
                  "before": before}  # fmt: skip
     checkpoints = training.Checkpoints(Path(given.out).with_suffix(".run.safetensors"), arguments, seconds=120)
     record, _ = checkpoints.read(network, optimizer)
-    steps = schedule(phases, len(dataset.train_y), given.batch)
+    steps = schedule(given.phases, len(dataset.train_y), given.batch)
     images: dict[int, Tensor] = {}
     start, shown, mean = time.monotonic(), time.monotonic(), None
     with training.deterministic():
@@ -132,20 +141,17 @@ def main() -> None:
             x = augment(images[size][index], training.random(given.seed, step), shift=size // 16, flip=True)
             optimizer.zero_grad()
             x, y = x.to(memory_format=memory_format), dataset.train_y[index]
-            loss, right = 0.0, 0
             with fake_quantized(network, BITS):
-                for images_part, labels in zip(x.split(given.part), y.split(given.part), strict=True):
-                    output = network(images_part)
-                    part = F.cross_entropy(output, labels, label_smoothing=given.smoothing) * (len(labels) / len(y))
-                    part.backward()
-                    loss, right = loss + part.item(), right + int((output.argmax(1) == labels).sum())
+                output = network(x)
+                loss = F.cross_entropy(output, y, label_smoothing=given.smoothing)
+                loss.backward()
             optimizer.step()
-            share = right / len(y)
+            share = float((output.argmax(1) == y).float().mean())
             mean = share if mean is None else 0.9 * mean + 0.1 * share
             checkpoints.write(network, optimizer, {"step": step + 1}, {}, last=step + 1 == len(steps))
             if time.monotonic() - shown > 60 or step + 1 == len(steps):
                 shown = time.monotonic()
-                print(f"step {step + 1}/{len(steps)}  size {size}  loss {loss:.3f}  accuracy on batches "
+                print(f"step {step + 1}/{len(steps)}  size {size}  loss {loss.item():.3f}  accuracy on batches "
                       f"{mean:.3f}  {shown - start:.0f} s", flush=True)  # fmt: skip
         quantize_in_place(network, BITS)
         network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

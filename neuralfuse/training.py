@@ -43,7 +43,8 @@ GeneratorObjective = Callable[
 def deterministic() -> Iterator[None]:
     """Only deterministic kernels inside the block.
 
-    New tensors are not filled first, as torch does by default in this mode: a step on ResNet18 took an eighth longer.
+    New tensors are not filled first, as torch does by default in this mode: it takes time, and no kernel here reads
+    what it has not written.
     """
     mode: Any = torch.utils.deterministic
     chosen, filled = torch.are_deterministic_algorithms_enabled(), mode.fill_uninitialized_memory

@@ -1,11 +1,13 @@
 """Does the optimiser of benchmarks/train_large.py take orthogonal steps, and does its rate follow the work left?"""
 
+import argparse
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from benchmarks.train_large import Muon, optimizer_for, orthogonal, schedule
+from benchmarks.train_large import Muon, optimizer_for, orthogonal, phases, schedule
 
 
 @pytest.mark.parametrize("shape", [(8, 30), (30, 8), (12, 12)])
@@ -20,6 +22,7 @@ def test_a_step_is_near_the_polar_factor(shape):
 
 
 def test_filters_keep_their_norm_and_move_by_the_rate():
+    torch.manual_seed(0)
     layer = nn.Conv2d(3, 16, 3, bias=False)
     optimizer = Muon([{"params": [layer.weight], "lr": 0.0, "momentum": 0.9, "iterations": 12}])
     layer.weight.grad = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(0))
@@ -34,6 +37,7 @@ def test_filters_keep_their_norm_and_move_by_the_rate():
 
 
 def test_all_else_follows_sgd():
+    torch.manual_seed(0)
     ours, theirs = nn.Linear(4, 3), nn.Linear(4, 3)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
@@ -55,3 +59,10 @@ def test_the_rate_falls_with_the_pixels_left():
     shares = [share for _, share in steps]
     assert shares[2:] == sorted(shares[2:], reverse=True)  # after the rise
     assert shares[-1] < 0.04
+
+
+def test_phases_are_sizes_and_epochs():
+    assert phases("16:3,32:0.5") == [[16, 3.0], [32, 0.5]]
+    for wrong in ("16", "16:x", "0:3", "16:0", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="SIZE:EPOCHS"):
+            phases(wrong)
