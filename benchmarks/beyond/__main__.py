@@ -6,7 +6,7 @@
 
 CIFAR holds cifar-10-batches-bin, cifar-10-batches-py or images. Every method is measured on every chip with every
 seed, chip by chip, and one row appended when it is done; what is in rows.csv is not done again. Test images are used
-for nothing but accuracy.
+for nothing but accuracy. hardening-STRUCTURE-RATE.csv says which bits of which layers were hardened by layer.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.beyond import report
 from benchmarks.beyond.fits import Fit, Fitter, Prior
-from benchmarks.beyond.lot import CONDITIONS, OTHERS, SHARES, Lot, Plan, digits_base
+from benchmarks.beyond.lot import BY_LAYER, CONDITIONS, OTHERS, SHARES, Lot, Plan, digits_base
 from benchmarks.beyond.methods import METHODS, Method, run
 from benchmarks.beyond.retrained import retrained
 from neuralfuse.allocator import keep_freed_memory
@@ -30,6 +30,7 @@ from neuralfuse.cli.progress import steps as progress
 from neuralfuse.sweep.artifacts import slug
 from neuralfuse.sweep.prepare import prepare
 from neuralfuse.sweep.task import code_version
+from sram.files import write_atomic
 
 KEY = ["network", "structure", "rate", "method", "condition", "chip", "seed", "base_steps", "base_batch"]
 MEASURED = ["dataset", "schedule", "curve", "voltage", "test_images", "steps", "batch", "images", "supervision",
@@ -207,6 +208,9 @@ def main() -> None:
                         file = work / f"{plan.network['name']}-randbet-{rate:g}-{given.retrain_epochs}.safetensors"
                         lot = lots[False]
                         lots[True] = lot.holding(retrained(lot.bench, lot.name, file, rate, given.retrain_epochs, say))
+                chosen_bits = given.out / f"hardening-{structure}-{rate:g}.csv"
+                if any(m.sram == BY_LAYER for m in methods) and not chosen_bits.is_file():
+                    write_atomic(chosen_bits, lots[False].hardening.to_csv(index=False, float_format="%.6g"))
                 measure(given, lots, plan, methods, path)
     print(report.write(given.out, read(path)))
 

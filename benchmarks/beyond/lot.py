@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -123,11 +124,15 @@ class Lot:
         return stored.faults(self.voltages[condition]), stored.overhead
 
     @functools.cached_property
-    def hardened_layers(self) -> str:
-        """The layers' top bits at nominal voltage that leave LEAST_SAVING at the main supply; chosen for the lot."""
+    def hardening(self) -> pd.DataFrame:
+        """Of each layer the top bits at nominal voltage that leave LEAST_SAVING at the main supply; chosen for the lot,
+        on training chips."""
         asked = self.study, self.bench.folder, self.voltages["main"], LEAST_SAVING
-        table = hardening.measure(*asked, executors.choose(1), lambda *_: None)
-        return hardening.protection(dict(zip(table.layer, table.hardened_bits, strict=True)))
+        return hardening.measure(*asked, executors.choose(1), lambda *_: None)
+
+    @property
+    def hardened_layers(self) -> str:
+        return hardening.protection(dict(zip(self.hardening.layer, self.hardening.hardened_bits, strict=True)))
 
     def canaries(self, chip: int, condition: str) -> Drift:
         """What a chip's canaries around the main supply tell of it, now that it is in this condition."""
