@@ -73,6 +73,13 @@ def optimizer_for(network: nn.Module, rate: float, other_rate: float) -> Muon:
     ])  # fmt: skip
 
 
+def for_small_images(network: nn.Module) -> None:
+    """A map of one pixel stays one at a pooling, as VGG's do in images under 32; larger ones of 2^n do not change."""
+    for layer in network.modules():
+        if isinstance(layer, nn.MaxPool2d):
+            layer.ceil_mode = True
+
+
 def phases(text: str) -> list[list[float]]:
     """SIZE:EPOCHS,... as pairs."""
     try:
@@ -119,6 +126,7 @@ def main() -> None:
             network.load_state_dict(stopped)
         else:
             checkpoint.load_network(network, given.start)
+    for_small_images(network)
     memory_format = training.layout(network, torch.device("cpu"))
     network.train().to(memory_format=memory_format)  # type: ignore[call-overload]
     optimizer = optimizer_for(network, given.learning_rate, given.other_rate)

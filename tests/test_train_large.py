@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.train_large import Muon, optimizer_for, orthogonal, phases, schedule
+from benchmarks.train_large import Muon, for_small_images, optimizer_for, orthogonal, phases, schedule
+from neuralfuse import networks
 
 
 @pytest.mark.parametrize("shape", [(8, 30), (30, 8), (12, 12)])
@@ -49,6 +50,18 @@ def test_all_else_follows_sgd():
             layer(x).square().sum().backward()
             optimizer.step()
     assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
+
+
+def test_poolings_take_small_images_and_leave_whole_ones_as_they_are():
+    network = networks.build("vgg11", 10, 3, 0, width=0.0625).eval()
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    before = network(x)
+    with pytest.raises(RuntimeError, match="too small"):
+        network(x[:, :, :16, :16])
+    for_small_images(network)
+    assert torch.equal(network(x), before)
+    for size in (16, 24):
+        assert network(x[:, :, :size, :size]).shape == (2, 10)
 
 
 def test_the_rate_falls_with_the_pixels_left():
