@@ -99,6 +99,16 @@ def test_a_method_looks_the_same_in_every_panel_and_in_the_legend():
     assert [text.get_text() for text in legend.get_texts()] == list(first)
 
 
+@pytest.mark.parametrize("structures", [["iid"], ["iid", "column"]])
+def test_the_legend_is_no_wider_than_its_figure(structures):
+    rows = [row(method, chip, 0.5) | {"structure": s} for s in structures for method in figures.MAIN for chip in (0, 1)]
+    figure = figures.main(table(pd.DataFrame(rows)))
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0
+    assert box.x1 <= figure.bbox.width
+
+
 def test_the_generic_generator_is_trained_only_for_methods_that_start_from_it():
     given = argparse.Namespace(generator="ConvS", width=8, generic=None, generic_steps=5, generic_maps=2,
                                generic_batch=4, digits=False)  # fmt: skip

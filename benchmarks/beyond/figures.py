@@ -77,7 +77,7 @@ def main(lines: pd.DataFrame) -> Figure | None:
         return None
     across = min(2, len(groups))
     down = -(-len(groups) // across)
-    figure = Figure(figsize=(4.6 * across, 3.9 * down + 1.2), layout="constrained")
+    figure = Figure(figsize=(max(5.2, 4.6 * across), 3.9 * down + 1.2), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     for axis, ((structure, rate), part) in zip(axes, groups, strict=False):
         for line in part.itertuples():
@@ -97,7 +97,7 @@ def main(lines: pd.DataFrame) -> Figure | None:
         axis.set_visible(False)
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     order = [method for method in MAIN if method in handles]
-    figure.legend([handles[m] for m in order], order, loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend([handles[m] for m in order], order, loc="outside lower center", ncols=1 + across, fontsize=8)
     return figure
 
 
