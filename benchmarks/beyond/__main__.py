@@ -6,7 +6,7 @@
 
 CIFAR holds cifar-10-batches-bin, cifar-10-batches-py or images. Every method is measured on every chip with every
 seed, chip by chip, and one row appended when it is done; what is in rows.csv is not done again. Test images are used
-for nothing but accuracy. hardening-STRUCTURE-RATE.csv says which bits of which layers were hardened by layer.
+for nothing but accuracy. hardening-NETWORK-STRUCTURE-RATE.csv says which bits of which layers were hardened by layer.
 """
 
 import argparse
@@ -208,7 +208,7 @@ def main() -> None:
                         file = work / f"{plan.network['name']}-randbet-{rate:g}-{given.retrain_epochs}.safetensors"
                         lot = lots[False]
                         lots[True] = lot.holding(retrained(lot.bench, lot.name, file, rate, given.retrain_epochs, say))
-                chosen_bits = given.out / f"hardening-{structure}-{rate:g}.csv"
+                chosen_bits = given.out / f"hardening-{folder.name}.csv"
                 if any(m.sram == BY_LAYER for m in methods) and not chosen_bits.is_file():
                     write_atomic(chosen_bits, lots[False].hardening.to_csv(index=False, float_format="%.6g"))
                 measure(given, lots, plan, methods, path)

@@ -132,6 +132,7 @@ class Lot:
 
     @property
     def hardened_layers(self) -> str:
+        """That choice, as a study names it."""
         return hardening.protection(dict(zip(self.hardening.layer, self.hardening.hardened_bits, strict=True)))
 
     def canaries(self, chip: int, condition: str) -> Drift:
