@@ -73,11 +73,29 @@ def optimizer_for(network: nn.Module, rate: float, other_rate: float) -> Muon:
     ])  # fmt: skip
 
 
+class Convolution(nn.Conv2d):
+    """As its base class; of a map up to 2 x 2, whose every pixel a 3 x 3 filter sees, as one matrix product
+    without the padding, on which a filter spends 5 of 9 multiplications there, and 8 of 9 on a single pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        if max(height, width) > 2:
+            return super().forward(x)
+        rows = [self.weight[:, :, 1 - i : 1 - i + height, 1 - j : 1 - j + width]  # what output pixel (i, j) sees
+                for i in range(height) for j in range(width)]  # fmt: skip
+        y = F.linear(x.flatten(1), torch.cat(rows).flatten(1)).view(len(x), height, width, -1).permute(0, 3, 1, 2)
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+
 def for_small_images(network: nn.Module) -> None:
-    """A map of one pixel stays one at a pooling, as VGG's do in images under 32; larger ones of 2^n do not change."""
+    """A map of one pixel stays one at a pooling, as VGG's do in images under 32; larger ones of 2^n do not change.
+    Convolutions of maps this small skip their padding."""
     for layer in network.modules():
         if isinstance(layer, nn.MaxPool2d):
             layer.ceil_mode = True
+        if isinstance(layer, nn.Conv2d) and (layer.kernel_size, layer.stride, layer.padding, layer.groups) == (
+            (3, 3), (1, 1), (1, 1), 1):  # fmt: skip
+            layer.__class__ = Convolution
 
 
 def phases(text: str) -> list[list[float]]:

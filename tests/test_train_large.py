@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.train_large import Muon, for_small_images, optimizer_for, orthogonal, phases, schedule
+from benchmarks.train_large import Convolution, Muon, for_small_images, optimizer_for, orthogonal, phases, schedule
 from neuralfuse import networks
 
 
@@ -59,9 +59,36 @@ def test_poolings_take_small_images_and_leave_whole_ones_as_they_are():
     with pytest.raises(RuntimeError, match="too small"):
         network(x[:, :, :16, :16])
     for_small_images(network)
-    assert torch.equal(network(x), before)
+    assert torch.allclose(network(x), before, rtol=0, atol=1e-6)
     for size in (16, 24):
         assert network(x[:, :, :size, :size]).shape == (2, 10)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2), (3, 2)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_product_of_matrices_is_the_convolution_and_has_its_gradients(shape, bias):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(5, 7, 3, padding=1, bias=bias).double()
+    ours = nn.Sequential(nn.Conv2d(5, 7, 3, padding=1, bias=bias).double())
+    ours[0].load_state_dict(plain.state_dict())
+    for_small_images(ours)
+    assert isinstance(ours[0], Convolution)
+    results = []
+    for layer in (plain, ours):
+        x = torch.randn(4, 5, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        y = layer(x.to(memory_format=torch.channels_last).requires_grad_())
+        gradients = torch.autograd.grad(y.sin().sum(), [*layer.parameters()])
+        results.append([y, *gradients])
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+
+
+def test_other_filters_stay_torchs_own():
+    others = nn.Sequential(
+        nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 3, padding=1, groups=4)
+    )
+    for_small_images(others)
+    assert not any(isinstance(layer, Convolution) for layer in others)
 
 
 def test_the_rate_falls_with_the_pixels_left():
