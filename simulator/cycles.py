@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sram.errors import InputError
+
 from . import cycles_kernels as kernels
 from .accelerator import Accelerator
 from .dataflow import CODES, NAMES
@@ -62,6 +64,9 @@ COUNTS = np.dtype(
     + [("utilization", np.float64), ("mapping_efficiency", np.float64)],
     align=True,
 )
+
+
+MOST_OPERATIONS = 2**53  # of a layer: its counts are whole numbers in float64, too
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,10 +145,20 @@ def simulate(workload: Workload, accelerator: Accelerator) -> Counts:
     np.True_
     """
     shapes = shapes_of(workload, accelerator)
-    rows = np.zeros((1, len(shapes)), COUNTS)
     codes = np.array([dataflow_code(accelerator)])
-    kernels.count_machines(shapes, machine_of(accelerator), codes, rows, np.zeros(1, COUNTS))
-    return Counts(workload, accelerator, rows[0])
+    return Counts(workload, accelerator, count_machines(workload, shapes, machine_of(accelerator), codes)[0])
+
+
+def count_machines(workload: Workload, shapes: np.ndarray, machines: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """COUNTS[machines, layers] of the same SHAPE[layers]; InputError for a layer of too many transfers through DRAM."""
+    counts = np.zeros((len(machines), len(shapes)), COUNTS)
+    refused = kernels.count_machines(shapes, machines, codes, counts, np.zeros(1, COUNTS))
+    if refused >= 0:
+        layer = workload.layers[refused]
+        size = " x ".join(str(int(shapes[name][refused])) for name in ("products", "m", "k", "n"))
+        allowed = f"at most {kernels.MOST_CHUNKS} transfers with DRAM: fewer samples, a larger array or no DRAM limit"
+        raise InputError(workload.name, f"{layer.name}, products x m x k x n", size, allowed)
+    return counts
 
 
 def machine_of(accelerator: Accelerator) -> np.ndarray:
@@ -163,11 +178,15 @@ def machine_of(accelerator: Accelerator) -> np.ndarray:
 
 
 def shapes_of(workload: Workload, accelerator: Accelerator) -> np.ndarray:
-    """SHAPE[layers]."""
+    """SHAPE[layers]; InputError for a layer of MOST_OPERATIONS."""
     through_dram, passing = in_dram(workload, accelerator), handed_on(workload)
     shapes = np.zeros(len(workload.layers), SHAPE)
     for i, layer in enumerate(workload.layers):
         batch = layer.batch * accelerator.batch
+        macs = layer.groups * layer.m * layer.k * layer.n
+        work = max(macs, layer.operations, layer.elements_read, outputs_of(layer)) * batch
+        if work >= MOST_OPERATIONS:
+            raise InputError(workload.name, f"{layer.name}, operations of {batch} samples", work, "fewer than 2^53")
         shape = shapes[i]
         shape["on_array"] = layer.on_array
         shape["outputs"] = outputs_of(layer) * batch

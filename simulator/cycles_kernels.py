@@ -8,6 +8,7 @@ from .dataflow_kernels import IS, OS, WS, gemm_cycles, spatial
 from .memory_kernels import QUEUE, channel_visits, kept, run, tiers
 
 CHUNKS_PER_FOLD = 16
+MOST_CHUNKS = 2**28  # of a layer: 10 GiB while it is scheduled
 
 
 @jit
@@ -155,7 +156,7 @@ def schedule(shape, machine, dataflow, fr, fc, moved):
 
 @jit
 def count_array_layer(shape, machine, dataflow, out):
-    """Fill `out` for a layer on the array."""
+    """Fill `out` for a layer on the array; False if its schedule has more than MOST_CHUNKS."""
     g, m, k, n = shape.products, shape.m, shape.k, shape.n
     rows, cols = machine.rows, machine.cols
     sr, sc, t = spatial(dataflow, m, k, n)
@@ -189,6 +190,8 @@ def count_array_layer(shape, machine, dataflow, out):
     out.cycles = out.array_cycles
     ideal = np.isinf(machine.bandwidth) and machine.latency == 0
     if not ideal and ifmap + filters + spill + outputs > 0:
+        if float(g) * fr * fc * (-(-t // chunk_cycles(t, rows)) + 1) > MOST_CHUNKS:
+            return False
         start, length, bytes_in, result, bytes_out = schedule(shape, machine, dataflow, fr, fc, moved)
         depth = machine.depth
         if depth > 1:  # chunks in the half that fills, and the one in use
@@ -198,6 +201,7 @@ def count_array_layer(shape, machine, dataflow, out):
         out.cycles = int(np.ceil(max(out.array_cycles + still, written)))
     out.stall_cycles = out.cycles - out.array_cycles
     out.utilization = out.macs / (out.cycles * rows * cols)
+    return True
 
 
 @jit
@@ -228,7 +232,8 @@ def count_vector_layer(shape, machine, out):
 def count_machines(shapes, machines, dataflows, out, trial):
     """All layers on each machine, out[machines, layers]; dataflow 3 takes the fastest of the three for each layer.
 
-    `trial` is scratch, one row of COUNTS.
+    `trial` is scratch, one row of COUNTS. Returns the first layer that `count_array_layer` refuses, and stops there; or
+    -1.
     """
     for p in range(machines.shape[0]):
         for i in range(shapes.shape[0]):
@@ -237,6 +242,8 @@ def count_machines(shapes, machines, dataflows, out, trial):
                 continue
             first, last = (OS, IS) if dataflows[p] > IS else (dataflows[p], dataflows[p])
             for each in range(first, last + 1):
-                count_array_layer(shapes[i], machines[p], each, trial[0])
+                if not count_array_layer(shapes[i], machines[p], each, trial[0]):
+                    return i
                 if each == first or trial[0].cycles < out[p, i].cycles:
                     out[p, i] = trial[0]
+    return -1

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import cycles_kernels as kernels
 from .accelerator import Accelerator, Dataflow
-from .cycles import COUNTS, MACHINE, Counts, dataflow_code, machine_of, shapes_of
+from .cycles import COUNTS, MACHINE, Counts, count_machines, dataflow_code, machine_of, shapes_of
 from .energy import EnergyTable, energy, energy_table
 from .workload import Workload
 
@@ -89,8 +88,7 @@ def _run(workload: Workload, machines: list[Accelerator], table: EnergyTable) ->
     shapes = shapes_of(workload, machines[0])
     records = np.concatenate([machine_of(machine) for machine in machines]).astype(MACHINE)
     codes = np.array([dataflow_code(machine) for machine in machines])
-    counts = np.zeros((len(machines), len(shapes)), COUNTS)
-    kernels.count_machines(shapes, records, codes, counts, np.zeros(1, COUNTS))
+    counts = count_machines(workload, shapes, records, codes)
     return [_row(Counts(workload, m, layers), table) for m, layers in zip(machines, counts, strict=True)]
 
 

@@ -105,6 +105,8 @@ def test_unknown_operators_are_said(tmp_path, capsys):
         ["--topology", "TOPOLOGY", "--where", "Conv9:0"],
         ["--topology", "TOPOLOGY", "--where", "Conv1:1728"],
         ["--topology", "TOPOLOGY", "--batch", "0"],
+        ["--network", "resnet8", "--input", "3x32x32", "--batch", "10000000"],  # transfers with DRAM
+        ["--network", "resnet8", "--input", "3x32x32", "--batch", "100000000000000000000"],  # operations
     ],
 )
 def test_mistakes_end_with_status_2_and_one_message(arguments, topology, capsys):
