@@ -93,9 +93,10 @@ def for_small_images(network: nn.Module) -> None:
     for layer in network.modules():
         if isinstance(layer, nn.MaxPool2d):
             layer.ceil_mode = True
-        if isinstance(layer, nn.Conv2d) and (layer.kernel_size, layer.stride, layer.padding, layer.groups) == (
-            (3, 3), (1, 1), (1, 1), 1):  # fmt: skip
-            layer.__class__ = Convolution
+        if isinstance(layer, nn.Conv2d):
+            shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
+            if shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1):
+                layer.__class__ = Convolution
 
 
 def phases(text: str) -> list[list[float]]:

@@ -59,7 +59,7 @@ def test_poolings_take_small_images_and_leave_whole_ones_as_they_are():
     with pytest.raises(RuntimeError, match="too small"):
         network(x[:, :, :16, :16])
     for_small_images(network)
-    assert torch.allclose(network(x), before, rtol=0, atol=1e-6)
+    assert torch.allclose(network(x), before, rtol=0, atol=1e-6)  # the last map is 2 x 2: sums in another order
     for size in (16, 24):
         assert network(x[:, :, :size, :size]).shape == (2, 10)
 
@@ -76,8 +76,9 @@ def test_a_product_of_matrices_is_the_convolution_and_has_its_gradients(shape, b
     results = []
     for layer in (plain, ours):
         x = torch.randn(4, 5, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        y = layer(x.to(memory_format=torch.channels_last).requires_grad_())
-        gradients = torch.autograd.grad(y.sin().sum(), [*layer.parameters()])
+        x = x.to(memory_format=torch.channels_last).requires_grad_()
+        y = layer(x)
+        gradients = torch.autograd.grad(y.sin().sum(), [x, *layer.parameters()])
         results.append([y, *gradients])
     for one, other in zip(*results, strict=True):
         assert torch.allclose(one, other, atol=1e-12)
@@ -85,7 +86,10 @@ def test_a_product_of_matrices_is_the_convolution_and_has_its_gradients(shape, b
 
 def test_other_filters_stay_torchs_own():
     others = nn.Sequential(
-        nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        nn.Conv2d(4, 4, 1),
+        nn.Conv2d(4, 4, 3, stride=2, padding=1),
+        nn.Conv2d(4, 4, 3, padding=1, groups=4),
+        nn.Conv2d(4, 4, 3, padding=1, dilation=2),
     )
     for_small_images(others)
     assert not any(isinstance(layer, Convolution) for layer in others)
