@@ -104,6 +104,7 @@ def paper_decay(step: int, steps: int) -> float:
 
 
 DECAYS = {"cosine": cosine, "paper": paper_decay}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def described(objective: object) -> str:
@@ -303,7 +304,7 @@ def train_generator(
     flip: bool = True,
     seed: int = 0,
     objective: GeneratorObjective = eopm_backward,
-    precision: torch.dtype = torch.float32,
+    precision: str = "float32",
     held_out: HeldOut | None = None,
     settings: str | None = None,
     checkpoint_path: str | os.PathLike | None = None,
@@ -315,14 +316,16 @@ def train_generator(
     networks, each with a source of its own, the steps take them in turn (surrogates of one that cannot be had; held-out
     images are watched on the first). Each then counts its own steps, so that it meets all that its source draws in
     turn. `weight` is the paper's lambda, `maps` its N. The generator computes with weights of `bits` bits from the
-    first step on and runs at nominal voltage, free of errors. `precision=torch.bfloat16` is for GPUs. Defaults are the
-    paper's settings.
+    first step on and runs at nominal voltage, free of errors. `precision="bfloat16"` is for GPUs and for CPUs with
+    instructions for it; weights and their steps stay float32. Defaults are the paper's settings.
 
     A run that was killed goes on only under the same arguments and `settings`, a digest of what they do not tell (the
     sources, say, and what is watched).
     """
     if decay not in DECAYS:
         raise InputError("training", "decay", decay, "one of " + ", ".join(DECAYS))
+    if precision not in PRECISIONS:
+        raise InputError("training", "precision", precision, "one of " + ", ".join(PRECISIONS))
     if maps < 1 or steps < 1 or weight < 0:
         raise InputError(
             "training", "maps, steps, weight", (maps, steps, weight), "maps and steps from 1, weight from 0"
@@ -336,7 +339,7 @@ def train_generator(
     neuralfuse.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
     arguments = dict(
         steps=steps, batch=batch, maps=maps, weight=weight, learning_rate=learning_rate, decay=decay, bits=bits,
-        shift=shift, flip=flip, seed=seed, objective=described(objective), precision=str(precision),
+        shift=shift, flip=flip, seed=seed, objective=described(objective), precision=str(PRECISIONS[precision]),
         data=data.name, words=[network.words.size for network in networks], settings=settings,
     )  # fmt: skip
     optimizer = torch.optim.Adam(neuralfuse.parameters(), learning_rate, (0.5, 0.999))
@@ -345,7 +348,7 @@ def train_generator(
     trained = Trained(**record["trained"]) if record else Trained(0, 0, math.nan, math.nan)
     stale = record.get("stale", 0)
     # no cache: it would keep the rounded weights of the first step, and those of the first chip of `read_words`
-    lower = torch.autocast(device.type, precision, enabled=precision != torch.float32, cache_enabled=False)
+    lower = torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32", cache_enabled=False)
     with deterministic(), lower:
         for step in range(trained.steps, steps):
             if held_out and stale >= held_out.patience:

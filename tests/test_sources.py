@@ -73,7 +73,7 @@ def test_low_precision_training_agrees_within_noise():
     x, y = torch.rand(64, 2, 8, 8, generator=random) * 2 - 1, torch.arange(64) % 4
     data = Dataset("noise", x, y, x, y, 4)
     losses, moved = [], []
-    for precision in (torch.float32, torch.bfloat16):
+    for precision in training.PRECISIONS:
         seen: list[float] = []
         faulty = FaultyNetwork(networks.build("resnet8", 4, 2, width=8))
         fuse = generators.NeuralFuse(generators.build("UNetS", 2, width=4))

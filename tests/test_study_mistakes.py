@@ -36,7 +36,7 @@ def fuse(**changes):
         (fuse(training={"stepz": 3}), "protections.fuse.neuralfuse.training.stepz = 3 "),
         (fuse(training={"steps": 3, "batch": 0}), "protections.fuse.neuralfuse.training.batch = 0 "),
         (fuse(training={"steps": 3, "decay": "slow"}), "protections.fuse.neuralfuse.training.decay = 'slow' "),
-        (fuse(training={"steps": 3, "precision": "bfloat16"}), "protections.fuse.neuralfuse.training.precision "),
+        (fuse(training={"steps": 3, "precision": "float16"}), "neuralfuse.training.precision = 'float16' "),
         (fuse(options={"widthh": 3}), "ConvS options = {'widthh': 3} "),
         (fuse(options={"width": "wide"}), "width = 'wide' "),
         (fuse(options={"size": 3}), "protections.fuse.neuralfuse.options.size = 3 "),

@@ -16,6 +16,7 @@ MARKERS = "os^Dv<>PX*hp"
 MAIN = ["unprotected", "generic", "generic UNetS", "affine", "tiny", "affine of another chip"]
 MAIN += ["random bit errors, network retrained", "BatchNorm statistics of the chip", "secded72", "spare_columns:4"]
 MAIN += ["hardened_msb:2", "hardened_msb:1", "hardened_msb:1 and affine", "hardened by layer"]
+MAIN += ["generic ConvL", "generic ConvS"]
 SUPERVISION = ["affine", "affine, outputs only", "affine, statistics only"]
 SUPERVISION += [f"affine, {n} images" for n in (1024, 128, 16)]
 ROBUSTNESS = {  # title: (condition, method, what it says)

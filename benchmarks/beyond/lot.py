@@ -39,7 +39,9 @@ CONDITIONS = (*SHARES, *UNEVEN)
 CANARIES, SPAN = 64, 0.02  # so many cells, critical within so much of the supply
 BY_LAYER, LEAST_SAVING = "by layer", 0.286  # what `neuralfuse sensitivity --cost-limit 28.6` chooses
 OTHERS = {  # generic generators that are measured as they are
+    "ConvL": {"generator": "ConvL"},
     "ConvL/2": {"generator": "ConvL", "options": {"width": 16}},  # half of the paper's width
+    "ConvS": {"generator": "ConvS"},
     "UNetS": {"generator": "UNetS"},
 }
 

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 from benchmarks.beyond.fits import Fit, Fitter, Made, Prior
-from benchmarks.beyond.lot import BY_LAYER
+from benchmarks.beyond.lot import BY_LAYER, OTHERS
 from neuralfuse.calibrate import Calibrated, storage_bytes
 
 
@@ -38,7 +38,7 @@ def after(condition: str, start: str, **how) -> Fit:
 METHODS = [
     *(Method("unprotected", condition=c) for c in ("main", "higher", "between", "drifted", "aged", "intermittent")),
     *(Method("generic", "generic", c) for c in ("main", "higher", "drifted", "intermittent")),
-    *(Method(f"generic {name}", f"generic {name}") for name in ("ConvL/2", "UNetS")),
+    *(Method(f"generic {name}", f"generic {name}") for name in OTHERS),
     Method("random bit errors, network retrained", retrained=True),
     Method("affine", AFFINE),
     Method("tiny", TINY),

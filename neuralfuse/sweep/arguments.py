@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Mapping
 
-from neuralfuse.training import DECAYS
+from neuralfuse.training import DECAYS, PRECISIONS
 from sram.errors import InputError
 
 # What YAML can say, by the annotation that takes it; what is of any other type the program gives itself.
@@ -16,7 +16,7 @@ _TYPES: dict[object, tuple[tuple[type, ...], str]] = {
     str: ((str,), "a text"),
 }
 _AT_LEAST_ONE = {"steps", "epochs", "batch", "maps"}  # the other numbers may be 0
-_ONE_OF = {"decay": DECAYS}
+_ONE_OF: dict[str, Collection[str]] = {"decay": DECAYS, "precision": PRECISIONS}
 
 
 def check_arguments(
