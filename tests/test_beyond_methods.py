@@ -165,3 +165,13 @@ def test_retraining_with_random_bit_errors_makes_the_network_last(lot, tmp_path)
     assert mean[other] > mean[lot]
     again = lot.holding(retrained(lot.bench, lot.name, path, 0.03, 5, silent))
     assert (again.faulty.words == other.faulty.words).all()
+
+
+def test_a_retraining_has_a_seed(lot, tmp_path):
+    """Of the order of images and of the bits that flip."""
+    made = [
+        retrained(lot.bench, lot.name, tmp_path / f"{i}.safetensors", 0.03, 1, silent, seed).words
+        for i, seed in enumerate((0, 0, 1))
+    ]
+    assert (made[0] == made[1]).all()
+    assert (made[0] != made[2]).any()

@@ -51,7 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--conditions", default=",".join(CONDITIONS), help="of " + ", ".join(CONDITIONS))
     parser.add_argument("--list", action="store_true", help="names of the methods")
     parser.add_argument("--chips", type=int, default=20)
-    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--seeds", default="0", help="of fits; the first of the retrained network, too")
     parser.add_argument("--structures", default="iid,column", help="of iid, column, paper")
     shares = ", ".join(f"{name} {share:g}" for name, share in SHARES.items())
     parser.add_argument("--rates", default="0.02", help=f"cell fault rates; supplies at shares of it: {shares}")
@@ -205,9 +205,9 @@ def main() -> None:
                     prepare(plan.study(), folder, say)
                     lots = {False: Lot(folder)}
                     if any(m.retrained for m in methods):
-                        file = work / f"{plan.network['name']}-randbet-{rate:g}-{given.retrain_epochs}.safetensors"
-                        lot = lots[False]
-                        lots[True] = lot.holding(retrained(lot.bench, lot.name, file, rate, given.retrain_epochs, say))
+                        seed, epochs, lot = int(given.seeds.split(",")[0]), given.retrain_epochs, lots[False]
+                        file = work / f"{lot.name}-randbet-{rate:g}-{epochs}{f'-{seed}' if seed else ''}.safetensors"
+                        lots[True] = lot.holding(retrained(lot.bench, lot.name, file, rate, epochs, say, seed))
                 chosen_bits = given.out / f"hardening-{folder.name}.csv"
                 if any(m.sram == BY_LAYER for m in methods) and not chosen_bits.is_file():
                     write_atomic(chosen_bits, lots[False].hardening.to_csv(index=False, float_format="%.6g"))

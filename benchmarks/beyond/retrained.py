@@ -16,7 +16,13 @@ BATCH, LEARNING_RATE = 128, 0.01  # with 0.05 a fine-tuning leaves the clean los
 
 
 def retrained(
-    bench: Bench, name: str, path: Path, rate: float, epochs: int, say: Callable[[str], training.Progress]
+    bench: Bench,
+    name: str,
+    path: Path,
+    rate: float,
+    epochs: int,
+    say: Callable[[str], training.Progress],
+    seed: int = 0,
 ) -> FaultyNetwork:
     """Network `name` of the prepared study, fine-tuned from its words for cell fault rate `rate`; kept in `path`.
 
@@ -30,11 +36,11 @@ def retrained(
         settings = dict(flip=False, shift=2) if digits else {}
         accuracy = training.train_network(
             network, bench.data, epochs, BATCH, LEARNING_RATE, bits=config.bits, clip=CLIP,
-            objective=RandomBitErrors(rate / 2, config.bits, per_channel=config.per_channel),
-            per_channel=config.per_channel, checkpoint_path=path.with_suffix(".partial"),
+            objective=RandomBitErrors(rate / 2, config.bits, seed=seed, per_channel=config.per_channel),
+            per_channel=config.per_channel, seed=seed, checkpoint_path=path.with_suffix(".partial"),
             progress=say(f"retrain {name} with random bit errors"), **settings,
         )  # fmt: skip
-        record = {"cell_fault_rate": rate, "epochs": epochs, "accuracy": accuracy}
+        record = {"cell_fault_rate": rate, "epochs": epochs, "seed": seed, "accuracy": accuracy}
         save_network(path, network, record, config.bits, config.per_channel)
         path.with_suffix(".partial").unlink(missing_ok=True)
     load_network(network, path)
