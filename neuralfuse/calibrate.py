@@ -18,7 +18,7 @@ from neuralfuse.data import Dataset
 from neuralfuse.faulty import FaultyNetwork
 from neuralfuse.quantize import WEIGHT_LAYERS, fake_quantized, quantize_in_place, weight_parameters
 from neuralfuse.sources import Faults
-from neuralfuse.training import Progress, batch_indices, cosine, deterministic, random, seeded
+from neuralfuse.training import PRECISIONS, Progress, batch_indices, computing_in, cosine, deterministic, random, seeded
 from sram.errors import InputError
 
 SUPERVISION = ("labels", "outputs", "statistics")
@@ -34,7 +34,7 @@ class Settings:
     network's answers to the plain ones: image for image (`outputs`, Kullback-Leibler), or only in the mean and
     covariance of the logits over a batch (`statistics`). `access`: `gradient` through the known faults, or `queries`,
     in which only outputs of the chip are seen (`access.tune_by_queries`). `learning_rate` None is 0.05 for numbers of
-    pixels or channels and 0.005 for a generator.
+    pixels or channels and 0.005 for a generator. `precision`: of the products while fitting (`training.PRECISIONS`).
     """
 
     steps: int = 300
@@ -43,9 +43,10 @@ class Settings:
     images: int | None = None
     supervision: str = "labels"
     access: str = "gradient"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
-        for key, allowed in (("supervision", SUPERVISION), ("access", ACCESS)):
+        for key, allowed in (("supervision", SUPERVISION), ("access", ACCESS), ("precision", PRECISIONS)):
             if getattr(self, key) not in allowed:
                 raise InputError("calibrate", key, getattr(self, key), "one of " + ", ".join(allowed))
         for key in ("steps", "batch", "images"):
@@ -54,8 +55,9 @@ class Settings:
                 raise InputError("calibrate", key, value, "1 or more")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise InputError("calibrate", "learning_rate", self.learning_rate, "above 0")
-        if self.access == "queries" and self.supervision == "statistics":
-            raise InputError("calibrate", "access", self.access, "gradient, with supervision = statistics")
+        for key, value in (("supervision", "statistics"), ("precision", "bfloat16")):
+            if self.access == "queries" and getattr(self, key) == value:
+                raise InputError("calibrate", "access", self.access, f"gradient, with {key} = {value}")
 
     def rate(self, transform: nn.Module) -> float:
         """The learning rate for this transform."""
@@ -150,7 +152,9 @@ def calibrate(
                 faulty.set_faults(*faults[step % len(faults)])
                 optimizer.zero_grad()
                 with seeded(seed, step, device), fake_quantized(transform, bits):
-                    value = loss_of(faulty(transform(x[index])), index)
+                    with computing_in(settings.precision, device):
+                        logits = faulty(transform(x[index]))
+                    value = loss_of(logits.float(), index)
                     value.backward()
                 optimizer.step()
                 loss = value.item()

@@ -108,8 +108,10 @@ def fit_to_device(
     """
     study, network, (fuse, config) = bench.study, bench.study.networks[0], _calibrated(protection)
     check_unit(study, device.info.voltage_unit)
-    if protection.sram or config.supervision != "labels" or config.at == "all":
-        raise InputError(study.name, protection.name, device.info.name, "labels, one voltage, and no sram, on a device")
+    elsewhere = config.supervision != "labels" or config.at == "all" or config.precision != "float32"
+    if protection.sram or elsewhere:
+        allowed = "labels, one voltage, float32, and no sram, on a device"
+        raise InputError(study.name, protection.name, device.info.name, allowed)
     faulty, settings = bench.network(network.name), config.settings()
     made = bench.transform(network.name, protection.name)
     assert made is not None

@@ -101,13 +101,15 @@ class CalibrateConfig(Strict):
     images: Annotated[int, Field(ge=1)] | None = None
     supervision: Literal["labels", "outputs", "statistics"] = "labels"
     access: Literal["gradient", "queries"] = "gradient"
+    precision: Literal["float32", "bfloat16"] = "float32"
     warm: bool = False  # start from the generator trained for all chips (or its checkpoint), not from an untrained one
     at: Literal["each", "lowest", "all"] = "each"  # one a voltage; the lowest voltage's for all; one made at all
 
     @model_validator(mode="after")
     def queries_know_one_chip_state(self):
-        if self.access == "queries" and (self.supervision == "statistics" or self.at == "all"):
-            raise ValueError("access queries: not with supervision statistics, nor at all voltages at once")
+        needs_gradient = self.supervision == "statistics" or self.at == "all" or self.precision != "float32"
+        if self.access == "queries" and needs_gradient:
+            raise ValueError("access queries: not with supervision statistics, at all voltages at once, or in bfloat16")
         return self
 
     def settings(self) -> Settings:

@@ -107,6 +107,12 @@ DECAYS = {"cosine": cosine, "paper": paper_decay}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
+def computing_in(precision: str, device: torch.device) -> torch.autocast:
+    """Convolutions and matrix products in `precision`. No cache, which would keep the rounded weights of the first step
+    and those of the first chip of `read_words`."""
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32", cache_enabled=False)
+
+
 def described(objective: object) -> str:
     """The same text in every process: what a dataclass holds, else a name."""
     if objective is None or is_dataclass(objective):
@@ -347,9 +353,7 @@ def train_generator(
     record, best = checkpoints.read(neuralfuse, optimizer)
     trained = Trained(**record["trained"]) if record else Trained(0, 0, math.nan, math.nan)
     stale = record.get("stale", 0)
-    # no cache: it would keep the rounded weights of the first step, and those of the first chip of `read_words`
-    lower = torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32", cache_enabled=False)
-    with deterministic(), lower:
+    with deterministic(), computing_in(precision, device):
         for step in range(trained.steps, steps):
             if held_out and stale >= held_out.patience:
                 break

@@ -65,6 +65,18 @@ def test_every_supervision_helps_its_chip(supervision, faulty, digits):
     assert np.mean(gains) > 0.05
 
 
+def test_a_fit_in_bfloat16_is_as_good(faulty, digits):
+    """Four chips: other numbers, measured in float32, and within 3 points of it on average."""
+    reached = []
+    for precision in ("float32", "bfloat16"):
+        for draw in range(4):
+            faults, transform = chip(faulty, draw), affine()
+            calibrate(faulty, transform, digits, [faults], Settings(steps=40, precision=precision))
+            reached.append(accuracy(faulty, transform, faults, digits))
+    assert reached[:4] != reached[4:]
+    assert abs(np.mean(reached[:4]) - np.mean(reached[4:])) < 0.03
+
+
 def test_without_faults_the_identity_has_the_statistics_that_it_is_drawn_to(faulty, digits):
     """Few of many images are taken: what the others would have answered is not asked, and must not count as zeros."""
     nothing = (np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.uint8))
@@ -185,6 +197,8 @@ def test_a_transform_with_dropout_is_fitted_alike_from_any_stream(faulty, digits
         {"images": 0},
         {"learning_rate": 0.0},
         {"access": "queries", "supervision": "statistics"},
+        {"precision": "float16"},
+        {"access": "queries", "precision": "bfloat16"},
     ],
 )
 def test_bad_settings_are_refused(settings):

@@ -30,6 +30,7 @@ from neuralfuse.cli.progress import steps as progress
 from neuralfuse.sweep.artifacts import slug
 from neuralfuse.sweep.prepare import prepare
 from neuralfuse.sweep.task import code_version
+from neuralfuse.training import PRECISIONS
 from sram.files import write_atomic
 
 KEY = ["network", "structure", "rate", "method", "condition", "chip", "seed", "base_steps", "base_batch"]
@@ -61,6 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--pixel-rate", type=float, help="learning rate of numbers of pixels; default calibrate's")
+    parser.add_argument("--precision", default="float32", choices=list(PRECISIONS), help="of fits")
     parser.add_argument("--generator", default="ConvS", help="the generic one, and the one fitted from scratch")
     parser.add_argument("--width", type=int, help="its channels; default the paper's")
     parser.add_argument("--generic", help="its checkpoint, trained for all chips; without it, it is trained here")
@@ -148,7 +150,7 @@ def applies(method: Method, plan: Plan) -> bool:
 
 def measure(given: argparse.Namespace, lots: dict[bool, Lot], plan: Plan, methods: list[Method], path: Path) -> None:
     """`lots`: with the network as it is, and (True) retrained."""
-    settings, scratch = Settings(given.steps, given.batch), (given.generator, given.width)
+    settings, scratch = Settings(given.steps, given.batch, precision=given.precision), (given.generator, given.width)
     fitters = {key: Fitter(lot, settings, scratch, given.pixel_rate) for key, lot in lots.items()}
     done = {tuple(map(str, row)) for row in read(path)[KEY].itertuples(index=False)}
     first, *others = map(int, given.seeds.split(","))
