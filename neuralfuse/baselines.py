@@ -45,7 +45,7 @@ class RandomBitErrors:
         before = [weight.data for weight in weights]
         parts = words.to(x.device).split([weight.numel() for weight in weights])
         for weight, part, (_, scale) in zip(weights, parts, stored, strict=True):
-            weight.data = dequantize(part.view(weight.shape), scale)
+            weight.data = torch.empty_like(weight.data).copy_(dequantize(part.view(weight.shape), scale))  # its layout
         training = network.training
         try:  # normalised by the clean network's statistics, as a faulty chip is
             F.cross_entropy(network.eval()(x), y).backward()

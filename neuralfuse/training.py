@@ -107,6 +107,11 @@ DECAYS = {"cosine": cosine, "paper": paper_decay}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
+def check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise InputError("training", "precision", precision, "one of " + ", ".join(PRECISIONS))
+
+
 def computing_in(precision: str, device: torch.device) -> torch.autocast:
     """Convolutions and matrix products in `precision`. No cache, which would keep the rounded weights of the first step
     and those of the first chip of `read_words`."""
@@ -190,6 +195,7 @@ def train_network(
     objective: Objective | None = None,
     clip: float | None = None,
     per_channel: bool = False,
+    precision: str = "float32",
     settings: str | None = None,
     checkpoint_path: str | os.PathLike | None = None,
     progress: Progress | None = None,
@@ -199,14 +205,16 @@ def train_network(
     Every step computes with rounded weights and updates the unrounded ones (quantisation-aware training,
     straight-through), one scale a tensor or `per_channel`; `bits=None` trains in float. `shift` and `flip` are the
     augmentation's. `objective` is cross-entropy or one of `baselines`; after each step weights are cut to
-    [-clip, clip]. A run that was killed goes on only under the same arguments and `settings`, a digest of what they do
-    not tell (the images, say). Returns the accuracy on the dataset's test images, which training does not see.
+    [-clip, clip]. `precision` is of the products while training (`train_generator` says where it pays). A run that was
+    killed goes on only under the same arguments and `settings`, a digest of what they do not tell (the images, say).
+    Returns the accuracy on the dataset's test images, which training does not see.
     """
+    check_precision(precision)
     steps = epochs * max(1, len(data.train_y) // batch)
     arguments = dict(
         epochs=epochs, batch=batch, learning_rate=learning_rate, weight_decay=weight_decay, bits=bits, shift=shift,
         flip=flip, seed=seed, data=data.name, objective=described(objective), clip=clip, per_channel=per_channel,
-        settings=settings,
+        precision=str(PRECISIONS[precision]), settings=settings,
     )  # fmt: skip
     backward = objective or cross_entropy
     optimizer = torch.optim.SGD(network.parameters(), learning_rate, 0.9, weight_decay=weight_decay, nesterov=True)
@@ -223,7 +231,11 @@ def train_network(
             x = augment(data.train_x[index], random(seed, step), shift, flip)
             x, y = x.to(device, memory_format=memory_format), data.train_y[index].to(device)
             optimizer.zero_grad()
-            with seeded(seed, step, device), fake_quantized(network, bits, per_channel):
+            with (
+                seeded(seed, step, device),
+                fake_quantized(network, bits, per_channel),
+                computing_in(precision, device),
+            ):
                 loss = backward(network, x, y, step)
             optimizer.step()
             if clip is not None:
@@ -330,8 +342,7 @@ def train_generator(
     """
     if decay not in DECAYS:
         raise InputError("training", "decay", decay, "one of " + ", ".join(DECAYS))
-    if precision not in PRECISIONS:
-        raise InputError("training", "precision", precision, "one of " + ", ".join(PRECISIONS))
+    check_precision(precision)
     if maps < 1 or steps < 1 or weight < 0:
         raise InputError(
             "training", "maps, steps, weight", (maps, steps, weight), "maps and steps from 1, weight from 0"

@@ -48,6 +48,22 @@ def double(faulty: FaultyNetwork) -> FaultyNetwork:
     return faulty
 
 
+def test_a_network_trained_in_bfloat16_is_another_one_and_as_good():
+    """Both learn the four classes; which seed does not matter."""
+    tiny, made = tiny_data(), []
+    for precision in training.PRECISIONS:
+        network = tiny_network()
+        accuracy = training.train_network(
+            network, tiny, epochs=12, batch=16, learning_rate=0.05, shift=0, flip=False, precision=precision
+        )
+        assert accuracy > 0.9
+        made.append(torch.cat([weight.flatten() for weight in weight_parameters(network).values()]))
+    assert made[0].dtype == made[1].dtype == torch.float32
+    assert not torch.equal(*made)
+    with pytest.raises(InputError, match="one of float32, bfloat16"):
+        training.train_network(tiny_network(), tiny, precision="float16")
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.1, 5.0])
 def test_eopm_gradient_equals_the_papers_sum(weight):
     """One pass with gradients summed at F(x), against the loss written out: N + 1 networks, N + 1 generator passes."""

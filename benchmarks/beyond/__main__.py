@@ -62,7 +62,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--pixel-rate", type=float, help="learning rate of numbers of pixels; default calibrate's")
-    parser.add_argument("--precision", default="float32", choices=list(PRECISIONS), help="of fits")
+    parser.add_argument(
+        "--precision", default="float32", choices=list(PRECISIONS), help="of fits, and of the retraining"
+    )
     parser.add_argument("--generator", default="ConvS", help="the generic one, and the one fitted from scratch")
     parser.add_argument("--width", type=int, help="its channels; default the paper's")
     parser.add_argument("--generic", help="its checkpoint, trained for all chips; without it, it is trained here")
@@ -209,7 +211,9 @@ def main() -> None:
                     if any(m.retrained for m in methods):
                         seed, epochs, lot = int(given.seeds.split(",")[0]), given.retrain_epochs, lots[False]
                         file = work / f"{lot.name}-randbet-{rate:g}-{epochs}{f'-{seed}' if seed else ''}.safetensors"
-                        lots[True] = lot.holding(retrained(lot.bench, lot.name, file, rate, epochs, say, seed))
+                        lots[True] = lot.holding(
+                            retrained(lot.bench, lot.name, file, rate, epochs, say, seed, given.precision)
+                        )
                 chosen_bits = given.out / f"hardening-{folder.name}.csv"
                 if any(m.sram == BY_LAYER for m in methods) and not chosen_bits.is_file():
                     write_atomic(chosen_bits, lots[False].hardening.to_csv(index=False, float_format="%.6g"))

@@ -23,6 +23,7 @@ def retrained(
     epochs: int,
     say: Callable[[str], training.Progress],
     seed: int = 0,
+    precision: str = "float32",
 ) -> FaultyNetwork:
     """Network `name` of the prepared study, fine-tuned from its words for cell fault rate `rate`; kept in `path`.
 
@@ -37,10 +38,11 @@ def retrained(
         accuracy = training.train_network(
             network, bench.data, epochs, BATCH, LEARNING_RATE, bits=config.bits, clip=CLIP,
             objective=RandomBitErrors(rate / 2, config.bits, seed=seed, per_channel=config.per_channel),
-            per_channel=config.per_channel, seed=seed, checkpoint_path=path.with_suffix(".partial"),
-            progress=say(f"retrain {name} with random bit errors"), **settings,
+            per_channel=config.per_channel, seed=seed, precision=precision,
+            checkpoint_path=path.with_suffix(".partial"), progress=say(f"retrain {name} with random bit errors"),
+            **settings,
         )  # fmt: skip
-        record = {"cell_fault_rate": rate, "epochs": epochs, "seed": seed, "accuracy": accuracy}
+        record = {"cell_fault_rate": rate, "epochs": epochs, "seed": seed, "precision": precision, "accuracy": accuracy}
         save_network(path, network, record, config.bits, config.per_channel)
         path.with_suffix(".partial").unlink(missing_ok=True)
     load_network(network, path)
