@@ -27,7 +27,7 @@ from benchmarks.beyond.retrained import retrained
 from neuralfuse.allocator import keep_freed_memory
 from neuralfuse.calibrate import Settings
 from neuralfuse.cli.progress import steps as progress
-from neuralfuse.sweep.artifacts import slug
+from neuralfuse.sweep.artifacts import generator_file
 from neuralfuse.sweep.prepare import prepare
 from neuralfuse.sweep.task import code_version
 from neuralfuse.training import PRECISIONS
@@ -108,7 +108,7 @@ def plan_of(given: argparse.Namespace, structure: str, rate: float, work: Path, 
         network = {"name": given.network, "options": options, "checkpoint": given.base}
     others = {}
     if given.generators:
-        files = {name: given.generators / f"{network['name']}-{slug(name)}.safetensors" for name in OTHERS}
+        files = {name: given.generators / generator_file([given.network], name) for name in OTHERS}
         others = {name: str(file) for name, file in files.items() if file.is_file()}
     return Plan(dataset, network, structure, rate, given.curve, given.schedule, generic, others)
 
@@ -205,6 +205,9 @@ def main() -> None:
                 plan = plan_of(given, structure, rate, work, generic_of(given, chosen))
                 folder = work / f"{plan.network['name']}-{structure}-{rate:g}"
                 methods = [m for m in chosen if applies(m, plan)]
+                absent = [name for name in OTHERS if f"generic {name}" in only and name not in plan.others]
+                if absent and given.only:
+                    sys.exit(f"{given.generators}: no {generator_file([given.network], absent[0])}")
                 with progress() as say:
                     prepare(plan.study(), folder, say)
                     lots = {False: Lot(folder)}

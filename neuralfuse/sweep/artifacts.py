@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -52,10 +53,17 @@ def read_program(folder: Path, network: str) -> Program:
 def generator_path(folder: Path, network: str, protection: ProtectionConfig) -> Path:
     """The generator that a protection puts before `network`: one for all networks where it has surrogates."""
     assert protection.neuralfuse is not None
-    trained_on, name = protection.neuralfuse.trained_on(network), protection.name
+    return folder / "generators" / generator_file(protection.neuralfuse.trained_on(network), protection.name)
+
+
+def generator_file(trained_on: Sequence[str], name: str) -> str:
+    """What the generator of protection `name`, trained before these networks, is called in its folder.
+
+    >>> generator_file(["resnet18"], "ConvS"), generator_file(["resnet18"], "ConvL/2")
+    ('resnet18-ConvS.safetensors', 'resnet18-ConvL_2~4d026b46.safetensors')
+    """
     joined_otherwise = "-" in name or any("+" in one for one in trained_on)  # a and b-c, or a-b and c; a+b, or a and b
-    file = _file_name(f"{'+'.join(trained_on)}-{name}", [*trained_on, name], joined_otherwise)
-    return folder / "generators" / f"{file}.safetensors"
+    return _file_name(f"{'+'.join(trained_on)}-{name}", [*trained_on, name], joined_otherwise) + ".safetensors"
 
 
 def workload_path(folder: Path, network: str, protection: str | None = None) -> Path:
