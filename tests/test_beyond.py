@@ -6,10 +6,12 @@ import pandas as pd
 import pytest
 
 from benchmarks.beyond import figures
-from benchmarks.beyond.__main__ import KEY, MEASURED, append, applies, generic_of, read
-from benchmarks.beyond.lot import CONDITIONS, Plan
+from benchmarks.beyond.__main__ import KEY, MEASURED, append, applies, generic_of, plan_of, read
+from benchmarks.beyond.lot import CONDITIONS, OTHERS, Plan
 from benchmarks.beyond.methods import METHODS
 from benchmarks.beyond.report import markdown, table
+from neuralfuse.config import ProtectionConfig
+from neuralfuse.sweep.artifacts import generator_path
 
 
 def row(method, chip, accuracy, condition="main", seed=0):
@@ -122,3 +124,17 @@ def test_the_generic_generator_is_trained_only_for_methods_that_start_from_it():
     assert made["training"]["steps"] == 5
     given.generic = "convs.safetensors"
     assert generic_of(given, bare) == {"generator": "ConvS", "options": {"width": 8}, "checkpoint": "convs.safetensors"}
+
+
+def test_generators_are_found_where_a_study_leaves_them(tmp_path):
+    """Whatever is in a name, a / say."""
+    files = {}
+    for name in OTHERS:
+        protection = ProtectionConfig(name=name, neuralfuse={"generator": "ConvS"})
+        files[name] = generator_path(tmp_path, "resnet14", protection)
+        files[name].parent.mkdir(exist_ok=True)
+        files[name].touch()
+    given = argparse.Namespace(digits=False, root="data", test_images=500, options="", network="resnet14", base="base",
+                               generators=tmp_path / "generators", curve="ibm14", schedule="resident")  # fmt: skip
+    plan = plan_of(given, "iid", 0.01, tmp_path, None)
+    assert plan.others == {name: str(file) for name, file in files.items()}
