@@ -6,8 +6,9 @@ Three things save time. Images grow while it trains (--phases SIZE:EPOCHS,...): 
 learnt on them. Filters follow Muon, whose step is the nearest orthogonal matrix to the gradient, so all directions of
 a layer learn at one pace (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024), and each
 layer keeps its norm, as batch normalisation after it makes that free. The rate falls linearly with the work that is
-left, not with the steps. Labels are smoothed. Every step computes with rounded weights, as
-`neuralfuse.training.train_network` does; a run that is killed goes on where it was.
+left, not with the steps. Labels are smoothed. `--precision bfloat16` saves more on a CPU with instructions for it.
+Every step computes with rounded weights, as `neuralfuse.training.train_network` does; a run that is killed goes on
+where it was.
 """
 
 import argparse
@@ -131,6 +132,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=0.07, help="the peak for filters")
     parser.add_argument("--other-rate", type=float, default=0.05, help="the peak for all else")
     parser.add_argument("--smoothing", type=float, default=0.1, help="of labels")
+    parser.add_argument("--precision", default="float32", choices=list(training.PRECISIONS), help="of the products")
     parser.add_argument("--start", help="begin with a network, or another run's .run.safetensors, stopped anywhere")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -151,7 +153,7 @@ def main() -> None:
     optimizer = optimizer_for(network, given.learning_rate, given.other_rate)
     arguments = {"phases": given.phases, "batch": given.batch, "learning_rate": given.learning_rate,
                  "other_rate": given.other_rate, "smoothing": given.smoothing, "seed": given.seed,
-                 "before": before}  # fmt: skip
+                 "precision": given.precision, "before": before}  # fmt: skip
     checkpoints = training.Checkpoints(Path(given.out).with_suffix(".run.safetensors"), arguments, seconds=120)
     record, _ = checkpoints.read(network, optimizer)
     steps = schedule(given.phases, len(dataset.train_y), given.batch)
@@ -169,8 +171,9 @@ def main() -> None:
             optimizer.zero_grad()
             x, y = x.to(memory_format=memory_format), dataset.train_y[index]
             with fake_quantized(network, BITS):
-                output = network(x)
-                loss = F.cross_entropy(output, y, label_smoothing=given.smoothing)
+                with training.computing_in(given.precision, x.device):
+                    output = network(x)
+                loss = F.cross_entropy(output.float(), y, label_smoothing=given.smoothing)
                 loss.backward()
             optimizer.step()
             share = float((output.argmax(1) == y).float().mean())
