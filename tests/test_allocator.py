@@ -23,14 +23,18 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+def pages_taken(how: str) -> int:
+    command = [sys.executable, "-c", COUNT, how]
+    kept, faults = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert kept == "True"
+    return int(faults)
+
+
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
 def test_freed_blocks_are_not_taken_from_the_system_again():
-    """30 turns of two blocks of 32 MB: 16,384 pages a turn where they come anew."""
-    kept, faults = subprocess.run(
-        [sys.executable, "-c", COUNT, "keep"], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert kept == "True"
-    assert int(faults) < 30 * 1000
+    """30 turns of two blocks of 32 MB, 16,384 pages a turn where they come anew. Kept, none as a rule; but one run in some
+    twenty was seen to take 32,768, as if the heap had grown by two turns: hence not as an absolute number."""
+    assert pages_taken("keep") < pages_taken("leave") / 8
 
 
 def test_another_c_library_is_no_error(monkeypatch):
