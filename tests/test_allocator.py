@@ -32,8 +32,8 @@ def pages_taken(how: str) -> int:
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
 def test_freed_blocks_are_not_taken_from_the_system_again():
-    """30 turns of two blocks of 32 MB, 16,384 pages a turn where they come anew. Kept, none as a rule; but one run in some
-    twenty was seen to take 32,768, as if the heap had grown by two turns: hence not as an absolute number."""
+    """30 turns of two blocks of 32 MB, 16,384 pages a turn where they come anew. Kept, none as a rule; but a run was
+    seen to take 32,768, as if the heap had grown by two turns: hence against a process that keeps nothing."""
     assert pages_taken("keep") < pages_taken("leave") / 8
 
 
