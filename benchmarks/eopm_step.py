@@ -16,7 +16,6 @@ gradient is compared, too.
 import argparse
 import copy
 import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from neuralfuse.objective import eopm_backward
 from neuralfuse.quantize import dequantize, quantize, quantize_in_place, weight_parameters
 from neuralfuse.sources import PaperMaps
 from neuralfuse.stored import PAPER_ARRAY
+from neuralfuse.training import computing_in
 from simulator import placement, workload
 from simulator.accelerator import accelerator
 
@@ -71,14 +71,6 @@ def published_step(clean: nn.Module, fuse: nn.Module, x: Tensor, y: Tensor, maps
     return perturbing
 
 
-def in_bfloat16(step: Callable) -> Callable:
-    def run(*arguments):
-        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-            return step(*arguments)
-
-    return run
-
-
 class Timed:
     """An iterator's and a function's CPU time."""
 
@@ -116,18 +108,19 @@ def main() -> None:
     x = torch.rand(given.batch, 3, 32, 32, generator=random) * 2 - 1
     y = torch.randint(0, 10, (given.batch,), generator=random)
 
-    def our_step(fuse: nn.Module, x: Tensor, y: Tensor, maps: int) -> float:
+    def our_step(fuse: nn.Module, precision: str, x: Tensor, y: Tensor, maps: int) -> float:
         timed = Timed()
         draw, write = timed(source), timed(FaultyNetwork.set_faults)
         frozen.set_faults = lambda *faults: write(frozen, *faults)  # type: ignore[method-assign]
-        eopm_backward(frozen, fuse, x, y, (draw(i) for i in range(maps)), maps, LAMBDA)
+        with computing_in(precision, x.device):
+            eopm_backward(frozen, fuse, x, y, (draw(i) for i in range(maps)), maps, LAMBDA)
         return timed.seconds
 
     rows = []
     for name, step, fuse in (
         ("published schedule", lambda x, y, n: published_step(clean, theirs, x, y, n), theirs),
-        ("one pass per map", lambda x, y, n: our_step(ours, x, y, n), ours),
-        ("the same in bfloat16", in_bfloat16(lambda x, y, n: our_step(lower, x, y, n)), lower),
+        ("one pass per map", lambda x, y, n: our_step(ours, "float32", x, y, n), ours),
+        ("the same in bfloat16", lambda x, y, n: our_step(lower, "bfloat16", x, y, n), lower),
     ):
         step(x[:2], y[:2], 1)
         fuse.zero_grad()

@@ -214,7 +214,7 @@ def train_network(
     arguments = dict(
         epochs=epochs, batch=batch, learning_rate=learning_rate, weight_decay=weight_decay, bits=bits, shift=shift,
         flip=flip, seed=seed, data=data.name, objective=described(objective), clip=clip, per_channel=per_channel,
-        precision=str(PRECISIONS[precision]), settings=settings,
+        precision=precision, settings=settings,
     )  # fmt: skip
     backward = objective or cross_entropy
     optimizer = torch.optim.SGD(network.parameters(), learning_rate, 0.9, weight_decay=weight_decay, nesterov=True)
@@ -356,7 +356,7 @@ def train_generator(
     neuralfuse.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
     arguments = dict(
         steps=steps, batch=batch, maps=maps, weight=weight, learning_rate=learning_rate, decay=decay, bits=bits,
-        shift=shift, flip=flip, seed=seed, objective=described(objective), precision=str(PRECISIONS[precision]),
+        shift=shift, flip=flip, seed=seed, objective=described(objective), precision=precision,
         data=data.name, words=[network.words.size for network in networks], settings=settings,
     )  # fmt: skip
     optimizer = torch.optim.Adam(neuralfuse.parameters(), learning_rate, (0.5, 0.999))
@@ -364,7 +364,7 @@ def train_generator(
     record, best = checkpoints.read(neuralfuse, optimizer)
     trained = Trained(**record["trained"]) if record else Trained(0, 0, math.nan, math.nan)
     stale = record.get("stale", 0)
-    with deterministic(), computing_in(precision, device):
+    with deterministic():
         for step in range(trained.steps, steps):
             if held_out and stale >= held_out.patience:
                 break
@@ -378,7 +378,7 @@ def train_generator(
             faults = (draws(own * maps + i) for i in range(maps))
             learner = turn(neuralfuse, own)
             optimizer.zero_grad()
-            with seeded(seed, step, device), fake_quantized(learner, bits):
+            with seeded(seed, step, device), fake_quantized(learner, bits), computing_in(precision, device):
                 losses = objective(faulty, learner, x, data.train_y[index].to(device), faults, maps, weight)
             optimizer.step()
             trained = Trained(step + 1, trained.best_step, *losses, trained.held_out_accuracy)

@@ -49,7 +49,7 @@ def double(faulty: FaultyNetwork) -> FaultyNetwork:
 
 
 def test_a_network_trained_in_bfloat16_is_another_one_and_as_good():
-    """Both learn the four classes; which seed does not matter."""
+    """Both learn the four classes."""
     tiny, made = tiny_data(), []
     for precision in training.PRECISIONS:
         network = tiny_network()

@@ -207,7 +207,7 @@ def main() -> None:
                 methods = [m for m in chosen if applies(m, plan)]
                 absent = [name for name in OTHERS if f"generic {name}" in only and name not in plan.others]
                 if absent and given.only:
-                    sys.exit(f"{given.generators}: no {generator_file([given.network], absent[0])}")
+                    sys.exit(f"{given.generators or '--generators'}: no {generator_file([given.network], absent[0])}")
                 with progress() as say:
                     prepare(plan.study(), folder, say)
                     lots = {False: Lot(folder)}
