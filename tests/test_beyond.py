@@ -101,6 +101,15 @@ def test_a_method_looks_the_same_in_every_panel_and_in_the_legend():
     assert [text.get_text() for text in legend.get_texts()] == list(first)
 
 
+def test_what_costs_more_than_it_saves_is_named_and_squeezes_nothing():
+    saved = {"saving_weight_sram": 0.3}
+    rows = [row(method, chip, 0.5) | saved for method in ("unprotected", "tiny") for chip in (0, 1)]
+    rows += [row("generic ConvL", chip, 0.6) | {"saving_weight_sram": -2} for chip in (0, 1)]
+    axis = figures.main(table(pd.DataFrame(rows))).axes[0]
+    assert axis.get_xlim()[0] > 0
+    assert [text.get_text() for text in axis.texts] == ["beyond the axis: generic ConvL, saving -200%, accuracy 60.0%"]
+
+
 @pytest.mark.parametrize("structures", [["iid"], ["iid", "column"]])
 def test_the_legend_is_no_wider_than_its_figure(structures):
     rows = [row(method, chip, 0.5) | {"structure": s} for s in structures for method in figures.MAIN for chip in (0, 1)]

@@ -12,6 +12,7 @@ from neuralfuse.statistics import Estimate, t_interval
 
 GAIN = "gain over the unprotected chip, points"
 NARROWEST = 2  # points of saving that a panel shows
+LEAST_SHOWN = -0.1  # saving: what costs more would squeeze all else, and is named instead
 MARKERS = "os^Dv<>PX*hp"
 MAIN = ["unprotected", "generic", "generic UNetS", "affine", "tiny", "affine of another chip"]
 MAIN += ["random bit errors, network retrained", "BatchNorm statistics of the chip", "secded72", "spare_columns:4"]
@@ -81,7 +82,13 @@ def main(lines: pd.DataFrame) -> Figure | None:
     figure = Figure(figsize=(max(5.2, 4.6 * across), 3.9 * down + 1.2), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     for axis, ((structure, rate), part) in zip(axes, groups, strict=False):
-        for line in part.itertuples():
+        beyond = part[part.saving_weight_sram < LEAST_SHOWN]
+        names = [
+            f"beyond the axis: {one.method}, saving {one.saving_weight_sram:.0%}, accuracy {one.accuracy:.1%}"
+            for one in beyond.itertuples()
+        ]
+        axis.text(0.02, 0.02, "\n".join(names), transform=axis.transAxes, fontsize=8)
+        for line in part.drop(beyond.index).itertuples():
             i = MAIN.index(line.method)
             error = [[100 * (line.accuracy - line.low)], [100 * (line.high - line.accuracy)]]
             look = {"fmt": MARKERS[i % len(MARKERS)], "color": f"C{i % 10}", "ms": 7, "lw": 1, "capsize": 3}
