@@ -1,5 +1,7 @@
 """Are the stored words what the paper says, and does the network compute with exactly what it reads back?"""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -130,6 +132,25 @@ def test_any_sequence_of_faults_reads_like_the_slow_twin(bits, per_channel, rand
     faulty.restore()
     assert np.array_equal(faulty.words, faulty.clean_words)
     assert faulty.flip_rate() == 0
+
+
+def test_a_flip_moves_a_weight_in_proportion_to_its_scale_and_least_with_one_a_filter():
+    """Bit b flipped moves a weight by 2^b scales, whatever the weight: by max|W| / 127 of the tensor, or of its filter,
+    which is never more."""
+    network = small_network()
+    network[0].weight.data *= torch.logspace(-1, 0, 4)[:, None, None, None]  # filters of different ranges
+    largest = network[0].weight.data.abs().amax((1, 2, 3))
+    weight = np.arange(4 * 18)
+    for bit in range(8):
+        moved = {}
+        for per_channel in (False, True):
+            faulty = FaultyNetwork(copy.deepcopy(network), per_channel=per_channel)
+            clean = faulty.network[0].weight.clone()
+            faulty.set_faults(weight, np.full(72, bit, np.uint8), np.full(72, 2, np.uint8))
+            moved[per_channel] = (faulty.network[0].weight - clean).abs()
+        scale = 2**bit / 127
+        torch.testing.assert_close(moved[False], (scale * largest.max()).expand(4, 2, 3, 3))
+        torch.testing.assert_close(moved[True], (scale * largest)[:, None, None, None].expand(4, 2, 3, 3))
 
 
 def test_faults_that_the_caller_writes_over_are_taken_back_all_the_same():
