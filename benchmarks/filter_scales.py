@@ -22,12 +22,11 @@ from sram.files import write_atomic
 TENSOR, FILTER = "one scale a tensor", "one scale a filter"
 LOOKS = {TENSOR: plots.COLOURS[0], FILTER: plots.COLOURS[1]}
 HEAD = ["structure", "cell fault rate, %", "protection", *(f"{name}, %" for name in (TENSOR, FILTER))]
-NOMINAL = 1e-4  # a rate below it is that of the nominal supply
 HEAD += ["difference", "better on", "weight-SRAM saving, %"]
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """Rows of a variant's folder, accuracies in percent, with the curve's rate of their supply."""
+    """Rows of a variant's folder, accuracies in percent, with the rate of their supply, 0 at the nominal one."""
     rows = pd.read_csv(folder / "results.csv")
     curve = failure.curve(load_study(folder / "study.yaml").sram.curve)
     rows["rate"] = [0.0 if v == curve.nominal else float(curve.probability(v)) for v in rows.voltage]
@@ -59,21 +58,20 @@ def table(rows: pd.DataFrame) -> str:
 
 
 def plot(rows: pd.DataFrame, network: str) -> Figure:
-    """Accuracy by cell fault rate and by saving, of independent cells."""
+    """Accuracy by cell fault rate and by saving, of independent cells below the nominal supply."""
     figure = Figure(figsize=(9.5, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    rows = rows[rows.structure == "iid"]
+    rows = rows[(rows.structure == "iid") & (rows.rate > 0)]
     for (name, protection), part in rows.groupby(["network", "protection"], sort=False):
         points = [(rate, 100 * of_rate.saving_weight_sram.mean(), t_interval(of_rate.accuracy.to_numpy()))
                   for rate, of_rate in part.groupby("rate")]  # fmt: skip
         style = {"color": LOOKS[name], "linestyle": "-" if protection == "none" else "--", "markersize": 4,
                  "marker": "o" if protection == "none" else "s", "capsize": 2.5, "linewidth": 1.3}  # fmt: skip
         label = name if protection == "none" else f"{name}, {protection}"
-        points = [point for point in points if point[0] > NOMINAL]
         mean, half = [e.mean for _, _, e in points], [e.half_width for _, _, e in points]
         left.errorbar([100 * rate for rate, _, _ in points], mean, half, **style)
         right.errorbar([saving for _, saving, _ in points], mean, half, label=label, **style)
-    rates = [100 * rate for rate in sorted(rows.rate.unique()) if rate > NOMINAL]
+    rates = [100 * rate for rate in sorted(rows.rate.unique())]
     left.set(xscale="log", xlabel="cell fault rate (%)", ylabel="test accuracy (%)")
     left.set_xticks(rates, [f"{rate:.3g}" for rate in rates])
     left.minorticks_off()
