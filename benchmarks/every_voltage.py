@@ -3,6 +3,8 @@
     neuralfuse sweep benchmarks/studies/every_voltage.yaml --out out/every_voltage --workers 1
     python -m benchmarks.every_voltage --study out/every_voltage --out benchmarks/results/beyond/every_voltage
 
+and on CIFAR-10 the same with `every_voltage_cifar10` in place of `every_voltage`.
+
 Each variant of the study is a seed: another base network, other generators, other chips. Accuracies are means over the
 chips of all seeds with 95% t-intervals, differences are paired by chip; beside them stands the difference of each seed,
 because chips of one seed share their training. `each, all steps` has the first seed only.
@@ -24,7 +26,6 @@ from sram import failure
 from sram.files import write_atomic
 
 VOLTAGES = ("none", "range", "film", "each", "each, all steps")
-SAVINGS = (0.2, 0.225, 0.25, 0.275)  # within what all of SUPPLIES were measured at
 SUPPLIES = ("none", "range", "low voltage, untrained", "low voltage, trained")
 DIFFERENCES = (
     *(("film", "range"), ("each", "range"), ("each, all steps", "range"), ("film", "each, all steps")),
@@ -74,19 +75,24 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_equal_saving(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy where the same share of weight-SRAM energy is saved, each chip linear between its supplies."""
+    """Accuracy where the same share of weight-SRAM energy is saved, each chip linear between its supplies.
+
+    At the four largest multiples of 2.5% that all of SUPPLIES reach.
+    """
     lines = []
+    reached = min(rows[rows.protection == name].saving_weight_sram.max() for name in SUPPLIES)
+    savings = 0.025 * (np.arange(-3, 1) + np.floor(reached / 0.025 + 1e-9))
     for structure, found in rows.groupby("structure", sort=False):
         accuracy = {
             name: np.array(
                 [
-                    np.interp(SAVINGS, part.saving_weight_sram.to_numpy(), part.accuracy.to_numpy())
+                    np.interp(savings, part.saving_weight_sram.to_numpy(), part.accuracy.to_numpy())
                     for _, part in found[found.protection == name].sort_values("saving_weight_sram").groupby("pair")
                 ]
             )
             for name in SUPPLIES
         }
-        for i, saving in enumerate(SAVINGS):
+        for i, saving in enumerate(savings):
             for name in SUPPLIES:
                 mean = t_interval(accuracy[name][:, i])
                 apart = paired_difference(accuracy[name][:, i], accuracy["range"][:, i])
@@ -183,10 +189,11 @@ def plot(table: pd.DataFrame, folder: Path) -> None:
 
     from neuralfuse import plots
 
+    structures, low = table.structure.unique(), table.voltage[table.cell_fault_rate > 1e-6]
     with matplotlib.rc_context(plots.RC):
-        figure = Figure(figsize=(10, 6.4), layout="constrained")
-        axes = figure.subplots(2, 2, sharey=True)
-        for row, structure in zip(axes, table.structure.unique(), strict=True):
+        figure = Figure(figsize=(10, 3.2 * len(structures)), layout="constrained")
+        axes = figure.subplots(len(structures), 2, sharey=True, squeeze=False)
+        for row, structure in zip(axes, structures, strict=True):
             for axis, names, across in zip(row, (VOLTAGES, SUPPLIES), ("voltage", "saving_weight_sram"), strict=True):
                 styles = plots.looks(names)
                 for name in names:
@@ -196,7 +203,7 @@ def plot(table: pd.DataFrame, folder: Path) -> None:
                     axis.fill_between(x, 100 * part.low, 100 * part.high, color=styles[name]["color"], alpha=0.1, lw=0)
                 axis.set_title(f"{structure} maps")
                 axis.legend()
-            row[0].set_xlim(0.855, 0.785)
+            row[0].set_xlim(low.max() + 0.005, low.min() - 0.0025)
             row[0].set_ylabel("test accuracy, % (bands: 95% over chips)")
             row[1].set_xlim(left=0)
         axes[-1][0].set_xlabel("supply of the weight SRAM, Vmin")
