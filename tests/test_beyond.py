@@ -50,6 +50,13 @@ def test_a_torn_line_is_not_a_row_and_harms_no_other(tmp_path):
     assert found.chip.dtype.kind == "i"  # keys compare as they were written
 
 
+def test_a_row_that_two_runs_measured_counts_once(tmp_path):
+    path = tmp_path / "rows.csv"
+    for repeated in (row("a", 0, 0.5), row("a", 1, 0.25), row("a", 0, 0.5)):
+        append(path, repeated)
+    assert list(read(path).chip) == [0, 1]
+
+
 def test_every_method_has_one_key():
     keys = [(method.name, method.condition) for method in METHODS]
     assert len(set(keys)) == len(keys)

@@ -130,11 +130,11 @@ def append(path: Path, row: dict) -> None:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The whole rows."""
+    """The whole rows, each once: two runs side by side may both have measured one."""
     if not path.is_file():
         return pd.DataFrame(columns=KEY + MEASURED)
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _whole(line)]
-    return pd.read_csv(io.StringIO("\n".join(lines)))
+    return pd.read_csv(io.StringIO("\n".join(lines))).drop_duplicates(KEY, ignore_index=True)
 
 
 def _whole(line: str) -> bool:
