@@ -195,6 +195,13 @@ VARIANTS = {
         start("ConvS, N 1, from the identity"),
         start("ConvS/4, N 1, from the identity", width=8),
         start("UNetS/2, N 1, from the identity", "UNetS", 4),
+        start("N 1, averaged", width=8, average=0.99),
+        start("N 1, distilled", width=8, objective=Distilled(1.0)),
+        start("N 4", width=8, maps=4),
+        start("N 4, worst of 4", width=8, maps=4, objective=Worst(k=1)),
+        start("tiny", "tiny"),
+        start("half resolution", LOW, 16),
         start("quarter resolution", LOW, 32, options={"by": 4}),
+        start("depthwise", DEPTHWISE, 16),
     ],
 }  # fmt: skip
