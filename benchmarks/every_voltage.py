@@ -5,9 +5,9 @@
 
 and on CIFAR-10 the same with `every_voltage_cifar10` in place of `every_voltage`.
 
-Each variant of the study is a seed: another base network, other generators, other chips. Accuracies are means over the
-chips of all seeds with 95% t-intervals, differences are paired by chip; beside them stands the difference of each seed,
-because chips of one seed share their training. `each, all steps` has the first seed only.
+Each variant of the study is a seed: other generators, other chips and, on the digits, another base network. Accuracies
+are means over the chips of all seeds with 95% t-intervals, differences are paired by chip; beside them stands the
+difference of each seed, because chips of one seed share their training. `each, all steps` has the first seed only.
 """
 
 import argparse
