@@ -39,6 +39,7 @@ setup(
             "hypothesis>=6.100",
             "ruff>=0.6",
             "mypy>=1.10",
+            "import-linter>=2.5",
             "galois>=0.4",
             "types-PyYAML",
             "onnx>=1.16",

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from neuralfuse.calibrate import storage_bytes
-from neuralfuse.config import load_study
-from neuralfuse.pervoltage import PerVoltage, constants
-from neuralfuse.statistics import paired_difference, t_interval
-from neuralfuse.sweep.artifacts import build_transform
-from neuralfuse.sweep.variants import folders
+from neuralfuse.results.statistics import paired_difference, t_interval
+from neuralfuse.study.artifacts import build_transform
+from neuralfuse.study.files import load_study
+from neuralfuse.study.variants import folders
+from neuralfuse.training.calibrate import storage_bytes
+from neuralfuse.transforms.per_voltage import PerVoltage, constants
 from sram import failure
 from sram.files import write_atomic
 
@@ -187,7 +187,7 @@ def plot(table: pd.DataFrame, folder: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from neuralfuse import plots
+    from neuralfuse.report import plots
 
     structures, low = table.structure.unique(), table.voltage[table.cell_fault_rate > 1e-6]
     with matplotlib.rc_context(plots.RC):

@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from neuralfuse import plots
-from neuralfuse.config import load_study
-from neuralfuse.statistics import paired_difference, t_interval
+from neuralfuse.report import plots
+from neuralfuse.results.statistics import paired_difference, t_interval
+from neuralfuse.study.files import load_study
 from sram import failure
 from sram.files import write_atomic
 

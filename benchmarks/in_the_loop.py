@@ -18,15 +18,17 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from neuralfuse import data, generators, networks
-from neuralfuse.deviceprogram import device_faults
-from neuralfuse.faulty import FaultyNetwork
-from neuralfuse.generators import NeuralFuse
-from neuralfuse.inloop import DeviceNetwork, gap, protected_accuracy, tune, tune_by_queries
-from neuralfuse.pixelwise import Affine
-from neuralfuse.sources import FIRST_TRAINING_CHIP, Faults
-from neuralfuse.statistics import paired_difference, t_interval
-from neuralfuse.training import train_generator, train_network
+from neuralfuse import data, networks
+from neuralfuse.chips.sources import FIRST_TRAINING_CHIP
+from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.program import device_faults
+from neuralfuse.results.statistics import paired_difference, t_interval
+from neuralfuse.training.generator import train_generator
+from neuralfuse.training.network import train_network
+from neuralfuse.training.on_device import DeviceNetwork, gap, protected_accuracy, tune, tune_by_queries
+from neuralfuse.transforms import generators
+from neuralfuse.transforms.generators import NeuralFuse
+from neuralfuse.transforms.pixelwise import Affine
 from simulator.device.characterize import characterize
 from simulator.device.protocol import Run
 from simulator.device.simulated import SimulatedChip

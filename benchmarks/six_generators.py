@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from neuralfuse import pareto
-from neuralfuse.config import load_study
-from neuralfuse.statistics import t_interval
-from neuralfuse.sweep.artifacts import build_transform
+from neuralfuse.results import pareto
+from neuralfuse.results.statistics import t_interval
+from neuralfuse.study.artifacts import build_transform
+from neuralfuse.study.files import load_study
 from sram import failure
 from sram.files import write_atomic
 

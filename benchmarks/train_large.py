@@ -7,7 +7,7 @@ learnt on them. Filters follow Muon, whose step is the nearest orthogonal matrix
 a layer learn at one pace (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024), and each
 layer keeps its norm, as batch normalisation after it makes that free. The rate falls linearly with the work that is
 left, not with the steps. Labels are smoothed. `--precision bfloat16` saves more on a CPU with instructions for it.
-Every step computes with rounded weights, as `neuralfuse.training.train_network` does; a run that is killed goes on
+Every step computes with rounded weights, as `train_network` does; a run that is killed goes on
 where it was.
 """
 
@@ -20,11 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuralfuse import checkpoint, data, networks, training
-from neuralfuse.allocator import keep_freed_memory
+from neuralfuse import data, networks
 from neuralfuse.data import augment
-from neuralfuse.evaluate import correct
-from neuralfuse.quantize import fake_quantized, quantize_in_place
+from neuralfuse.quantized import checkpoint
+from neuralfuse.quantized.evaluate import correct
+from neuralfuse.quantized.quantize import fake_quantized, quantize_in_place
+from neuralfuse.sweep.allocator import keep_freed_memory
+from neuralfuse.training.loop import Checkpoints, batch_indices, computing_in, deterministic, layout, part, random
+from neuralfuse.training.settings import PRECISIONS
 
 BITS = 8
 RISE = 0.03  # share of the work over which the rate goes up
@@ -132,7 +135,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=0.07, help="the peak for filters")
     parser.add_argument("--other-rate", type=float, default=0.05, help="the peak for all else")
     parser.add_argument("--smoothing", type=float, default=0.1, help="of labels")
-    parser.add_argument("--precision", default="float32", choices=list(training.PRECISIONS), help="of the products")
+    parser.add_argument("--precision", default="float32", choices=list(PRECISIONS), help="of the products")
     parser.add_argument("--start", help="begin with a network, or another run's .run.safetensors, stopped anywhere")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -143,35 +146,35 @@ def main() -> None:
     before = None
     if given.start:
         tensors, before = checkpoint.load(given.start)
-        if stopped := training.part(tensors, "module."):
+        if stopped := part(tensors, "module."):
             network.load_state_dict(stopped)
         else:
             checkpoint.load_network(network, given.start)
     for_small_images(network)
-    memory_format = training.layout(network, torch.device("cpu"))
+    memory_format = layout(network, torch.device("cpu"))
     network.train().to(memory_format=memory_format)  # type: ignore[call-overload]
     optimizer = optimizer_for(network, given.learning_rate, given.other_rate)
     arguments = {"phases": given.phases, "batch": given.batch, "learning_rate": given.learning_rate,
                  "other_rate": given.other_rate, "smoothing": given.smoothing, "seed": given.seed,
                  "precision": given.precision, "before": before}  # fmt: skip
-    checkpoints = training.Checkpoints(Path(given.out).with_suffix(".run.safetensors"), arguments, seconds=120)
+    checkpoints = Checkpoints(Path(given.out).with_suffix(".run.safetensors"), arguments, seconds=120)
     record, _ = checkpoints.read(network, optimizer)
     steps = schedule(given.phases, len(dataset.train_y), given.batch)
     images: dict[int, Tensor] = {}
     start, shown, mean = time.monotonic(), time.monotonic(), None
-    with training.deterministic():
+    with deterministic():
         for step in range(record.get("step", 0), len(steps)):
             size, rate = steps[step]
             if size not in images:
                 images = {size: F.interpolate(dataset.train_x, (size, size), mode="area")}
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate
-            index = training.batch_indices(len(dataset.train_y), given.batch, given.seed, step)
-            x = augment(images[size][index], training.random(given.seed, step), shift=size // 16, flip=True)
+            index = batch_indices(len(dataset.train_y), given.batch, given.seed, step)
+            x = augment(images[size][index], random(given.seed, step), shift=size // 16, flip=True)
             optimizer.zero_grad()
             x, y = x.to(memory_format=memory_format), dataset.train_y[index]
             with fake_quantized(network, BITS):
-                with training.computing_in(given.precision, x.device):
+                with computing_in(given.precision, x.device):
                     output = network(x)
                 loss = F.cross_entropy(output.float(), y, label_smoothing=given.smoothing)
                 loss.backward()

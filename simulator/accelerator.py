@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, cast, get_args
 
+from simulator import userfile
 from sram.errors import InputError
-
-from . import userfile
 
 PRESETS = Path(__file__).parent / "presets"
 Dataflow = Literal["os", "ws", "is", "best"]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .accelerator import Accelerator, Dataflow
-from .cycles import COUNTS, MACHINE, Counts, count_machines, dataflow_code, machine_of, shapes_of
-from .energy import EnergyTable, energy, energy_table
-from .workload import Workload
+from simulator.accelerator import Accelerator, Dataflow
+from simulator.array.cycles import COUNTS, MACHINE, Counts, count_machines, dataflow_code, machine_of, shapes_of
+from simulator.energy import EnergyTable, energy, energy_table
+from simulator.workload import Workload
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -34,14 +34,14 @@ from numpy.typing import NDArray
 
 from simulator import userfile
 from simulator.accelerator import Accelerator, Buffer
-from simulator.dataflow import NAMES
+from simulator.array.dataflow import NAMES
 from sram.energy import MacroEnergy, dynamic_scale, leakage_scale, macro
 from sram.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from simulator.cycles import Counts
+    from simulator.array.cycles import Counts
 
 TABLES = Path(__file__).parent / "energy_tables"
 SCOPES = ("weight_sram", "sram", "system")
@@ -214,7 +214,7 @@ def energy(
     without an entry is an InputError.
 
     >>> from simulator.accelerator import accelerator
-    >>> from simulator.cycles import simulate
+    >>> from simulator.array.cycles import simulate
     >>> from simulator.workload import Workload, conv
     >>> counts = simulate(Workload("one", (conv("stem", 32, 32, 3, 64, kernel=3, padding=1),)), accelerator("paper"))
     >>> full, low = energy(counts), energy(counts, voltage=20 / 24, nominal=1.0)

@@ -22,14 +22,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simulator import placement_kernels as kernels
+from simulator.accelerator import Accelerator
+from simulator.array.cycles import dataflow_codes
+from simulator.array.memory import handed_on, outputs_of
+from simulator.workload import Layer, Workload, stored_name
 from sram.errors import InputError
 from sram.geometry import Geometry
-
-from . import placement_kernels as kernels
-from .accelerator import Accelerator
-from .cycles import dataflow_codes
-from .memory import handed_on, outputs_of
-from .workload import Layer, Workload, stored_name
 
 SCHEDULES = ("streamed", "resident", "paper")
 BIT_ORDERS = {

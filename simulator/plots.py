@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from simulator.cycles import Counts
+from simulator.array.cycles import Counts
 from simulator.energy import LayerEnergy
 from sram.files import write_atomic
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sram.errors import InputError
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 # The systolic array multiplies for these kinds; every other kind runs on the vector unit.
 ARRAY_KINDS = ("conv", "linear", "matmul")
@@ -169,60 +167,6 @@ class Workload:
         """The same network for `batch` samples at a time, each of what it is now."""
         layers = tuple(replace(layer, batch=layer.batch * batch) for layer in self.layers)
         return replace(self, layers=layers, batch=self.batch * batch)
-
-
-def trace(
-    module: torch.nn.Module,
-    input_shape: Sequence[Any],
-    batch: int = 1,
-    name: str = "",
-) -> Workload:
-    """The workload of any torch module, without running it.
-
-    `input_shape`: the shape of one sample without the batch axis, such as (3, 32, 32); or one such shape for each
-    input; or the input tensors themselves, whose first axis is the batch (integer tokens are given so).
-    `batch`: samples that run together. Raises InputError if the module does not take the input.
-
-    >>> from torch import nn
-    >>> module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10))
-    >>> net = trace(module, (3, 4, 4))
-    >>> [(layer.name, layer.kind, layer.macs, layer.weight_name) for layer in net.layers]
-    [('0', 'conv', 3456, '0.weight'), ('1', 'activation', 0, None), ('3', 'linear', 1280, '3.weight')]
-    """
-    import torch
-
-    from simulator import torch_trace
-
-    if isinstance(input_shape[0], torch.Tensor):
-        inputs: tuple[torch.Tensor, ...] = tuple(input_shape)
-    else:
-        shapes = [input_shape] if isinstance(input_shape[0], int) else list(input_shape)
-        device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
-        inputs = tuple(torch.zeros(1, *shape, device=device) for shape in shapes)
-    return torch_trace.trace(module, inputs, name or type(module).__name__).with_batch(batch)
-
-
-def load(path: str | Path, input_shape: Sequence[int] | None = None, batch: int = 1) -> Workload:
-    """The workload in a file: .onnx (needs the extra `onnx`), .pt2 (torch.export.save) or .csv (SCALE-Sim topology).
-
-    `input_shape` of one sample is only for ONNX models with free axes; the other two say theirs.
-    """
-    path = Path(path)
-    if path.suffix == ".csv":
-        from simulator import topology
-
-        return topology.read(path).with_batch(batch)
-    if path.suffix == ".pt2":
-        from simulator import torch_file, torch_trace
-
-        return torch_trace.read_program(torch_file.load_program(path), path.stem).with_batch(batch)
-    if path.suffix == ".onnx":
-        try:
-            from simulator import onnx_graph
-        except ImportError:
-            raise InputError(path, "package", "onnx is not installed", "pip install 'neuralfuse-sim[onnx]'") from None
-        return onnx_graph.read(path, tuple(input_shape) if input_shape else None).with_batch(batch)
-    raise InputError(path, "suffix", path.suffix, ".onnx, .pt2, .csv")
 
 
 def conv(

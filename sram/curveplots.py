@@ -9,7 +9,7 @@ import matplotlib.patches
 import numpy as np
 from matplotlib.figure import Figure
 
-from sram.butterfly import Butterfly
+from sram.cell.butterfly import Butterfly
 from sram.curvefit import CurveFit
 from sram.errors import InputError
 from sram.failure import FailureCurve

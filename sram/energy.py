@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 
+from sram.cell.technology import BOLTZMANN_OVER_CHARGE
 from sram.errors import InputError
-from sram.technology import BOLTZMANN_OVER_CHARGE
 
 SOURCE = "CACTI 7, RAM mode, 1 read/write port, direct-mapped, 64-bit word, 350 K; supply from its tech_params"
 

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from neuralfuse import plots
 from neuralfuse.cli import main
+from neuralfuse.report import plots
 from sram.files import write_atomic
 
-TINY = Path(__file__).parent / "data" / "tiny_study.yaml"
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "tests" / "data"
+TINY = DATA / "tiny_study.yaml"
 
 
 def run(*arguments: object) -> int:

@@ -3,11 +3,11 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.conftest import ROOT
+
 ALLOWED = {"sram": {"sram"}, "simulator": {"sram", "simulator"}, "neuralfuse": {"sram", "simulator", "neuralfuse"}}
 
 
@@ -17,7 +17,7 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("module", ["sram", "sram.faultmap", "sram.protection", "sram.physics", "sram.energy"])
+@pytest.mark.parametrize("module", ["sram", "sram.faultmap", "sram.protection", "sram.cell.physics", "sram.energy"])
 def test_sram_loads_neither_torch_nor_matplotlib_nor_pandas(module):
     assert not {"torch", "matplotlib", "pandas"} & loaded_by(f"import {module}")
 

@@ -24,13 +24,13 @@ from benchmarks.beyond.fits import Fit, Fitter, Prior
 from benchmarks.beyond.lot import BY_LAYER, CONDITIONS, OTHERS, SHARES, Lot, Plan, digits_base
 from benchmarks.beyond.methods import METHODS, Method, run
 from benchmarks.beyond.retrained import retrained
-from neuralfuse.allocator import keep_freed_memory
-from neuralfuse.calibrate import Settings
 from neuralfuse.cli.progress import steps as progress
-from neuralfuse.sweep.artifacts import generator_file
-from neuralfuse.sweep.prepare import prepare
-from neuralfuse.sweep.task import code_version
-from neuralfuse.training import PRECISIONS
+from neuralfuse.study.artifacts import generator_file
+from neuralfuse.study.digest import RESULTS_VERSION
+from neuralfuse.study.prepare import prepare
+from neuralfuse.sweep.allocator import keep_freed_memory
+from neuralfuse.training.calibrate import Settings
+from neuralfuse.training.settings import PRECISIONS
 from sram.files import write_atomic
 
 KEY = ["network", "structure", "rate", "method", "condition", "chip", "seed", "base_steps", "base_batch"]
@@ -176,7 +176,7 @@ def measure(given: argparse.Namespace, lots: dict[bool, Lot], plan: Plan, method
                     access=changes.get("access", "gradient") if method.fit else "",
                     queries=found.took.queries, seconds=round(found.seconds, 2), storage_bytes=found.storage_bytes,
                     saving_weight_sram=found.saving_weight_sram, saving_system=found.saving_system,
-                    clean_accuracy=lot.clean, accuracy=found.accuracy, code=code_version(),
+                    clean_accuracy=lot.clean, accuracy=found.accuracy, code=RESULTS_VERSION,
                 )  # fmt: skip
                 append(path, row)
                 print(f"{plan.structure} {plan.rate:g} chip {chip} seed {seed} {method.name} ({method.condition}): "

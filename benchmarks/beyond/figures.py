@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from neuralfuse.statistics import Estimate, t_interval
+from neuralfuse.results.statistics import Estimate, t_interval
 
 GAIN = "gain over the unprotected chip, points"
 NARROWEST = 2  # points of saving that a panel shows

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.beyond.lot import Lot, known
-from neuralfuse.calibrate import Calibrated, Settings, calibrate
-from neuralfuse.generators import NeuralFuse
+from neuralfuse.training.calibrate import Calibrated, Settings, calibrate
+from neuralfuse.transforms.generators import NeuralFuse
 
 
 @dataclass(frozen=True)

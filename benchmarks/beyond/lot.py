@@ -10,21 +10,26 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from neuralfuse import checkpoint, data, hardening, networks, training
-from neuralfuse.checkpoint import save_network
-from neuralfuse.config import StudyConfig, parse_study
-from neuralfuse.cost import machine_of, scopes
-from neuralfuse.evaluate import correct, transform
-from neuralfuse.faulty import FaultyNetwork
-from neuralfuse.generators import NeuralFuse, build
-from neuralfuse.sources import Faults, Source, placed
-from neuralfuse.stored import training_source
+from neuralfuse import data, networks
+from neuralfuse.analysis import hardening
+from neuralfuse.chips.cost import machine_of, scopes
+from neuralfuse.chips.sources import Source, placed, training_source
+from neuralfuse.quantized import checkpoint
+from neuralfuse.quantized.checkpoint import save_network
+from neuralfuse.quantized.evaluate import correct, transform
+from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.study.artifacts import build_network, network_path, read_workload
+from neuralfuse.study.config import StudyConfig
+from neuralfuse.study.files import parse_study
+from neuralfuse.study.memory import memory_of
 from neuralfuse.sweep import executors
-from neuralfuse.sweep.artifacts import build_network, network_path, read_workload
 from neuralfuse.sweep.bench import Bench
-from simulator.cycles import simulate
+from neuralfuse.training.loop import batch_indices
+from neuralfuse.training.network import train_network
+from neuralfuse.transforms.generators import NeuralFuse, build
+from simulator.array.cycles import simulate
 from simulator.device.canary import Drift, canaries, judge
-from simulator.workload import trace
+from simulator.readers.read import trace
 from sram import failure, faultmap
 from sram.faultmap import FaultMap
 from sram.protection import Overhead
@@ -51,7 +56,7 @@ def digits_base(path: Path) -> Path:
     if not path.is_file():
         digits = data.load("digits")
         network = networks.build("resnet8", in_channels=1)
-        accuracy = training.train_network(network, digits, epochs=10, shift=2, flip=False)
+        accuracy = train_network(network, digits, epochs=10, shift=2, flip=False)
         save_network(path, network, {"accuracy": accuracy})
     return path
 
@@ -152,7 +157,13 @@ class Lot:
     def training_chips(self) -> Source:
         """Chips of the lot that nothing is measured on, at the main supply."""
         placement, supply = self.bench.placement(self.name, MACHINE), self.voltages["main"]
-        return training_source(self.study, placement, self.faulty, [supply])
+        return training_source(
+            [memory_of(self.study.sram, placement.geometry, self.structure)],
+            placement,
+            self.faulty,
+            [supply],
+            self.study.seed,
+        )
 
     def _map(self, chip: int, floor: float, noise: float = 0.0) -> FaultMap:
         s, geometry = self.study.sram, self.bench.placement(self.name, MACHINE).geometry
@@ -219,7 +230,7 @@ class Lot:
             m.train()
         with torch.no_grad():
             for step in range(batches):  # not the first images: a folder may be sorted by class
-                x = self.data.train_x[training.batch_indices(len(self.data.train_y), batch, 0, step)]
+                x = self.data.train_x[batch_indices(len(self.data.train_y), batch, 0, step)]
                 self.unfolded(x.to(self.unfolded.device))
         for m in layers:
             m.eval()

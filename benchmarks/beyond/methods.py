@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.beyond.fits import Fit, Fitter, Made, Prior
 from benchmarks.beyond.lot import BY_LAYER, OTHERS
-from neuralfuse.calibrate import Calibrated, storage_bytes
+from neuralfuse.training.calibrate import Calibrated, storage_bytes
 
 
 @dataclass(frozen=True)

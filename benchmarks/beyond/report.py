@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.beyond import figures
-from neuralfuse.statistics import paired_difference, t_interval
+from neuralfuse.results.statistics import paired_difference, t_interval
 from sram.files import write_atomic
 
 GROUP = ["structure", "rate", "condition"]

@@ -4,12 +4,13 @@ leaving the network as it is."""
 from collections.abc import Callable
 from pathlib import Path
 
-from neuralfuse import training
-from neuralfuse.baselines import RandomBitErrors
-from neuralfuse.checkpoint import load_network, save_network
-from neuralfuse.faulty import FaultyNetwork
-from neuralfuse.sweep.artifacts import build_network, network_path
+from neuralfuse.quantized.checkpoint import load_network, save_network
+from neuralfuse.quantized.faulty import FaultyNetwork
+from neuralfuse.study.artifacts import build_network, network_path
 from neuralfuse.sweep.bench import Bench
+from neuralfuse.training.baselines import RandomBitErrors
+from neuralfuse.training.loop import Progress
+from neuralfuse.training.network import train_network
 
 CLIP = 0.1  # largest weight: Stutz et al., MLSys 2021
 BATCH, LEARNING_RATE = 128, 0.01  # with 0.05 a fine-tuning leaves the clean loss behind
@@ -21,7 +22,7 @@ def retrained(
     path: Path,
     rate: float,
     epochs: int,
-    say: Callable[[str], training.Progress],
+    say: Callable[[str], Progress],
     seed: int = 0,
     precision: str = "float32",
 ) -> FaultyNetwork:
@@ -35,7 +36,7 @@ def retrained(
         load_network(network, network_path(bench.folder, name))
         digits = bench.study.dataset.name == "digits"
         settings = dict(flip=False, shift=2) if digits else {}
-        accuracy = training.train_network(
+        accuracy = train_network(
             network, bench.data, epochs, BATCH, LEARNING_RATE, bits=config.bits, clip=CLIP,
             objective=RandomBitErrors(rate / 2, config.bits, seed=seed, per_channel=config.per_channel),
             per_channel=config.per_channel, seed=seed, precision=precision,

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import paper_energy
+from benchmarks.paper import energy
 from benchmarks.paper.anchors import Anchor, anchors, efficiency, million_parameters, percent
 from neuralfuse.cli.progress import steps
-from neuralfuse.config import StudyConfig, load_studies, load_study
-from neuralfuse.statistics import t_interval
+from neuralfuse.results.statistics import t_interval
+from neuralfuse.study.config import StudyConfig
+from neuralfuse.study.files import load_studies, load_study
 from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.run import run_study
 from sram import failure
@@ -50,8 +51,8 @@ def main() -> None:
     except InputError as error:
         parser.exit(2, f"{error}\n")
     print_tables(given.out)
-    print("\nEnergy (Tables 2, 6, 8), every figure: python -m benchmarks.paper_energy")
-    for title, rows in paper_energy.compare().items():
+    print("\nEnergy (Tables 2, 6, 8), every figure: python -m benchmarks.paper.energy")
+    for title, rows in energy.compare().items():
         slips = sum(row.erratum for row in rows)
         known = f", {slips} known slip of the paper" if slips else ""
         print(f"{title}: {sum(row.agrees for row in rows)} of {len(rows)} agree{known}")

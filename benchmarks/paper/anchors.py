@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuralfuse import generators
+from neuralfuse.transforms import generators
 
 DATA = Path(__file__).parents[2] / "tests" / "data"
 DATASETS = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "GTSRB": "gtsrb", "ImageNet-10": "imagenet10"}

@@ -4,8 +4,8 @@ import sys
 
 import typer
 
-from neuralfuse.allocator import keep_freed_memory
 from neuralfuse.cli import calibrate, curve, device, faultmap, sensitivity, simulate, study
+from neuralfuse.sweep.allocator import keep_freed_memory
 from sram.errors import InputError
 
 # Newer typers carry their own copy of click, older ones import it: the public BadParameter leads to the base of both.

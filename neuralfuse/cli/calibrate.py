@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from neuralfuse.chipfit import Fitted
+    from neuralfuse.analysis.one_chip import Fitted
     from sram.faultmap import FaultMap
 
 
@@ -39,19 +39,20 @@ def calibrate(
 
     import pandas as pd
 
-    from neuralfuse import checkpoint, chipfit
+    from neuralfuse.analysis import one_chip
     from neuralfuse.cli.progress import steps
-    from neuralfuse.config import load_study
-    from neuralfuse.sweep.artifacts import slug
+    from neuralfuse.quantized import checkpoint
+    from neuralfuse.study.artifacts import slug
+    from neuralfuse.study.files import load_study
+    from neuralfuse.study.prepare import prepare
     from neuralfuse.sweep.bench import Bench, one_thread
-    from neuralfuse.sweep.prepare import prepare
     from sram.files import write_atomic
 
-    wanted = chipfit.candidates(load_study(study), protection)
+    wanted = one_chip.candidates(load_study(study), protection)
     at = wanted.voltage_floor if voltage is None else voltage
     fault_map = _map_of(chip)
     if fault_map is not None:
-        chipfit.check_unit(wanted, fault_map.curve.unit)
+        one_chip.check_unit(wanted, fault_map.curve.unit)
         fault_map.count(at)  # refuses voltages below the map's before anything is trained
     rows: list[Fitted] = []
     with steps() as say:
@@ -71,13 +72,13 @@ def calibrate(
         with one_thread():
             if fault_map is not None:
                 for candidate in wanted.protections:
-                    keep(*chipfit.fit_to_map(bench, candidate, fault_map, at, say))
+                    keep(*one_chip.fit_to_map(bench, candidate, fault_map, at, say))
             else:
                 _on_device(bench, chip, map_file, at, out, say, keep)
     table = pd.DataFrame([asdict(row) for row in rows])
     write_atomic(out / "calibration.csv", table.to_csv(index=False))
     _print(rows, wanted.networks[0].name)
-    best = chipfit.best(rows, None if cost_limit is None else cost_limit / 100)
+    best = one_chip.best(rows, None if cost_limit is None else cost_limit / 100)
     found = out / "transforms" / f"{slug(best.protection)}.safetensors"
     write_atomic(out / "transform.safetensors", found.read_bytes())
     write_atomic(out / "transform.json", pd.Series(asdict(best) | {"chip": chip}).to_json(indent=1))
@@ -104,7 +105,7 @@ def _on_device(bench, spec: str, map_file: Path | None, at: float, out: Path, sa
     """Fit on a live device, after reading its cells if no map is given."""
     import numpy as np
 
-    from neuralfuse import chipfit
+    from neuralfuse.analysis import one_chip
     from neuralfuse.cli.device import opened_device
     from simulator.device.characterize import characterize
     from sram import faultmap
@@ -120,7 +121,7 @@ def _on_device(bench, spec: str, map_file: Path | None, at: float, out: Path, sa
             known = read.fault_map()
             faultmap.save(known, out / "map.npz")
         for candidate in bench.study.protections:
-            keep(*chipfit.fit_to_device(bench, candidate, device, known, at, say))
+            keep(*one_chip.fit_to_device(bench, candidate, device, known, at, say))
 
 
 def _print(rows: "list[Fitted]", network: str) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from sram.cell.technology import Conditions
     from sram.failure import FailureCurve
-    from sram.technology import Conditions
 
 app = typer.Typer(help="Voltage to cell failure probability: list, show, fit.", no_args_is_help=True)
 
@@ -29,8 +29,8 @@ def list_curves() -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from sram.cell.technology import technology_names
     from sram.failure import curve, curve_names
-    from sram.technology import technology_names
 
     table = Table("curve", "unit", "1 %", "1e-6", "1e-9", "data from", "to", "source", box=None, pad_edge=False)
     for name in curve_names():
@@ -65,9 +65,9 @@ def show(
     ] = None,
 ) -> None:
     """A curve as a table of voltage and probability, and as a figure."""
+    from sram.cell.technology import Conditions, technology_names
     from sram.errors import InputError
     from sram.failure import curve, curve_names
-    from sram.technology import Conditions, technology_names
 
     if name in technology_names():
         conditions = Conditions(temperature, corner, age, clock)
@@ -88,7 +88,7 @@ def show(
         print(curveplots.save(curveplots.curves([shown]), plot))
     if butterfly is not None:
         from sram import curveplots
-        from sram.butterfly import butterfly as butterfly_of
+        from sram.cell.butterfly import butterfly as butterfly_of
 
         found = butterfly_of(name, supply or shown.nominal, conditions)
         print(curveplots.save(curveplots.butterfly(found), butterfly))
@@ -148,7 +148,7 @@ def fit(
 def _computed(node: str, conditions: Conditions) -> FailureCurve:
     """The curve of a node, with a bar while it is computed; at once when it has been before."""
     from neuralfuse.cli.progress import steps
-    from sram.physics import failure_curve
+    from sram.cell.physics import failure_curve
 
     with steps() as say:
         bars: list[Callable] = []

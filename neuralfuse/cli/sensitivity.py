@@ -30,10 +30,10 @@ def sensitivity(
     already are used; DIR may be that of a sweep. With --cost-limit also a protection of single layers, chosen on
     training chips and training images, so that the study's own chips may measure it.
     """
-    from neuralfuse import hardening
+    from neuralfuse.analysis import hardening
+    from neuralfuse.analysis.sensitivity import supply
     from neuralfuse.cli.progress import steps
-    from neuralfuse.sensitivity import supply
-    from neuralfuse.sweep import variants
+    from neuralfuse.study import variants
     from neuralfuse.sweep.executors import choose
 
     chosen = choose(workers)
@@ -55,10 +55,11 @@ def sensitivity(
 
 def _one(study, folder: Path, voltage: float, workers, say) -> list[Path]:
     """Table and figures of one study; the files written."""
-    from neuralfuse import plots
-    from neuralfuse.config import ProtectionConfig, load_study
-    from neuralfuse.sensitivity import measure
-    from neuralfuse.sweep.prepare import prepare
+    from neuralfuse.analysis.sensitivity import measure
+    from neuralfuse.report import plots
+    from neuralfuse.study.config import ProtectionConfig
+    from neuralfuse.study.files import load_study
+    from neuralfuse.study.prepare import prepare
     from sram import failure
     from sram.files import write_atomic
 
@@ -77,7 +78,7 @@ def _one(study, folder: Path, voltage: float, workers, say) -> list[Path]:
 
 def _harden(study, folder: Path, voltage: float, saving: float, workers, say) -> list[Path]:
     """Table of the layers to harden in one prepared folder, and what a study would call it; the files written."""
-    from neuralfuse import hardening
+    from neuralfuse.analysis import hardening
     from sram.files import write_atomic
 
     table = hardening.measure(study, folder, voltage, saving, workers, say(f"hardening ({workers.label})"))

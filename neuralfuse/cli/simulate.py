@@ -93,7 +93,7 @@ def simulate(
     for entry in workload.unknown:
         print(f"not counted: {entry}", file=sys.stderr)
     if compat:
-        from simulator import scalesim
+        from simulator.compat import scalesim
 
         with say(f"counting {len(workload.array_layers)} layers as SCALE-Sim does"):
             frame = scalesim.simulate(workload, machine)
@@ -109,7 +109,7 @@ def simulate(
 def _write_trace(workload: Workload, machine: Accelerator, text: str) -> None:
     from rich.console import Console
 
-    from simulator import traces
+    from simulator.array import traces
 
     name, _, file = text.partition(":")
     layers = {layer.name: layer for layer in workload.array_layers}
@@ -135,7 +135,7 @@ def _machine(accelerator: str | None, scalesim_config: Path | None) -> Accelerat
 def _workload(
     network: str | None, model: Path | None, topology: Path | None, shape: str | None, batch: int
 ) -> Workload:
-    from simulator.workload import load, trace
+    from simulator.readers.read import load, trace
 
     given = [name for name, value in (("--network", network), ("--model", model), ("--topology", topology)) if value]
     if len(given) != 1:
@@ -147,7 +147,8 @@ def _workload(
         if topology is not None and topology.suffix != ".csv":
             raise InputError(LINE, "--topology", str(topology), "a .csv file")
         return load(path, sample, batch)
-    from neuralfuse import generators, networks
+    from neuralfuse import networks
+    from neuralfuse.transforms import generators
 
     if sample is None:
         raise InputError(LINE, "--input", None, "the shape of one sample, such as 3x32x32, with --network")
@@ -181,7 +182,7 @@ def _energies_and_counts(
 ) -> pd.DataFrame:
     import pandas as pd
 
-    from simulator.cycles import simulate
+    from simulator.array.cycles import simulate
     from simulator.energy import energy, energy_table
 
     volts, nominal = _supply(voltage)
@@ -222,6 +223,7 @@ def _print(frame: pd.DataFrame, columns: list[str], title: str) -> None:
 def _print_cells(workload: Workload, machine: Accelerator, where: str, schedule: str) -> None:
     """Bank, row and columns of the bits of one weight, for every time that it is in the memory."""
     from simulator.placement import first_weight, place
+    from sram import paper
     from sram.geometry import Geometry
 
     name, _, text = where.rpartition(":")
@@ -234,7 +236,7 @@ def _print_cells(workload: Workload, machine: Accelerator, where: str, schedule:
     buffer = machine.weight_buffer
     geometry = Geometry.of_capacity(buffer.capacity_bytes, buffer.bank_rows, buffer.bank_columns, buffer.word_bits)
     if schedule == "paper":
-        geometry = Geometry(banks=1, rows=8192, columns=128)
+        geometry = paper.GEOMETRY
     placement = place(workload, machine, geometry, schedule)
     first = first_weight(placement.tensors, layer)
     cells = [placement.locate(first + int(text), bit) for bit in range(placement.word_bits_per_weight)]

@@ -44,7 +44,7 @@ def train(
 ) -> None:
     """Train the study's networks and generators, and stop there. Resumable."""
     from neuralfuse.cli.progress import steps
-    from neuralfuse.sweep.prepare import prepare
+    from neuralfuse.study.prepare import prepare
 
     with steps() as say:
         for config, folder in _claimed(study, out).values():
@@ -60,7 +60,7 @@ def report(
     """Table, PNG/SVG figures and one self-contained HTML page from a results folder."""
     from neuralfuse.report import build_report
     from neuralfuse.report.compare import compare
-    from neuralfuse.sweep import variants
+    from neuralfuse.study import variants
 
     parts = [part for folder in folders for part in variants.folders(folder).values()]
     for part in parts:
@@ -74,7 +74,7 @@ def merge(
     into: Annotated[Path, typer.Option("--into", help="A folder of the same study.")],
 ) -> None:
     """Bring the rows of other folders of one study into a folder in which it was trained or run; none is doubled."""
-    from neuralfuse.sweep import variants
+    from neuralfuse.study import variants
     from neuralfuse.sweep.store import merge as merge_rows
 
     parts = variants.folders(into)
@@ -116,7 +116,7 @@ def _summary(table):
     """Over chips; of variants each on its own, for they may differ in more than a summary's settings."""
     import pandas as pd
 
-    from neuralfuse.pareto import summarise
+    from neuralfuse.results.pareto import summarise
 
     if "variant" not in table:
         return summarise(table)
@@ -128,8 +128,8 @@ def _summary(table):
 
 def _claimed(path: Path, out: Path):
     """The studies of a file and their folders, now theirs; every variant is checked before the first is run."""
-    from neuralfuse.sweep import variants
-    from neuralfuse.sweep.prepare import check
+    from neuralfuse.study import variants
+    from neuralfuse.study.prepare import check
 
     found = variants.studies_of(path, out)
     if "" not in found:  # one study alone is checked when it is prepared
@@ -149,7 +149,7 @@ def _parse_shard(text: str | None) -> tuple[int, int] | None:
 
 def _sweep(path: Path, out: Path, workers: int | None, dask: str | None, part: tuple[int, int] | None) -> None:
     from neuralfuse.report.compare import compare
-    from neuralfuse.sweep import variants
+    from neuralfuse.study import variants
     from neuralfuse.sweep.executors import choose
 
     chosen = choose(workers, dask)
@@ -187,7 +187,7 @@ def _sweep_one(study, out: Path, chosen, part: tuple[int, int] | None) -> bool:
 
 
 def _dry_run(path: Path, out: Path, workers: int | None, part: tuple[int, int] | None) -> None:
-    from neuralfuse.sweep import variants
+    from neuralfuse.study import variants
     from neuralfuse.sweep.executors import choose
 
     for study, folder in variants.studies_of(path, out).values():
@@ -195,7 +195,7 @@ def _dry_run(path: Path, out: Path, workers: int | None, part: tuple[int, int] |
 
 
 def _dry_run_one(study, out: Path, chosen, part: tuple[int, int] | None) -> None:
-    from neuralfuse.sweep.prepare import check
+    from neuralfuse.study.prepare import check
     from neuralfuse.sweep.run import estimate
 
     check(study)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from neuralfuse.networks import files, mobilenet, resnet, vgg, vit
+from neuralfuse.networks.model_file import imported
 from sram.errors import InputError
 
 # The paper's ten (CIFAR and ImageNet variants), one between, and small ones that two cores can train.
@@ -48,7 +49,7 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3, seed: int = 0,
     if name.endswith((".pt2", ".onnx")):
         return files.read(name)
     if ":" in name:
-        make = files.imported(name, "network")
+        make = imported(name, "network")
     elif name in NETWORKS:
         make = NETWORKS[name]
     else:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuralfuse.networks.files import ModelFile
+from neuralfuse.networks.model_file import ModelFile
 from sram.errors import InputError
 
 Operator = Callable[[list[Tensor], dict[str, Any]], Tensor]

@@ -5,24 +5,29 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from neuralfuse import pareto, plots
-from neuralfuse.config import StudyConfig, load_study
-from neuralfuse.cost import machine_of
+import simulator.plots
+from neuralfuse.chips.cost import machine_of
+from neuralfuse.report import plots
 from neuralfuse.report.page import Tables, render
 from neuralfuse.report.wording import interval, saving, saving_interval, supply, supply_interval
-from neuralfuse.stored import geometry_of, make_map
-from neuralfuse.sweep.artifacts import read_workload
-from neuralfuse.tables import read_table
+from neuralfuse.results import pareto
+from neuralfuse.results.tables import read_table
+from neuralfuse.study.artifacts import read_workload
+from neuralfuse.study.config import StudyConfig
+from neuralfuse.study.files import load_study
+from neuralfuse.study.memory import geometry_of, memory_of
 from simulator.plots import components_figure
-from sram import failure, mapplots
+from sram import curveplots, failure, mapplots
 from sram.errors import InputError
 from sram.files import write_atomic
+from sram.memory import Chip
 
 
 @dataclass(frozen=True)
@@ -73,15 +78,17 @@ def build_report(folder: str | Path) -> Report:
     return Report(page, figures, summary, headline, unit, gain_lines(summary, unit))
 
 
+# What a page shows follows from these, its folder aside: it is made anew where one of them changed.
+SHOWN_BY = ("neuralfuse.report", "neuralfuse.results")
+DRAWN_BY = (curveplots, mapplots, simulator.plots)
+
+
 def _stamp(folder: Path) -> str:
     """Hash of everything that the tables, figures and page are made from, this code included."""
-    root = Path(__file__).resolve().parents[1]
-    sources = [*root.glob("report/**/*")]
-    sources += [root / f"{name}.py" for name in ("plots", "pareto", "statistics", "tables")]
-    sources += [root.parent / "sram" / name for name in ("curveplots.py", "mapplots.py")]
-    sources += [root.parent / "simulator" / "plots.py"]
+    sources = [path for shown in SHOWN_BY for path in Path(str(files(shown))).glob("**/*")]
+    sources += [Path(str(drawn.__file__)) for drawn in DRAWN_BY]
     inputs = [folder / name for name in ("results.csv", "layers.csv", "provenance.json", "study.yaml")]
-    inputs += folder.glob("sensitivity.csv")
+    inputs += [*folder.glob("sensitivity.csv"), *sorted((folder / "images").glob("*.npz"))]
     total = hashlib.sha256()
     for path in sorted(p for p in sources if p.suffix in {".py", ".j2"}) + inputs:
         total.update(path.read_bytes())
@@ -129,13 +136,21 @@ def _drawings(
     drawings["failure-curve"] = partial(plots.failure_curve, results, failure.curve(study.sram.curve))
     for structure in study.sram.structures:
         drawings[f"bank-{structure}"] = partial(_bank, folder, study, structure)
+    for path in sorted((folder / "images").glob("*.npz")):
+        drawings[f"images-{path.stem}"] = partial(_images, path)
     return drawings
 
 
 def _drawn_elsewhere(folder: Path) -> dict[str, list[Path]]:
-    """Figures of `neuralfuse sensitivity`, and of images, made when the generator was at hand."""
-    found = [path for name in ("sensitivity", "images") for path in sorted((folder / "plots").glob(f"{name}-*.png"))]
-    return {path.stem: [path, path.with_suffix(".svg")] for path in found}
+    """Figures of `neuralfuse sensitivity`."""
+    return {
+        path.stem: [path, path.with_suffix(".svg")] for path in sorted((folder / "plots").glob("sensitivity-*.png"))
+    }
+
+
+def _images(path: Path) -> Figure:
+    with np.load(path, allow_pickle=False) as arrays:
+        return plots.images(arrays["original"], arrays["changed"], arrays["labels"].tolist())
 
 
 def _energy_by_layer(layers: pd.DataFrame, title: str) -> Figure:
@@ -148,10 +163,11 @@ def _bank(folder: Path, study: StudyConfig, structure: str) -> Figure:
     """Chip 0 of the first network's memory, at the swept voltage where nearest to one cell in a hundred is faulty."""
     network = study.networks[0]
     workload = read_workload(folder, network.name)
-    geometry = geometry_of(study, workload, machine_of(study.accelerators[0]), network.bits)
+    geometry = geometry_of(study.sram, workload, machine_of(study.accelerators[0]), network.bits)
     curve = failure.curve(study.sram.curve)
     voltage = min(study.voltages, key=lambda v: abs(np.log(max(float(curve.probability(v)), 1e-300) / 0.01)))
-    return mapplots.show(make_map(study.sram, study.seed, geometry, structure, 0, study.voltage_floor), voltage)
+    memory = memory_of(study.sram, geometry, structure)
+    return mapplots.show(Chip(0, study.seed).fault_map(memory, study.voltage_floor), voltage)
 
 
 def headline_lines(headline: pd.DataFrame, scope: str = "weight_sram") -> list[tuple[str, ...]]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from neuralfuse import pareto
 from neuralfuse.report.build import read_results
 from neuralfuse.report.wording import saving, supply
+from neuralfuse.results import pareto
 
 
 def compare(folders: Sequence[str | Path], scope: str = "weight_sram") -> pd.DataFrame:

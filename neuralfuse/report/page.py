@@ -11,10 +11,11 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from neuralfuse import pareto
-from neuralfuse.config import StudyConfig, dump_study
-from neuralfuse.plots import COLOURS, SCOPE_LABEL, looks
+from neuralfuse.report.plots import COLOURS, SCOPE_LABEL, looks
 from neuralfuse.report.wording import interval, saving, saving_interval, supply, supply_interval
+from neuralfuse.results import pareto
+from neuralfuse.study.config import StudyConfig
+from neuralfuse.study.files import dump_study
 
 SHOWN = {
     "network": "network",

@@ -16,17 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from neuralfuse import checkpoint, evaluate, generators
-from neuralfuse.calibrate import calibrate
-from neuralfuse.config import ProtectionConfig, StudyConfig, load_study
-from neuralfuse.cost import Cost, cost_of, counts_of, machine_of
+from neuralfuse.chips.cost import machine_of
+from neuralfuse.chips.stored import StoredChip, layout_of, place_generator, store
 from neuralfuse.data import Dataset
-from neuralfuse.faulty import FaultyNetwork
-from neuralfuse.integer import IntegerNetwork
-from neuralfuse.ownfaults import place_generator
-from neuralfuse.pervoltage import at, level
-from neuralfuse.stored import StoredChip, layout_of, make_map, place_weights, store
-from neuralfuse.sweep.artifacts import (
+from neuralfuse.quantized import checkpoint, evaluate
+from neuralfuse.quantized.faulty import FaultyNetwork
+from neuralfuse.quantized.integer import IntegerNetwork
+from neuralfuse.study.artifacts import (
     build_network,
     build_transform,
     generator_path,
@@ -36,10 +32,18 @@ from neuralfuse.sweep.artifacts import (
     read_workload,
     test_set,
 )
+from neuralfuse.study.config import ProtectionConfig, StudyConfig
+from neuralfuse.study.cost import Cost, cost_of, counts_of
+from neuralfuse.study.files import load_study
+from neuralfuse.study.memory import memory_of, place_weights
 from neuralfuse.sweep.task import Result, Task
+from neuralfuse.training.calibrate import calibrate
+from neuralfuse.transforms import generators
+from neuralfuse.transforms.per_voltage import at, level
 from simulator import placement
 from sram import failure, protection
 from sram.faultmap import FaultMap
+from sram.memory import Chip, Memory
 from sram.protection import Layout, Overhead
 
 
@@ -141,8 +145,7 @@ class Bench:
         bits, workload = found.neuralfuse.bits, read_workload(self.folder, network, name)
         placed, bank = place_generator(workload, machine_of(machine), self.placement(network, machine), bits)
         if bank:
-            settings, floor = (self.study.sram, self.study.seed), self.study.voltage_floor
-            raw = make_map(*settings, placed.geometry, structure, chip, floor, bank)
+            raw = self._made(memory_of(self.study.sram, placed.geometry, structure, bank), chip)
         else:
             raw = self.map(network, machine, structure, chip)
         faulty = FaultyNetwork(transform, bits, device=self.study.device)
@@ -177,14 +180,17 @@ class Bench:
 
     def _placement(self, network: str, machine: str) -> placement.Placement:
         config = next(n for n in self.study.networks if n.name == network)
-        return place_weights(self.study, read_workload(self.folder, network), machine_of(machine), config.bits)
+        return place_weights(self.study.sram, read_workload(self.folder, network), machine_of(machine), config.bits)
 
     def _layout(self, network: str, machine: str) -> Layout:
         return layout_of(self.placement(network, machine), counts_of(self.folder, machine, network))
 
     def _map(self, network: str, machine: str, structure: str, chip: int) -> FaultMap:
         geometry = self.placement(network, machine).geometry
-        return make_map(self.study.sram, self.study.seed, geometry, structure, chip, self.study.voltage_floor)
+        return self._made(memory_of(self.study.sram, geometry, structure), chip)
+
+    def _made(self, memory: Memory, chip: int) -> FaultMap:
+        return Chip(chip, self.study.seed).fault_map(memory, self.study.voltage_floor)
 
     def _chip(self, network: str, machine: str, structure: str, chip: int, sram: tuple[str, ...]) -> StoredChip:
         placed = self.placement(network, machine)

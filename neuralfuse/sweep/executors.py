@@ -7,7 +7,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-from neuralfuse.allocator import keep_freed_memory
+from neuralfuse.sweep.allocator import keep_freed_memory
 from sram.errors import InputError
 
 

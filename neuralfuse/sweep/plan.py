@@ -8,9 +8,10 @@ around the lowest one that keeps accuracy within the margin.
 
 import numpy as np
 
-from neuralfuse.config import AdaptiveConfig, StudyConfig
-from neuralfuse.statistics import t_interval
-from neuralfuse.sweep.task import Point, Result, Task
+from neuralfuse.results.statistics import t_interval
+from neuralfuse.study.config import AdaptiveConfig, StudyConfig
+from neuralfuse.study.grid import Point
+from neuralfuse.sweep.task import Result, Task
 
 
 def plan(study: StudyConfig, points: list[Point], rows: dict[str, Result]) -> list[Task]:

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuralfuse.config import StudyConfig
+from neuralfuse.study.config import StudyConfig
+from neuralfuse.study.grid import points_of
+from neuralfuse.study.prepare import prepare, trainings_to_do
+from neuralfuse.study.trained import Say
 from neuralfuse.sweep.bench import run_chunk
 from neuralfuse.sweep.collect import Failure, collect, shard
 from neuralfuse.sweep.executors import Workers
 from neuralfuse.sweep.plan import plan
-from neuralfuse.sweep.points import points_of
-from neuralfuse.sweep.prepare import prepare, trainings_to_do
 from neuralfuse.sweep.store import Store, write_results_csv
 from neuralfuse.sweep.task import Result, Task
-from neuralfuse.sweep.trained import Say
 from sram.errors import InputError
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from neuralfuse.sweep.ownership import check_same, study_of
+from neuralfuse.study.ownership import check_same, study_of
 from neuralfuse.sweep.task import COLUMNS, Result, Task
 from sram.files import write_atomic
 

@@ -1,44 +1,10 @@
 """One point of a sweep, and its key: a hash of everything that can change its result."""
 
 import functools
-import hashlib
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from neuralfuse.config import digest
-
-# What a result cannot depend on: plots, pages and the command line may change without a new sweep.
-_NOT_IN_A_RESULT = (
-    *("cli", "report", "plots.py", "mapplots.py", "curveplots.py"),
-    *("device", "pareto.py", "statistics.py", "tables.py", "sensitivity.py"),
-)
-
-
-@functools.cache
-def code_version() -> str:
-    """Hash of the sources of the three packages, without those that only show results."""
-    root = Path(__file__).resolve().parents[2]
-    total = hashlib.sha256()
-    for package in ("sram", "simulator", "neuralfuse"):
-        for path in sorted((root / package).rglob("*")):
-            relative = path.relative_to(root / package)
-            if path.suffix in {".py", ".csv", ".yaml"} and relative.parts[0] not in _NOT_IN_A_RESULT:
-                total.update(f"{package}/{relative.as_posix()}\0".encode())
-                total.update(path.read_bytes())
-    return total.hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Point:
-    """Where in the grid: everything but chip and voltage. `setup` is the hash of what the names stand for."""
-
-    network: str
-    dataset: str
-    accelerator: str
-    curve: str
-    structure: str
-    protection: str
-    setup: str
+from neuralfuse.study.digest import RESULTS_VERSION, digest
+from neuralfuse.study.grid import Point
 
 
 @dataclass(frozen=True)
@@ -57,7 +23,9 @@ class Task:
         >>> Task(point, 1, 0.8).key == Task(point, 1, 0.8).key != Task(point, 2, 0.8).key
         True
         """
-        return digest({"point": asdict(self.point), "chip": self.chip, "voltage": self.voltage, "code": code_version()})
+        return digest(
+            {"point": asdict(self.point), "chip": self.chip, "voltage": self.voltage, "results": RESULTS_VERSION}
+        )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.accelerator import Accelerator, accelerator
-from simulator.dataflow import gemm_cycles
+from simulator.array.dataflow import gemm_cycles
 from simulator.device.board import Board, unpack_weights
 from simulator.device.protocol import Counters, DeviceInfo
 from simulator.device.silicon import Silicon

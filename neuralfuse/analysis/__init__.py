@@ -1,0 +1,1 @@
+"""One chip, one layer: transforms fitted to a chip, sensitivity, hardening."""

@@ -1,0 +1,174 @@
+"""One chip at hand: fit each candidate transform to it, measure what it gains and costs, and pick one.
+
+The chip is a fault map, in which the study's schedule says where the weights lie, or a live device, whose memory holds
+them and whose array computes the forward pass (`inloop`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from neuralfuse.chips.cost import machine_of
+from neuralfuse.chips.stored import layout_of, store
+from neuralfuse.quantized.evaluate import correct, transform
+from neuralfuse.study.artifacts import read_workload
+from neuralfuse.study.config import CalibrateConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
+from neuralfuse.study.cost import cost_of, counts_of
+from neuralfuse.study.files import parse_study
+from neuralfuse.sweep.bench import Bench
+from neuralfuse.training.calibrate import calibrate, calibration_set, learning_rate, storage_bytes
+from neuralfuse.training.on_device import DeviceNetwork, tune, tune_by_queries
+from simulator.device.protocol import Device
+from simulator.placement import place
+from sram import failure
+from sram.errors import InputError
+from sram.faultmap import FaultMap
+from sram.protection import Overhead, parse
+
+CANDIDATES = ("calibrated(affine)", "calibrated(channel_affine)", "calibrated(tiny)", "calibrated(ConvS, width=8)")
+Say = Callable[[str], Callable[[int, int, dict[str, float]], None]]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A candidate on this chip. Counts are of test images; savings are shares of the unprotected energy at nominal."""
+
+    protection: str
+    voltage: float  # in the unit of the curve
+    correct_unprotected: int
+    correct: int
+    total: int
+    saving_weight_sram: float
+    saving_sram: float
+    saving_system: float
+    cycles: int
+    storage_bytes: int  # of the transform, which this chip has to keep
+    steps: int
+    images: int  # training images used
+    queries: int  # images that the chip was asked about
+
+
+def candidates(study: StudyConfig, name: str | None = None) -> StudyConfig:
+    """The study with its calibrated protections only (or CANDIDATES, where it has none), or the one called `name`."""
+    if len(study.networks) > 1:
+        raise InputError(study.name, "networks", [n.name for n in study.networks], "one, which the chip holds")
+    own = [p for p in study.protections if p.neuralfuse is not None and p.neuralfuse.calibrate is not None]
+    if not own:
+        raw = study.model_dump(mode="json") | {"protections": list(CANDIDATES)}
+        own = list(parse_study(raw, study.name).protections)
+    if name is not None:
+        known, own = ", ".join(p.name for p in own), [p for p in own if p.name == name]
+        if not own:
+            raise InputError(study.name, "--protection", name, f"one of {known}")
+    return study.model_copy(update={"protections": tuple(own)})
+
+
+def check_unit(study: StudyConfig, unit: str) -> None:
+    """Energy counts in the voltages of the study's curve: a chip of another unit cannot be costed."""
+    curve = failure.curve(study.sram.curve)
+    if unit != curve.unit:
+        raise InputError(
+            study.name, "sram.curve", curve.name, f"one in {unit}, as the chip has it, not in {curve.unit}"
+        )
+
+
+def fit_to_map(
+    bench: Bench, protection: ProtectionConfig, fault_map: FaultMap, voltage: float, say: Say
+) -> tuple[Fitted, nn.Module]:
+    """Fit a protection's transform to the chip of a map and measure it at `voltage` on the test images."""
+    study, network, (fuse, settings) = bench.study, bench.study.networks[0], _calibrated(protection)
+    check_unit(study, fault_map.curve.unit)
+    workload, machine = read_workload(bench.folder, network.name), machine_of(study.accelerators[0])
+    placed = place(workload, machine, fault_map.geometry, schedule=study.sram.schedule, bits=network.bits)
+    faulty = bench.network(network.name)
+    layout = layout_of(placed, counts_of(bench.folder, study.accelerators[0], network.name))
+    chip = store(fault_map, placed, faulty, parse(protection.sram or "none", layout))
+    bare = store(fault_map, placed, faulty, parse("none"))
+    made = bench.transform(network.name, protection.name)
+    assert made is not None
+    swept = tuple(v for v in study.voltages if v >= fault_map.voltage_floor) or (voltage,)
+    faults = [chip.faults(v) for v in settings.voltages(voltage, swept)]
+    advance = say(protection.name)
+    took = calibrate(faulty, made, bench.data, faults, settings.settings(), fuse.bits, study.seed, advance)
+    faulty.set_faults(*bare.faults(voltage))
+    before = bench.correct(network.name, bench.images)
+    faulty.set_faults(*chip.faults(voltage))
+    after = bench.correct(network.name, transform(made, bench.images, study.batch_size))
+    faulty.restore()
+    asked = took.steps, took.images, took.queries
+    return _fitted(bench, protection, voltage, before, after, chip.overhead, made, asked), made
+
+
+def fit_to_device(
+    bench: Bench, protection: ProtectionConfig, device: Device, fault_map: FaultMap, voltage: float, say: Say
+) -> tuple[Fitted, nn.Module]:
+    """Fit a protection's transform with the forward pass on a live device, and measure it there.
+
+    With access `gradient` the backward pass goes through the characterised map.
+    """
+    study, network, (fuse, config) = bench.study, bench.study.networks[0], _calibrated(protection)
+    check_unit(study, device.info.voltage_unit)
+    elsewhere = config.supervision != "labels" or config.at == "all" or config.precision != "float32"
+    if protection.sram or elsewhere:
+        allowed = "labels, one voltage, float32, and no sram, on a device"
+        raise InputError(study.name, protection.name, device.info.name, allowed)
+    faulty, settings = bench.network(network.name), config.settings()
+    made = bench.transform(network.name, protection.name)
+    assert made is not None
+    data = calibration_set(bench.data, settings.images, study.seed)
+    on_device = DeviceNetwork(device, faulty, data.train_x[:256], voltage)
+    before = correct(on_device, bench.images, bench.labels)
+    batch, advance = min(settings.batch, len(data.train_y)), say(protection.name)
+    rate = learning_rate(made, settings)
+    if settings.access == "gradient":
+        found = tune(
+            on_device, fault_map, made, data, settings.steps, batch, rate, fuse.bits, study.seed, progress=advance
+        )
+    else:
+        found = tune_by_queries(
+            on_device, made, data, settings.steps, batch, learning_rate=rate, bits=fuse.bits, seed=study.seed,
+            progress=advance,
+        )  # fmt: skip
+    after = correct(on_device, transform(made.eval(), bench.images), bench.labels)
+    asked = found.steps, len(data.train_y), found.images
+    return _fitted(bench, protection, on_device.voltage, before, after, Overhead(), made, asked), made
+
+
+def _calibrated(protection: ProtectionConfig) -> tuple[NeuralFuseConfig, CalibrateConfig]:
+    fuse = protection.neuralfuse
+    if fuse is None or fuse.calibrate is None:
+        raise InputError("calibrate", "protection", protection.name, "a calibrated one")
+    return fuse, fuse.calibrate
+
+
+def _fitted(
+    bench: Bench,
+    protection: ProtectionConfig,
+    voltage: float,
+    before: int,
+    after: int,
+    overhead: Overhead,
+    made: nn.Module,
+    asked: tuple[int, int, int],
+) -> Fitted:
+    study, network = bench.study, bench.study.networks[0].name
+    cost = cost_of(bench.folder, study, network, study.accelerators[0], protection, voltage, overhead)
+    savings = cost.saving_weight_sram, cost.saving_sram, cost.saving_system
+    bits = _calibrated(protection)[0].bits or 32
+    counts = before, after, len(bench.labels)
+    return Fitted(protection.name, voltage, *counts, *savings, cost.cycles, storage_bytes(made, bits), *asked)
+
+
+def best(rows: Sequence[Fitted], least_saving: float | None = None) -> Fitted:
+    """The most accurate row whose weight-SRAM saving is at least `least_saving` (a share); of equals, the cheapest.
+
+    InputError where none saves so much.
+    """
+    within = [row for row in rows if least_saving is None or row.saving_weight_sram >= least_saving]
+    if not within:
+        most = max(row.saving_weight_sram for row in rows)
+        allowed = f"at most {np.floor(1000 * most) / 10:g}, which the cheapest candidate saves at this voltage"
+        raise InputError("calibrate", "--cost-limit", round(100 * (least_saving or 0), 6), allowed)
+    return max(within, key=lambda row: (row.correct, row.saving_weight_sram))

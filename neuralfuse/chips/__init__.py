@@ -1,0 +1,1 @@
+"""Chips with a network in them: the weight memory, what reads wrong, what an inference costs."""

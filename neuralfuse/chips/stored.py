@@ -1,0 +1,116 @@
+"""From the accelerator's memory to the network's words: which cells a study's weights lie in, numbered as the
+network has them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from simulator.accelerator import Accelerator
+from simulator.array.cycles import Counts
+from simulator.energy import energy
+from simulator.placement import Hits, Placement, place
+from simulator.workload import Layer, Workload, stored_name
+from sram.errors import InputError
+from sram.faultmap import FaultMap
+from sram.geometry import Geometry
+from sram.protection import Layout, Overhead, Protection, word_faults
+from sram.protection.words import Region
+
+
+@dataclass(frozen=True)
+class StoredChip:
+    """One chip with the network's weights in it: which stored bits read wrong at a voltage, protections included."""
+
+    raw: FaultMap  # the silicon's own
+    overhead: Overhead  # of the SRAM protections on this chip
+    placed: Placement
+    network: FaultyNetwork
+    shield: Protection
+    map: FaultMap  # as the protected memory has it
+    hits: Hits | None  # bits in weak cells, the weakest first; None where whole words have to be read
+
+    def faults(self, voltage: float) -> Faults:
+        """(weight, bit, kind) of the stored bits that a read at `voltage` has to be given."""
+        if self.hits is None:
+            return self._read(voltage)
+        n = int(np.searchsorted(self.hits.fault, self.map.count(voltage)))
+        return self.hits.weight[:n], self.hits.bit[:n], self.map.kind[self.hits.fault[:n]]
+
+    def _read(self, voltage: float) -> Faults:
+        """Words read through the protection's logic; what comes out different from what was stored, as flipped bits."""
+        found = word_faults(self.map.geometry, self.map.at(voltage))
+        row, weight = self.placed.contents(found.word)
+        weight = _in_network(self.placed, self.network, weight)
+        words, layout = self.network.clean_words, layout_of(self.placed)
+        data_bits = self.placed.geometry.word_bits
+        wrong, value = self.shield.read_weights(words, weight, found, row, layout, data_bits)
+        flipped = (words[wrong].astype(np.int64) ^ value)[:, None] >> np.arange(self.network.bits) & 1
+        which, bit = np.nonzero(flipped)
+        return wrong[which], bit.astype(np.uint8), np.full(len(bit), 2, np.uint8)
+
+
+def layout_of(placed: Placement, counts: Counts | None = None) -> Layout:
+    """How the weights lie in the memory words; with the counts of an inference also which words are a layer's own.
+
+    Layers have words of their own where all weights are in the memory at once; elsewhere, as in a buffer that they
+    pass through, there are no regions.
+    """
+    if counts is None or placed.schedule == "paper" or placed.residencies > 1 or placed.bank_interleave:
+        return Layout(placed.bits, placed.bit_order)
+
+    def name(layer: Layer) -> str:
+        return stored_name(layer).removesuffix(".weight")
+
+    layers = [i for i, layer in enumerate(counts.workload.layers) if layer.weights]
+    spent = energy(counts).components
+    parts = [spent[f"weight_sram_{way}"] / (spent[f"weight_sram_{way}"].sum() or 1.0) for way in ("reads", "writes")]
+    regions = (
+        Region(name(counts.workload.layers[i]), first, words, *(float(part[i]) for part in parts))
+        for i, (first, words) in zip(layers, placed.stretches(), strict=True)
+    )
+    return Layout(placed.bits, placed.bit_order, tuple(regions))
+
+
+def _in_network(placed: Placement, network: FaultyNetwork, weight: np.ndarray) -> np.ndarray:
+    """Weight numbers of the placement, -1 where there is none, as indices into the network's words."""
+    flat = weight.ravel()
+    held = flat >= 0
+    translated = np.full(flat.shape, -1, np.int64)
+    translated[held] = network.numbering(placed.tensors).words(flat[held])
+    return translated.reshape(weight.shape)
+
+
+def store(raw: FaultMap, placed: Placement, network: FaultyNetwork, shield: Protection) -> StoredChip:
+    """Put the network into a chip behind a protection (`sram.protection.parse("none")` for a bare one)."""
+    protected, overhead = shield.apply(raw)
+    hits = None
+    if shield.words_as_stored:
+        found = placed.hits(protected.cell)
+        hits = Hits(found.fault, network.numbering(placed.tensors).words(found.weight), found.bit)
+    return StoredChip(raw, overhead, placed, network, shield, protected, hits)
+
+
+def place_generator(workload: Workload, machine: Accelerator, network: Placement, bits: int) -> tuple[Placement, int]:
+    """Where a generator's words lie on the chips of a network that lies as `network` says; and the first bank of that.
+
+    `streamed` and `paper`: the generator runs before the network and its words pass through the very same cells, from
+    the first on. `resident`: both stay, so the generator has banks of its own behind the network's, which does not
+    move.
+    """
+    cells, first = network.geometry, 0
+    if network.schedule == "resident":
+        slots, first = cells.word_bits // bits, cells.banks
+        words = sum(-(-layer.weights // slots) for layer in workload.array_layers)
+        size = max(1, words * cells.word_bits // 8)
+        cells = Geometry.of_capacity(size, cells.rows, cells.columns, cells.word_bits)
+    return place(workload, machine, cells, network.schedule, bits), first
+
+
+def check_words(transform: nn.Module) -> None:
+    """Raise InputError where words of a transform have no place in the weight memory's schedule (`pixelwise`)."""
+    for module in transform.modules():
+        if getattr(module, "stored_weights", ()):
+            allowed = "a generator of convolutions and linear layers, with own_faults"
+            raise InputError("study", "generator", type(module).__name__, allowed)

@@ -1,0 +1,202 @@
+"""A torch network as a device runs it: integer convolutions on the words in its memory, the rest beside the array.
+
+The words are those of `FaultyNetwork`: word i of the network lies in byte i of the device's memory. Normalisation
+and biases become a scale and an offset a filter. Activations are rounded to 8 bits, in units that calibration images
+give.
+"""
+
+import operator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from neuralfuse.quantized.faulty import FaultyNetwork
+from simulator.device.program import Add, Conv, Flatten, Pool, Program, Step
+from sram.errors import InputError
+from sram.faultmap import FaultMap
+
+ALLOWED = (
+    "Conv2d, Linear, BatchNorm2d after a convolution, ReLU after one or after a sum, sums, "
+    "mean and max pooling without overlap, flatten"
+)
+ACTIVATION_LEVEL = 127  # symmetric 8 bits
+
+
+def compile_network(faulty: FaultyNetwork, images: Tensor) -> Program:
+    """The Program that computes what `faulty` does; activations are scaled to the largest values on images[n, c, h, w].
+
+    InputError for operators that a device has not, and for words of other than 8 bits.
+    """
+    if faulty.bits != 8:
+        raise InputError("device network", "bits", faulty.bits, "8, the width of the array's operands")
+    faulty.restore()
+    try:
+        graph = fx.symbolic_trace(faulty.network)
+    except Exception as error:  # tracing fails in as many ways as there are networks
+        raise InputError("device network", "network", str(error)[:80], "one without control flow on tensors") from None
+    largest = _Largest(graph)
+    with torch.no_grad():
+        largest.run(images.to(faulty.device))
+    return _Compiler(faulty, graph, largest.of).program(tuple(images.shape[1:]))  # type: ignore[arg-type]
+
+
+def device_faults(fault_map: FaultMap, voltage: float, words: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Faults (weight int64[k], bit uint8[k], kind uint8[k]) of a network of so many words in the device's memory.
+
+    What `FaultyNetwork.set_faults` takes. InputError below the map's floor.
+
+    >>> from sram import faultmap, geometry
+    >>> chip = faultmap.generate(0, geometry.Geometry(1), "ibm14", voltage_floor=0.8)
+    >>> weight, bit, kind = device_faults(chip, 0.8, words=100)
+    >>> int(weight.max()) < 100, int(bit.max()) < 8
+    (True, True)
+    """
+    faults = fault_map.at(voltage)
+    word, bit = fault_map.geometry.word_bit(faults.cell)
+    weight = word * (fault_map.geometry.word_bits // 8) + bit // 8
+    inside = weight < words
+    return weight[inside], (bit[inside] % 8).astype(np.uint8), faults.kind[inside]
+
+
+class _Largest(fx.Interpreter):
+    """Remembers the largest magnitude of what enters each convolution and linear layer."""
+
+    def __init__(self, graph: fx.GraphModule):
+        super().__init__(graph)
+        self.of: dict[str, float] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op == "call_module" and isinstance(self.submodules.get(str(n.target)), nn.Conv2d | nn.Linear):
+            self.of[n.name] = float(self.env[n.args[0]].abs().max())  # type: ignore[index]
+        return super().run_node(n)
+
+
+class _Compiler:
+    def __init__(self, faulty: FaultyNetwork, graph: fx.GraphModule, largest: dict[str, float]):
+        self.graph, self.largest = graph, largest
+        self.modules = dict(graph.named_modules())
+        # by the tensor, not its name: a weight that two layers share is stored once, under one of its names
+        tensors = dict(faulty.network.named_parameters(remove_duplicate=False))
+        self.stored = {id(tensors[layer.name]): layer for layer in faulty.layer_table}
+        self.words = faulty.clean_words
+        self.steps: list[Step] = []
+        self.tensor: dict[fx.Node, int] = {}
+
+    def program(self, shape: tuple[int, int, int]) -> Program:
+        for node in self.graph.graph.nodes:
+            if node.op == "placeholder":
+                self.tensor[node] = 0
+            elif node.op == "output":
+                if self.tensor.get(node.args[0]) != len(self.steps):
+                    raise self.refuse(node)
+            else:
+                self.tensor[node] = self.place(node)
+        return Program(shape, tuple(self.steps))
+
+    def refuse(self, node: fx.Node) -> InputError:
+        module = self.modules.get(str(node.target))
+        name = type(module).__name__ if node.op == "call_module" else getattr(node.target, "__name__", str(node.target))
+        return InputError("device network", f"operator {node.name}", name, ALLOWED)
+
+    def place(self, node: fx.Node) -> int:
+        """The tensor that the node's value is, after the step that makes it, if it needs one."""
+        inputs = [self.tensor[argument] for argument in node.args if isinstance(argument, fx.Node)]
+        if node.op == "get_attr" or not inputs:
+            raise self.refuse(node)
+        does = self.modules[str(node.target)] if node.op == "call_module" else node.target
+        kind = type(does) if isinstance(does, nn.Module) else does
+        if isinstance(does, nn.Conv2d | nn.Linear):
+            return self.add(self.convolution(node, does, inputs[0]))
+        if isinstance(does, nn.BatchNorm2d):
+            return self.normalise(node, does)
+        if kind in (nn.ReLU, torch.relu, F.relu, "relu"):
+            return self.rectify(node)
+        if kind in (operator.add, torch.add, operator.iadd) and len(inputs) == 2:
+            return self.add(Add(inputs[0], inputs[1], relu=False))
+        if kind in (nn.Identity, nn.Dropout):
+            return inputs[0]
+        if kind in (nn.Flatten, torch.flatten, "flatten") and (kind is nn.Flatten or node.args[1:] == (1,)):
+            return self.add(Flatten(inputs[0]))
+        if isinstance(does, nn.AdaptiveAvgPool2d) and does.output_size in (1, (1, 1)):
+            return self.add(Pool(inputs[0], "mean", 0))
+        if kind == "mean" and tuple(node.args[1]) in ((2, 3), (-2, -1)):  # type: ignore[arg-type]
+            return self.add(Pool(inputs[0], "mean", 0))
+        if isinstance(does, nn.AvgPool2d | nn.MaxPool2d):
+            size = _one(does.kernel_size)
+            if size and _one(does.stride) == size and _one(does.padding) == 0 and not does.ceil_mode:
+                return self.add(Pool(inputs[0], "max" if isinstance(does, nn.MaxPool2d) else "mean", size))
+        raise self.refuse(node)
+
+    def add(self, step: Step) -> int:
+        self.steps.append(step)
+        return len(self.steps)
+
+    def convolution(self, node: fx.Node, layer: nn.Conv2d | nn.Linear, source: int) -> Conv:
+        stored = self.stored[id(layer.weight)]
+        weight = layer.weight.detach().cpu().double().reshape(len(layer.weight), -1)
+        words = torch.from_numpy(self.words[stored.offset : stored.offset + stored.size].astype(np.float64))
+        words = words.reshape(weight.shape)
+        # A weight is its word times the filter's scale; the largest word gives it with the least rounding.
+        top = words.abs().argmax(1, keepdim=True)
+        scale = torch.nan_to_num(weight.gather(1, top) / words.gather(1, top)).flatten()
+        offset = torch.zeros_like(scale) if layer.bias is None else layer.bias.detach().cpu().double()
+        unit = max(self.largest[node.name], 1e-12) / ACTIVATION_LEVEL
+        shape: dict[str, int] = {"channels": weight.shape[1], "kernel_h": 1, "kernel_w": 1, "groups": 1}
+        stride, padding = 1, 0
+        if isinstance(layer, nn.Conv2d):
+            plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str) and _one(layer.dilation) == 1
+            if not plain or _one(layer.stride) is None or _one(layer.padding) is None:  # type: ignore[arg-type]
+                raise self.refuse(node)
+            stride, padding = layer.stride[0], int(layer.padding[0])
+            high, wide = layer.kernel_size
+            shape = {"channels": layer.in_channels, "kernel_h": high, "kernel_w": wide, "groups": layer.groups}
+        return Conv(
+            source=source,
+            address=stored.offset,
+            filters=len(weight),
+            stride=stride,
+            padding=padding,
+            input_scale=unit,
+            scale=tuple((scale * unit).tolist()),
+            offset=tuple(offset.tolist()),
+            relu=False,
+            **shape,
+        )
+
+    def made_by(self, node: fx.Node, kinds: tuple[type, ...]) -> tuple[int, Any]:
+        """The step that makes the node's input, which nobody else may read."""
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        place = self.tensor[source]
+        step = self.steps[place - 1] if place else None
+        if len(source.users) != 1 or not isinstance(step, kinds) or getattr(step, "relu", False):
+            raise self.refuse(node)
+        return place, step
+
+    def normalise(self, node: fx.Node, norm: nn.BatchNorm2d) -> int:
+        place, step = self.made_by(node, (Conv,))
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        gain = (norm.running_var.detach().cpu().double() + norm.eps).rsqrt()
+        if norm.affine:
+            gain = gain * norm.weight.detach().cpu().double()
+        shift = norm.bias.detach().cpu().double() if norm.affine else torch.zeros_like(gain)
+        scale = torch.tensor(step.scale, dtype=torch.float64) * gain
+        offset = (torch.tensor(step.offset, dtype=torch.float64) - norm.running_mean.cpu().double()) * gain + shift
+        self.steps[place - 1] = replace(step, scale=tuple(scale.tolist()), offset=tuple(offset.tolist()))
+        return place
+
+    def rectify(self, node: fx.Node) -> int:
+        place, step = self.made_by(node, (Conv, Add))
+        self.steps[place - 1] = replace(step, relu=True)
+        return place
+
+
+def _one(size: int | tuple[int, ...]) -> int | None:
+    """The one number of a size that is the same in both directions."""
+    sizes = {size} if isinstance(size, int) else set(size)
+    return sizes.pop() if len(sizes) == 1 else None

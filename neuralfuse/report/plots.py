@@ -1,0 +1,284 @@
+"""Figures of a study. Each function takes a table and returns a matplotlib Figure; `save` writes PNG and SVG.
+
+Colours are Okabe and Ito's (colour-blind safe); marker and line style repeat the distinction, so the figures survive
+grey print.
+Bands are 95% intervals over chips (Student's t of the mean).
+"""
+
+from collections.abc import Sequence
+from io import BytesIO
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from neuralfuse.results import pareto
+from sram import curveplots
+from sram.failure import FailureCurve
+from sram.files import write_atomic
+
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (6, 2, 2, 2)))
+SCOPE_LABEL = {
+    "weight_sram": "weight SRAM, dynamic",
+    "sram": "all SRAM",
+    "system": "system: array, SRAM, DRAM, leakage",
+}
+RC: Any = {
+    "font.size": 9,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.dpi": 110,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "neuralfuse",  # the same figure gives the same bytes
+    "legend.frameon": False,
+}
+
+
+def looks(names: Sequence[str]) -> dict[str, dict]:
+    """Colour, marker and line style for each protection, in order; `none` is always black circles."""
+    ordered = sorted(names, key=lambda n: n != "none")
+    return {
+        name: {"color": colour, "marker": marker, "linestyle": style}
+        for name, colour, marker, style in zip(ordered, cycle(COLOURS), cycle(MARKERS), cycle(STYLES), strict=False)
+    }
+
+
+def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
+    """Write `name`.png (200 dpi) and `name`.svg, each whole or not at all."""
+    paths = []
+    figure.draw_without_rendering()  # lay out once, not for each format
+    figure.set_layout_engine("none")
+    for kind, metadata in (("png", {}), ("svg", {"Date": None})):
+        buffer = BytesIO()
+        with matplotlib.rc_context(RC):
+            figure.savefig(buffer, format=kind, metadata=metadata)
+        paths.append(write_atomic(Path(folder) / f"{name}.{kind}", buffer.getvalue()))
+    return paths
+
+
+def _figure(width: float = 5.2, height: float = 3.6, columns: int = 1):
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(width * columns, height), layout="constrained")
+        axes = figure.subplots(1, columns, squeeze=False)[0]
+    return figure, axes
+
+
+def _panels(table: pd.DataFrame) -> tuple[Figure, dict[str, dict], list[tuple[Any, str, pd.DataFrame]]]:
+    """A figure with an axis and its rows for each structure, and the looks of the protections in all of them."""
+    parts = list(table.groupby("structure", sort=False))
+    figure, axes = _figure(columns=len(parts))
+    panels = [(axis, str(structure), part) for axis, (structure, part) in zip(axes, parts, strict=True)]
+    return figure, looks(list(table.protection.unique())), panels
+
+
+def _band(axis, x, rows: pd.DataFrame, look: dict, label: str) -> None:
+    axis.fill_between(
+        x,
+        100 * rows.accuracy_low.fillna(rows.accuracy_mean).clip(0, 1),
+        100 * rows.accuracy_high.fillna(rows.accuracy_mean).clip(0, 1),
+        color=look["color"],
+        alpha=0.18,
+        linewidth=0,
+    )
+    axis.plot(x, 100 * rows.accuracy_mean, label=label, markersize=4, linewidth=1.3, **look)
+
+
+def unit_label(unit: str) -> str:
+    return "SRAM supply (V)" if unit == "V" else "SRAM supply (multiples of $V_{min}$)"
+
+
+def accuracy_against_voltage(summary: pd.DataFrame, unit: str = "Vmin") -> Figure:
+    """Mean accuracy with its 95% band over chips, one panel for each SRAM structure."""
+    figure, look, panels = _panels(summary)
+    for axis, structure, part in panels:
+        for protection, rows in part.groupby("protection", sort=False):
+            rows = rows.sort_values("voltage")
+            _band(axis, rows.voltage, rows, look[protection], protection)
+        clean = 100 * part.clean_accuracy.iloc[0]
+        axis.axhline(clean, color="0.5", linewidth=0.8, linestyle=(0, (1, 2)), label=f"clean, {clean:.1f}%")
+        axis.set(xlabel=unit_label(unit), ylabel="Test accuracy (%)", title=f"{structure} fault maps", ylim=(0, 102))
+        rate = part.groupby("voltage").cell_fault_rate.mean()
+        _rate_axis(axis, rate)
+        axis.legend(loc="lower right")
+    return figure
+
+
+def _rate_axis(axis, rate: pd.Series) -> None:
+    """Cell fault rate above the voltage axis: what the supply means for the silicon."""
+    top = axis.twiny()
+    top.set_xlim(axis.get_xlim())
+    ticks = [v for i, v in enumerate(rate.index[::-1]) if i % max(1, len(rate) // 5) == 0]
+    top.set_xticks(ticks, [_percent(rate[v]) for v in ticks])
+    top.set_xlabel("cell fault rate, mean over chips", fontsize=8)
+    top.tick_params(labelsize=7)
+    top.grid(False)
+
+
+def _percent(rate: float) -> str:
+    return "0" if rate == 0 else f"{100 * rate:.2g}%" if rate >= 1e-4 else f"{rate:.0e}"
+
+
+def energy_accuracy_front(summary: pd.DataFrame, scope: str = "weight_sram") -> Figure:
+    """The Pareto plot: energy per inference (relative to unprotected at nominal supply) against accuracy."""
+    figure, look, panels = _panels(summary)
+    for axis, structure, part in panels:
+        for protection, rows in part.groupby("protection", sort=False):
+            rows = rows.sort_values("voltage")
+            _band(axis, 1 - rows[f"saving_{scope}"], rows, look[protection], protection)
+        best = pareto.front(part, scope).sort_values(f"saving_{scope}", ascending=False)
+        axis.step(
+            1 - best[f"saving_{scope}"],
+            100 * best.accuracy_mean,
+            where="post",
+            color="0.35",
+            linewidth=3.5,
+            alpha=0.35,
+            label="Pareto front of the means",
+            zorder=0,
+        )
+        axis.set(
+            xlabel=f"Energy per inference, relative to nominal supply\n({SCOPE_LABEL[scope]})",
+            ylabel="Test accuracy (%)",
+            title=f"{structure} fault maps",
+            ylim=(0, 102),
+        )
+        axis.legend(loc="lower right")
+    return figure
+
+
+def yield_against_voltage(summary: pd.DataFrame, points: float, unit: str = "Vmin") -> Figure:
+    """Share of chips within `points` of clean, with exact binomial 95% intervals."""
+    figure, look, panels = _panels(summary)
+    for axis, structure, part in panels:
+        for protection, rows in part.groupby("protection", sort=False):
+            rows = rows.sort_values("voltage")
+            style = look[protection]
+            axis.fill_between(
+                rows.voltage, 100 * rows.yield_low, 100 * rows.yield_high, color=style["color"], alpha=0.12, linewidth=0
+            )
+            axis.plot(rows.voltage, 100 * rows["yield"], label=protection, markersize=4, linewidth=1.3, **style)
+        axis.set(
+            xlabel=unit_label(unit),
+            ylabel=f"Chips within {points:g} points of clean (%)",
+            title=f"{structure} fault maps",
+        )
+        axis.set_ylim(-2, 102)
+        axis.legend(loc="lower right")
+    return figure
+
+
+def failure_curve(results: pd.DataFrame, curve: FailureCurve) -> Figure:
+    """The study's failure curve, and what its chips have: mean share of faulty cells, whiskers from the least to the
+    most faulty chip. Chips are the same for every protection and network."""
+    figure = curveplots.curves([curve])
+    axis = figure.axes[0]
+    chips = results.drop_duplicates(["accelerator", "structure", "voltage", "chip"])
+    for i, (structure, rows) in enumerate(chips.groupby("structure", sort=False)):
+        rate = rows.groupby("voltage").cell_fault_rate.agg(["mean", "min", "max"])
+        rate = rate[rate["mean"] > 0]
+        ends = np.stack([rate["mean"] - rate["min"], rate["max"] - rate["mean"]])
+        look: dict[str, Any] = {
+            "color": COLOURS[i + 2],
+            "marker": MARKERS[i],
+            "markersize": 4,
+            "capsize": 2,
+            "linewidth": 1,
+        }
+        label = f"{structure} maps, {rows.chip.nunique()} chips"
+        axis.errorbar(rate.index, rate["mean"], ends, linestyle="none", label=label, **look)
+    axis.set_title(f"failure curve {curve.name}", fontsize=9)
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def attainment(results: pd.DataFrame, scope: str = "weight_sram") -> Figure:
+    """Fronts of single chips: the line that half of the chips reach or beat, the band from 95% of them to 5%."""
+    figure, look, panels = _panels(results)
+    for axis, structure, part in panels:
+        for protection, rows in part.groupby("protection", sort=False):
+            found = pareto.attainment(rows, scope)
+            style = {"color": look[protection]["color"], "linestyle": look[protection]["linestyle"]}
+            grid = np.unique(np.concatenate([corners[:, 0] for corners in found.values()]))
+            best, worst = (_attained(found[percentile], grid) for percentile in (5, 95))
+            axis.fill_between(100 * grid, worst, best, step="pre", alpha=0.15, linewidth=0, color=style["color"])
+            axis.step(100 * grid, _attained(found[50], grid), where="pre", label=protection, linewidth=1.5, **style)
+        axis.set(
+            xlabel=f"Energy saving per inference (%)\n({SCOPE_LABEL[scope]})",
+            ylabel="Test accuracy that a chip reaches (%)",
+            title=f"{structure} fault maps: half of the chips, 5% to 95%",
+            ylim=(0, 102),
+        )
+        axis.legend(frameon=False)
+    return figure
+
+
+def _attained(corners: np.ndarray, saving: np.ndarray) -> np.ndarray:
+    """Best accuracy (%) of a front at this saving or more; NaN beyond its end. `corners`: saving rising."""
+    after = np.searchsorted(corners[:, 0], saving)
+    falling = np.append(np.maximum.accumulate(corners[::-1, 1])[::-1], np.nan)
+    return 100 * falling[after]
+
+
+def sensitivity(table: pd.DataFrame, unit: str = "Vmin") -> Figure:
+    """Accuracy lost to the faults of one layer, and of one bit position, at a time; dashed: to all of them at once.
+
+    `table`: of one network, from `neuralfuse.analysis.sensitivity`. Bars are means over chips, whiskers 95% intervals.
+    """
+    layers, bits = table[table.part == "layer"], table[table.part == "bit"]
+    everything = table[table.part == "all"].iloc[0]
+    width = min(11.0, max(5.2, 0.28 * len(layers)))
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(width + 3.4, 4.0), layout="constrained")
+        axes = figure.subplots(1, 2, width_ratios=(width, 3.4), sharey=True)
+    for axis, rows, colour in zip(axes, (layers, bits), (COLOURS[1], COLOURS[5]), strict=True):
+        ends = np.stack([rows.lost_points - rows.lost_points_low, rows.lost_points_high - rows.lost_points])
+        where = np.arange(len(rows))
+        axis.bar(where, rows.lost_points, color=colour, width=0.7)
+        axis.errorbar(where, rows.lost_points, np.nan_to_num(ends), fmt="none", ecolor="black", capsize=2, linewidth=1)
+        label = f"all faults: {everything.lost_points:.1f} points"
+        axis.axhline(everything.lost_points, color="0.3", linewidth=1, linestyle="--", label=label)
+        axis.axhline(0, color="black", linewidth=0.6)
+        axis.set_xticks(where, rows["name"])
+        axis.grid(False, axis="x")
+    axes[0].tick_params(axis="x", rotation=90, labelsize=7)
+    axes[0].set_ylabel("Test accuracy lost (points)")
+    axes[0].set_xlabel("layer that carries the faults")
+    axes[1].set_xlabel(f"bit that carries them (0 least, {len(bits) - 1} sign)")
+    axes[0].legend(fontsize=8, frameon=False)
+    supply = f"{everything.voltage:g} V" if unit == "V" else f"{everything.voltage:g} $V_{{min}}$"
+    figure.suptitle(
+        f"{everything.network} at {supply}, {everything.structure} fault maps, {everything.chips} chips", fontsize=9
+    )
+    return figure
+
+
+def images(original: np.ndarray, transformed: np.ndarray, labels: Sequence[object]) -> Figure:
+    """Originals (n, c, h, w) in [-1, 1] above what the generator makes of them, and the difference below."""
+    n = len(original)
+    with matplotlib.rc_context(RC | {"axes.grid": False}):
+        figure = Figure(figsize=(0.9 * n + 0.8, 3.0), layout="constrained")
+        grid = figure.subplots(3, n, squeeze=False)
+    rows = ((original, "input x"), (transformed, "F(x)"), (transformed - original, "F(x) - x"))
+    for line, (block, title) in zip(grid, rows, strict=True):
+        for axis, image in zip(line, block, strict=True):
+            picture = np.moveaxis(image, 0, -1)
+            if picture.shape[-1] == 3:
+                axis.imshow((picture + 1) / 2 if title != "F(x) - x" else (picture + 2) / 4)
+            else:
+                low, high = (-2, 2) if title == "F(x) - x" else (-1, 1)
+                axis.imshow(picture[..., 0], cmap="PuOr" if title == "F(x) - x" else "gray", vmin=low, vmax=high)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        line[0].set_ylabel(title)
+    for axis, label in zip(grid[0], labels, strict=True):
+        axis.set_title(str(label))
+    return figure

@@ -1,0 +1,1 @@
+"""What rows say: intervals over chips, Pareto fronts, tables."""

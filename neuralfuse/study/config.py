@@ -1,0 +1,274 @@
+"""A study as a file: what is swept, with unknown keys refused and every error naming file, key, value and what is
+allowed.
+
+Pydantic lives at this edge only; everything behind it takes plain values and frozen dataclasses.
+"""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from neuralfuse.chips.memory import FIRST_TRAINING_CHIP
+from neuralfuse.study.digest import digest
+from neuralfuse.study.short_forms import _calibrated, _trained_at_rates, _with_voltages
+from neuralfuse.training.calibrate import Settings
+from sram.errors import InputError
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"each entry once, {twice[0]} too")
+    return names
+
+
+class NetworkConfig(Strict):
+    """A frozen base network: a built-in name, `package.module:callable`, or a .pt2 / .onnx file."""
+
+    name: str
+    build: str | None = None  # what to build, if the name is one's own (the same network trained in two ways)
+    options: dict[str, Any] = {}  # arguments of networks.build
+    bits: Annotated[int, Field(ge=2, le=8)] = 8
+    per_channel: bool = False
+    activations: Literal["float", "int8"] = "float"  # int8: what a layer is given is rounded to words, as on a device
+    checkpoint: str | None = None  # weights to start from; without it the network is trained
+    training: dict[str, Any] = {}  # arguments of training.train_network; `objective` as in baselines.objective
+
+    @model_validator(mode="after")
+    def words_of_one_width(self):
+        if self.activations == "int8" and self.bits != 8:
+            raise ValueError(f"activations int8: needs bits 8, the width of the array's operands, not {self.bits}")
+        return self
+
+
+class DatasetConfig(Strict):
+    name: str = "digits"
+    root: str | None = None
+    test_images: Annotated[int, Field(ge=1)] | None = None  # so many, drawn once and for all; None: all
+
+
+class SramConfig(Strict):
+    """The weight SRAM: arrays of rows x columns cells on a failure curve."""
+
+    curve: str = "ibm14"
+    structures: tuple[str, ...] = ("column", "iid")
+    rows: Annotated[int, Field(ge=1)] = 512
+    columns: Annotated[int, Field(ge=1)] = 64
+    word_bits: Annotated[int, Field(ge=8)] = 64
+    mode: Literal["stuck", "flip"] = "stuck"
+    stuck_at_one: Annotated[float, Field(ge=0, le=1)] = 0.5
+    schedule: Literal["streamed", "resident", "paper"] = "streamed"
+
+    @field_validator("structures")
+    @classmethod
+    def some(cls, value):
+        if not value:
+            raise ValueError("at least one structure")
+        return _each_once(value)
+
+
+class ChipsConfig(Strict):
+    # Chips 0, 1, ...; training chips are numbered from FIRST_TRAINING_CHIP, so that the two never meet.
+    evaluation: Annotated[int, Field(ge=1, lt=FIRST_TRAINING_CHIP)] = 20
+    wave: Annotated[int, Field(ge=2)] = 5  # adaptive runs decide anew after so many chips
+
+
+class AdaptiveConfig(Strict):
+    """Stop a point early, and look closer where accuracy leaves the margin."""
+
+    half_width_points: Annotated[float, Field(gt=0)] | None = None  # of the 95% interval over chips, in accuracy points
+    margin_points: Annotated[float, Field(gt=0)] | None = None  # bisect around the lowest voltage within this of clean
+    voltage_step: Annotated[float, Field(gt=0)] = 0.005  # until the bracket is this narrow, in the curve's unit
+
+
+class CalibrateConfig(Strict):
+    """A transform fitted to each chip: `calibrate.Settings`, what it starts from, and at which voltages it is made."""
+
+    steps: Annotated[int, Field(ge=1)] = Settings.steps
+    batch: Annotated[int, Field(ge=1)] = Settings.batch
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    images: Annotated[int, Field(ge=1)] | None = None
+    supervision: Literal["labels", "outputs", "statistics"] = "labels"
+    access: Literal["gradient", "queries"] = "gradient"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    warm: bool = False  # start from the generator trained for all chips (or its checkpoint), not from an untrained one
+    at: Literal["each", "lowest", "all"] = "each"  # one a voltage; the lowest voltage's for all; one made at all
+
+    @model_validator(mode="after")
+    def queries_know_one_chip_state(self):
+        needs_gradient = self.supervision == "statistics" or self.at == "all" or self.precision != "float32"
+        if self.access == "queries" and needs_gradient:
+            raise ValueError("access queries: not with supervision statistics, at all voltages at once, or in bfloat16")
+        return self
+
+    def settings(self) -> Settings:
+        return Settings(**self.model_dump(exclude={"warm", "at"}))
+
+    def voltages(self, voltage: float, swept: tuple[float, ...]) -> tuple[float, ...]:
+        """Where the transform that is used at `voltage` is made, in a study of the voltages `swept`."""
+        return {"each": (voltage,), "lowest": (min(swept),), "all": swept}[self.at]
+
+
+class HeldOutConfig(Strict):
+    """What a generator's training is watched on: the best generator is kept, and `patience` times without a better one
+    end the training."""
+
+    images: Annotated[int, Field(ge=1)] = 500  # of the training images, set apart
+    chips: Annotated[int, Field(ge=1)] = 4  # training chips that no step draws
+    every: Annotated[int, Field(ge=1)] = 50  # steps
+    patience: Annotated[int, Field(ge=1)] = 10
+
+
+class NeuralFuseConfig(Strict):
+    """A generator trained once for all chips, or fitted to each (`calibrate`).
+
+    `per_voltage`: one for all `train_voltages` in turn (None), one for `each` of them, or one whose channels are scaled
+    and shifted for the supply (`film`). `own_faults`: its words lie in the low-voltage memory too, and it was `trained`
+    for that or not; None: it runs at nominal voltage.
+    """
+
+    generator: str
+    options: dict[str, Any] = {}  # arguments of generators.build
+    bits: Annotated[int, Field(ge=2, le=8)] | None = 8
+    training: dict[str, Any] = {}  # arguments of training.train_generator
+    train_voltages: tuple[float, ...] | None = None  # training chips run at these in turn; None: at the study's
+    per_voltage: Literal["each", "film"] | None = None
+    own_faults: Literal["trained", "untrained"] | None = None
+    held_out: HeldOutConfig | None = None
+    train_on: tuple[str, ...] | None = None  # surrogates: others of the study's networks, in turn; None: each its own
+    checkpoint: str | None = None
+    calibrate: CalibrateConfig | None = None
+
+    @model_validator(mode="after")
+    def go_together(self):
+        if self.per_voltage is not None and len(set(self.train_voltages or ())) < 2:
+            raise ValueError(f"per_voltage {self.per_voltage}: needs train_voltages, two or more")
+        for key in ("per_voltage", "own_faults"):
+            if getattr(self, key) and self.calibrate is not None:
+                raise ValueError(f"{key}: not with calibrate, which fits a transform to each chip and voltage")
+        if self.own_faults and self.bits is None:
+            raise ValueError("own_faults: needs bits, of the words that the faults are in")
+        return self
+
+    @property
+    def starts_untrained(self) -> bool:
+        """Whether nothing is trained before chips are seen."""
+        return self.calibrate is not None and not self.calibrate.warm
+
+    @field_validator("train_on", mode="before")
+    @classmethod
+    def one_or_more(cls, value):
+        return [value] if isinstance(value, str) else value or None
+
+    def trained_on(self, network: str) -> tuple[str, ...]:
+        """Names of the networks that the generator before `network` was trained on."""
+        return self.train_on or (network,)
+
+
+class ProtectionConfig(Strict):
+    """One protection: at most one input transform (NeuralFuse) and any chain of SRAM transforms."""
+
+    name: str
+    neuralfuse: NeuralFuseConfig | None = None
+    sram: tuple[str, ...] = ()  # specs of sram.protection; they act in the order of their hardware
+
+    @model_validator(mode="before")
+    @classmethod
+    def short_forms(cls, value):
+        """`none`, `secded72` and `calibrated(affine)` are protections by name; `{neuralfuse: {...}}` takes the
+        generator's name."""
+        if value == "none":
+            return {"name": "none"}
+        if isinstance(value, str) and value.startswith("calibrated("):
+            return {"name": value, "neuralfuse": _calibrated(value)}
+        if isinstance(value, str):
+            return {"name": value, "sram": [value]}
+        if isinstance(value, dict) and "name" not in value:
+            parts = list(value.get("sram") or [])
+            inner = value.get("neuralfuse")
+            if isinstance(inner, dict) and "generator" in inner:
+                generator = str(inner["generator"])
+                parts.append(f"calibrated({generator})" if inner.get("calibrate") is not None else generator)
+            return {**value, "name": "+".join(parts) or "none"}
+        return value
+
+
+class StudyConfig(Strict):
+    """Everything that a sweep needs to know."""
+
+    name: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    dataset: DatasetConfig = DatasetConfig()
+    networks: tuple[NetworkConfig, ...]
+    accelerators: tuple[str, ...] = ("paper",)
+    sram: SramConfig = SramConfig()
+    voltages: tuple[float, ...]
+    chips: ChipsConfig = ChipsConfig()
+    protections: tuple[ProtectionConfig, ...] = (ProtectionConfig(name="none"),)
+    adaptive: AdaptiveConfig | None = None
+    device: str = "cpu"  # where torch computes: cpu, cuda, cuda:1, ...
+    batch_size: Annotated[int, Field(ge=1)] = 128  # layers of so many images still fit into a core's caches
+
+    @model_validator(mode="before")
+    @classmethod
+    def rates_become_voltages(cls, value):
+        """`cell_fault_rates` and `train_cell_fault_rates` stand for the voltages at which the curve has these rates."""
+        if not isinstance(value, dict):
+            return value
+        sram, usual = value.get("sram"), SramConfig().curve
+        curve = sram.get("curve", usual) if isinstance(sram, dict) else usual
+        value = _with_voltages(value, "cell_fault_rates", "voltages", curve)
+        protections = value.get("protections")
+        if isinstance(protections, list):
+            value = {**value, "protections": [_trained_at_rates(entry, curve) for entry in protections]}
+        return value
+
+    @model_validator(mode="after")
+    def surrogates_are_networks(self):
+        names = [network.name for network in self.networks]
+        for protection in self.protections:
+            for name in (protection.neuralfuse and protection.neuralfuse.train_on) or ():
+                if name not in names:
+                    raise InputError("study", f"protections.{protection.name}.train_on", name, ", ".join(names))
+        return self
+
+    @field_validator("networks", "accelerators", "protections", "voltages")
+    @classmethod
+    def not_empty(cls, value):
+        if not value:
+            raise ValueError("at least one entry")
+        return value
+
+    @field_validator("accelerators")
+    @classmethod
+    def accelerators_differ(cls, value):
+        return _each_once(value)
+
+    @field_validator("voltages")
+    @classmethod
+    def finite_and_falling(cls, value):
+        if not all(math.isfinite(v) and v > 0 for v in value):
+            raise ValueError("positive finite voltages, in the unit of the curve")
+        return tuple(sorted(set(value), reverse=True))
+
+    @field_validator("protections", "networks")
+    @classmethod
+    def names_differ(cls, value):
+        names = [entry.name for entry in value]
+        if len(set(names)) < len(names):
+            raise ValueError("each entry needs a name of its own (key `name`)")
+        return value
+
+    @property
+    def voltage_floor(self) -> float:
+        return min(self.voltages)
+
+    def identity(self) -> str:
+        """Hash of what the folder's results are about. Voltages, chips, protections and batch size may grow later."""
+        fixed = self.model_dump(mode="json", exclude={"voltages", "chips", "protections", "adaptive", "batch_size"})
+        return digest(fixed)

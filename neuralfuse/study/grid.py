@@ -1,0 +1,111 @@
+"""The grid of a prepared study folder, and the hash of everything that its names stand for."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from neuralfuse.quantized import checkpoint
+from neuralfuse.study import artifacts
+from neuralfuse.study.config import NetworkConfig, ProtectionConfig, StudyConfig
+from neuralfuse.study.digest import digest
+from simulator.accelerator import accelerator
+from sram import failure, structure
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where in the grid: everything but chip and voltage. `setup` is the hash of what the names stand for."""
+
+    network: str
+    dataset: str
+    accelerator: str
+    curve: str
+    structure: str
+    protection: str
+    setup: str
+
+
+def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
+    """The grid of a prepared folder, each point with the hash of everything that its names stand for.
+
+    What is not prepared yet has no hash: no row was ever measured at such a point.
+    """
+    folder = Path(folder)
+    images, labels = artifacts.test_set(study.dataset)
+    total = hashlib.sha256(images.numpy().tobytes())
+    total.update(labels.numpy().tobytes())
+    curve = failure.curve(study.sram.curve)
+    common = {
+        "data": total.hexdigest(),
+        "curve": curve.to_dict(),
+        "sram": study.sram.model_dump(mode="json", exclude={"structures"}),
+        "seed": study.seed,
+        "device": study.device,
+        "batch": study.batch_size,  # float sums depend on it in the last bit
+    }
+    points = []
+    for network in study.networks:
+        for machine in study.accelerators:
+            for form in study.sram.structures:
+                for protection in study.protections:
+                    setup = common | {
+                        "network": [
+                            _file_hash(artifacts.network_path(folder, network.name)),
+                            network.bits,
+                            network.per_channel,
+                            _program_hash(folder, network),
+                            _workload_hash(folder, network.name),
+                            artifacts.content_hashes(network.build or network.name, network.checkpoint),
+                        ],
+                        "accelerator": asdict(accelerator(machine)),
+                        "structure": asdict(structure.structure(form)),
+                        "protection": protection.model_dump(mode="json"),
+                        "generator": _generator_hashes(folder, network.name, protection),
+                        "calibrated_at": _calibrated_at(study, protection),
+                    }
+                    names = (network.name, study.dataset.name, machine, curve.name, form, protection.name)
+                    points.append(Point(*names, digest(setup)))
+    return points
+
+
+def _file_hash(path: Path) -> str | None:
+    """Hash of the tensors of a checkpoint."""
+    if not path.is_file():
+        return None
+    total = hashlib.sha256()
+    for name, tensor in sorted(checkpoint.load(path)[0].items()):
+        total.update(name.encode())
+        total.update(np.ascontiguousarray(tensor.numpy()).tobytes())
+    return total.hexdigest()[:16]
+
+
+def _program_hash(folder: Path, network: NetworkConfig) -> str | None:
+    if network.activations == "float" or not artifacts.program_path(folder, network.name).is_file():
+        return None
+    return digest(artifacts.read_program(folder, network.name).to_json())
+
+
+def _generator_hashes(folder: Path, network: str, protection: ProtectionConfig) -> list | None:
+    """Of its weights, its layers, and the files that it was made from; None where there is no generator."""
+    fuse, path = protection.neuralfuse, artifacts.generator_path
+    if fuse is None:
+        return None
+    return [
+        _file_hash(path(folder, network, protection)),
+        _workload_hash(folder, network, protection.name),
+        artifacts.content_hashes(fuse.generator, fuse.checkpoint),
+    ]
+
+
+def _workload_hash(folder: Path, network: str, protection: str | None = None) -> str | None:
+    if not artifacts.workload_path(folder, network, protection).is_file():
+        return None
+    return digest(asdict(artifacts.read_workload(folder, network, protection)))
+
+
+def _calibrated_at(study: StudyConfig, protection: ProtectionConfig) -> tuple[float, ...] | None:
+    """The voltages that a chip's one transform depends on; None where each voltage has its own, or none is made."""
+    found = protection.neuralfuse.calibrate if protection.neuralfuse else None
+    return None if found is None or found.at == "each" else found.voltages(study.voltages[0], study.voltages)

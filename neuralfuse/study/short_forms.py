@@ -1,0 +1,63 @@
+"""What a study may say in short: calibrated(affine), cell fault rates instead of voltages."""
+
+import re
+from typing import Any
+
+import yaml
+
+from sram import failure
+from sram.errors import InputError
+
+WARM_STEPS = 2000  # of the training for all chips before a fit, where a short form asks for one
+
+
+def _calibrated(text: str) -> dict[str, Any]:
+    """The NeuralFuseConfig that a short form stands for. `warm` is true or the path of a checkpoint.
+
+    >>> _calibrated("calibrated(ConvS, width=8, at=all, steps=200)")
+    {'generator': 'ConvS', 'options': {'width': 8}, 'calibrate': {'at': 'all', 'steps': 200}}
+    >>> _calibrated("calibrated(ConvS, warm=generic.safetensors)")
+    {'generator': 'ConvS', 'options': {}, 'calibrate': {'warm': True}, 'checkpoint': 'generic.safetensors'}
+    >>> _calibrated("calibrated(ConvS, warm=true)")
+    {'generator': 'ConvS', 'options': {}, 'calibrate': {'warm': True}, 'training': {'steps': 2000}}
+    """
+    inside = re.fullmatch(r"calibrated\(\s*([^\s,()=]+)\s*((?:,[^,()=]+=[^,()=]+)*)\)", text)
+    if inside is None:
+        raise ValueError(f"{text!r}: calibrated(GENERATOR) or calibrated(GENERATOR, KEY=VALUE, ...)")
+    pairs = dict(pair.split("=") for pair in inside[2].split(",")[1:])
+    try:
+        values = {key.strip(): yaml.safe_load(value) for key, value in pairs.items()}
+    except yaml.YAMLError:
+        raise ValueError(f"{text!r}: values as YAML has them, such as steps=200 or warm=true") from None
+    options = {"width": values.pop("width")} if "width" in values else {}
+    fuse = {"generator": inside[1], "options": options, "calibrate": values}
+    if isinstance(start := values.get("warm"), str):
+        values["warm"] = True
+        return fuse | {"checkpoint": start}
+    return fuse | {"training": {"steps": WARM_STEPS}} if start else fuse
+
+
+def _with_voltages(value: dict, rates: str, voltages: str, name: object) -> dict:
+    """The mapping with its key `rates` replaced by `voltages` on this curve; a rate of 0 is the nominal supply."""
+    if rates not in value:
+        return value
+    given = value[rates]
+    if voltages in value:
+        raise InputError("study", rates, given, f"only one of {voltages} and {rates}")
+    if not isinstance(given, list) or not all(isinstance(p, int | float) and 0 <= p < 0.5 for p in given):
+        raise InputError("study", rates, given, "a list of numbers from 0 to 0.5")
+    if not isinstance(name, str):
+        raise InputError("study", "sram.curve", name, "the name of a failure curve")
+    try:
+        curve = failure.curve(name)
+    except InputError as error:
+        raise InputError("study", "sram.curve", name, error.allowed) from None
+    found = [round(float(curve.voltage(p)), 6) if p else curve.nominal for p in given]
+    return {key: part for key, part in value.items() if key != rates} | {voltages: found}
+
+
+def _trained_at_rates(protection: object, curve: object) -> object:
+    fuse = protection.get("neuralfuse") if isinstance(protection, dict) else None
+    if not isinstance(protection, dict) or not isinstance(fuse, dict):
+        return protection
+    return {**protection, "neuralfuse": _with_voltages(fuse, "train_cell_fault_rates", "train_voltages", curve)}

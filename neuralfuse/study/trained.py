@@ -1,0 +1,279 @@
+"""A study folder's networks and generators: loaded, or trained and rounded to words; each skipped where it lies there,
+made from the same settings."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from neuralfuse.chips.sources import BothSources, From, Source, StepsInTurn, training_source
+from neuralfuse.chips.stored import place_generator
+from neuralfuse.data import Dataset
+from neuralfuse.networks.model_file import ModelFile
+from neuralfuse.quantized import checkpoint
+from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.program import compile_network
+from neuralfuse.quantized.quantize import quantize_in_place
+from neuralfuse.study import artifacts
+from neuralfuse.study.config import HeldOutConfig, NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
+from neuralfuse.study.digest import RESULTS_VERSION, digest
+from neuralfuse.study.memory import memory_of, place_weights
+from neuralfuse.training import baselines
+from neuralfuse.training.generator import HeldOut, train_generator
+from neuralfuse.training.loop import random
+from neuralfuse.training.network import train_network
+from neuralfuse.training.own_words import OwnFaults
+from neuralfuse.training.settings import PAPER_MAPS
+from neuralfuse.transforms import generators
+from neuralfuse.transforms.per_voltage import turn
+from simulator.accelerator import accelerator
+from simulator.placement import Placement
+from simulator.readers.read import trace
+from sram.errors import InputError
+from sram.files import write_atomic
+
+UNIT_IMAGES = 256  # of training, whose largest activations are the largest words
+FIRST_HELD_OUT_DRAW = 10**9  # more than any training draws
+Base = tuple[NetworkConfig, nn.Module]  # a base network and how it is stored
+Words = tuple[Placement, FaultyNetwork, int]  # where a network's words lie, and from which bank of a chip on
+Say = Callable[[str], Callable[[int, int, dict[str, float]], None]]  # start a named step, get its progress callback
+
+
+def make_network(study: StudyConfig, config: NetworkConfig, folder: Path, say: Say) -> nn.Module:
+    """The frozen base network, its weights rounded to words."""
+    path = artifacts.network_path(folder, config.name)
+    network = artifacts.build_network(config, study)
+    settings = network_settings(study, config)
+    if not _found(path, settings):
+        if config.checkpoint is not None:
+            checkpoint.load_network(network, config.checkpoint)
+        elif not isinstance(network, ModelFile):  # a file brings its weights
+            objective = baselines.objective(config.training.get("objective"), config.bits, config.per_channel)
+            train_network(
+                network.to(study.device),
+                artifacts.load_data(study.dataset),
+                bits=config.bits,
+                seed=study.seed,
+                per_channel=config.per_channel,
+                settings=digest(settings),
+                checkpoint_path=path.with_suffix(".partial"),
+                progress=say(f"train {config.name}"),
+                **config.training | {"objective": objective},
+            )
+        quantize_in_place(network.cpu(), config.bits, config.per_channel)
+        checkpoint.save(path, network.state_dict(), _record(settings))
+        path.with_suffix(".partial").unlink(missing_ok=True)
+    checkpoint.load_network(network, path)
+    return network.eval()
+
+
+def make_program(study: StudyConfig, config: NetworkConfig, network: nn.Module, folder: Path, say: Say) -> None:
+    """Write the network as a device runs it; training images give the units of its activations."""
+    path = artifacts.program_path(folder, config.name)
+    settings = digest([network_settings(study, config), _tensor_hash(network), UNIT_IMAGES])
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["settings"] == settings:
+        return
+    advance = say(f"units of the activations of {config.name}")
+    images = artifacts.load_data(study.dataset).train_x
+    chosen = torch.randperm(len(images), generator=random(study.seed, -3))[:UNIT_IMAGES]
+    faulty = FaultyNetwork(copy.deepcopy(network), per_channel=config.per_channel, device=study.device, fold=True)
+    made = compile_network(faulty, images[chosen]).to_json()
+    write_atomic(path, json.dumps({"settings": settings, "program": made}))
+    advance(1, 1, {})
+
+
+def make_generator(
+    study: StudyConfig,
+    bases: list[Base],
+    protection: ProtectionConfig,
+    fuse: NeuralFuseConfig,
+    folder: Path,
+    say: Say,
+) -> generators.NeuralFuse:
+    """The protection's generator, trained on `bases`, behind x -> clip(x + G(x)), its weights rounded; or untrained,
+    where each chip gets its own."""
+    transform = artifacts.build_transform(fuse, study)
+    path = artifacts.generator_path(folder, bases[0][0].name, protection)
+    settings = generator_settings(study, bases, fuse)
+    if not _found(path, settings):
+        if fuse.checkpoint is not None and not fuse.starts_untrained:
+            checkpoint.load_network(transform.generator, fuse.checkpoint)
+        elif not fuse.starts_untrained:
+            _train_generator(study, bases, protection.name, fuse, transform, digest(settings), path, folder, say)
+        if fuse.bits is not None:
+            quantize_in_place(transform.cpu(), fuse.bits)
+        checkpoint.save(path, transform.generator.state_dict(), _record(settings))
+        path.with_suffix(".partial").unlink(missing_ok=True)
+    checkpoint.load_network(transform.generator, path)
+    return transform.eval()
+
+
+def _train_generator(
+    study: StudyConfig,
+    bases: list[Base],
+    name: str,
+    fuse: NeuralFuseConfig,
+    transform: generators.NeuralFuse,
+    settings: str,
+    path: Path,
+    folder: Path,
+    say: Say,
+) -> None:
+    """EOPM on training chips: other chip numbers than any evaluation uses, all structures of the study in turn."""
+    networks, sources = [], []
+    draws = fuse.training.get("maps", PAPER_MAPS)  # of a step
+    apart, turns = (draws, len(fuse.train_voltages or ())) if fuse.per_voltage else (1, 1)
+    held_out_draw = FIRST_HELD_OUT_DRAW - FIRST_HELD_OUT_DRAW % (apart * turns)  # chip i has the voltage of step i
+    own_draws = held_out_draw // len(bases)  # of a network: chips of its own, which are none of those held out
+    # step 0 at the first voltage, in the first structure, as of one network alone
+    own_draws -= own_draws % (apart * turns * len(study.sram.structures))
+    for which, (config, network) in enumerate(bases):
+        faulty = FaultyNetwork(copy.deepcopy(network), config.bits, config.per_channel, study.device, fold=True)
+        write_workload(network, network_settings(study, config), study, folder, config.name)
+        machine = accelerator(study.accelerators[0])
+        placed = place_weights(study.sram, artifacts.read_workload(folder, config.name), machine, config.bits)
+        networks.append(faulty)
+        words = [(placed, faulty, 0)]
+        if fuse.own_faults == "trained":
+            words.append(_own_words(study, fuse, placed, transform, (config.name, name), folder))
+        sources.append(From(_source(study, fuse, words, draws), which * own_draws))
+    dataset, held_out = artifacts.load_data(study.dataset), None
+    if fuse.held_out is not None:
+        faults = [sources[0](held_out_draw + i * apart) for i in range(fuse.held_out.chips)]
+        dataset, held_out = _hold_out(dataset, fuse.held_out, faults, study.seed)
+    own = {"objective": OwnFaults(fuse.bits)} if fuse.own_faults == "trained" and fuse.bits else {}
+    train_generator(
+        networks,
+        transform,
+        dataset,
+        sources,
+        held_out=held_out,
+        bits=fuse.bits,
+        seed=study.seed,
+        settings=settings,
+        checkpoint_path=path.with_suffix(".partial"),
+        progress=say(f"train {fuse.generator} for {', '.join(config.name for config, _ in bases)}"),
+        **fuse.training | own,
+    )
+
+
+def _own_words(
+    study: StudyConfig,
+    fuse: NeuralFuseConfig,
+    network: Placement,
+    transform: generators.NeuralFuse,
+    names: tuple[str, str],
+    folder: Path,
+) -> Words:
+    """Those of a generator that runs at low voltage itself."""
+    assert fuse.bits is not None
+    one = turn(transform, 0)
+    write_workload(one, transform_settings(study, fuse), study, folder, *names)
+    workload, machine = artifacts.read_workload(folder, *names), accelerator(study.accelerators[0])
+    placed, bank = place_generator(workload, machine, network, fuse.bits)
+    return placed, FaultyNetwork(copy.deepcopy(one), fuse.bits), bank
+
+
+def _source(study: StudyConfig, fuse: NeuralFuseConfig, words: Sequence[Words], draws: int) -> Source:
+    """Training chips at the generator's voltages: faults in the network's words or, of two `words`, in `Both`.
+
+    With `per_voltage`, all `draws` of a step have one voltage.
+    """
+
+    def at_voltages(voltages: Sequence[float]) -> Source:
+        sources = [_chips(study, voltages, *one) for one in words]
+        return sources[0] if len(sources) == 1 else BothSources(*sources)  # type: ignore[return-value]
+
+    voltages = fuse.train_voltages or study.voltages
+    if fuse.per_voltage is None:
+        return at_voltages(voltages)
+    return StepsInTurn(tuple(at_voltages((voltage,)) for voltage in voltages), draws)
+
+
+def _chips(
+    study: StudyConfig, voltages: Sequence[float], placed: Placement, network: FaultyNetwork, bank: int
+) -> Source:
+    memories = [memory_of(study.sram, placed.geometry, form, bank) for form in study.sram.structures]
+    return training_source(memories, placed, network, voltages, study.seed)
+
+
+def _hold_out(data: Dataset, config: HeldOutConfig, faults: list[Faults], seed: int) -> tuple[Dataset, HeldOut]:
+    """The training images without those set apart, and what to watch on these: `faults` of chips that no step draws."""
+    if config.images >= len(data.train_y):
+        raise InputError("study", "held_out.images", config.images, f"fewer than the {len(data.train_y)} for training")
+    order = torch.randperm(len(data.train_y), generator=random(seed, -2))
+    apart, rest = order[: config.images], order[config.images :]
+    watched = HeldOut(data.train_x[apart], data.train_y[apart], faults, config.every, config.patience)
+    return replace(data, train_x=data.train_x[rest], train_y=data.train_y[rest]), watched
+
+
+def write_workload(module: nn.Module, settings: object, study: StudyConfig, folder: Path, *names: str) -> None:
+    """Write the layers of a module, unless they are there, traced by this code from a module of the same `settings`.
+
+    `names`: of a network, or of a network and the protection whose generator runs before it.
+    """
+    path = artifacts.workload_path(folder, *names)
+    made_from = digest([settings, names, RESULTS_VERSION])
+    if not path.is_file() or json.loads(path.read_text(encoding="utf-8")).get("made_from") != made_from:
+        _, shape = artifacts.kind_of(study.dataset)
+        write_atomic(path, artifacts.workload_text(trace(module, shape, name="-".join(names)), made_from))
+
+
+def _record(settings: object) -> dict:
+    return {"settings": digest(settings)}
+
+
+def fresh(path: Path, settings: object) -> bool:
+    """Whether `path` was made, by this code, from these settings."""
+    return path.is_file() and checkpoint.load(path)[1].get("settings") == digest(settings)
+
+
+def _found(path: Path, settings: object) -> bool:
+    """Whether `path` is there now: another file of its folder, made from the same settings under a name that differs
+    in other things, is copied."""
+    known = [path, *sorted(path.parent.glob("*.safetensors"))]
+    made = next((one for one in known if fresh(one, settings)), None)
+    if made not in (None, path):
+        write_atomic(path, made.read_bytes())
+    return made is not None
+
+
+def network_settings(study: StudyConfig, config: NetworkConfig) -> list:
+    built = config.build or config.name
+    contents = artifacts.content_hashes(built, config.checkpoint)
+    own = config.model_dump(mode="json", exclude={"name", "build", "activations"})
+    return [built, own, study.dataset.model_dump(mode="json"), study.seed, *contents]
+
+
+def generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseConfig) -> list:
+    left_out = {"calibrate", "training"} if fuse.starts_untrained else {"calibrate"}  # how is of no matter here
+    if fuse.own_faults != "trained":
+        left_out.add("own_faults")
+    return [
+        fuse.model_dump(mode="json", exclude=left_out),
+        [_tensor_hash(network) for _, network in bases],
+        study.identity(),
+        fuse.train_voltages or study.voltages,
+        *artifacts.content_hashes(fuse.generator, fuse.checkpoint),
+    ]
+
+
+def transform_settings(study: StudyConfig, fuse: NeuralFuseConfig) -> list:
+    """What the layers of a generator depend on, whatever its weights are."""
+    data, contents = study.dataset.model_dump(mode="json"), artifacts.content_hashes(fuse.generator)
+    return [fuse.generator, fuse.options, fuse.per_voltage, data, study.seed, *contents]
+
+
+def _tensor_hash(module: nn.Module) -> str:
+    """Hash of every parameter and buffer, names and values."""
+    total = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        total.update(name.encode())
+        total.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    return total.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Everything that is trained or fitted: networks, generators, transforms of one chip."""

@@ -1,0 +1,1 @@
+"""Input transforms: NeuralFuse generators, numbers for every pixel, one for every voltage."""

@@ -1,0 +1,1 @@
+"""The systolic array: cycles, memory accesses and traces of a layer under a dataflow."""

@@ -1,0 +1,1 @@
+"""One memory cell from its transistors: technologies, static noise margins, failure probabilities."""

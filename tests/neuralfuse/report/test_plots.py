@@ -1,0 +1,63 @@
+"""Do the figures show the numbers that the tables hold?"""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from neuralfuse.report import plots
+from neuralfuse.report.page import interactive_front
+from sram import failure
+
+
+def rows_of(accuracy: dict[int, list[float]]) -> pd.DataFrame:
+    """Chips at 1.0, 0.9, 0.8, saving 0, 0.2 and 0.4."""
+    return pd.DataFrame(
+        [
+            {"structure": "iid", "protection": "none", "voltage": v, "chip": chip, "accuracy": a, "saving_sram": s}
+            for chip, values in accuracy.items()
+            for v, s, a in zip((1.0, 0.9, 0.8), (0.0, 0.2, 0.4), values, strict=True)
+        ]
+    )
+
+
+def test_attainment_shows_what_half_of_the_chips_reach():
+    """Three chips: two of them, and so half, reach 0.9 at no saving, 0.8 at 0.2, and 0.5 at 0.4."""
+    figure = plots.attainment(rows_of({0: [0.9, 0.8, 0.3], 1: [0.9, 0.6, 0.5], 2: [0.9, 0.85, 0.7]}), "sram")
+    (line,) = figure.axes[0].get_lines()
+    saving, accuracy = line.get_data()
+    assert dict(zip(np.round(saving, 9).tolist(), np.round(accuracy, 9).tolist(), strict=True)) == {
+        0.0: 90.0,
+        20.0: 80.0,
+        40.0: 50.0,
+    }
+
+
+def test_rates_of_chips_are_drawn_where_they_were_measured():
+    """Every protection and network sees the same chips: each is counted once."""
+    curve = failure.curve("ibm14")
+    chips = [(v, c, r) for v, rates in ((0.9, (1e-4, 3e-4)), (0.8, (0.03, 0.05))) for c, r in enumerate(rates)]
+    rows = [
+        {"accelerator": "paper", "structure": "iid", "voltage": v, "chip": c, "cell_fault_rate": r, "protection": p}
+        for p in ("none", "fuse")
+        for v, c, r in chips
+    ]
+    axis = plots.failure_curve(pd.DataFrame(rows), curve).axes[0]
+    (container,) = axis.containers
+    points = dict(zip(*container.lines[0].get_data(), strict=True))
+    assert points == pytest.approx({0.8: 0.04, 0.9: 2e-4})
+    low, high = container.lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((0.03, 0.05))
+    assert "2 chips" in axis.get_legend().get_texts()[-1].get_text()
+
+
+def test_whiskers_of_the_page_stay_between_0_and_100():
+    row = {"structure": "iid", "protection": "none", "chips": 3, "network": "n", "accelerator": "a"}
+    row |= {"dataset": "d", "curve": "c", "cell_fault_rate": 0.1, "flip_rate": 0.05}
+    wide = {"voltage": [1.0, 0.8], "accuracy_mean": [0.97, 0.1], "accuracy_low": [0.9, -0.2]}
+    wide |= {"accuracy_high": [1.04, 0.4], "saving_sram": [0.0, 0.36]}
+    summary = pd.DataFrame(wide).assign(**row)
+    trace = json.loads(interactive_front(summary, "sram", "Vmin")["json"])["data"][0]
+    assert np.add(trace["y"], trace["error_y"]["array"]) == pytest.approx([100, 40])
+    assert np.subtract(trace["y"], trace["error_y"]["arrayminus"]) == pytest.approx([90, 0])

@@ -1,0 +1,215 @@
+"""Does a folder follow its study: what is made from files, or under a name, when those change; and is it never
+another's?"""
+
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from neuralfuse.quantized import checkpoint
+from neuralfuse.study.artifacts import generator_path, network_path, read_workload, workload_path
+from neuralfuse.study.cost import counts_of
+from neuralfuse.study.files import parse_study
+from neuralfuse.study.grid import points_of
+from neuralfuse.study.prepare import prepare, trainings_to_do
+from neuralfuse.sweep.store import merge
+from neuralfuse.transforms import generators
+from tests.conftest import TINY, run
+from tests.neuralfuse.sweep.test_study import study_with
+
+NETWORK = {"name": "net", "build": "resnet8", "options": {"width": 4}, "training": {"epochs": 1, "batch": 512}}
+STUDY = {
+    "name": "folders",
+    "dataset": {"name": "digits", "test_images": 40},
+    "networks": [NETWORK],
+    "sram": {"structures": ["iid"]},
+    "voltages": [0.8],
+    "chips": {"evaluation": 1},
+}
+
+
+def fuse(name="fuse", **changes):
+    return {
+        "name": name,
+        "neuralfuse": {"generator": "tiny", "training": {"steps": 1, "maps": 1, "batch": 8}} | changes,
+    }
+
+
+def prepared(folder, *protections, **changes):
+    study = parse_study(STUDY | {"protections": list(protections)} | changes, "here")
+    return prepare(study, folder, lambda title: lambda *_: None)
+
+
+def macs(folder):
+    layers = pd.read_csv(folder / "layers.csv")
+    return dict(layers[layers.layer == "total"].set_index("network").macs)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Prepared with a generator of two channels; copy it."""
+    folder = tmp_path_factory.mktemp("folders") / "out"
+    prepared(folder, fuse(options={"width": 2}))
+    return folder
+
+
+def test_another_generator_under_the_same_name_has_its_own_layers_and_pictures(folder, tmp_path):
+    out = shutil.copytree(folder, tmp_path / "out")
+    (before,), shown = prepared(out, fuse(options={"width": 2})), (out / "images" / "net-fuse.npz").read_bytes()
+    assert (folder / "images" / "net-fuse.npz").read_bytes() == shown
+    identity = fuse(options={"width": 6}, training={"steps": 30, "maps": 1, "batch": 8, "learning_rate": 0.1})
+    (after,) = prepared(out, identity)
+    assert macs(out)["net-fuse"] == 3 * macs(folder)["net-fuse"]
+    assert macs(out)["net"] == macs(folder)["net"]
+    assert counts_of(out, "paper", "net", "fuse").layers["macs"].sum() == macs(out)["net-fuse"]
+    assert after.setup != before.setup
+    assert (out / "images" / "net-fuse.npz").read_bytes() != shown
+
+
+def test_layers_traced_by_other_code_are_traced_again_and_rows_know_the_layers(folder, tmp_path):
+    out = shutil.copytree(folder, tmp_path / "out")
+    path, expected = workload_path(out, "net"), read_workload(out, "net")
+    other = path.read_text().replace('"made_from": "', '"made_from": "0')
+    path.write_text(other.replace('"out_channels": 4', '"out_channels": 5'))
+    study = parse_study(STUDY | {"protections": [fuse(options={"width": 2})]}, "here")
+    assert points_of(study, out) != points_of(study, folder)
+    prepare(study, out, lambda title: lambda *_: None)
+    assert read_workload(out, "net") == expected
+    assert points_of(study, out) == points_of(study, folder)
+
+
+def test_another_checkpoint_under_the_same_path_is_another_generator(tmp_path):
+    path, made = tmp_path / "g.safetensors", generators.build("tiny", 1, width=2)
+    checkpoint.save(path, made.state_dict(), {})
+    given = fuse(options={"width": 2}, training={}, checkpoint=str(path))
+    (before,) = prepared(tmp_path / "out", given)
+    with torch.no_grad():
+        made[0].weight.add_(1)
+    checkpoint.save(path, made.state_dict(), {})
+    study = parse_study(STUDY | {"protections": [given]}, "here")
+    assert trainings_to_do(study, tmp_path / "out") == ["fuse for net"]
+    (after,) = prepared(tmp_path / "out", given)
+    assert before.setup != after.setup
+    file = generator_path(tmp_path / "out", "net", study.protections[0])
+    assert (checkpoint.load(file)[0]["0.weight"] - made[0].weight).abs().max() < 0.02  # rounded to words
+
+
+def test_the_source_of_ones_own_network_and_generator_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    source = tmp_path / "own_of_this_test.py"
+    source.write_text(
+        "from torch import nn\n"
+        "def net(num_classes, in_channels):\n"
+        "    return nn.Sequential(nn.Conv2d(in_channels, 2, 3, 4), nn.Flatten(), nn.LazyLinear(num_classes))\n"
+        "def fuse(in_channels):\n"
+        "    return nn.Conv2d(in_channels, in_channels, 3, padding=1)\n".replace("LazyLinear(", "Linear(32, ")
+    )
+    own = [{"name": "net", "build": "own_of_this_test:net", "training": {"epochs": 1, "batch": 512}}]
+    content = STUDY | {"networks": own, "protections": [fuse(generator="own_of_this_test:fuse")]}
+    study = parse_study(content, "here")
+    prepare(study, tmp_path / "out", lambda title: lambda *_: None)
+    before = points_of(study, tmp_path / "out")
+    assert trainings_to_do(study, tmp_path / "out") == []
+    source.write_text(source.read_text() + "# changed\n")
+    assert trainings_to_do(study, tmp_path / "out") == ["net", "fuse for net"]
+    assert points_of(study, tmp_path / "out") != before
+
+
+def test_names_that_differ_in_special_characters_alone_have_files_of_their_own(folder, tmp_path):
+    out = shutil.copytree(folder, tmp_path / "out")
+    protections = [fuse(name, options={"width": width}) for name, width in (("w<4", 1), ("w>4", 3))]
+    prepared(out, *protections)
+    assert macs(out)["net-w>4"] == 3 * macs(out)["net-w<4"]
+    files = {path.name for path in (out / "generators").iterdir()}
+    assert len(files) == 3
+    assert "net-fuse.safetensors" in files  # plain names are files' names as ever
+
+
+def test_no_two_pairs_of_names_share_a_file(tmp_path):
+    def pair(network, protection, **changes):
+        (made,) = parse_study(STUDY | {"protections": [fuse(protection)]}, "here").protections
+        return {generator_path(tmp_path, network, made), workload_path(tmp_path, network, protection)}
+
+    names = [("a", "b-c"), ("a-b", "c"), ("a", "b_c"), ("a", "b c"), ("a ", "b_c"), ("a+b", "c"), ("a", "c")]
+    files = [pair(*names) for names in names]
+    assert len(set.union(*files)) == 2 * len(names)
+    networks = ["a", "a-b", "a b", "a_b"]
+    files = [*files, *({network_path(tmp_path, name), workload_path(tmp_path, name)} for name in networks)]
+    assert len(set.union(*files)) == 2 * (len(names) + len(networks))
+    surrogates = {"train_on": ["net"], "training": {"steps": 1}}
+    both = STUDY | {"networks": [NETWORK | {"name": n} for n in ("a", "b", "a+b")]}
+    found = set()
+    for on in (["a", "b"], ["a+b"]):
+        (made,) = parse_study(both | {"protections": [fuse(**surrogates | {"train_on": on})]}, "here").protections
+        found.add(generator_path(tmp_path, "a", made))
+    assert len(found) == 2
+    assert network_path(tmp_path, "resnet18-imagenet").name == "resnet18-imagenet.safetensors"
+
+
+VARIANTS = {"plain": {}, "other": {"sram": {"stuck_at_one": 0.9}}}
+
+
+def tiny_variants(tmp_path, variants=VARIANTS):
+    (tmp_path / "v").mkdir(exist_ok=True)
+    content = yaml.safe_load(TINY.read_text()) | STUDY | {"protections": ["none"], "variants": variants}
+    path = tmp_path / "v" / "study.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_variants_are_summarised_each_on_its_own(tiny, tmp_path, capsys):
+    rows = pd.read_csv(tiny / "results.csv").query("voltage == 0.8 and protection == 'none'")
+    joined = pd.concat([rows.assign(variant="plain"), rows.assign(variant="other", correct=rows.correct - 1)])
+    joined.to_csv(tmp_path / "results.csv", index=False)
+    assert run("results", tmp_path, "--summary", "--columns", "variant,structure,voltage,chips") == 0
+    each = [f"{variant},{structure},0.8,3" for variant in VARIANTS for structure in ("column", "iid")]
+    assert capsys.readouterr().out.splitlines()[1:] == each
+    assert run("results", tmp_path, "--summary") == 0
+    assert capsys.readouterr().out.startswith("variant,")
+
+
+def test_variants_do_not_go_into_the_folder_of_anything_else(tiny_copy, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in tiny_copy.iterdir() if path.is_file()}
+    assert run("sweep", tiny_variants(tmp_path), "--out", tiny_copy, "--workers", 1) == 2
+    assert "--out = 'study.yaml'" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tiny_copy.iterdir() if path.is_file()} == before
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "thesis.tex").write_text("mine")
+    assert run("sweep", tiny_variants(tmp_path), "--out", full, "--workers", 1) == 2
+    assert [path.name for path in full.iterdir()] == ["thesis.tex"]
+    bad = tiny_variants(tmp_path, VARIANTS | {"bad": {"accelerators": ["abacus"]}})
+    assert run("sweep", bad, "--out", tmp_path / "new", "--workers", 1) == 2  # the last is looked at before the first
+    assert not (tmp_path / "new").exists()
+
+
+def test_variants_folders_know_their_variants(tmp_path, capsys):
+    out = tmp_path / "out"
+    for name in VARIANTS:
+        (out / name).mkdir(parents=True)
+    (out / "variants.yaml").write_text(tiny_variants(tmp_path).read_text())
+    assert run("sweep", tiny_variants(tmp_path), "--out", out, "--dry-run") == 0
+    more = tiny_variants(tmp_path, VARIANTS | {"third": {"seed": 2}})
+    assert run("sweep", more, "--out", out, "--dry-run") == 0
+    capsys.readouterr()
+    assert run("sweep", tiny_variants(tmp_path, {"third": {"seed": 2}}), "--out", out, "--dry-run") == 2
+    assert "plain, other, which are in this folder" in capsys.readouterr().err
+
+
+def test_merge_is_for_folders_of_one_study(tiny, tiny_copy, tmp_path, capsys):
+    assert run("merge", tiny, "--into", tmp_path / "typo") == 2
+    assert "study.yaml" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+    assert run("merge", tmp_path, "--into", tiny_copy) == 2
+    study = tiny_copy / "study.yaml"
+    study.write_text(study.read_text().replace("seed: 3", "seed: 4"))
+    assert run("merge", tiny, "--into", tiny_copy) == 2
+    assert "seed = 3" in capsys.readouterr().err
+    shutil.copy(study_with(tmp_path), study)
+    shutil.rmtree(tiny_copy / "rows")
+    assert merge([tiny_copy], tiny_copy) == 0  # a shard in which nothing fell
+    assert merge([tiny], tiny_copy) == 36
+    assert run("sweep", TINY, "--out", tiny_copy, "--dry-run") == 0
+    assert "0 to do" in capsys.readouterr().out

@@ -1,0 +1,120 @@
+"""Does a trace hold exactly the accesses that are counted, in cycles in which the array's ports can take them?"""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.accelerator import accelerator
+from simulator.array import traces
+from simulator.array.cycles import simulate
+from simulator.workload import Workload, conv, linear, matmul
+from sram.errors import InputError
+
+LAYERS = (
+    conv("c", 6, 7, 4, 5, 3, padding=1, stride=2, groups=1, batch=2),
+    conv("g", 5, 5, 4, 6, 3, padding=1, groups=2, dilation=2),
+    linear("l", 3, 7, 5, batch=2),
+    matmul("m", 4, 3, 5, groups=2, batch=2),
+)
+
+
+def trace(layer, machine):
+    blocks = list(traces.events(layer, machine))
+    return [np.concatenate(part) for part in zip(*blocks, strict=True)]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sampled_from(LAYERS),
+    st.sampled_from(["os", "ws", "is"]),
+    st.integers(1, 7),
+    st.integers(1, 7),
+    st.booleans(),
+    st.booleans(),
+)
+def test_events_are_the_accesses_that_are_counted(layer, dataflow, rows, cols, overlap, skip):
+    machine = replace(
+        accelerator("paper"),
+        dataflow=dataflow,
+        array_rows=rows,
+        array_cols=cols,
+        double_buffered_registers=overlap,
+        skip_idle_rows=skip,
+    )
+    counts = simulate(Workload("one", (layer,)), machine).layers[0]
+    cycle, operand, address = trace(layer, machine)
+    found = dict(zip(traces.OPERANDS, np.bincount(operand, minlength=5).tolist(), strict=True))
+    assert found == {
+        "ifmap_read": counts["ifmap_sram_reads"],
+        "filter_read": counts["filter_sram_reads"],
+        "psum_read": counts["psum_sram_reads"],
+        "psum_write": counts["psum_sram_writes"],
+        "ofmap_write": counts["ofmap_sram_writes"],
+    }
+    # every output once, every weight at least once, nothing outside the tensors
+    outputs = address[operand == 4]
+    assert sorted(outputs) == list(range(layer.ofmap_elements * layer.batch))
+    stored = layer.weights or layer.batch * layer.filter_elements
+    assert set(address[operand == 1]) == set(range(stored))
+    assert address[operand == 0].max() < layer.ifmap_elements * layer.batch
+    # the last output leaves in the last cycle; without skipping that is when a whole fold would end, or before
+    assert cycle.min() >= 0
+    if skip:
+        assert cycle.max() == counts["array_cycles"] - 1
+    assert cycle.max() < counts["array_cycles"]
+    # a port takes one word a cycle
+    for name, ports in ((0, rows + cols), (1, rows + cols), (4, cols), (2, cols), (3, cols)):
+        at = cycle[operand == name]
+        assert at.size == 0 or np.bincount(at).max() <= ports
+
+
+def test_products_of_the_traced_operands_are_the_layer():
+    """Output-stationary: the k-th filter word of column j meets the k-th input word of row i; their sum is the
+    output."""
+    layer = linear("l", 3, 4, 2)
+    machine = replace(accelerator("paper"), dataflow="os", array_rows=3, array_cols=2)
+    cycle, operand, address = trace(layer, machine)
+    x, w = np.arange(12).reshape(3, 4), np.arange(8).reshape(2, 4) + 1
+    a = {(c, r): x.ravel()[i] for c, o, i in zip(cycle, operand, address, strict=True) if o == 0 for r in [i // 4]}
+    b = {(c, j): w.ravel()[i] for c, o, i in zip(cycle, operand, address, strict=True) if o == 1 for j in [i // 4]}
+    product = np.zeros((3, 2), int)
+    for (c, r), left in a.items():
+        for (d, j), top in b.items():
+            if c + j == d + r:  # both reach PE(r, j) in cycle c + j = d + r
+                product[r, j] += left * top
+    assert (product == x @ w.T).all()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_files_hold_the_events(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(traces, "BLOCK_EVENTS", 500)  # many blocks
+    machine = replace(accelerator("paper"), array_rows=4, array_cols=4)
+    path = tmp_path / f"trace.{suffix}"
+    rows = traces.write(LAYERS[0], machine, path)
+    frame = pd.read_csv(path) if suffix == "csv" else pd.read_parquet(path)
+    cycle, operand, address = trace(LAYERS[0], machine)
+    assert rows == len(frame) == len(cycle)
+    assert (frame["cycle"] == cycle).all()
+    assert (frame["address"] == address).all()
+    assert (frame["operand"].astype(str) == np.array(traces.OPERANDS)[operand]).all()
+
+
+def test_blocks_are_bounded():
+    layer = conv("c", 32, 32, 16, 64, 3, padding=1)
+    sizes = [len(cycle) for cycle, _, _ in traces.events(layer, accelerator("paper"))]
+    assert sum(sizes) > 2 * traces.BLOCK_EVENTS
+    assert max(sizes) <= traces.BLOCK_EVENTS
+
+
+def test_mistakes_are_named(tmp_path):
+    with pytest.raises(InputError, match="suffix"):
+        traces.write(LAYERS[0], accelerator("paper"), tmp_path / "trace.txt")
+    with pytest.raises(InputError, match="transposed"):
+        traces.write(conv("u", 4, 4, 2, 2, 2, transposed=True), accelerator("paper"), tmp_path / "t.csv")
+    with pytest.raises(InputError, match="best"):
+        traces.write(LAYERS[0], replace(accelerator("paper"), dataflow="best"), tmp_path / "t.csv")
+    assert not list(tmp_path.iterdir())
