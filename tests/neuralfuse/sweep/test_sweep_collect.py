@@ -129,6 +129,7 @@ def test_kill_9_then_resume(tmp_path):
     script = textwrap.dedent(
         f"""
         import sys, time
+        from pathlib import Path
         sys.path.insert(0, {str(ROOT)!r})
         from tests.neuralfuse.sweep.test_sweep_collect import *
         def slow(tasks):
