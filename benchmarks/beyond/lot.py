@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from neuralfuse import data, networks
 from neuralfuse.analysis import hardening
-from neuralfuse.chips.cost import machine_of, scopes
+from neuralfuse.chips.cost import scopes
 from neuralfuse.chips.sources import Source, placed, training_source
 from neuralfuse.quantized.checkpoint import save_network
 from neuralfuse.quantized.evaluate import correct, transform
@@ -26,8 +26,10 @@ from neuralfuse.sweep.bench import Bench, Die
 from neuralfuse.training.loop import batch_indices
 from neuralfuse.training.network import train_network
 from neuralfuse.transforms.generators import NeuralFuse, build
+from simulator.accelerator import accelerator
 from simulator.array.cycles import simulate
 from simulator.device.canary import Drift, canaries, judge
+from simulator.operating_point import weights_at
 from simulator.readers.read import trace
 from sram import failure, faultmap
 from sram.faultmap import FaultMap
@@ -203,9 +205,10 @@ class Lot:
 
     def savings(self, made: nn.Module | None, condition: str, overhead: Overhead) -> tuple[float, float]:
         """Shares of the unprotected network's energy at nominal supply: weight SRAM, whole system."""
-        total, base = scopes(self.counts, self.voltages[condition], self.nominal, overhead), scopes(self.counts)
+        at = weights_at(self.counts.accelerator, self.voltages[condition], self.nominal)
+        total, base = scopes(self.counts, at, overhead), scopes(self.counts)
         if made is not None:
-            total = total + scopes(simulate(trace(made.cpu(), self.data.input_shape), machine_of(MACHINE)))
+            total = total + scopes(simulate(trace(made.cpu(), self.data.input_shape), accelerator(MACHINE)))
             made.to(self.faulty.device)
         return 1 - total.weight_sram / base.weight_sram, 1 - total.system / base.system
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from neuralfuse.chips.cost import machine_of
 from neuralfuse.chips.stored import layout_of, store
 from neuralfuse.quantized.evaluate import correct, transform
 from neuralfuse.study.config import CalibrateConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
@@ -18,6 +17,7 @@ from neuralfuse.study.files import parse_study
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.training.calibrate import calibrate, calibration_set, learning_rate, storage_bytes
 from neuralfuse.training.on_device import DeviceNetwork, tune, tune_by_queries
+from simulator.accelerator import accelerator
 from simulator.device.protocol import Device
 from simulator.placement import place
 from sram import failure
@@ -78,7 +78,7 @@ def fit_to_map(
     """Fit a protection's transform to the chip of a map and measure it at `voltage` on the test images."""
     study, network, (fuse, settings) = bench.study, bench.study.networks[0], _calibrated(protection)
     check_unit(study, fault_map.curve.unit)
-    workload, machine = bench.folder.workload(network.name), machine_of(study.accelerators[0])
+    workload, machine = bench.folder.workload(network.name), accelerator(study.accelerators[0])
     placed = place(workload, machine, fault_map.geometry, schedule=study.sram.schedule, bits=network.bits)
     faulty = bench.network(network.name)
     layout = layout_of(placed, bench.folder.counts(study.accelerators[0], network.name))

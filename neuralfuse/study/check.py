@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from neuralfuse import networks
-from neuralfuse.chips.cost import machine_of
 from neuralfuse.chips.stored import check_words, layout_of
 from neuralfuse.quantized import checkpoint
 from neuralfuse.quantized.faulty import FaultyNetwork
@@ -19,7 +18,7 @@ from neuralfuse.training import baselines
 from neuralfuse.training.generator import train_generator
 from neuralfuse.training.network import train_network
 from neuralfuse.transforms import generators
-from simulator.accelerator import accelerator
+from simulator.accelerator import accelerator, with_weight_rail
 from simulator.array.cycles import simulate
 from simulator.readers.read import trace
 from simulator.workload import Workload
@@ -84,7 +83,7 @@ def _check_layers(study: StudyConfig, protection: ProtectionConfig) -> None:
     for config in study.networks:
         workload = trace(build_network(config, study), shape)
         for name in study.accelerators:
-            machine = machine_of(name)
+            machine = accelerator(name)
             placed = place_weights(study.sram, workload, machine, config.bits)
             layout = layout_of(placed, simulate(workload, machine))
             if not layout.regions:
@@ -100,7 +99,7 @@ def _check_layers(study: StudyConfig, protection: ProtectionConfig) -> None:
 def _check_geometry(study: StudyConfig, name: str) -> None:
     """Refuse arrays that the accelerator's weight memory cannot be made of."""
     try:
-        geometry_of(study.sram, Workload("nothing", ()), accelerator(name), bits=8)
+        geometry_of(study.sram, Workload("nothing", ()), with_weight_rail(accelerator(name)), bits=8)
     except InputError as error:
         if error.where != "geometry":
             raise

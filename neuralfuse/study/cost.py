@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from neuralfuse.chips.cost import scopes
 from simulator.array.cycles import Counts
+from simulator.operating_point import OperatingPoint
 from sram.protection import Overhead
 
 
@@ -29,17 +30,16 @@ class Cost:
 def cost_of(
     network: Counts,
     generator: Counts | None,
-    voltage: float,
-    nominal: float,
+    at: OperatingPoint,
     overhead: Overhead | None = None,
     generator_at_nominal: bool = True,
 ) -> Cost:
-    """Cost of one inference at a supply in the unit of `nominal`; `overhead` is that of the protection's SRAM part."""
+    """Cost of one inference at an operating point; `overhead` is that of the protection's SRAM part."""
     reference = scopes(network)
-    total = scopes(network, voltage, nominal, overhead)
+    total = scopes(network, at, overhead)
     cycles = network.cycles
     if generator is not None:
-        total = total + (scopes(generator) if generator_at_nominal else scopes(generator, voltage, nominal, overhead))
+        total = total + (scopes(generator) if generator_at_nominal else scopes(generator, at, overhead))
         cycles += generator.cycles
     return Cost(
         total.weight_sram,

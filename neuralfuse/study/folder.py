@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import nn
 
-from neuralfuse.chips.cost import machine_of
 from neuralfuse.quantized import checkpoint
 from neuralfuse.results.rows import Result, Rows
 from neuralfuse.study.config import ProtectionConfig, StudyConfig
@@ -23,8 +22,10 @@ from neuralfuse.study.file_names import generator_file, slug
 from neuralfuse.study.files import dump_study, load_study
 from neuralfuse.study.memory import place_weights
 from neuralfuse.transforms.generators import NeuralFuse
+from simulator.accelerator import accelerator, with_weight_rail
 from simulator.array.cycles import Counts, simulate
 from simulator.device.program import Program
+from simulator.operating_point import weights_at
 from simulator.placement import Placement
 from simulator.workload import Layer, Workload
 from sram import failure
@@ -138,20 +139,15 @@ class StudyFolder:
         self, network: str, machine: str, protection: ProtectionConfig, voltage: float, overhead: Overhead | None = None
     ) -> Cost:
         """Cost of one inference at a supply in the curve's unit; `overhead` is that of the protection's SRAM part."""
-        fuse = protection.neuralfuse
-        return cost_of(
-            self.counts(machine, network),
-            self.counts(machine, network, protection.name) if fuse is not None else None,
-            voltage,
-            failure.curve(self.study.sram.curve).nominal,
-            overhead,
-            generator_at_nominal=fuse is None or fuse.own_faults is None,
-        )
+        fuse, base = protection.neuralfuse, self.counts(machine, network)
+        extra = self.counts(machine, network, protection.name) if fuse is not None else None
+        at = weights_at(base.accelerator, voltage, failure.curve(self.study.sram.curve).nominal)
+        return cost_of(base, extra, at, overhead, generator_at_nominal=fuse is None or fuse.own_faults is None)
 
     def placement(self, network: str, machine: str) -> Placement:
         """Where each stored weight bit of a network lies."""
         bits = self.study.network(network).bits
-        return place_weights(self.study.sram, self.workload(network), machine_of(machine), bits)
+        return place_weights(self.study.sram, self.workload(network), accelerator(machine), bits)
 
     @functools.cached_property
     def rows(self) -> Rows:
@@ -220,7 +216,7 @@ def check_empty(path: Path) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _counts(workload: Workload, machine: str) -> Counts:
-    return simulate(workload, machine_of(machine))
+    return simulate(workload, with_weight_rail(accelerator(machine)))
 
 
 def _tuples(record: dict) -> dict:

@@ -15,7 +15,6 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from neuralfuse.chips.cost import machine_of
 from neuralfuse.chips.stored import StoredChip, layout_of, place_generator, store
 from neuralfuse.data import Dataset
 from neuralfuse.quantized import evaluate
@@ -30,6 +29,7 @@ from neuralfuse.sweep.task import Task
 from neuralfuse.training.calibrate import calibrate
 from neuralfuse.transforms.generators import NeuralFuse
 from neuralfuse.transforms.per_voltage import at, level
+from simulator.accelerator import accelerator
 from sram import failure, protection
 from sram.faultmap import FaultMap
 from sram.memory import Chip, Memory
@@ -126,7 +126,7 @@ class Bench:
         assert found.neuralfuse is not None
         assert found.neuralfuse.bits is not None
         bits, workload = found.neuralfuse.bits, self.folder.workload(network, name)
-        machine = machine_of(die.accelerator)
+        machine = accelerator(die.accelerator)
         placed, bank = place_generator(workload, machine, self.placement(network, die.accelerator), bits)
         if bank:
             raw = self._made(memory_of(self.study.sram, placed.geometry, die.structure, bank), die.chip)
