@@ -36,7 +36,7 @@ def read(file: str) -> pd.DataFrame:
     lines = []
     for at, line in enumerate(path.read_text().splitlines(), 1):
         label, *rest = re.split(r":?\s{2,}|: ", line.strip(), maxsplit=1)
-        found = re.findall(rf"(?<![\w.]){NUMBER}", rest[0] if rest else line)
+        found = re.findall(rf"(?<![\w.]){NUMBER}(?:e[-+]\d+)?", rest[0] if rest else line)
         numbers = {f"n{i}": float(n.replace(",", "")) for i, n in enumerate(found, 1)}
         lines.append({"at": at, "line": label, **numbers})
     return pd.DataFrame(lines)
