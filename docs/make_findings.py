@@ -100,12 +100,15 @@ def filled(says: str, of: str, against: str | None = None) -> list[str]:
 def table(spec: dict) -> str:
     """Markdown. A cell is empty where rows are not there, or would be compared with themselves."""
     columns = {head: cell if isinstance(cell, dict) else {"says": cell} for head, cell in spec["columns"].items()}
-    lines = [f"| {' | '.join(['', *map(str.strip, columns)])} |", "|---" * (len(columns) + 1) + "|"]
+    grid = {}
     for label, row in spec["rows"].items():
         row = row if isinstance(row, dict) else {"of": row}
-        cells = [_cell(cell, {"against": spec.get("against"), **row}) for cell in columns.values()]
-        lines.append(f"| {' | '.join([label.strip(), *cells])} |")
-    return "\n".join(lines) + "\n"
+        grid[label] = [_cell(cell, {"against": spec.get("against"), **row}) for cell in columns.values()]
+    for name, cells in [*grid.items(), *zip(columns, zip(*grid.values(), strict=True), strict=True)]:
+        if not any(cells):
+            raise LookupError(f"docs/figures.yaml: no row of results fills a cell of {name!r}")
+    lines = [["", *columns], ["---"] * (len(columns) + 1), *([label, *cells] for label, cells in grid.items())]
+    return "".join(f"| {' | '.join(cell.strip() for cell in line)} |\n" for line in lines)
 
 
 def _cell(cell: dict, row: dict) -> str:

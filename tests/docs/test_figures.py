@@ -47,8 +47,11 @@ def test_a_false_figure_is_named(printed, false, complaint):
         assert made == text
 
 
-def test_a_selection_without_rows_and_an_ambiguous_one_say_so():
+def test_a_selection_without_rows_an_ambiguous_one_and_an_empty_column_say_so():
     with pytest.raises(LookupError, match=r"no row in beyond/cifar10/rows\.csv"):
         findings.measures("cifar10: no such method")
     with pytest.raises(LookupError, match="rows where one is meant"):
         findings.measures("equal_cifar: none")
+    columns = {"accuracy": "{accuracy:.1f}", "misspelt": "{acuracy:.1f}"}
+    with pytest.raises(LookupError, match="fills a cell of 'misspelt'"):
+        findings.table({"columns": columns, "rows": {"affine": "iid: affine"}})
