@@ -40,13 +40,13 @@ def calibrate(
     import pandas as pd
 
     from neuralfuse.analysis import one_chip
-    from neuralfuse.cli.progress import steps
     from neuralfuse.quantized import checkpoint
     from neuralfuse.study.artifacts import slug
     from neuralfuse.study.files import load_study
     from neuralfuse.study.prepare import prepare
     from neuralfuse.sweep.bench import Bench, one_thread
     from sram.files import write_atomic
+    from sram.progress import steps
 
     wanted = one_chip.candidates(load_study(study), protection)
     at = wanted.voltage_floor if voltage is None else voltage
@@ -125,8 +125,9 @@ def _on_device(bench, spec: str, map_file: Path | None, at: float, out: Path, sa
 
 
 def _print(rows: "list[Fitted]", network: str) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from neuralfuse.cli.tables import print_table
 
     first = rows[0]
     table = Table(
@@ -142,4 +143,4 @@ def _print(rows: "list[Fitted]", network: str) -> None:
         right, saving = 100 * row.correct / row.total, 100 * row.saving_weight_sram
         numbers = f"{row.storage_bytes:,}", f"{row.images:,}", f"{row.queries:,}"
         table.add_row(row.protection, f"{right:.1f}", f"{saving:.1f}", *numbers)
-    Console().print(table)
+    print_table(table)

@@ -58,12 +58,12 @@ def characterize(
     step: Step = 0.01,
 ) -> None:
     """Read a device at falling voltages: fault map, failure curve with intervals, column statistics, report page."""
-    from neuralfuse.cli.progress import steps
     from simulator.device.characterize import characterize as read
     from simulator.device.characterize import parse_voltages
     from simulator.device.page import rates_csv, render
     from sram import faultmap
     from sram.files import write_atomic
+    from sram.progress import steps
 
     with opened_device(device, accelerator, step) as opened, steps() as say:
         planned = parse_voltages(voltages, opened.info)

@@ -32,9 +32,9 @@ def sensitivity(
     """
     from neuralfuse.analysis import hardening
     from neuralfuse.analysis.sensitivity import supply
-    from neuralfuse.cli.progress import steps
     from neuralfuse.study import variants
     from neuralfuse.sweep.executors import choose
+    from sram.progress import steps
 
     chosen = choose(workers)
     studies = variants.claim(study, out).values()

@@ -43,8 +43,8 @@ def train(
     out: Out,
 ) -> None:
     """Train the study's networks and generators, and stop there. Resumable."""
-    from neuralfuse.cli.progress import steps
     from neuralfuse.study.prepare import prepare
+    from sram.progress import steps
 
     with steps() as say:
         for config, folder in _claimed(study, out).values():
@@ -166,9 +166,9 @@ def _sweep(path: Path, out: Path, workers: int | None, dask: str | None, part: t
 
 def _sweep_one(study, out: Path, chosen, part: tuple[int, int] | None) -> bool:
     """Run one study and report on it; False where something could not be had."""
-    from neuralfuse.cli.progress import steps
     from neuralfuse.report import build_report
     from neuralfuse.sweep.run import run_study
+    from sram.progress import steps
 
     with steps() as say:
         outcome = run_study(study, out, chosen, say, part)
@@ -212,9 +212,9 @@ def _dry_run_one(study, out: Path, chosen, part: tuple[int, int] | None) -> None
 
 
 def _print_report(made) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from neuralfuse.cli.tables import print_table
     from neuralfuse.report import headline_lines
 
     table = Table(
@@ -225,7 +225,7 @@ def _print_report(made) -> None:
         table.add_column(name, no_wrap=True)
     for line in headline_lines(made.headline):
         table.add_row(*line)
-    Console().print(table)
+    print_table(table)
     for line in made.gains:
         print(line)
     print(f"page: {made.page}")
