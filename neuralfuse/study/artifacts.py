@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from neuralfuse.transforms import generators
 from neuralfuse.transforms.per_voltage import PerVoltage, level
 from simulator.device.program import Program
 from simulator.workload import Layer, Workload
-from sram import failure
+from sram import failure, plugins
 from sram.errors import InputError
 
 
@@ -104,11 +103,8 @@ def content_hashes(*names: str | None) -> list[str]:
         if Path(name).is_file():
             files[name] = None
         elif ":" in name:
-            made = networks.model_file.imported(name, "study")
-            for module in (name.partition(":")[0], getattr(made, "__module__", None)):
-                source = getattr(sys.modules.get(str(module)), "__file__", None)
-                if source is not None:
-                    files[source] = None
+            made = plugins.imported(name, "study")
+            files |= dict.fromkeys(plugins.sources(made, name.partition(":")[0]))
     return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from neuralfuse import data
 from neuralfuse.quantized import checkpoint
 from neuralfuse.study import artifacts
 from neuralfuse.study.config import NetworkConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.digest import digest
 from simulator.accelerator import accelerator
 from sram import failure, structure
+from sram.protection import spec
 
 
 @dataclass(frozen=True)
@@ -50,24 +52,34 @@ def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
         for machine in study.accelerators:
             for form in study.sram.structures:
                 for protection in study.protections:
-                    setup = common | {
-                        "network": [
-                            _file_hash(artifacts.network_path(folder, network.name)),
-                            network.bits,
-                            network.per_channel,
-                            _program_hash(folder, network),
-                            _workload_hash(folder, network.name),
-                            artifacts.content_hashes(network.build or network.name, network.checkpoint),
-                        ],
-                        "accelerator": asdict(accelerator(machine)),
-                        "structure": asdict(structure.structure(form)),
-                        "protection": protection.model_dump(mode="json"),
-                        "generator": _generator_hashes(folder, network.name, protection),
-                        "calibrated_at": _calibrated_at(study, protection),
-                    }
+                    setup = (
+                        common
+                        | {
+                            "network": [
+                                _file_hash(artifacts.network_path(folder, network.name)),
+                                network.bits,
+                                network.per_channel,
+                                _program_hash(folder, network),
+                                _workload_hash(folder, network.name),
+                                artifacts.content_hashes(network.build or network.name, network.checkpoint),
+                            ],
+                            "accelerator": asdict(accelerator(machine)),
+                            "structure": asdict(structure.structure(form)),
+                            "protection": protection.model_dump(mode="json"),
+                            "generator": _generator_hashes(folder, network.name, protection),
+                            "calibrated_at": _calibrated_at(study, protection),
+                        }
+                        | _plugin_hashes(study, protection)
+                    )
                     names = (network.name, study.dataset.name, machine, curve.name, form, protection.name)
                     points.append(Point(*names, digest(setup)))
     return points
+
+
+def _plugin_hashes(study: StudyConfig, protection: ProtectionConfig) -> dict[str, list[str]]:
+    """Of the sources of datasets and SRAM protections that are not built in; empty where all are."""
+    files = [*data.sources(study.dataset.name), *spec.sources(protection.sram or "none")]
+    return {"plugins": artifacts.content_hashes(*files)} if files else {}
 
 
 def _file_hash(path: Path) -> str | None:
