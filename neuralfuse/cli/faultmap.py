@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neuralfuse.cli.study import Quiet
 from sram import progress
 
 if TYPE_CHECKING:
@@ -53,12 +54,13 @@ def make(
     noise: Annotated[
         float, typer.Option(help="Access-to-access noise, as a share of the spread between cells (silicon 0.07-0.15).")
     ] = 0.0,
+    quiet: Quiet = False,
 ) -> None:
     """Make the fault map of one chip."""
     from sram import faultmap
 
     geometry = _geometry(banks, capacity_kib, rows, columns, word_bits)
-    with progress.steps() as say:
+    with progress.steps(quiet) as say:
         bar = say("banks") if geometry.banks >= 4096 else None  # smaller maps take less than a second
         fault_map = faultmap.generate(
             chip,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from neuralfuse.cli.study import Out, WorkersOption
+from neuralfuse.cli.study import Out, Quiet, WorkersOption
 
 
 def sensitivity(
@@ -23,6 +23,7 @@ def sensitivity(
         ),
     ] = None,
     workers: WorkersOption = None,
+    quiet: Quiet = False,
 ) -> None:
     """Accuracy lost to the faults of one layer, or of one bit position, at a time: table and figures.
 
@@ -43,7 +44,7 @@ def sensitivity(
         for (config, _), at in zip(studies, supplies, strict=True):
             hardening.budget(config, at, cost_limit / 100)
             hardening.check_layers(config, cost_limit / 100)
-    with steps() as say:
+    with steps(quiet) as say:
         made = []
         for (config, folder), at in zip(studies, supplies, strict=True):
             made.append(_one(config, folder, at, chosen, say))

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from neuralfuse.study import variants
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.grid import points_of
-from neuralfuse.study.prepare import prepare, trainings_to_do
+from neuralfuse.study.ownership import check_folder
+from neuralfuse.study.prepare import check, prepare, trainings_to_do
 from neuralfuse.study.trained import Say
 from neuralfuse.sweep.bench import run_chunk
 from neuralfuse.sweep.collect import Failure, collect, shard
@@ -44,6 +46,21 @@ def run_study(
     tasks = plan(study, points, rows)
     path = write_results_csv(rows, tasks, folder)
     return Outcome(path, sum(task.key in rows for task in tasks), len(tasks), failures)
+
+
+def claimed(study: StudyConfig | str | Path, out: Path) -> dict[str, tuple[StudyConfig, Path]]:
+    """{variant: (study, its folder)} of a study or its file, the folders now theirs; "" where there are no variants.
+
+    Every variant is checked before the first is run.
+    """
+    if isinstance(study, StudyConfig):
+        check_folder(study, out)
+        return {"": (study, out)}
+    found = variants.studies_of(Path(study), out)
+    if "" not in found:  # one study alone is checked when it is prepared
+        for one, _ in found.values():
+            check(one)
+    return variants.claim(Path(study), out)
 
 
 def check_shard(study: StudyConfig, part: tuple[int, int] | None) -> None:
