@@ -2,8 +2,10 @@
 
 >>> import simulator
 >>> net = simulator.Workload("one", (simulator.conv("stem", 32, 32, 3, 64, kernel=3, padding=1),))
->>> counts = simulator.simulate(net, simulator.accelerator("paper"))
->>> full, low = simulator.energy(counts), simulator.energy(counts, voltage=0.64)  # volts; the rail is at 0.8 V
+>>> machine = simulator.accelerator("paper")
+>>> counts = simulator.simulate(net, machine)
+>>> full = simulator.energy(counts)
+>>> low = simulator.energy(counts, simulator.weights_at(machine, 0.64))  # volts, on a rail of nominally 0.8 V
 >>> round(low.weight_sram_pj / full.weight_sram_pj, 4)
 0.64
 

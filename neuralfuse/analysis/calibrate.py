@@ -9,9 +9,10 @@ import pandas as pd
 from neuralfuse.analysis import one_chip
 from neuralfuse.analysis.one_chip import Fitted, Say
 from neuralfuse.quantized import checkpoint
-from neuralfuse.study.artifacts import slug
 from neuralfuse.study.config import StudyConfig
+from neuralfuse.study.file_names import slug
 from neuralfuse.study.files import load_study
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
 from neuralfuse.sweep.bench import Bench, one_thread
 from neuralfuse.transforms.generators import NeuralFuse
@@ -78,8 +79,9 @@ def calibrate(
         found.count(at)  # refuses voltages below the map's before anything is trained
     rows, transforms = [], {}
     with steps(quiet) as say, one_thread():
-        prepare(wanted, folder / "study", say)
-        bench = Bench(folder / "study")
+        prepared = StudyFolder(folder / "study", wanted)
+        prepare(prepared, say)
+        bench = Bench(prepared)
         if isinstance(found, Device) and known is None:
             known = read_cells(found, at, folder, say)
         for candidate in wanted.protections:

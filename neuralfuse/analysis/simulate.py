@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from simulator.accelerator import Accelerator
+from simulator.accelerator import Accelerator, with_weight_rail
 from simulator.accelerator import accelerator as accelerator_named
 from simulator.array import cycles
 from simulator.array.cycles import Counts
 from simulator.energy import EnergyTable, LayerEnergy, energy, energy_table
+from simulator.operating_point import NOMINAL, weights_at
 from simulator.readers.read import load, trace
 from simulator.workload import Workload
 from sram.errors import InputError
@@ -50,7 +51,7 @@ def simulate(
     ----------
     network, input_shape, batch: as `workload_of` takes them.
     accelerator: a preset, a YAML file, or an `Accelerator`.
-    voltage: supply of the weight memory's rail: volts, or a text such as "0.83Vmin", a part of its nominal supply.
+    voltage: supply of the weight memory alone: volts, or a text such as "0.83Vmin", a part of its nominal supply.
     table: energies of the components, as `simulator.energy.energy_table` takes them.
 
     Raises
@@ -61,11 +62,12 @@ def simulate(
     >>> full.counts.cycles == low.counts.cycles, round(low.energy.weight_sram_pj / full.energy.weight_sram_pj, 4)
     (True, 0.64)
     """
-    machine = accelerator if isinstance(accelerator, Accelerator) else accelerator_named(accelerator)
+    machine = with_weight_rail(accelerator if isinstance(accelerator, Accelerator) else accelerator_named(accelerator))
     volts, nominal = supply(voltage)
+    at = NOMINAL if volts is None else weights_at(machine, volts, nominal)
     entries = table if isinstance(table, EnergyTable) else energy_table(table)
     counts = cycles.simulate(workload_of(network, input_shape, batch), machine)
-    return Simulation(counts, energy(counts, voltage=volts, nominal=nominal, table=entries))
+    return Simulation(counts, energy(counts, at, table=entries))
 
 
 def workload_of(

@@ -55,6 +55,7 @@ def _on_device(study: Path, spec: str, out: Path, protection, voltage, limit, ma
     from neuralfuse.analysis.calibrate import calibrate as fit
     from neuralfuse.cli.device import opened_device
     from neuralfuse.study.files import load_study
+    from neuralfuse.study.folder import StudyFolder
     from neuralfuse.study.prepare import prepare
     from sram import faultmap
     from sram.progress import steps
@@ -62,7 +63,7 @@ def _on_device(study: Path, spec: str, out: Path, protection, voltage, limit, ma
     wanted = one_chip.candidates(load_study(study), protection)
     known = None if map_file is None else faultmap.load(map_file)
     with steps(quiet) as say:
-        prepare(wanted, out / "study", say)
+        prepare(StudyFolder(out / "study", wanted), say)
     with opened_device(spec, wanted.accelerators[0], 0.01) as device:
         return fit(wanted, device, out, protection, voltage, limit, known, quiet)
 

@@ -183,8 +183,8 @@ def _energies_and_counts(
     if top is not None:
         most = shown[:-1].nlargest(top, "system_uj").index
         shown = shown.loc[[*most, shown.index[-1]]]
-    at = f", weight memory at {voltage}" if voltage else ""
-    _print(shown, list(shown.columns), f"{workload.name} on {machine.name}{at}")
+    lowered = f", rail {found.counts.accelerator.weight_buffer.rail} at {voltage}" if voltage else ""
+    _print(shown, list(shown.columns), f"{workload.name} on {machine.name}{lowered}")
     samples = workload.batch * machine.batch
     print(f"{found.counts.latency_s * 1e3:.4g} ms for {samples} inference(s) at {machine.clock_hz / 1e6:g} MHz")
     if plots is not None:

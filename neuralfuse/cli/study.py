@@ -2,11 +2,14 @@
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sram.errors import InputError
+
+if TYPE_CHECKING:
+    from neuralfuse.study.folder import StudyFolder
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything the study makes; run again to go on.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", help="Processes; default one for each core.")]
@@ -51,8 +54,8 @@ def train(
     from sram.progress import steps
 
     with steps(quiet) as say:
-        for config, folder in claimed(study, out).values():
-            prepare(config, folder, say)
+        for folder in claimed(study, out).values():
+            prepare(folder, say)
     for kind in ("networks", "generators"):
         for path in sorted(out.glob(f"**/{kind}/*.safetensors")):
             print(path)
@@ -79,10 +82,11 @@ def merge(
 ) -> None:
     """Bring the rows of other folders of one study into a folder in which it was trained or run; none is doubled."""
     from neuralfuse.study import variants
-    from neuralfuse.sweep.store import merge as merge_rows
+    from neuralfuse.study.folder import StudyFolder
 
-    parts = variants.folders(into)
-    new = sum(merge_rows([source / name for source in sources], part) for name, part in parts.items())
+    new = 0
+    for name, part in variants.folders(into).items():
+        new += StudyFolder.open(part).merge(StudyFolder.open(source / name) for source in sources)
     print(f"{new} new rows in {into}; `neuralfuse sweep STUDY.yaml --out {into}` writes results.csv")
 
 
@@ -150,26 +154,26 @@ def _sweep(
     chosen = choose(workers, dask)
     studies = claimed(path, out)
     failed = False
-    for study, folder in studies.values():
-        failed |= not _sweep_one(study, folder, chosen, part, quiet)
+    for folder in studies.values():
+        failed |= not _sweep_one(folder, chosen, part, quiet)
     if "" not in studies and part is None and variants.join(out) is not None:
-        print(compare([folder for _, folder in studies.values()]).to_string(index=False))
+        print(compare([folder.path for folder in studies.values()]).to_string(index=False))
         print(f"all variants: {out / 'results.csv'}")
     if failed:
         raise typer.Exit(1)
 
 
-def _sweep_one(study, out: Path, chosen, part: tuple[int, int] | None, quiet: bool) -> bool:
+def _sweep_one(folder: "StudyFolder", chosen, part: tuple[int, int] | None, quiet: bool) -> bool:
     """Run one study and report on it; False where something could not be had."""
     from neuralfuse.report import build_report
     from neuralfuse.sweep.run import run_study
     from sram.progress import steps
 
     with steps(quiet) as say:
-        outcome = run_study(study, out, chosen, say, part)
+        outcome = run_study(folder, chosen, say, part)
         if outcome.rows and part is None:
             advance = say("report")
-            made = build_report(out)
+            made = build_report(folder.path)
             advance(1, 1, {})
     print(f"{outcome.rows} of {outcome.wanted} results in {outcome.results}")
     if outcome.rows and part is None:
@@ -185,21 +189,22 @@ def _dry_run(path: Path, out: Path, workers: int | None, part: tuple[int, int] |
     from neuralfuse.study import variants
     from neuralfuse.sweep.executors import choose
 
-    for study, folder in variants.studies_of(path, out).values():
-        _dry_run_one(study, folder, choose(workers), part)
+    for folder in variants.studies_of(path, out).values():
+        _dry_run_one(folder, choose(workers), part)
 
 
-def _dry_run_one(study, out: Path, chosen, part: tuple[int, int] | None) -> None:
-    from neuralfuse.study.prepare import check
+def _dry_run_one(folder: "StudyFolder", chosen, part: tuple[int, int] | None) -> None:
+    from neuralfuse.study.check import check
     from neuralfuse.sweep.run import estimate
 
+    study = folder.study
     check(study)
-    guess = estimate(study, out, chosen, part)
+    guess = estimate(folder, chosen, part)
     print(f"{guess.tasks} tasks: {len(study.networks)} networks x {len(study.accelerators)} accelerators x", end=" ")
     print(f"{len(study.sram.structures)} structures x {len(study.protections)} protections x", end=" ")
     print(f"{len(study.voltages)} voltages x {study.chips.evaluation} chips")
     trainings = ", ".join(guess.trainings) or "none"
-    print(f"{guess.done} done in {out}, {guess.tasks - guess.done} to do; trainings to do: {trainings}")
+    print(f"{guess.done} done in {folder.path}, {guess.tasks - guess.done} to do; trainings to do: {trainings}")
     if guess.seconds is None:
         print("time: not known before the first rows are there")
     else:

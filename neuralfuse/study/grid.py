@@ -8,9 +8,10 @@ import numpy as np
 
 from neuralfuse import data
 from neuralfuse.quantized import checkpoint
-from neuralfuse.study import artifacts
 from neuralfuse.study.config import NetworkConfig, ProtectionConfig, StudyConfig
+from neuralfuse.study.data import content_hashes, test_set
 from neuralfuse.study.digest import digest
+from neuralfuse.study.folder import StudyFolder
 from simulator.accelerator import accelerator
 from sram import failure, structure
 from sram.protection import spec
@@ -29,13 +30,13 @@ class Point:
     setup: str
 
 
-def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
+def points_of(folder: StudyFolder) -> list[Point]:
     """The grid of a prepared folder, each point with the hash of everything that its names stand for.
 
     What is not prepared yet has no hash: no row was ever measured at such a point.
     """
-    folder = Path(folder)
-    images, labels = artifacts.test_set(study.dataset)
+    study = folder.study
+    images, labels = test_set(study.dataset)
     total = hashlib.sha256(images.numpy().tobytes())
     total.update(labels.numpy().tobytes())
     curve = failure.curve(study.sram.curve)
@@ -52,25 +53,22 @@ def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
         for machine in study.accelerators:
             for form in study.sram.structures:
                 for protection in study.protections:
-                    setup = (
-                        common
-                        | {
-                            "network": [
-                                _file_hash(artifacts.network_path(folder, network.name)),
-                                network.bits,
-                                network.per_channel,
-                                _program_hash(folder, network),
-                                _workload_hash(folder, network.name),
-                                artifacts.content_hashes(network.build or network.name, network.checkpoint),
-                            ],
-                            "accelerator": asdict(accelerator(machine)),
-                            "structure": asdict(structure.structure(form)),
-                            "protection": protection.model_dump(mode="json"),
-                            "generator": _generator_hashes(folder, network.name, protection),
-                            "calibrated_at": _calibrated_at(study, protection),
-                        }
-                        | _plugin_hashes(study, protection)
-                    )
+                    setup = common | {
+                        "network": [
+                            _file_hash(folder.network_file(network.name)),
+                            network.bits,
+                            network.per_channel,
+                            _program_hash(folder, network),
+                            _workload_hash(folder, network.name),
+                            content_hashes(network.build or network.name, network.checkpoint),
+                        ],
+                        "accelerator": asdict(accelerator(machine)),
+                        "structure": asdict(structure.structure(form)),
+                        "protection": protection.model_dump(mode="json"),
+                        "generator": _generator_hashes(folder, network.name, protection),
+                        "calibrated_at": _calibrated_at(study, protection),
+                        **_plugin_hashes(study, protection),
+                    }
                     names = (network.name, study.dataset.name, machine, curve.name, form, protection.name)
                     points.append(Point(*names, digest(setup)))
     return points
@@ -79,7 +77,7 @@ def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
 def _plugin_hashes(study: StudyConfig, protection: ProtectionConfig) -> dict[str, list[str]]:
     """Of the sources of datasets and SRAM protections that are not built in; empty where all are."""
     files = [*data.sources(study.dataset.name), *spec.sources(protection.sram or "none")]
-    return {"plugins": artifacts.content_hashes(*files)} if files else {}
+    return {"plugins": content_hashes(*files)} if files else {}
 
 
 def _file_hash(path: Path) -> str | None:
@@ -93,28 +91,28 @@ def _file_hash(path: Path) -> str | None:
     return total.hexdigest()[:16]
 
 
-def _program_hash(folder: Path, network: NetworkConfig) -> str | None:
-    if network.activations == "float" or not artifacts.program_path(folder, network.name).is_file():
+def _program_hash(folder: StudyFolder, network: NetworkConfig) -> str | None:
+    if network.activations == "float" or not folder.program_file(network.name).is_file():
         return None
-    return digest(artifacts.read_program(folder, network.name).to_json())
+    return digest(folder.program(network.name).to_json())
 
 
-def _generator_hashes(folder: Path, network: str, protection: ProtectionConfig) -> list | None:
+def _generator_hashes(folder: StudyFolder, network: str, protection: ProtectionConfig) -> list | None:
     """Of its weights, its layers, and the files that it was made from; None where there is no generator."""
-    fuse, path = protection.neuralfuse, artifacts.generator_path
+    fuse = protection.neuralfuse
     if fuse is None:
         return None
     return [
-        _file_hash(path(folder, network, protection)),
+        _file_hash(folder.generator_file(network, protection)),
         _workload_hash(folder, network, protection.name),
-        artifacts.content_hashes(fuse.generator, fuse.checkpoint),
+        content_hashes(fuse.generator, fuse.checkpoint),
     ]
 
 
-def _workload_hash(folder: Path, network: str, protection: str | None = None) -> str | None:
-    if not artifacts.workload_path(folder, network, protection).is_file():
+def _workload_hash(folder: StudyFolder, network: str, protection: str | None = None) -> str | None:
+    if not folder.workload_file(network, protection).is_file():
         return None
-    return digest(asdict(artifacts.read_workload(folder, network, protection)))
+    return digest(asdict(folder.workload(network, protection)))
 
 
 def _calibrated_at(study: StudyConfig, protection: ProtectionConfig) -> tuple[float, ...] | None:

@@ -45,8 +45,8 @@ def sweep(study: StudyConfig | str | Path, out: str | Path, workers: int = 1, qu
 
     chosen, studies = choose(workers), claimed(study, Path(out))
     with steps(quiet) as say:
-        for one, folder in studies.values():
-            for failure in run_study(one, folder, chosen, say).failures:
-                warnings.warn(f"{folder}: {len(failure.tasks)} tasks not done: {failure.reason}", stacklevel=2)
+        for folder in studies.values():
+            for failure in run_study(folder, chosen, say).failures:
+                warnings.warn(f"{folder.path}: {len(failure.tasks)} tasks not done: {failure.reason}", stacklevel=2)
     variants.join(Path(out))
     return read_table(Path(out) / "results.csv")

@@ -1,6 +1,7 @@
 """Do the sources of protections and datasets of other packages count in the hash of what a row is about?"""
 
 from neuralfuse.study.files import parse_study
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import points_of
 from tests.plugin_package import install
 
@@ -25,7 +26,7 @@ def test_a_changed_source_is_another_point(tmp_path, monkeypatch):
     def setups(dataset):
         content = {"name": "s", "dataset": {"name": dataset}, "networks": [{"name": "resnet8"}], "voltages": [0.8]}
         study = parse_study(content | {"protections": ["boost:0.03", "own", "own_boost:boosted"]}, "here")
-        return [point.setup for point in points_of(study, tmp_path)][:3]
+        return [point.setup for point in points_of(StudyFolder(tmp_path / "out", study))][:3]
 
     before, before_with_data = setups("digits"), setups("own_boost:digits")
     assert before == setups("digits")
