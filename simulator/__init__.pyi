@@ -6,6 +6,7 @@ from simulator.accelerator import scalesim_config as scalesim_config
 from simulator.accelerator import with_weight_rail as with_weight_rail
 from simulator.array.cycles import Counts as Counts
 from simulator.array.cycles import simulate as simulate
+from simulator.designsweep import sweep as _sweep_designs
 from simulator.device import open_device as open_device
 from simulator.energy import EnergyTable as EnergyTable
 from simulator.energy import LayerEnergy as LayerEnergy
@@ -25,3 +26,5 @@ from simulator.workload import conv as conv
 from simulator.workload import linear as linear
 from simulator.workload import matmul as matmul
 from sram.errors import InputError as InputError
+
+sweep_designs = _sweep_designs

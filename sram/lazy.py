@@ -26,9 +26,12 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
     for node in ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom):
             origin |= {alias.asname or alias.name: (node.module or package, alias.name) for alias in node.names}
+        elif isinstance(node, ast.Assign):  # a public name for what has another one in its module
+            origin[ast.unparse(node.targets[0])] = origin[ast.unparse(node.value)]
+    public = sorted(name for name in origin if not name.startswith("_"))
 
     def find(name: str) -> Any:
-        if name not in origin:
+        if name not in public:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, attribute = origin[name]
         if f"{package}.{name}" in (module, f"{module}.{attribute}"):
@@ -37,7 +40,7 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
         setattr(sys.modules[package], name, found)
         return found
 
-    return find, lambda: sorted(origin), sorted(origin)
+    return find, lambda: public, public
 
 
 class _CallableModule(ModuleType):

@@ -45,10 +45,10 @@ def parse_study(data: object, where: str) -> StudyConfig:
 def Study(name: str, **keys: Any) -> StudyConfig:
     """A study from Python: the keys of a study file, checked like those of a file.
 
-    >>> study = Study("mine", networks=[{"name": "resnet8"}], voltages=[1.0, 0.8], protections=["none", "secded72"])
+    >>> study = Study("mine", networks=["resnet8"], voltages=[1.0, 0.8], protections=["none", "secded72"])
     >>> study.chips.evaluation, [protection.name for protection in study.protections]
     (20, ['none', 'secded72'])
-    >>> Study("mine", networks=[{"name": "resnet8"}], voltage=[1.0])
+    >>> Study("mine", networks=["resnet8"], voltage=[1.0])
     Traceback (most recent call last):
     ...
     sram.errors.InputError: study: voltage = [1.0] is not allowed; allowed: voltages, or another of the keys ...
