@@ -29,8 +29,7 @@ from neuralfuse.study.file_names import generator_file
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
 from neuralfuse.sweep.allocator import keep_freed_memory
-from neuralfuse.training.calibrate import Settings
-from neuralfuse.training.settings import PRECISIONS
+from neuralfuse.training.settings import PRECISIONS, CalibrationSettings
 from sram.files import write_atomic
 from sram.progress import steps as progress
 
@@ -153,7 +152,8 @@ def applies(method: Method, plan: Plan) -> bool:
 
 def measure(given: argparse.Namespace, lots: dict[bool, Lot], plan: Plan, methods: list[Method], path: Path) -> None:
     """`lots`: with the network as it is, and (True) retrained."""
-    settings, scratch = Settings(given.steps, given.batch, precision=given.precision), (given.generator, given.width)
+    settings = CalibrationSettings(given.steps, given.batch, precision=given.precision)
+    scratch = given.generator, given.width
     fitters = {key: Fitter(lot, settings, scratch, given.pixel_rate) for key, lot in lots.items()}
     done = {tuple(map(str, row)) for row in read(path)[KEY].itertuples(index=False)}
     first, *others = map(int, given.seeds.split(","))

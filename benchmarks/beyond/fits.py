@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.beyond.lot import Lot, known
-from neuralfuse.training.calibrate import Calibrated, Settings, calibrate
+from neuralfuse.training.calibrate import Calibrated, calibrate
+from neuralfuse.training.settings import CalibrationSettings
 from neuralfuse.transforms.generators import NeuralFuse
 
 
@@ -17,7 +18,7 @@ class Fit:
     """One fit. `start`: a generator's name (`Lot.transform`), a prior of the lot, or the fit that this one goes on
     from.
 
-    `made_at` names the conditions whose faults are fitted to in turn; `changes` are of `calibrate.Settings`, `share`
+    `made_at` names the conditions whose faults are fitted to in turn; `changes` are of `CalibrationSettings`, `share`
     of the usual steps. `knows` is the share of the faulty bits that the fit is told of; with `canaries` they are those
     that the chip's first map and its canaries make likely; `another` fits to the next chip instead; `sram`: to what
     this protection of the memory leaves.
@@ -64,7 +65,7 @@ class Fitter:
     def __init__(
         self,
         lot: Lot,
-        settings: Settings,
+        settings: CalibrationSettings,
         scratch: tuple[str, int | None] = ("ConvS", None),
         pixel_rate: float | None = None,
     ):
@@ -108,7 +109,7 @@ class Fitter:
                          seed=seed)  # fmt: skip
         return Made(transform, took, time.perf_counter() - begin)
 
-    def _settings(self, start: "str | Prior | Fit", changes: dict, steps: int) -> Settings:
+    def _settings(self, start: "str | Prior | Fit", changes: dict, steps: int) -> CalibrationSettings:
         while not isinstance(start, str):
             start = start.start
         pixels = {"learning_rate": self.pixel_rate} if start in ("affine", "universal") else {}
@@ -125,12 +126,12 @@ class Fitter:
         return self._priors[prior, seed]
 
 
-def in_turn(lot: Lot, transform: NeuralFuse, chips: list, settings: Settings, seed: int) -> None:
+def in_turn(lot: Lot, transform: NeuralFuse, chips: list, settings: CalibrationSettings, seed: int) -> None:
     """`settings.steps` on each of the chips, one step on each in turn; in place."""
     calibrate(lot.faulty, transform, lot.data, chips, replace(settings, steps=settings.steps * len(chips)), seed=seed)
 
 
-def reptile(lot: Lot, transform: NeuralFuse, chips: list, settings: Settings, seed: int) -> None:
+def reptile(lot: Lot, transform: NeuralFuse, chips: list, settings: CalibrationSettings, seed: int) -> None:
     """`settings.steps` on one chip after the other; after each the transform goes a part of the way, first the whole,
     last next to nothing. In place."""
     for i, faults in enumerate(chips):

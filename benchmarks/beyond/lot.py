@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from neuralfuse import data, networks
@@ -23,8 +22,9 @@ from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import memory_of
 from neuralfuse.sweep import executors
 from neuralfuse.sweep.bench import Bench, Die
-from neuralfuse.training.loop import batch_indices
+from neuralfuse.training.batchnorm import own_statistics
 from neuralfuse.training.network import train_network
+from neuralfuse.training.settings import NetworkSettings
 from neuralfuse.transforms.generators import NeuralFuse, build
 from simulator.accelerator import accelerator
 from simulator.array.cycles import simulate
@@ -57,7 +57,7 @@ def digits_base(path: Path) -> Path:
     if not path.is_file():
         digits = data.load("digits")
         network = networks.build("resnet8", in_channels=1)
-        accuracy = train_network(network, digits, epochs=10, shift=2, flip=False)
+        accuracy = train_network(network, digits, NetworkSettings(10, shift=2, flip=False))
         save_network(path, network, {"accuracy": accuracy})
     return path
 
@@ -221,25 +221,9 @@ class Lot:
 
     def with_own_statistics(self, faults: Faults, batches: int = 8, batch: int = 128) -> float:
         """Accuracy with BatchNorm's statistics taken anew on the faulty chip, from training images."""
-        layers = [m for m in self.unfolded.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        kept = [{name: tensor.clone() for name, tensor in m.state_dict().items()} for m in layers]
-        momentum = [m.momentum for m in layers]
         self.unfolded.set_faults(*faults)
-        for m in layers:
-            m.reset_running_stats()
-            m.momentum = None  # the mean over batches
-            m.train()
-        with torch.no_grad():
-            for step in range(batches):  # not the first images: a folder may be sorted by class
-                x = self.data.train_x[batch_indices(len(self.data.train_y), batch, 0, step)]
-                self.unfolded(x.to(self.unfolded.device))
-        for m in layers:
-            m.eval()
-        accuracy = correct(self.unfolded, self.bench.images, self.bench.labels) / len(self.bench.labels)
-        for m, state, before in zip(layers, kept, momentum, strict=True):
-            m.load_state_dict(state)
-            m.momentum = before
-        return accuracy
+        with own_statistics(self.unfolded, self.data.train_x, batches, batch):
+            return correct(self.unfolded, self.bench.images, self.bench.labels) / len(self.bench.labels)
 
 
 def known(faults: Faults, share: float, seed: int) -> Faults:

@@ -7,9 +7,9 @@ from pathlib import Path
 from neuralfuse.quantized.checkpoint import load_network, save_network
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.sweep.bench import Bench
-from neuralfuse.training.baselines import RandomBitErrors
-from neuralfuse.training.loop import Progress
+from neuralfuse.training.checkpoints import Progress, Run
 from neuralfuse.training.network import train_network
+from neuralfuse.training.settings import NetworkSettings
 
 CLIP = 0.1  # largest weight: Stutz et al., MLSys 2021
 BATCH, LEARNING_RATE = 128, 0.01  # with 0.05 a fine-tuning leaves the clean loss behind
@@ -32,14 +32,12 @@ def retrained(
     config, network = bench.study.network(name), bench.folder.network(name)
     if not path.is_file():
         digits = bench.study.dataset.name == "digits"
-        settings = dict(flip=False, shift=2) if digits else {}
-        accuracy = train_network(
-            network, bench.data, epochs, BATCH, LEARNING_RATE, bits=config.bits, clip=CLIP,
-            objective=RandomBitErrors(rate / 2, config.bits, seed=seed, per_channel=config.per_channel),
-            per_channel=config.per_channel, seed=seed, precision=precision,
-            checkpoint_path=path.with_suffix(".partial"), progress=say(f"retrain {name} with random bit errors"),
-            **settings,
+        settings = NetworkSettings(
+            epochs, BATCH, LEARNING_RATE, shift=2 if digits else 4, flip=not digits, clip=CLIP, precision=precision,
+            objective={"random_bit_errors": {"flip_rate": rate / 2}},
         )  # fmt: skip
+        run = Run(path.with_suffix(".partial"), progress=say(f"retrain {name} with random bit errors"))
+        accuracy = train_network(network, bench.data, settings, config.bits, config.per_channel, seed, run)
         record = {"cell_fault_rate": rate, "epochs": epochs, "seed": seed, "precision": precision, "accuracy": accuracy}
         save_network(path, network, record, config.bits, config.per_channel)
         path.with_suffix(".partial").unlink(missing_ok=True)

@@ -149,8 +149,9 @@ def rows_of(results: pd.DataFrame, study: StudyConfig, network: str, protection:
 
 def training_of(study: StudyConfig) -> str:
     """How long networks and generators were trained, as the study says."""
-    epochs = {n.training.get("epochs", "given weights") for n in study.networks}
-    generator = {p.neuralfuse.training.get("steps", "given weights") for p in study.protections if p.neuralfuse}
+    epochs = {n.training.epochs if n.checkpoint is None else "given weights" for n in study.networks}
+    fuses = [p.neuralfuse for p in study.protections if p.neuralfuse]
+    generator = {fuse.training.steps if fuse.training else "given weights" for fuse in fuses}
     return f"epochs {', '.join(map(str, epochs))}; generator steps {', '.join(map(str, generator)) or 'none'}"
 
 

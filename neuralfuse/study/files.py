@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,13 @@ def parse_study(data: object, where: str) -> StudyConfig:
         errors = error.errors()
         # a misspelt key is missing as well as unknown: the second is the one to show
         first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-        path = [str(p) for p in first["loc"]]
+        path = _named(data, first["loc"])
         cause = first.get("ctx", {}).get("error")
-        if isinstance(cause, InputError):  # it knows its key better than the model that was being read
-            raise InputError(where, cause.key, cause.value, cause.allowed) from None
+        if isinstance(cause, InputError):  # of a key further in than the model that was being read
+            raise InputError(where, ".".join([*path, cause.key]), cause.value, cause.allowed) from None
         key = ".".join(path) or "study"
         if first["type"] == "extra_forbidden":
-            allowed = _one_of(path[-1], _keys_beside(path))
+            allowed = _one_of(path[-1], _keys_beside(first["loc"]))
             raise InputError(where, key, first["input"], allowed) from None
         if first["type"] == "missing":
             raise InputError(where, key, None, "this key is required") from None
@@ -56,11 +57,25 @@ def Study(name: str, **keys: Any) -> StudyConfig:
     return parse_study({"name": name, **keys}, "study")
 
 
-def _keys_beside(path: list[str]) -> list[str]:
+def _named(data: Any, path: Iterable[int | str]) -> list[str]:
+    """The keys to a place in a study, entries of lists by their names where they have one.
+
+    >>> _named({"networks": [{"name": "n", "bits": 9}]}, ("networks", 0, "bits"))
+    ['networks', 'n', 'bits']
+    """
+    names = []
+    for part in path:
+        at = isinstance(data, list) and isinstance(part, int)
+        data = data[part] if at else data.get(part) if isinstance(data, dict) else None
+        names.append(str(data["name"] if at and isinstance(data, dict) and "name" in data else part))
+    return names
+
+
+def _keys_beside(path: Sequence[int | str]) -> list[str]:
     """Field names of the model that `path` points into."""
     model: type[BaseModel] = StudyConfig
     for part in path[:-1]:
-        if part.isdigit() or part not in model.model_fields:
+        if part not in model.model_fields:
             continue
         model = _model_in(model.model_fields[part].annotation) or model
     return sorted(model.model_fields)

@@ -156,7 +156,7 @@ class Bench:
         assert found.neuralfuse.calibrate is not None
         stored = self.chip(network, die, found.sram)
         faults = [stored.faults(voltage) for voltage in voltages]
-        settings, bits = found.neuralfuse.calibrate.settings(), found.neuralfuse.bits
+        settings, bits = found.neuralfuse.calibrate, found.neuralfuse.bits
         calibrate(self.network(network), transform, self.data, faults, settings, bits, self.study.seed)
         return transform
 

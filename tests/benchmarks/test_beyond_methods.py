@@ -14,11 +14,12 @@ from neuralfuse import data, networks
 from neuralfuse.quantized.checkpoint import load_network, save, save_network
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
-from neuralfuse.training.calibrate import Settings, calibrate
+from neuralfuse.training.calibrate import calibrate
 from neuralfuse.training.network import train_network
+from neuralfuse.training.settings import CalibrationSettings, NetworkSettings
 from neuralfuse.transforms.generators import NeuralFuse, build
 
-SETTINGS = Settings(20, 64)
+SETTINGS = CalibrationSettings(20, 64)
 
 
 def silent(title):
@@ -29,7 +30,7 @@ def silent(title):
 def lot(tmp_path_factory):
     folder, digits = tmp_path_factory.mktemp("beyond"), data.load("digits")
     network = networks.build("resnet8", in_channels=1, width=8)
-    train_network(network, digits, epochs=4, shift=2, flip=False)
+    train_network(network, digits, NetworkSettings(4, shift=2, flip=False))
     save_network(folder / "base.safetensors", network, {})
     unets = build("UNetS", 1, seed=5)
     save(folder / "unets.safetensors", unets.state_dict(), {})
@@ -129,7 +130,7 @@ def test_a_generic_generator_comes_from_its_checkpoint(lot):
 
 
 def test_reptile_with_one_chip_is_that_fit_and_with_more_lies_between(lot):
-    draw, settings = lot.training_chips(), Settings(5, 32)
+    draw, settings = lot.training_chips(), CalibrationSettings(5, 32)
     prior, fit = lot.transform("affine", None, 0), lot.transform("affine", None, 0)
     reptile(lot, prior, [draw(0)], settings, 0)
     calibrate(lot.faulty, fit, lot.data, [draw(0)], settings, seed=0)
