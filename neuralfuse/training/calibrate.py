@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuralfuse.data import Dataset
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.quantize import WEIGHT_LAYERS, fake_quantized, quantize_in_place, weight_parameters
 from neuralfuse.training.loop import (
     Progress,
@@ -71,7 +71,7 @@ def calibrate(
     faulty: FaultyNetwork,
     transform: nn.Module,
     data: Dataset,
-    faults: Sequence[Faults],
+    faults: Sequence[FaultyBits],
     settings: Settings = DEFAULTS,
     bits: int | None = 8,
     seed: int = 0,
