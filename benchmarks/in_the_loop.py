@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuralfuse import data, networks
 from neuralfuse.chips.sources import FIRST_TRAINING_CHIP
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.on_device import DeviceNetwork, gap, protected_accuracy
 from neuralfuse.quantized.program import device_faults
 from neuralfuse.results.statistics import paired_difference, t_interval
@@ -74,7 +74,7 @@ def chip(number: int) -> FaultMap:
     return faultmap.generate(number, GEOMETRY, CURVE, STRUCTURE, voltage_floor=float(READ[-1]) - NOMINAL_STEP)
 
 
-def training_chips(words: int, draw: int) -> Faults:
+def training_chips(words: int, draw: int) -> FaultyBits:
     """Chips that are never evaluated, at the voltage of the evaluation: the generic generator's best case."""
     return device_faults(chip(FIRST_TRAINING_CHIP + draw), VOLTAGE, words)
 

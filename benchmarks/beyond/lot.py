@@ -15,7 +15,7 @@ from neuralfuse.chips.cost import scopes
 from neuralfuse.chips.sources import Source, placed, training_source
 from neuralfuse.quantized.checkpoint import save_network
 from neuralfuse.quantized.evaluate import correct, transform
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.files import parse_study
 from neuralfuse.study.folder import StudyFolder
@@ -122,7 +122,7 @@ class Lot:
         other.clean = other.accuracy(other.seen(None), (np.empty(0, np.int64), nothing, nothing))
         return other
 
-    def faults(self, chip: int, condition: str = "main", sram: str = "none") -> tuple[Faults, Overhead]:
+    def faults(self, chip: int, condition: str = "main", sram: str = "none") -> tuple[FaultyBits, Overhead]:
         """What reads wrong on a chip, and what its SRAM protection adds."""
         if condition in UNEVEN:
             return self._placed(self._cells(chip, condition)), Overhead()
@@ -150,7 +150,7 @@ class Lot:
         fails = np.isin(before.cell[chosen], self._cells(chip, condition).cell)
         return judge(before, self.voltages["main"], chosen, fails)
 
-    def expected(self, chip: int, condition: str) -> Faults:
+    def expected(self, chip: int, condition: str) -> FaultyBits:
         """The faults of a chip in this condition, as far as its first map and its canaries tell."""
         supply = self.voltages["main"] - self.canaries(chip, condition).shift
         return self._placed(self._map(chip, supply).at(supply))
@@ -179,7 +179,7 @@ class Lot:
             return self._map(chip, voltage, NOISE).at(voltage, epoch=1)
         return self._map(chip, voltage).at(voltage)
 
-    def _placed(self, cells: faultmap.Faults) -> Faults:
+    def _placed(self, cells: faultmap.Faults) -> FaultyBits:
         placement = self.bench.placement(self.name, MACHINE)
         return placed(placement, self.faulty.numbering(placement.tensors), cells)
 
@@ -196,7 +196,7 @@ class Lot:
         """The test images as the network sees them."""
         return self.bench.images if made is None else transform(made.eval(), self.bench.images)
 
-    def accuracy(self, seen: Tensor, faults: Faults) -> float:
+    def accuracy(self, seen: Tensor, faults: FaultyBits) -> float:
         labels = self.bench.labels
         self.faulty.set_faults(*faults)
         right = correct(self.faulty, seen, labels)
@@ -219,14 +219,14 @@ class Lot:
         network = self.bench.folder.network(self.name)
         return FaultyNetwork(network, config.bits, config.per_channel, self.study.device)
 
-    def with_own_statistics(self, faults: Faults, batches: int = 8, batch: int = 128) -> float:
+    def with_own_statistics(self, faults: FaultyBits, batches: int = 8, batch: int = 128) -> float:
         """Accuracy with BatchNorm's statistics taken anew on the faulty chip, from training images."""
         self.unfolded.set_faults(*faults)
         with own_statistics(self.unfolded, self.data.train_x, batches, batch):
             return correct(self.unfolded, self.bench.images, self.bench.labels) / len(self.bench.labels)
 
 
-def known(faults: Faults, share: float, seed: int) -> Faults:
+def known(faults: FaultyBits, share: float, seed: int) -> FaultyBits:
     """A random `share` of the faulty bits."""
     if share >= 1:
         return faults

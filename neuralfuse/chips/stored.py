@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from simulator.accelerator import Accelerator
 from simulator.array.cycles import Counts
 from simulator.energy import energy
@@ -31,14 +31,14 @@ class StoredChip:
     map: FaultMap  # as the protected memory has it
     hits: Hits | None  # bits in weak cells, the weakest first; None where whole words have to be read
 
-    def faults(self, voltage: float) -> Faults:
+    def faults(self, voltage: float) -> FaultyBits:
         """(weight, bit, kind) of the stored bits that a read at `voltage` has to be given."""
         if self.hits is None:
             return self._read(voltage)
         n = int(np.searchsorted(self.hits.fault, self.map.count(voltage)))
         return self.hits.weight[:n], self.hits.bit[:n], self.map.kind[self.hits.fault[:n]]
 
-    def _read(self, voltage: float) -> Faults:
+    def _read(self, voltage: float) -> FaultyBits:
         """Words read through the protection's logic; what comes out different from what was stored, as flipped bits."""
         found = word_faults(self.map.geometry, self.map.at(voltage))
         row, weight = self.placed.contents(found.word)

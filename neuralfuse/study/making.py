@@ -17,7 +17,7 @@ from neuralfuse.chips.stored import place_generator
 from neuralfuse.data import Dataset
 from neuralfuse.networks.model_file import ModelFile
 from neuralfuse.quantized import checkpoint
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.program import compile_network
 from neuralfuse.quantized.quantize import quantize_in_place
 from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
@@ -185,7 +185,7 @@ def _chips(
     return training_source(memories, placed, network, voltages, study.seed)
 
 
-def _hold_out(data: Dataset, config: HeldOutSettings, faults: list[Faults], seed: int) -> tuple[Dataset, HeldOut]:
+def _hold_out(data: Dataset, config: HeldOutSettings, faults: list[FaultyBits], seed: int) -> tuple[Dataset, HeldOut]:
     """The training images without those set apart, and what to watch on these: `faults` of chips that no step draws."""
     if config.images >= len(data.train_y):
         raise InputError("study", "held_out.images", config.images, f"fewer than the {len(data.train_y)} for training")

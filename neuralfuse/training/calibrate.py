@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuralfuse.data import Dataset
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.quantize import fake_quantized, weight_parameters
 from neuralfuse.training.checkpoints import Progress
 from neuralfuse.training.fit import Calibrated, fit
@@ -47,7 +47,7 @@ def calibrate(
     faulty: FaultyNetwork,
     transform: nn.Module,
     data: Dataset,
-    faults: Sequence[Faults],
+    faults: Sequence[FaultyBits],
     settings: CalibrationSettings = DEFAULTS,
     bits: int | None = 8,
     seed: int = 0,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from neuralfuse.chips.sources import Source
 from neuralfuse.data import Dataset, augment
 from neuralfuse.quantized.evaluate import correct, transform
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.quantize import fake_quantized, quantize_in_place
 from neuralfuse.training.checkpoints import Run, described
 from neuralfuse.training.eopm import eopm_backward
@@ -24,7 +24,7 @@ from sram.errors import InputError
 
 # (network, transform, images, labels, maps, N, lambda) -> clean and mean faulty loss, backward done
 GeneratorObjective = Callable[
-    [FaultyNetwork, nn.Module, Tensor, Tensor, Iterable[Faults], int, float], tuple[float, float]
+    [FaultyNetwork, nn.Module, Tensor, Tensor, Iterable[FaultyBits], int, float], tuple[float, float]
 ]
 ALONE = Run()
 
@@ -39,7 +39,7 @@ class HeldOut:
 
     x: Tensor
     y: Tensor
-    faults: Sequence[Faults]
+    faults: Sequence[FaultyBits]
     every: int = HeldOutSettings.every
     patience: int = HeldOutSettings.patience
 
@@ -65,7 +65,7 @@ def objective(spec: object = None) -> GeneratorObjective:
     return imported_objective(spec)
 
 
-def held_out_accuracy(faulty: FaultyNetwork, protected: Tensor, y: Tensor, faults: Sequence[Faults]) -> float:
+def held_out_accuracy(faulty: FaultyNetwork, protected: Tensor, y: Tensor, faults: Sequence[FaultyBits]) -> float:
     """Mean accuracy over fault maps on images that have passed the generator."""
     total = 0
     try:
