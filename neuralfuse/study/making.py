@@ -17,7 +17,7 @@ from neuralfuse.chips.stored import place_generator
 from neuralfuse.data import Dataset
 from neuralfuse.networks.model_file import ModelFile
 from neuralfuse.quantized import checkpoint
-from neuralfuse.quantized.faulty import FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.program import compile_network
 from neuralfuse.quantized.quantize import quantize_in_place
 from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
