@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import torch
 
 
+class Integers(tuple[int, ...]):
+    """The shape of one sample of an input of whole numbers: tokens, positions."""
+
+
 def trace(
     module: torch.nn.Module,
     input_shape: Sequence[Any],
@@ -22,7 +26,7 @@ def trace(
     """The workload of any torch module, without running it.
 
     `input_shape`: the shape of one sample without the batch axis, such as (3, 32, 32); or one such shape for each
-    input; or the input tensors themselves, whose first axis is the batch (integer tokens are given so).
+    input, `Integers` where it takes tokens; or the input tensors themselves, whose first axis is the batch.
     `batch`: samples that run together. Raises InputError if the module does not take the input.
 
     >>> from torch import nn
@@ -39,7 +43,10 @@ def trace(
         inputs: tuple[torch.Tensor, ...] = tuple(input_shape)
     else:
         device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
-        inputs = tuple(torch.zeros(1, *shape, device=device) for shape in _shapes(input_shape))
+        inputs = tuple(
+            torch.zeros(1, *shape, device=device, dtype=torch.int64 if isinstance(shape, Integers) else None)
+            for shape in _shapes(input_shape)
+        )
     return torch_trace.trace(module, inputs, name or type(module).__name__).with_batch(batch)
 
 
@@ -72,4 +79,5 @@ def load(path: str | Path, input_shape: Sequence[Any] | None = None, batch: int 
 
 def _shapes(given: Sequence[Any]) -> list[tuple[int, ...]]:
     """One shape, or one for each input, as a list of them."""
-    return [tuple(given)] if given and isinstance(given[0], int) else [tuple(shape) for shape in given]
+    shapes = [given] if given and isinstance(given[0], int) else given
+    return [shape if isinstance(shape, tuple) else tuple(shape) for shape in shapes]
