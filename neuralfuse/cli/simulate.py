@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WORKLOAD, MACHINE, RESULT = "Workload (one of)", "Accelerator (one of)", "Results"
 LINE = "command line"
+MOST = 1 << 24  # of an axis
 
 
 def simulate(
@@ -29,7 +30,11 @@ def simulate(
     topology: Annotated[Path | None, typer.Option(help="SCALE-Sim topology (.csv).", rich_help_panel=WORKLOAD)] = None,
     input: Annotated[
         str | None,
-        typer.Option(metavar="CxHxW", help="Shape of one sample, such as 3x32x32.", rich_help_panel=WORKLOAD),
+        typer.Option(
+            metavar="CxHxW",
+            help="Shape of one sample: 3x32x32; 128:int of whole numbers; 128:int,3x8 of two inputs.",
+            rich_help_panel=WORKLOAD,
+        ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Samples that run together.", rich_help_panel=WORKLOAD)] = 1,
     accelerator: Annotated[
@@ -71,6 +76,12 @@ def simulate(
     schedule: Annotated[
         str, typer.Option(help="For --where: streamed, resident or paper.", rich_help_panel=RESULT)
     ] = "streamed",
+    allow_partial: Annotated[
+        bool,
+        typer.Option(
+            "--allow-partial", help="Exit with 0, not 3, if operators are not counted.", rich_help_panel=RESULT
+        ),
+    ] = False,
 ) -> None:
     """Cycles, memory accesses and energy of a network on an accelerator, per layer.
 
@@ -78,6 +89,15 @@ def simulate(
     """
     if compat not in (None, "scalesim"):
         raise InputError(LINE, "--compat", compat, "scalesim")
+    energies = {"--voltage": voltage, "--plots": plots, "--energy-table": energy_table != "published"}
+    if where is not None:
+        _unused("--where", energies | {"--compat": compat, "--out": out, "--trace": trace})
+    elif schedule != "streamed":
+        raise InputError(LINE, "--schedule", schedule, "only with --where")
+    elif trace is not None:
+        _unused("--trace", energies | {"--compat": compat, "--out": out})
+    elif compat:
+        _unused("--compat", energies)
     from rich.console import Console
 
     say = Console(stderr=True).status
@@ -92,6 +112,8 @@ def simulate(
         return
     for entry in workload.unknown:
         print(f"not counted: {entry}", file=sys.stderr)
+    if not workload.layers:
+        raise InputError(LINE, "workload", workload.name, "a network with an operator that is counted")
     if compat:
         from simulator.compat import scalesim
 
@@ -104,6 +126,15 @@ def simulate(
         from sram.files import write_atomic
 
         write_atomic(out, frame.to_csv(index=False))
+    if workload.unknown and not allow_partial:
+        raise typer.Exit(3)
+
+
+def _unused(mode: str, others: dict[str, object]) -> None:
+    """What is given and would not be used is a mistake."""
+    for option, value in others.items():
+        if value:
+            raise InputError(LINE, option, str(value), f"not with {mode}, which does not use it")
 
 
 def _write_trace(workload: Workload, machine: Accelerator, text: str) -> None:
@@ -140,7 +171,7 @@ def _workload(
     given = [name for name, value in (("--network", network), ("--model", model), ("--topology", topology)) if value]
     if len(given) != 1:
         raise InputError(LINE, "workload", ", ".join(given) or None, "exactly one of --network, --model, --topology")
-    sample = _shape(shape) if shape is not None else None
+    sample = _shapes(shape) if shape is not None else None
     if network is None:
         path = model or topology
         assert path is not None
@@ -153,14 +184,22 @@ def _workload(
     if sample is None:
         raise InputError(LINE, "--input", None, "the shape of one sample, such as 3x32x32, with --network")
     build = generators.build if network in generators.names() else networks.build
-    return trace(build(network, in_channels=sample[0]), sample, batch, name=network)
+    return trace(build(network, in_channels=sample[0][0]), sample, batch, name=network)
 
 
-def _shape(text: str) -> tuple[int, ...]:
-    parts = text.lower().split("x")
-    if not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise InputError(LINE, "--input", text, "whole numbers with x between them, such as 3x32x32")
-    return tuple(int(part) for part in parts)
+def _shapes(text: str) -> list[tuple[int, ...]]:
+    """Of each input, in their order."""
+    from simulator.readers.read import Integers
+    from simulator.userfile import whole
+
+    found = []
+    for shape in text.lower().split(","):
+        sizes = [whole(part, MOST) for part in shape.removesuffix(":int").split("x")]
+        if None in sizes:
+            raise InputError(LINE, "--input", text, "whole numbers with x between them: 3x32x32, 128:int, 3x8,128:int")
+        kind = Integers if shape.endswith(":int") else tuple
+        found.append(kind(size for size in sizes if size))
+    return found
 
 
 def _supply(text: str | None) -> tuple[float | None, float | None]:
@@ -209,13 +248,15 @@ def _print(frame: pd.DataFrame, columns: list[str], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from simulator.workload import TOTALS
+
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in columns:
         table.add_column(name.replace("_", " "), justify="left" if name == "layer" else "right", overflow="fold")
     for row in frame[columns].itertuples(index=False):
         cells = [f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
                  for value in row]  # fmt: skip
-        table.add_row(*cells, style="bold" if row[0] == "total" else None)
+        table.add_row(*cells, style="bold" if row[0] in TOTALS else None)
     console = Console()
     Console(width=max(console.width, 150) if not console.is_terminal else None).print(table)
 
