@@ -89,7 +89,11 @@ def simulate(
     """
     if compat not in (None, "scalesim"):
         raise InputError(LINE, "--compat", compat, "scalesim")
-    energies = {"--voltage": voltage, "--plots": plots, "--energy-table": energy_table != "published"}
+    energies: dict[str, object] = {
+        "--voltage": voltage,
+        "--plots": plots,
+        "--energy-table": energy_table != "published",
+    }
     if where is not None:
         _unused("--where", energies | {"--compat": compat, "--out": out, "--trace": trace})
     elif schedule != "streamed":

@@ -5,13 +5,14 @@ Another one (cond, while_loop: which body runs, and how often, hangs on values) 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch.utils._pytree import tree_leaves
 
-if TYPE_CHECKING:
-    from simulator.readers.torch_graph import Reader, Value
+V = TypeVar("V")  # what a reader knows of a value
+ReadBody = Callable[[torch.fx.GraphModule, list[V], str], list[V]]
 
 # They set a mode, or mark a region, around a body that runs once on what follows it among the arguments.
 ONCE = frozenset(
@@ -22,16 +23,24 @@ MOST_NODES = 1 << 17  # of unrolled bodies: each may be a layer
 
 
 def read(
-    reader: Reader, owner: torch.fx.GraphModule, node: torch.fx.Node, values: dict[torch.fx.Node, Value], path: str
-) -> list[Value] | None:
-    """Read the body of a higher-order operator as often as it runs; its outputs, or None if that is not known."""
+    read_body: ReadBody[V],
+    blank: V,
+    owner: torch.fx.GraphModule,
+    node: torch.fx.Node,
+    values: dict[torch.fx.Node, V],
+    path: str,
+) -> list[V] | None:
+    """Read the body of a higher-order operator as often as it runs; its outputs, or None if that is not known.
+
+    `blank` stands for an argument that is no tensor.
+    """
     name = node.target.name() if isinstance(node.target, torch._ops.HigherOrderOperator) else ""
     at = next((i for i, part in enumerate(node.args) if isinstance(_body(owner, part), torch.fx.GraphModule)), None)
     if at is None or node.kwargs:
         return None
     body, arguments = _body(owner, node.args[at]), node.args[at + 1 :]
     if name in ONCE:
-        return _once(reader, body, arguments, values, path)
+        return _once(read_body, blank, body, arguments, values, path)
     if name == "map_impl" and len(arguments) == 2:
         state, slices, rest = _leaves(()), *map(_leaves, arguments)
     elif name == "scan" and len(arguments) == 3:
@@ -43,22 +52,27 @@ def read(
         return None
     carried, outputs = [values[leaf] for leaf in state], []
     for _ in range(steps):
-        results = reader.read(body, [*carried, *(values[leaf] for leaf in (*slices, *rest))], path)
+        results = read_body(body, [*carried, *(values[leaf] for leaf in (*slices, *rest))], path)
         carried = results[: len(carried)]
         outputs += results[len(carried) :]
     return carried + outputs
 
 
-def _once(reader: Reader, body: torch.fx.GraphModule, arguments: Any, values, path: str) -> list[Value] | None:
+def _once(
+    read_body: ReadBody[V],
+    blank: V,
+    body: torch.fx.GraphModule,
+    arguments: Any,
+    values: dict[torch.fx.Node, V],
+    path: str,
+) -> list[V] | None:
     """Constants among the arguments may be bound, or written into the body."""
-    from simulator.readers.torch_graph import Value
-
     placeholders = sum(part.op == "placeholder" for part in body.graph.nodes)
     leaves = [leaf for leaf in tree_leaves(list(arguments)) if not isinstance(leaf, str)]
     for bound in (leaves, [leaf for leaf in leaves if isinstance(leaf, torch.fx.Node)]):
         if len(bound) == placeholders:
-            parts = [values[leaf] if isinstance(leaf, torch.fx.Node) else Value() for leaf in bound]
-            return reader.read(body, parts, path)
+            parts = [values[leaf] if isinstance(leaf, torch.fx.Node) else blank for leaf in bound]
+            return read_body(body, parts, path)
     return None
 
 

@@ -123,7 +123,7 @@ class Reader:
         activation = replace(merged, parameters=())
         path = _path(node) or outer
         if isinstance(node.target, torch._ops.HigherOrderOperator):
-            outputs = torch_bodies.read(self, graph_module, node, values, path)
+            outputs = torch_bodies.read(self.read, Value(), graph_module, node, values, path)
             if outputs is None:
                 self.unknown.append(f"{path or node.name}: {node.target}")
                 return activation
