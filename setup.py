@@ -31,7 +31,7 @@ setup(
         "pillow>=10.0",
     ],
     extras_require={
-        "onnx": ["onnx>=1.16"],
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.20"],
         "parquet": ["pyarrow>=15"],
         "cluster": ["dask>=2024.5", "distributed>=2024.5", "dask-jobqueue>=0.8.5"],
         "dev": [
@@ -45,6 +45,7 @@ setup(
             "galois>=0.4",
             "types-PyYAML",
             "onnx>=1.16",
+            "onnxruntime>=1.20",
             "pyarrow>=15",
             "dask>=2024.5",
             "distributed>=2024.5",

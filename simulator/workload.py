@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sram.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 # The systolic array multiplies for these kinds; every other kind runs on the vector unit.
 ARRAY_KINDS = ("conv", "linear", "matmul")
 VECTOR_KINDS = ("pool", "elementwise", "norm", "activation", "softmax", "resize", "move")
+TOTALS = ("total", "total (partial)")
 
 
 @dataclass(frozen=True)
@@ -123,6 +121,11 @@ class Workload:
     unknown: tuple[str, ...] = ()
     batch: int = 1
     outputs: tuple[int, ...] = ()
+
+    @property
+    def total(self) -> str:
+        """What sums over the layers are called: those of a network that is not counted whole say so."""
+        return TOTALS[bool(self.unknown)]
 
     @property
     def array_layers(self) -> tuple[Layer, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -39,7 +39,7 @@ class Simulation:
 
 def simulate(
     network: nn.Module | Workload | str | Path,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Sequence[Any] | None = None,
     accelerator: Accelerator | str | Path = "paper",
     voltage: float | str | None = None,
     batch: int = 1,
@@ -71,11 +71,11 @@ def simulate(
 
 
 def workload_of(
-    network: nn.Module | Workload | str | Path, input_shape: Sequence[int] | None = None, batch: int = 1
+    network: nn.Module | Workload | str | Path, input_shape: Sequence[Any] | None = None, batch: int = 1
 ) -> Workload:
     """The workload of a torch module, of a built-in network or generator, of `package.module:callable`, or in a file.
 
-    `input_shape` of one sample, such as (3, 32, 32), is needed for modules and names. `batch`: samples that run
+    `input_shape` of one sample, such as (3, 32, 32), or of each input, is needed for modules and names. `batch`: samples that run
     together; a `Workload` is taken as it is.
     """
     if isinstance(network, Workload):
@@ -90,7 +90,8 @@ def workload_of(
     from neuralfuse.transforms import generators
 
     build = generators.build if network in generators.names() else networks.build
-    return trace(build(network, in_channels=input_shape[0]), input_shape, batch, name=network)
+    first = input_shape if isinstance(input_shape[0], int) else input_shape[0]
+    return trace(build(network, in_channels=first[0]), input_shape, batch, name=network)
 
 
 def supply(voltage: float | str | None) -> tuple[float | None, float | None]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 WORKLOAD, MACHINE, RESULT = "Workload (one of)", "Accelerator (one of)", "Results"
 LINE = "command line"
+MOST = 1 << 24  # of an axis
+MOST = 1 << 24  # of an axis
 
 Network = Annotated[
     str | None,
@@ -26,7 +28,12 @@ Network = Annotated[
 Model = Annotated[Path | None, typer.Option(help="File: .onnx or .pt2.", rich_help_panel=WORKLOAD)]
 Topology = Annotated[Path | None, typer.Option(help="SCALE-Sim topology (.csv).", rich_help_panel=WORKLOAD)]
 Input = Annotated[
-    str | None, typer.Option(metavar="CxHxW", help="Shape of one sample, such as 3x32x32.", rich_help_panel=WORKLOAD)
+    str | None,
+    typer.Option(
+        metavar="CxHxW",
+        help="Shape of one sample: 3x32x32; 128:int of whole numbers; 128:int,3x8 of two inputs.",
+        rich_help_panel=WORKLOAD,
+    ),
 ]
 Batch = Annotated[int, typer.Option(min=1, help="Samples that run together.", rich_help_panel=WORKLOAD)]
 Machine = Annotated[str | None, typer.Option(metavar="NAME|FILE.yaml", help="Default: paper.", rich_help_panel=MACHINE)]
@@ -67,6 +74,12 @@ def simulate(
     where: Annotated[str | None, typer.Option(hidden=True)] = None,
     trace: Annotated[str | None, typer.Option(hidden=True)] = None,
     schedule: Annotated[str, typer.Option(hidden=True)] = "streamed",
+    allow_partial: Annotated[
+        bool,
+        typer.Option(
+            "--allow-partial", help="Exit with 0, not 3, if operators are not counted.", rich_help_panel=RESULT
+        ),
+    ] = False,
 ) -> None:
     """Cycles, memory accesses and energy of a network on an accelerator, per layer.
 
@@ -74,6 +87,20 @@ def simulate(
     """
     if compat not in (None, "scalesim"):
         raise InputError(LINE, "--compat", compat, "scalesim")
+    energies: dict[str, object] = {
+        "--voltage": voltage,
+        "--plots": plots,
+        "--energy-table": energy_table != "published",
+        "--top": top,
+    }
+    if where is not None:
+        _unused("--where", energies | {"--compat": compat, "--out": out, "--trace": trace})
+    elif schedule != "streamed":
+        raise InputError(LINE, "--schedule", schedule, "only with --where")
+    elif trace is not None:
+        _unused("--trace", energies | {"--compat": compat, "--out": out})
+    elif compat:
+        _unused("--compat", energies)
     machine = _machine(accelerator, scalesim_config)
     workload = _workload(network, model, topology, input, batch)
     if where is not None:
@@ -85,6 +112,8 @@ def simulate(
         return _write_trace(workload, machine, layer, Path(file))
     for entry in workload.unknown:
         print(f"not counted: {entry}", file=sys.stderr)
+    if not workload.layers:
+        raise InputError(LINE, "workload", workload.name, "a network with an operator that is counted")
     if compat:
         from simulator.compat import scalesim
 
@@ -96,6 +125,15 @@ def simulate(
         from sram.files import write_atomic
 
         write_atomic(out, frame.to_csv(index=False))
+    if workload.unknown and not allow_partial:
+        raise typer.Exit(3)
+
+
+def _unused(mode: str, others: dict[str, object]) -> None:
+    """What is given and would not be used is a mistake."""
+    for option, value in others.items():
+        if value:
+            raise InputError(LINE, option, str(value), f"not with {mode}, which does not use it")
 
 
 def place(
@@ -159,14 +197,22 @@ def _workload(
         raise InputError(LINE, "workload", text, "exactly one of --network, --model, --topology")
     if topology is not None and topology.suffix != ".csv":
         raise InputError(LINE, "--topology", str(topology), "a .csv file")
-    return workload_of(named[0][1], None if shape is None else _shape(shape), batch)
+    return workload_of(named[0][1], None if shape is None else _shapes(shape), batch)
 
 
-def _shape(text: str) -> tuple[int, ...]:
-    parts = text.lower().split("x")
-    if not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise InputError(LINE, "--input", text, "whole numbers with x between them, such as 3x32x32")
-    return tuple(int(part) for part in parts)
+def _shapes(text: str) -> list[tuple[int, ...]]:
+    """Of each input, in their order."""
+    from simulator.readers.read import Integers
+    from simulator.userfile import whole
+
+    found = []
+    for shape in text.lower().split(","):
+        sizes = [whole(part, MOST) for part in shape.removesuffix(":int").split("x")]
+        if None in sizes:
+            raise InputError(LINE, "--input", text, "whole numbers with x between them: 3x32x32, 128:int, 3x8,128:int")
+        kind = Integers if shape.endswith(":int") else tuple
+        found.append(kind(size for size in sizes if size))
+    return found
 
 
 def _energies_and_counts(
@@ -199,6 +245,7 @@ def _print(frame: pd.DataFrame, columns: list[str], title: str) -> None:
     from rich.table import Table
 
     from neuralfuse.cli.tables import print_table
+    from simulator.workload import TOTALS
 
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in columns:
@@ -206,7 +253,7 @@ def _print(frame: pd.DataFrame, columns: list[str], title: str) -> None:
     for row in frame[columns].itertuples(index=False):
         cells = [f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
                  for value in row]  # fmt: skip
-        table.add_row(*cells, style="bold" if row[0] == "total" else None)
+        table.add_row(*cells, style="bold" if row[0] in TOTALS else None)
     print_table(table)
 
 

@@ -5,40 +5,24 @@ Model files run frozen: with the batch they were exported with, and normalisatio
 
 from pathlib import Path
 
-import torch
-
 from neuralfuse.networks.model_file import ModelFile
 from simulator.readers.torch_file import load_program
+from simulator.readers.torch_trace import read_program
 from sram.errors import InputError
-
-# operator name: position of the weight among its arguments
-WEIGHT_ARGUMENT = {"conv1d": 1, "conv2d": 1, "conv3d": 1, "convolution": 1, "conv_transpose1d": 1, "conv_transpose2d":
-1,
-                   "conv_transpose3d": 1, "linear": 1, "addmm": 2, "mm": 1, "matmul": 1, "bmm": 1}  # fmt: skip
-VIEWS = {"t", "permute", "transpose", "numpy_T", "alias", "detach", "view", "reshape", "expand", "unsqueeze", "clone"}
 
 
 def read_export(path: Path) -> ModelFile:
-    """A program that `torch.export.save` wrote."""
+    """A program that `torch.export.save` wrote; its stored weights are those that the simulator counts as such."""
     program = load_program(path)  # torch.export.load would unpickle what a file asks it to
-    parameters = program.graph_signature.inputs_to_parameters
-    found: dict[str, None] = {}
-    for node in program.graph.nodes:
-        position = WEIGHT_ARGUMENT.get(operator_name(node))
-        if position is None:
-            continue
-        source = node.args[position]
-        while isinstance(source, torch.fx.Node) and operator_name(source) in VIEWS:
-            source = source.args[0]
-        if isinstance(source, torch.fx.Node) and source.name in parameters:
-            found[parameters[source.name]] = None
+    workload = read_program(program, path.stem)
+    for entry in workload.unknown:
+        if "conv" in entry:  # its weights would be left out
+            raise InputError(path, "operator", entry, "convolutions of one or two axes")
+    parameters = set(program.graph_signature.inputs_to_parameters.values())
+    stored = dict.fromkeys(name for name, _, _ in workload.tensors() if name in parameters)
     images = next(node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
     batch = images.meta["val"].shape[0]
-    return ModelFile(program.module(), list(found), batch if isinstance(batch, int) else None)
-
-
-def operator_name(node: torch.fx.Node) -> str:
-    return getattr(node.target, "__name__", str(node.target)).split(".")[0]
+    return ModelFile(program.module(), list(stored), batch if isinstance(batch, int) else None)
 
 
 def read(path: str) -> ModelFile:

@@ -1,231 +1,210 @@
-"""ONNX models as torch modules: each node becomes a torch function, each initialiser a parameter of the same name.
+"""ONNX models as torch modules: each node becomes a torch function, each initialiser a parameter called after it.
 
-Covers what image classifiers are exported to; another operator is an InputError that names it.
+The functions are in `onnx_operators`. What they do not read is refused by name, and every node is checked, when a file
+is read, against onnxruntime on random inputs.
 """
 
-from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neuralfuse.networks import onnx_operators
 from neuralfuse.networks.model_file import ModelFile
 from sram.errors import InputError
 
-Operator = Callable[[list[Tensor], dict[str, Any]], Tensor]
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# What these make of a weight is the same numbers: it stays the stored one. What others make of one is a new constant.
+VIEWS = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout")
+SIZES = (32, 224, 28, 64, 16, 96, 8)  # of images, tried in turn where a file leaves them free
+TOLERANCE = 1e-3  # of a node's largest output: float32 sums in another order
 
 
-def padded(x: Tensor, a: dict[str, Any], value: float) -> Tensor:
-    """ONNX pads [begin of every axis, end of every axis]; torch wants pairs from the last axis on."""
-    if a.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise InputError("ONNX", "auto_pad", a["auto_pad"], "explicit pads")
-    pads = a.get("pads", [])
-    half = len(pads) // 2
-    pairs = [pads[axis + side * half] for axis in reversed(range(half)) for side in (0, 1)]
-    return F.pad(x, pairs, value=value) if any(pairs) else x
+class Step:
+    """A node: its function with attributes and opset bound, and the names of what it reads and makes."""
 
-
-def conv(i: list[Tensor], a: dict[str, Any]) -> Tensor:
-    run = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[i[1].dim()]
-    n = i[1].dim() - 2
-    bias = i[2] if len(i) > 2 else None
-    return run(
-        padded(i[0], a, 0.0), i[1], bias, a.get("strides", [1] * n), 0, a.get("dilations", [1] * n), a.get("group", 1)
-    )
-
-
-def conv_transpose(i: list[Tensor], a: dict[str, Any]) -> Tensor:
-    n = i[1].dim() - 2
-    pads, extra = a.get("pads", [0] * 2 * n), a.get("output_padding", [0] * n)
-    if pads[:n] != pads[n:] or n != 2:
-        raise InputError("ONNX", "ConvTranspose", a, "two axes, the same padding on both sides")
-    bias = i[2] if len(i) > 2 else None
-    return F.conv_transpose2d(
-        i[0], i[1], bias, a.get("strides", [1] * n), pads[:n], extra, a.get("group", 1), a.get("dilations", [1] * n)
-    )
-
-
-def gemm(i: list[Tensor], a: dict[str, Any]) -> Tensor:
-    left = i[0].T if a.get("transA") else i[0]
-    right = i[1].T if a.get("transB") else i[1]
-    product = a.get("alpha", 1.0) * (left @ right)
-    return product + a.get("beta", 1.0) * i[2] if len(i) > 2 else product
-
-
-def pool(x: Tensor, a: dict[str, Any], mean: bool) -> Tensor:
-    if a.get("ceil_mode") or len(a["kernel_shape"]) != 2:
-        raise InputError("ONNX", "pooling", a, "two axes, ceil_mode 0")
-    stride = a.get("strides", [1, 1])
-    if not mean:
-        dilations = a.get("dilations", [1, 1])
-        return F.max_pool2d(padded(x, a, -torch.inf), a["kernel_shape"], stride, dilation=dilations)
-    total = F.avg_pool2d(padded(x, a, 0.0), a["kernel_shape"], stride)
-    if a.get("count_include_pad") or not any(a.get("pads", [])):
-        return total
-    return total / F.avg_pool2d(padded(torch.ones_like(x), a, 0.0), a["kernel_shape"], stride)
-
-
-def reshape(i: list[Tensor], a: dict[str, Any]) -> Tensor:
-    shape = [i[0].shape[k] if size == 0 and not a.get("allowzero") else size for k, size in enumerate(i[1].tolist())]
-    return i[0].reshape(shape)
-
-
-def clip(i: list[Tensor], a: dict[str, Any]) -> Tensor:
-    low = i[1].item() if len(i) > 1 and i[1].numel() else a.get("min")
-    high = i[2].item() if len(i) > 2 and i[2].numel() else a.get("max")
-    return i[0].clamp(low, high)
-
-
-def axes(i: list[Tensor], a: dict[str, Any]) -> list[int]:
-    """An attribute before opset 13 (18 for reductions), an input since."""
-    return [int(axis) for axis in (i[1].tolist() if len(i) > 1 else a.get("axes", range(i[0].dim())))]
-
-
-def squeeze(i: list[Tensor], a: dict[str, Any]) -> Tensor:
-    return i[0].squeeze(axes(i, a)) if len(i) > 1 or "axes" in a else i[0].squeeze()
-
-
-def unsqueeze(i: list[Tensor], a: dict[str, Any]) -> Tensor:
-    x = i[0]
-    for axis in sorted(axes(i, a)):
-        x = x.unsqueeze(axis)
-    return x
-
-
-def sliced(i: list[Tensor], a: dict[str, Any]) -> Tensor:
-    starts, ends = i[1].tolist(), i[2].tolist()
-    where = i[3].tolist() if len(i) > 3 and i[3].numel() else list(range(len(starts)))
-    steps = i[4].tolist() if len(i) > 4 else [1] * len(starts)
-    index = [slice(None)] * i[0].dim()
-    for start, end, axis, step in zip(starts, ends, where, steps, strict=True):
-        index[axis] = slice(start, end, step)
-    return i[0][tuple(index)]
-
-
-def batch_norm(i: list[Tensor], a: dict[str, Any]) -> Tensor:
-    return F.batch_norm(i[0], i[3], i[4], i[1], i[2], False, 0.0, a.get("epsilon", 1e-5))
-
-
-def layer_norm(i: list[Tensor], a: dict[str, Any]) -> Tensor:
-    shape = i[0].shape[a.get("axis", -1) % i[0].dim() :]
-    return F.layer_norm(i[0], shape, i[1], i[2] if len(i) > 2 else None, a.get("epsilon", 1e-5))
-
-
-OPERATORS: dict[str, Operator] = {
-    "Conv": conv,
-    "ConvTranspose": conv_transpose,
-    "Gemm": gemm,
-    "MatMul": lambda i, a: i[0] @ i[1],
-    "BatchNormalization": batch_norm,
-    "LayerNormalization": layer_norm,
-    "MaxPool": lambda i, a: pool(i[0], a, mean=False),
-    "AveragePool": lambda i, a: pool(i[0], a, mean=True),
-    "GlobalAveragePool": lambda i, a: i[0].mean(tuple(range(2, i[0].dim())), keepdim=True),
-    "ReduceMean": lambda i, a: i[0].mean(axes(i, a), keepdim=bool(a.get("keepdims", 1))),
-    "Relu": lambda i, a: F.relu(i[0]),
-    "LeakyRelu": lambda i, a: F.leaky_relu(i[0], a.get("alpha", 0.01)),
-    "Sigmoid": lambda i, a: torch.sigmoid(i[0]),
-    "HardSigmoid": lambda i, a: (a.get("alpha", 0.2) * i[0] + a.get("beta", 0.5)).clamp(0, 1),
-    "HardSwish": lambda i, a: F.hardswish(i[0]),
-    "Tanh": lambda i, a: torch.tanh(i[0]),
-    "Erf": lambda i, a: torch.erf(i[0]),
-    "Gelu": lambda i, a: F.gelu(i[0], approximate=a.get("approximate", "none")),
-    "Softmax": lambda i, a: F.softmax(i[0], a.get("axis", -1)),
-    "Clip": clip,
-    "Add": lambda i, a: i[0] + i[1],
-    "Sub": lambda i, a: i[0] - i[1],
-    "Mul": lambda i, a: i[0] * i[1],
-    "Div": lambda i, a: i[0] / i[1] if i[0].is_floating_point() else i[0] // i[1],
-    "Pow": lambda i, a: i[0] ** i[1],
-    "Sqrt": lambda i, a: torch.sqrt(i[0]),
-    "Flatten": lambda i, a: i[0].flatten(a.get("axis", 1)) if a.get("axis", 1) == 1 else i[0].reshape(
-        int(np.prod(i[0].shape[: a["axis"]])), -1
-    ),
-    "Reshape": reshape,
-    "Transpose": lambda i, a: i[0].permute(a.get("perm", list(reversed(range(i[0].dim()))))),
-    "Concat": lambda i, a: torch.cat([torch.atleast_1d(x) for x in i], a["axis"]),
-    "Squeeze": squeeze,
-    "Unsqueeze": unsqueeze,
-    "Slice": sliced,
-    "Gather": lambda i, a: torch.index_select(i[0], a.get("axis", 0), i[1].flatten().long()).reshape(
-        i[0].shape[: a.get("axis", 0) % i[0].dim()] + i[1].shape + i[0].shape[a.get("axis", 0) % i[0].dim() + 1 :]
-    ),
-    "Shape": lambda i, a: torch.tensor(i[0].shape),
-    "Identity": lambda i, a: i[0],
-    "Dropout": lambda i, a: i[0],
-    "Cast": lambda i, a: i[0],
-}  # fmt: skip
+    def __init__(self, node: Any, opset: int, where: Path):
+        if node.domain not in ("", "ai.onnx"):
+            raise InputError(where, "operator", f"{node.domain}.{node.op_type}", "operators of ONNX itself")
+        self.kind = node.op_type
+        self.inputs, self.output, self.others = (
+            list(node.input),
+            node.output[0],
+            [name for name in node.output[1:] if name],
+        )
+        self.run = onnx_operators.bound(node, opset, where)
 
 
 class OnnxModel(nn.Module):
     """Runs the nodes in their order (ONNX keeps them sorted)."""
 
-    def __init__(self, graph, where: Path):
-        from onnx import helper, numpy_helper
+    def __init__(self, model: Any, where: Path):
+        from onnx import numpy_helper
 
         super().__init__()
-        self.constants: list[str] = []
+        graph = model.graph
+        self.places: dict[str, tuple[nn.Module, str]] = {}
+        self.steps: list[Step] = []
+        self.input = self.output = ""
+        self.stored: list[str] = []
         for tensor in graph.initializer:
             self.keep(tensor.name, torch.from_numpy(np.array(numpy_helper.to_array(tensor))))
-        self.steps: list[tuple[str, list[str], str, dict[str, Any]]] = []
+        if graph.sparse_initializer:
+            raise InputError(where, "sparse initialisers", len(graph.sparse_initializer), "dense ones")
+        opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+        derived: dict[str, str] = {}  # constant view -> the initialiser that it shows
         for node in graph.node:
-            attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-            attributes = {k: v.decode() if isinstance(v, bytes) else v for k, v in attributes.items()}
-            if node.op_type == "Constant":
-                value = attributes.get("value")
-                if value is None:
-                    raise InputError(where, "Constant", sorted(attributes), "a tensor value")
-                self.keep(node.output[0], torch.from_numpy(np.array(numpy_helper.to_array(value))))
-                continue
-            if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
-                raise InputError(where, "operator", node.op_type, ", ".join(OPERATORS))
-            self.steps.append((node.op_type, list(node.input), node.output[0], attributes))
-        self.input = next(value.name for value in graph.input if value.name not in self.constants)
-        self.output = graph.output[0].name
+            step = Step(node, opset, where)
+            if all(name in self.places or name in derived for name in step.inputs if name):
+                source = step.inputs[0] if step.inputs else ""
+                if step.kind in VIEWS and self.is_weight(derived.get(source, source)):
+                    derived[step.output] = derived.get(source, source)
+                else:  # made of constants alone: computed once, and stored so
+                    known = {name: self.value(name, derived) for name in step.inputs if name}
+                    self.keep(step.output, step.run([known.get(name, torch.empty(0)) for name in step.inputs]))
+                    continue
+            self.steps.append(step)
+        made = {step.output for step in self.steps}
+        read = {name for step in self.steps for name in step.inputs} | {value.name for value in graph.output[:1]}
+        inputs = [value for value in graph.input if value.name not in self.places]
+        if len(inputs) != 1 or not graph.output:
+            raise InputError(where, "inputs", [value.name for value in inputs], "one, of images")
+        self.input, self.output = inputs[0].name, graph.output[0].name
+        for step in self.steps:
+            for name in sorted(read & set(step.others)):
+                raise InputError(where, f"output {name} of {step.kind}", "read", "the first output of each node")
+        for name in sorted(read - made - self.places.keys() - {self.input, ""}):
+            raise InputError(where, "tensor", name, "one that a node makes")
+        weights = (derived.get(name, name) for step in self.steps if step.kind in WEIGHTED for name in step.inputs[:2])
+        self.stored = list(dict.fromkeys(self.path(name) for name in weights if self.is_weight(name)))
+
+    def is_weight(self, name: str) -> bool:
+        return name in self.places and self.constant(name).is_floating_point()
 
     def keep(self, name: str, value: Tensor) -> None:
-        """Register a constant under its own name; a dot in it is a level of modules, as in torch."""
+        """Register a constant, called after `name`; a dot in it is a level of modules, as in torch.
+
+        Names are data: one that Python or torch has taken gets underscores.
+        """
         owner: nn.Module = self
         *path, leaf = name.split(".")
         for step in path:
+            while not step or (step not in owner._modules and hasattr(owner, step)):
+                step += "_"
             if step not in owner._modules:
-                owner.add_module(step or "_", nn.Module())
-            owner = owner._modules[step or "_"]  # type: ignore[assignment]
+                owner.add_module(step, nn.Module())
+            owner = owner._modules[step]  # type: ignore[assignment]
+        while not leaf or hasattr(owner, leaf):
+            leaf += "_"
         if value.is_floating_point():
-            owner.register_parameter(leaf, nn.Parameter(value, requires_grad=False))
+            owner.register_parameter(leaf, nn.Parameter(value.contiguous(), requires_grad=False))
         else:
             owner.register_buffer(leaf, value)
-        self.constants.append(name)
+        self.places[name] = owner, leaf
 
     def constant(self, name: str) -> Tensor:
-        *path, leaf = name.split(".")
-        return getattr(self.get_submodule(".".join(path)), leaf)
+        owner, leaf = self.places[name]
+        return getattr(owner, leaf)
+
+    def path(self, name: str) -> str:
+        """Where a constant is registered."""
+        kept = self.constant(name)
+        return next(path for path, tensor in self.named_parameters(remove_duplicate=False) if tensor is kept)
+
+    def value(self, name: str, derived: dict[str, str]) -> Tensor:
+        """A constant, or a view of one."""
+        if name in self.places:
+            return self.constant(name)
+        step = next(step for step in self.steps if step.output == name)
+        return step.run([self.value(part, derived) if part else torch.empty(0) for part in step.inputs])
 
     def forward(self, x: Tensor) -> Tensor:
-        values = {name: self.constant(name) for name in self.constants} | {self.input: x}
+        values = {name: self.constant(name) for name in self.places} | {self.input: x}
         empty = x.new_empty(0)
-        for kind, inputs, output, attributes in self.steps:
-            values[output] = OPERATORS[kind]([values[name] if name else empty for name in inputs], attributes)
+        for step in self.steps:
+            values[step.output] = step.run([values[name] if name else empty for name in step.inputs])
         return values[self.output]
 
 
 def read(path: Path) -> ModelFile:
-    """An .onnx file; the weights of Conv, ConvTranspose, Gemm and MatMul that are initialisers are the stored ones."""
+    """An .onnx file; the weights of Conv, ConvTranspose, Gemm and MatMul that are initialisers are the stored ones.
+
+    InputError for an operator, attribute or opset that is not read, and for a node that computes another thing than in
+    onnxruntime.
+    """
     try:
         import onnx
+        import onnxruntime  # noqa: F401
     except ImportError:
         raise InputError(
             "network", "name", str(path), "ONNX files need the extra: pip install neuralfuse-sim[onnx]"
         ) from None
     try:
-        graph = onnx.load(path).graph
+        loaded = onnx.load(path)
+        loaded.graph  # noqa: B018
     except Exception as error:  # protobuf's own exception class depends on its backend
         raise InputError(path, "file", str(error)[:200], "an ONNX model") from None
-    model = OnnxModel(graph, path)
-    stored = {inputs[1]: None for kind, inputs, _, _ in model.steps
-              if kind in ("Conv", "ConvTranspose", "Gemm", "MatMul") and inputs[1] in model.constants}  # fmt: skip
-    size = next(value for value in graph.input if value.name == model.input).type.tensor_type.shape.dim[0]
-    return ModelFile(model.eval(), list(stored), size.dim_value if size.HasField("dim_value") else None)
+    model = OnnxModel(loaded, path).eval()
+    axes = next(value for value in loaded.graph.input if value.name == model.input).type.tensor_type.shape.dim
+    batch = axes[0].dim_value if axes and axes[0].dim_value > 0 else None
+    _compare(model, loaded, [axis.dim_value for axis in axes], path)
+    return ModelFile(model, model.stored, batch)
+
+
+@torch.no_grad()
+def _compare(model: OnnxModel, loaded: Any, axes: list[int], path: Path) -> None:
+    """Give every node what it gets in onnxruntime, and compare what it makes: the first that differs is refused."""
+    x, reference = _reference(model, loaded, axes, path)
+    values = {name: model.constant(name) for name in model.places} | {model.input: torch.from_numpy(x)}
+    for step in model.steps:
+        inputs = [values[name] if name else torch.empty(0) for name in step.inputs]
+        want = reference[step.output]
+        values[step.output] = torch.from_numpy(want)
+        label = f"{step.kind} that makes {step.output}"
+        try:
+            got = step.run(inputs).numpy()
+        except InputError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
+            raise InputError(path, label, " ".join(str(error).split())[:200], "what torch computes") from None
+        scale = np.abs(want[np.isfinite(want)]).max(initial=1e-6) if want.dtype.kind == "f" else 1
+        same = got.shape == want.shape and np.allclose(got, want, rtol=0, atol=TOLERANCE * scale, equal_nan=True)
+        if not same or got.dtype != want.dtype:
+            raise InputError(path, label, _shown(got), f"what onnxruntime computes, to 0.1%: {_shown(want)}")
+
+
+def _shown(array: np.ndarray) -> str:
+    return f"{array.dtype} {list(array.shape)} of {array.ravel()[:3].tolist()} ..."
+
+
+def _reference(model: OnnxModel, loaded: Any, axes: list[int], path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A random input, and what onnxruntime makes of it in every node."""
+    import onnx
+    import onnxruntime
+
+    names = [step.output for step in model.steps]
+    wanted = onnx.ModelProto()
+    wanted.CopyFrom(loaded)
+    del wanted.graph.output[:]
+    wanted.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    cause = ""
+    random = np.random.default_rng(0)
+    try:
+        session = onnxruntime.InferenceSession(wanted.SerializeToString(), options, ["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions have no common public class
+        raise InputError(path, "content", " ".join(str(error).split())[:200], "a model for onnxruntime") from None
+    for size, channels in product(SIZES, (3, 1)):
+        free = (2, channels, *[size] * len(axes))
+        x = random.standard_normal([size if size > 0 else guess for size, guess in zip(axes, free, strict=False)])
+        x = x.astype(np.float32)
+        try:
+            return x, dict(zip(names, session.run(None, {model.input: x}), strict=True))
+        except Exception as error:
+            cause = cause or " ".join(str(error).split())[:200]
+    raise InputError(path, "content", cause, "a model that onnxruntime runs on images")

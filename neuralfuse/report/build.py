@@ -21,6 +21,7 @@ from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import memory_of
 from simulator.plots import components_figure
+from simulator.workload import TOTALS
 from sram import curveplots, failure, mapplots
 from sram.errors import InputError
 from sram.files import write_atomic
@@ -151,7 +152,7 @@ def _images(path: Path) -> Figure:
 
 
 def _energy_by_layer(layers: pd.DataFrame, title: str) -> Figure:
-    layers = layers[layers.layer != "total"]
+    layers = layers[~layers.layer.isin(TOTALS)]
     components = {name.removesuffix("_pj"): layers[name].to_numpy() for name in layers if name.endswith("_pj")}
     return components_figure(layers.layer.tolist(), components, "system", title)
 

@@ -135,7 +135,7 @@ class Counts:
         total["utilization_pct"] = 100 * row["macs"].sum() / max(1, row["cycles"][array].sum() * peak)
         weight = row["cycles"][array] / max(1, row["cycles"][array].sum())
         total["mapping_efficiency_pct"] = 100 * (row["mapping_efficiency"][array] * weight).sum()
-        last = {"layer": "total", "kind": "", "dataflow": ""} | total.to_dict()
+        last = {"layer": self.workload.total, "kind": "", "dataflow": ""} | total.to_dict()
         types = {name: kind for name, kind in frame.dtypes.items() if kind == np.int64}
         return pd.concat([frame, pd.DataFrame([last])], ignore_index=True).astype(types)
 

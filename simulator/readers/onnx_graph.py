@@ -1,17 +1,18 @@
-"""Layers of an ONNX model: shapes by onnx.shape_inference, nothing executed, weights not even loaded."""
+"""Layers of an ONNX model: shapes are inferred (`onnx_shapes`), no layer is executed, weights are not even loaded."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import inliner, numpy_helper, shape_inference
-from onnx.reference import ReferenceEvaluator
+from onnx import checker, inliner
 
+from simulator.readers import onnx_recurrent, onnx_shapes
 from simulator.workload import Layer, Workload, conv, linear, matmul, name_layers
 from sram.errors import InputError
 
@@ -39,23 +40,19 @@ NORMS = {"BatchNormalization": 2, "LayerNormalization": 7, "InstanceNormalizatio
 MOVES = frozenset("Gather GatherElements GatherND Scatter ScatterElements ScatterND ReverseSequence Trilu".split())
 GLOBAL_POOLS = frozenset(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"))
 POOLS = frozenset(("MaxPool", "AveragePool", "LpPool"))
-SIZE_OPERATORS = frozenset(
-    """Constant ConstantOfShape Concat Reshape Slice Transpose Cast Gather Squeeze Unsqueeze Add Sub Mul Div
-    Range""".split()
-)
 # What these make of a weight still is that weight; what others make of it (a slice, a product) is another one.
 SAME_WEIGHTS = frozenset(
     "Identity Transpose Reshape Squeeze Unsqueeze Cast CastLike QuantizeLinear DequantizeLinear".split()
 )
-SMALL = 64  # elements; what is larger is no size
 INTERPOLATION_TAPS = {b"linear": 2, b"cubic": 4}  # of each axis that changes size
 
 
-def read(path: str | Path, input_shape: tuple[int, ...] | None = None) -> Workload:
-    """The workload of an ONNX file. `input_shape`, of one sample, is for a first input whose axes are free.
+def read(path: str | Path, input_shapes: Sequence[Sequence[int]] = ()) -> Workload:
+    """The workload of an ONNX file. `input_shapes`, of one sample of the first inputs, are for axes it leaves free.
 
     Conventions (operations an element, free operators) are those of `torch_graph`. A tensor whose shape cannot be
-    inferred makes its reader an unknown. Raises InputError if the file is no ONNX model or an axis stays free.
+    inferred makes its reader an unknown. Raises InputError if the file is no ONNX model, an axis stays free or a given
+    size is not that of the file.
     """
     path = Path(path)
     if not path.is_file():
@@ -63,92 +60,44 @@ def read(path: str | Path, input_shape: tuple[int, ...] | None = None) -> Worklo
     try:
         model = onnx.load(str(path), load_external_data=False)
         model = inliner.inline_local_functions(model)
-        _fix_inputs(model, path, input_shape)
-        model = shape_inference.infer_shapes(model, data_prop=True)
-        while _fold_sizes(
-            model
-        ):  # exporters compute sizes and paddings by small graphs, which inference cannot see through
-            model = shape_inference.infer_shapes(model, data_prop=True)
+        filled = onnx_shapes.bind_inputs(model, path, input_shapes)
+        reader = Reader(model)  # of the nodes as they are; inference replaces those that compute sizes
+        reader.shapes = onnx_shapes.infer(model, trust=not filled)
     except InputError:
         raise
     except Exception as error:  # protobuf and onnx raise types of their own, which are not public
         message = " ".join(str(error).split())[:200]
         raise InputError(path, "content", message or type(error).__name__, "a valid ONNX model") from None
-    return Reader(model).workload(path.stem)
+    return reader.workload(path.stem)
 
 
-def _fix_inputs(model: onnx.ModelProto, path: Path, input_shape: tuple[int, ...] | None) -> None:
-    """Give every axis of every input a length: shape inference then finds the others."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in stored]
-    for number, value in enumerate(inputs):
-        axes = value.type.tensor_type.shape.dim
-        if number == 0 and input_shape is not None:
-            if len(axes) != len(input_shape) + 1:
-                shape = [axis.dim_value or axis.dim_param or "?" for axis in axes]
-                raise InputError(path, "input shape", input_shape, f"{len(axes) - 1} numbers, for the axes {shape[1:]}")
-            for axis, size in zip(axes, (1, *input_shape), strict=True):
-                axis.dim_value = size
-        for position, axis in enumerate(axes):
-            if not axis.dim_value and position:
-                label = f"input {value.name}, axis {position}"
-                raise InputError(path, label, axis.dim_param or "free", "a number; give the input shape of one sample")
-            axis.dim_value = axis.dim_value or 1
-
-
-def _fold_sizes(model: onnx.ModelProto) -> int:
-    """Replace operators on small known integers, which are sizes, by their results; how many there were."""
-    graph = model.graph
-    known = {tensor.name: tensor for tensor in graph.initializer if math.prod(tensor.dims) <= SMALL}
-    values: dict[str, Any] = {}
-    for name, tensor in known.items():
-        if tensor.data_type == onnx.TensorProto.INT64 and not tensor.external_data:
-            values[name] = numpy_helper.to_array(tensor)
-    folded = []
-    for node in graph.node:
-        operands = [name for name in node.input if name]
-        if node.op_type not in SIZE_OPERATORS or not all(name in values for name in operands):
-            continue
-        try:
-            results: Any = ReferenceEvaluator(node).run(None, {name: values[name] for name in operands})
-        except Exception:  # an odd node stays as it is: its readers say that they have no shape
-            continue
-        if all(np.size(result) <= SMALL for result in results):
-            values |= dict(zip(node.output, results, strict=True))
-            folded.append((node, results))
-    for node, results in folded:
-        graph.node.remove(node)
-        for name, result in zip(node.output, results, strict=True):
-            graph.initializer.append(numpy_helper.from_array(result, name))
-    return len(folded)
+class NotCounted(Exception):
+    """Why an operator is not counted; what it says follows the operator's name."""
 
 
 class Reader:
     """One walk over the graph. `sources`: tensor -> layers it comes from, or None if it is constant."""
 
     def __init__(self, model: onnx.ModelProto):
-        graph = model.graph
-        self.graph = graph
-        self.constants = {tensor.name: tensor for tensor in graph.initializer}
-        self.shapes: dict[str, tuple[int, ...]] = {name: tuple(t.dims) for name, t in self.constants.items()}
-        for value in (*graph.input, *graph.value_info, *graph.output):
-            axes = value.type.tensor_type.shape.dim
-            if value.type.HasField("tensor_type") and all(axis.dim_value for axis in axes):
-                self.shapes.setdefault(value.name, tuple(axis.dim_value for axis in axes))
-        self.sources: dict[str, tuple[int, ...] | None] = {name: None for name in self.constants}
-        self.origin: dict[str, str] = {name: name for name in self.constants}  # constant tensor -> initializer
+        self.graph = graph = model.graph
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.checks = checker.C.CheckerContext()
+        self.checks.ir_version = model.ir_version
+        self.checks.opset_imports = {entry.domain: entry.version for entry in model.opset_import}
+        stored = [tensor.name for tensor in graph.initializer] + [part.values.name for part in graph.sparse_initializer]
+        self.inputs = [value.name for value in onnx_shapes.network_inputs(graph)]
+        self.sources: dict[str, tuple[int, ...] | None] = {name: None for name in stored}
+        self.sources |= {name: (-1,) for name in self.inputs}
+        self.origin: dict[str, str] = {name: name for name in stored}  # constant tensor -> initializer
         self.turned: dict[str, bool] = {}  # constant tensor -> whether its last two axes are the initializer's, swapped
         self.batch = 1
-        inputs = [value.name for value in graph.input if value.name not in self.constants]
-        for name in inputs:
-            self.sources[name] = (-1,)
-        if inputs and self.shapes.get(inputs[0]):
-            self.batch = self.shapes[inputs[0]][0]
         self.layers: list[Layer] = []
         self.places: list[tuple[str, str]] = []
         self.unknown: list[str] = []
 
     def workload(self, name: str) -> Workload:
+        if self.inputs and self.shapes.get(self.inputs[0]):
+            self.batch = self.shapes[self.inputs[0]][0]
         for node in self.graph.node:
             self._node(node)
         leaving = {layer for value in self.graph.output for layer in self.sources.get(value.name) or () if layer >= 0}
@@ -157,8 +106,10 @@ class Reader:
 
     def _node(self, node: onnx.NodeProto) -> None:
         operands = [name for name in node.input if name]
-        layers = sorted({index for name in operands for index in self.sources.get(name) or ()})
-        constant = not any(self.sources.get(name) is not None for name in operands) or node.op_type in ("Shape", "Size")
+        reads = [*operands, *(name for name in _read_by_bodies(node) if name in self.sources)]
+        layers = sorted({index for name in reads for index in self.sources.get(name) or ()})
+        active = any(self.sources.get(name, ()) is not None for name in reads)
+        constant = not active or node.op_type in ("Shape", "Size")
         for name in node.output:
             self.sources[name] = None if constant else tuple(layers)
         if constant:
@@ -172,28 +123,40 @@ class Reader:
         path = node.name.strip("/").replace("/", ".").removesuffix(f".{node.op_type}") or node.output[0]
         before = len(self.layers)
         try:
-            known = self._layer(node, path, operands)
-        except KeyError as missing:  # the shape of an operand
-            self.unknown.append(f"{path}: {node.op_type} (no shape for {missing})")
+            self._check(node)
+            self._layer(node, path, operands)
+        except NotCounted as reason:
+            self.unknown.append(f"{path}: {node.op_type} {reason}".rstrip())
             return
-        if not known:
-            self.unknown.append(f"{path}: {node.op_type}")
-        elif len(self.layers) > before:
+        if len(self.layers) > before and node.op_type not in onnx_recurrent.KINDS:
             for name in node.output:
                 self.sources[name] = (len(self.layers) - 1,)
 
-    def _layer(self, node: onnx.NodeProto, path: str, operands: list[str]) -> bool:
+    def _check(self, node: onnx.NodeProto) -> None:
+        """Inputs and attributes are those of the operator, as the model's opset has it."""
+        if any(attribute.HasField("g") for attribute in node.attribute):
+            raise NotCounted()  # bodies: what runs, and how often, hangs on values
+        try:
+            checker.check_node(node, self.checks)
+        except checker.ValidationError as error:
+            raise NotCounted(f"({' '.join(str(error).split())[:100]})") from None
+
+    def _layer(self, node: onnx.NodeProto, path: str, operands: list[str]) -> None:
         op, out = node.op_type, node.output[0]
         if op in ("Conv", "ConvTranspose"):
-            return self._conv(node, path)
-        if op in ("MatMul", "Gemm"):
+            self._conv(node, path)
+        elif op in ("MatMul", "Gemm"):
             self._product(node, path)
+        elif op in onnx_recurrent.KINDS:
+            self._recurrent(node, path)
         elif op in POOLS:
             kernel = _attribute(node, "kernel_shape", [])
             self._vector(node, "pool", path, operands, math.prod(kernel) * self._size(out))
         elif op in GLOBAL_POOLS:
             self._vector(node, "pool", path, operands, self._size(operands[0]))
         elif op in NORMS:
+            if _attribute(node, "training_mode", 0):
+                raise NotCounted("(training_mode)")
             self._vector(node, "norm", path, operands, NORMS[op] * self._size(out))
         elif op in ("Softmax", "LogSoftmax"):
             self._vector(node, "softmax", path, operands, 5 * self._size(out))
@@ -208,23 +171,23 @@ class Reader:
         elif op in ("Resize", "Upsample"):
             self._resize(node, path, operands)
         else:
-            return False
-        return True
+            raise NotCounted()
 
-    def _conv(self, node: onnx.NodeProto, path: str) -> bool:
-        x, w = self.shapes[node.input[0]], self.shapes[node.input[1]]
+    def _conv(self, node: onnx.NodeProto, path: str) -> None:
+        x, w, out = (self._shape(name) for name in (*node.input[:2], node.output[0]))
         axes = len(w) - 2
-        if axes not in (1, 2) or self.sources.get(node.input[1]) is not None:
-            return False
+        if axes not in (1, 2):
+            raise NotCounted(f"of {axes} axes")
+        if self.sources.get(node.input[1]) is not None:
+            raise NotCounted("(its kernel is computed)")
         transposed = node.op_type == "ConvTranspose"
         groups = _attribute(node, "group", 1)
         stride = tuple(_attribute(node, "strides", [1] * axes))
         dilation = tuple(_attribute(node, "dilations", [1] * axes))
         kernel = w[2:]
-        begin_end = _padding(node, x[2:], self.shapes[node.output[0]][2:], kernel, stride, dilation, transposed)
+        begin_end = _padding(node, x[2:], out[2:], kernel, stride, dilation, transposed)
         extra = tuple(_attribute(node, "output_padding", [0] * axes))
         flat = axes == 1
-        out = self.shapes[node.output[0]]
         weight = self.origin.get(node.input[1], node.input[1])
         layer = conv(
             path,
@@ -246,11 +209,10 @@ class Reader:
             out_w=out[-1],
         )
         self._append(node, layer, path)
-        return True
 
     def _product(self, node: onnx.NodeProto, path: str) -> None:
         a, b = node.input[0], node.input[1]
-        x, y = self.shapes[a], self.shapes[b]
+        x, y = self._shape(a), self._shape(b)
         if node.op_type == "Gemm":
             x = x[::-1] if _attribute(node, "transA", 0) else x
             y = y[::-1] if _attribute(node, "transB", 0) else y
@@ -278,8 +240,25 @@ class Reader:
         bias = node.op_type == "Gemm" and len(node.input) > 2 and bool(node.input[2])
         self._append(node, replace(layer, bias=bias, k_major=by_taps), path)
 
+    def _recurrent(self, node: onnx.NodeProto, path: str) -> None:
+        x, w = self._shape(node.input[0]), self._shape(node.input[1])
+        if any(self.sources.get(name) is not None for name in node.input[1:3]):
+            raise NotCounted("(its weights are computed)")
+        weights = [(self.origin.get(name, name)) for name in node.input[1:3]]
+        attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+        try:
+            found = onnx_recurrent.layers(node.op_type, x, w, list(node.input), attributes, weights, self.batch)
+        except ValueError as unread:
+            raise NotCounted(f"({unread})") from None
+        before, outer = len(self.layers), tuple(self.sources[node.input[0]] or ())
+        for layer in found.layers:
+            self.layers.append(replace(onnx_recurrent.placed(layer, before, outer), operator=node.op_type))
+            self.places.append((path, layer.name.split("#")[0].split(".")[-1]))
+        for name in node.output:
+            self.sources[name] = tuple(index + before for index in found.outputs)
+
     def _resize(self, node: onnx.NodeProto, path: str, operands: list[str]) -> None:
-        x, y = self.shapes[operands[0]], self.shapes[node.output[0]]
+        x, y = self._shape(operands[0]), self._shape(node.output[0])
         taps = INTERPOLATION_TAPS.get(_attribute(node, "mode", b"nearest"))
         if taps is None:
             self._vector(node, "resize", path, operands, self._size(node.output[0]))
@@ -296,8 +275,8 @@ class Reader:
         fixed = {name for name in operands if self.sources.get(name) is None} if kind == "elementwise" else set()
         constants = sum(size for size in map(self._size, fixed) if size > 1)
         batch = 1 if any(number % self.batch for number in (operations, read, written)) else self.batch
-        in_h, in_w, in_channels = _pixels(self.shapes[active[0]], batch)
-        out_h, out_w, out_channels = _pixels(self.shapes[node.output[0]], batch)
+        in_h, in_w, in_channels = _pixels(self._shape(active[0]), batch)
+        out_h, out_w, out_channels = _pixels(self._shape(node.output[0]), batch)
         layer = Layer(
             path,
             kind,
@@ -327,7 +306,21 @@ class Reader:
         self.places.append((owner if dot and field == "weight" else path, node.op_type.lower()))
 
     def _size(self, name: str) -> int:
-        return math.prod(self.shapes[name])
+        return math.prod(self._shape(name))
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        if name not in self.shapes:
+            raise NotCounted(f"(no shape for {name!r}, or an empty one)")
+        return self.shapes[name]
+
+
+def _read_by_bodies(node: onnx.NodeProto) -> Iterator[str]:
+    """Every name that the bodies of If, Loop and Scan read, their own among them."""
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from inner.input
+            yield from _read_by_bodies(inner)
+        yield from (value.name for value in attribute.g.output)
 
 
 def _swaps_last_two(node: onnx.NodeProto) -> bool:

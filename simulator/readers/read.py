@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import torch
 
 
+class Integers(tuple[int, ...]):
+    """The shape of one sample of an input of whole numbers: tokens, positions."""
+
+
 def trace(
     module: torch.nn.Module,
     input_shape: Sequence[Any],
@@ -22,7 +26,7 @@ def trace(
     """The workload of any torch module, without running it.
 
     `input_shape`: the shape of one sample without the batch axis, such as (3, 32, 32); or one such shape for each
-    input; or the input tensors themselves, whose first axis is the batch (integer tokens are given so).
+    input, `Integers` where it takes tokens; or the input tensors themselves, whose first axis is the batch.
     `batch`: samples that run together. Raises InputError if the module does not take the input.
 
     >>> from torch import nn
@@ -38,30 +42,42 @@ def trace(
     if isinstance(input_shape[0], torch.Tensor):
         inputs: tuple[torch.Tensor, ...] = tuple(input_shape)
     else:
-        shapes = [input_shape] if isinstance(input_shape[0], int) else list(input_shape)
         device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
-        inputs = tuple(torch.zeros(1, *shape, device=device) for shape in shapes)
+        inputs = tuple(
+            torch.zeros(1, *shape, device=device, dtype=torch.int64 if isinstance(shape, Integers) else None)
+            for shape in _shapes(input_shape)
+        )
     return torch_trace.trace(module, inputs, name or type(module).__name__).with_batch(batch)
 
 
-def load(path: str | Path, input_shape: Sequence[int] | None = None, batch: int = 1) -> Workload:
+def load(path: str | Path, input_shape: Sequence[Any] | None = None, batch: int = 1) -> Workload:
     """The workload in a file: .onnx (needs the extra `onnx`), .pt2 (torch.export.save) or .csv (SCALE-Sim topology).
 
-    `input_shape` of one sample is only for ONNX models with free axes; the other two say theirs.
+    `input_shape`, of one sample, or one such shape for each input, gives the sizes that the file leaves free; one that
+    the file contradicts, or does not need, is an InputError.
     """
     path = Path(path)
+    shapes = _shapes(input_shape or ())
     if path.suffix == ".csv":
         from simulator.readers import topology
 
+        if shapes:
+            raise InputError(path, "input shape", shapes, "none: a topology gives the size of every layer")
         return topology.read(path).with_batch(batch)
     if path.suffix == ".pt2":
         from simulator.readers import torch_file, torch_trace
 
-        return torch_trace.read_program(torch_file.load_program(path), path.stem).with_batch(batch)
+        return torch_trace.read_file(torch_file.load_program(path), path, shapes).with_batch(batch)
     if path.suffix == ".onnx":
         try:
             from simulator.readers import onnx_graph
         except ImportError:
             raise InputError(path, "package", "onnx is not installed", "pip install 'neuralfuse-sim[onnx]'") from None
-        return onnx_graph.read(path, tuple(input_shape) if input_shape else None).with_batch(batch)
+        return onnx_graph.read(path, shapes).with_batch(batch)
     raise InputError(path, "suffix", path.suffix, ".onnx, .pt2, .csv")
+
+
+def _shapes(given: Sequence[Any]) -> list[tuple[int, ...]]:
+    """One shape, or one for each input, as a list of them."""
+    shapes = [given] if given and isinstance(given[0], int) else given
+    return [shape if isinstance(shape, tuple) else tuple(shape) for shape in shapes]

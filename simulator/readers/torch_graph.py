@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from simulator.readers import torch_bodies
 from simulator.workload import Layer, Workload, conv, linear, matmul, name_layers
 
 # Operator names without the trailing underscore of the in-place form. FREE: addressing only.
@@ -121,16 +122,16 @@ class Reader:
             return merged  # made of parameters only: computed once, before any inference
         activation = replace(merged, parameters=())
         path = _path(node) or outer
-        if node.target is operator.getitem or not isinstance(node.target, torch._ops.OpOverload):
-            bodies = [getattr(graph_module, str(part.target)) for part in node.all_input_nodes if part.op == "get_attr"]
-            bodies = [body for body in bodies if isinstance(body, torch.fx.GraphModule)]
-            if len(bodies) == 1:  # a higher-order operator around one body: no_grad, autocast, checkpoint
-                inner = [values[part] for part in node.all_input_nodes if part.op != "get_attr"]
-                first, *rest = self.read(bodies[0], inner, path) or [activation]
-                return Value(tuple(sorted({layer for value in (first, *rest) for layer in value.layers})))
-            if bodies:
-                self.unknown.append(f"{path}: {node.target}")
-            return activation  # getitem, arithmetic on sizes
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            outputs = torch_bodies.read(self.read, Value(), graph_module, node, values, path)
+            if outputs is None:
+                self.unknown.append(f"{path or node.name}: {node.target}")
+                return activation
+            return Value(tuple(sorted({layer for value in outputs for layer in value.layers})))
+        if not isinstance(node.target, torch._ops.OpOverload):
+            if node.target is not operator.getitem and _size(node.meta.get("val")):  # else: arithmetic on sizes
+                self.unknown.append(f"{path or node.name}: {node.target}")
+            return activation
         before = len(self.layers)
         if not self._layer(node, op, path, values):
             if _is_free(node.target, op):
@@ -295,8 +296,11 @@ class Reader:
         self, node, path: str, values, query: torch.fx.Node, key: torch.fx.Node, value: torch.fx.Node
     ) -> None:
         q, k, v = query.meta["val"], key.meta["val"], value.meta["val"]
-        products = math.prod(q.shape[:-2])
-        batch = self.batch if products % self.batch == 0 else 1
+        if _bind(node).get("enable_gqa"):  # groups of query heads share the keys' and values'
+            products = math.prod(torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])) * q.shape[-3]
+        else:
+            products = math.prod(torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2]))
+        batch = 1 if any(number % self.batch for number in (products, *map(_size, (q, k, v)))) else self.batch
         heads, rows, columns = products // batch, q.shape[-2], k.shape[-2]
         name = str(node.target)
         scores = matmul(path, rows, q.shape[-1], columns, groups=heads, batch=batch, operator=name)

@@ -108,17 +108,50 @@ def test_plots(tmp_path, topology):
     assert {"energy_per_layer.svg", "cycles_per_layer.png", "roofline.svg"} <= written
 
 
-def test_unknown_operators_are_said(tmp_path, capsys):
+def exported(module, path, *inputs):
+    import torch
+
+    torch.export.save(torch.export.export(module.eval(), inputs), path)
+    return str(path)
+
+
+def test_totals_over_what_is_not_counted_are_partial(tmp_path, capsys):
     import torch
 
     class Unusual(torch.nn.Module):
         def forward(self, x):
-            return torch.linalg.svdvals(x)
+            return torch.linalg.svdvals(x.relu())
 
-    path = tmp_path / "unusual.pt2"
-    torch.export.save(torch.export.export(Unusual(), (torch.zeros(1, 4, 4),)), path)
-    assert run("--model", str(path)) == 0
-    assert "not counted:" in capsys.readouterr().err
+    path, out = exported(Unusual(), tmp_path / "unusual.pt2", torch.zeros(1, 4, 4)), tmp_path / "out.csv"
+    assert run("--model", path, "--out", str(out)) == 3
+    shown = capsys.readouterr()
+    assert "not counted:" in shown.err
+    assert "total (partial)" in shown.out
+    assert rows_of(out)[-1]["layer"] == "total (partial)"
+    assert run("--model", path, "--allow-partial") == 0
+    assert run("--model", exported(torch.nn.Conv3d(1, 2, 3), tmp_path / "c.pt2", torch.zeros(1, 1, 4, 4, 4))) == 2
+
+
+def tokens(num_classes, in_channels):
+    import torch
+
+    return torch.nn.Sequential(torch.nn.Embedding(in_channels, 8), torch.nn.Linear(8, num_classes))
+
+
+def test_whole_numbers_as_input(tmp_path):
+    out = tmp_path / "out.csv"
+    assert run("--network", f"{__name__}:tokens", "--input", "12:int", "--out", str(out)) == 0
+    assert int(rows_of(out)[-1]["macs"]) == 12 * 8 * 10
+
+
+def test_a_shape_that_is_not_used_is_refused(tmp_path, topology, capsys):
+    import torch
+
+    path = exported(torch.nn.Linear(4, 4), tmp_path / "l.pt2", torch.zeros(1, 4))
+    assert run("--model", path, "--input", "4") == 0
+    for arguments in (["--model", path, "--input", "5"], ["--topology", topology, "--input", "3x8x8"]):
+        assert run(*arguments) == 2
+        assert "input shape" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -128,6 +161,8 @@ def test_unknown_operators_are_said(tmp_path, capsys):
         ["--network", "resnet8"],
         ["--network", "resnet8", "--input", "3by32"],
         ["--network", "resnet8", "--input", "3"],
+        ["--network", "resnet8", "--input", "3x-1x32"],
+        ["--network", "resnet8", "--input", "3x32x32,3"],
         ["--model", "missing.onnx"],
         ["--model", "net.txt"],
         ["--topology", "missing.csv"],
@@ -136,6 +171,11 @@ def test_unknown_operators_are_said(tmp_path, capsys):
         ["--topology", "TOPOLOGY", "--accelerator", "nothing"],
         ["--topology", "TOPOLOGY", "--accelerator", "paper", "--scalesim-config", "a.cfg"],
         ["--topology", "TOPOLOGY", "--compat", "timeloop"],
+        ["--topology", "TOPOLOGY", "--compat", "scalesim", "--voltage", "0.8Vmin"],
+        ["--topology", "TOPOLOGY", "--compat", "scalesim", "--plots", "plots"],
+        ["--topology", "TOPOLOGY", "--where", "Conv1:0", "--out", "o.csv"],
+        ["--topology", "TOPOLOGY", "--trace", "Conv1:t.csv", "--voltage", "0.8Vmin"],
+        ["--topology", "TOPOLOGY", "--schedule", "resident"],
         ["--topology", "TOPOLOGY", "--voltage", "low"],
         ["--topology", "TOPOLOGY", "--voltage", "-1V"],
         ["--topology", "TOPOLOGY", "--energy-table", "nothing"],

@@ -139,6 +139,28 @@ def test_exported_program_runs_and_takes_faults_like_the_module(tmp_path, batch)
     assert not torch.allclose(original(x), before, atol=1e-1)
 
 
+class Left(nn.Module):
+    """A weight on the left of a product, one that a recurrent layer hides, and one that only adds."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.added = nn.Parameter(torch.rand(6, 16)), nn.Parameter(torch.rand(6, 16))
+        self.gru, self.fc = nn.GRU(16, 4, batch_first=True), nn.Linear(4, 10)
+
+    def forward(self, x):
+        return self.fc(self.gru(self.left @ x.flatten(1, 2) + self.added)[0][:, -1])
+
+
+def test_weights_of_an_exported_program_are_those_that_are_multiplied(tmp_path):
+    program = torch.export.export(Left().eval(), (torch.zeros(2, 1, 16, 16),))
+    torch.export.save(program, tmp_path / "left.pt2")
+    names = [name.removeprefix("network.") for name in networks.build(str(tmp_path / "left.pt2")).stored_weights]
+    assert names == ["left", "gru.weight_ih_l0", "gru.weight_hh_l0", "fc.weight"]
+    torch.export.save(torch.export.export(nn.Conv3d(1, 2, 3), (torch.zeros(1, 1, 4, 4, 4),)), tmp_path / "three.pt2")
+    with pytest.raises(InputError, match="one or two axes"):
+        networks.build(str(tmp_path / "three.pt2"))
+
+
 def onnx_network(tmp_path) -> tuple[Path, nn.Module]:
     """A convolution, normalisation, pooling, residual sum and linear layer, written node by node with onnx's own
     helper."""
