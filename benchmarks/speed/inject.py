@@ -23,7 +23,8 @@ from neuralfuse.quantized.quantize import quantize, weight_parameters
 from simulator.accelerator import accelerator
 from simulator.placement import place
 from simulator.readers.read import trace
-from sram import failure, faultmap, inject, paper
+from sram import failure, inject, paper
+from sram.memory import Chip, Memory
 
 RATE = 0.01
 
@@ -98,9 +99,7 @@ def race(threads, repeats):
 
     def ours(make=None):
         start = clock()
-        fault_map = make or faultmap.generate(
-            next(chips), paper.GEOMETRY, curve, voltage_floor=voltage, threads=threads
-        )
+        fault_map = make or Chip(next(chips)).fault_map(Memory(paper.GEOMETRY, curve), voltage, threads=threads)
         faults = fault_map.at(voltage)
         order = np.argsort(faults.cell)  # in the order of memory rather than of voltage: neighbours share cache lines
         created = clock()
