@@ -20,7 +20,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Share:
     """A share of variance and its confidence interval. Estimates from few faults may be negative."""
 
     value: float
@@ -34,9 +34,9 @@ class StructureFit:
 
     voltage: float
     faulty: int
-    bank: Estimate
-    column: Estimate
-    row: Estimate
+    bank: Share
+    column: Share
+    row: Share
     confidence: float
 
     @property
@@ -85,14 +85,14 @@ def fit(
     shares = {"bank": bank, "column": correlation(z, column) - bank, "row": correlation(z, row) - bank}
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     estimates = {
-        name: Estimate(float(values[0]), *(float(q) for q in np.quantile(values[1:], tails)))
+        name: Share(float(values[0]), *(float(q) for q in np.quantile(values[1:], tails)))
         for name, values in shares.items()
     }
     return StructureFit(voltage=voltage, faulty=faulty, confidence=confidence, **estimates)
 
 
 def _pairs(fault_map: FaultMap, voltage: float) -> np.ndarray:
-    """Per bank: faults, and ordered pairs of faults in one column, in one row, in neither. float64[banks, 4]"""
+    """float64[banks, 4]: faults, and ordered pairs of faults in one column, in one row, in neither."""
     geometry = fault_map.geometry
     bank, row, column = geometry.bank_row_column(fault_map.at(voltage).cell)
 

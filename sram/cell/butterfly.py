@@ -30,6 +30,7 @@ class Butterfly:
 
     @property
     def noise_margin_v(self) -> float:
+        """The smaller side of the two squares, in V; 0 where one state is lost."""
         return min(side for _, _, side in self.squares)
 
 
@@ -55,8 +56,8 @@ def butterfly(
     word_line = voltage if mode == "read" else 0.0
     grid = np.linspace(0, voltage, points)
     right, left = np.empty(points), np.empty(points)
-    kernels.transfer(1, grid, voltage, word_line, threshold, c.device, right)
-    kernels.transfer(0, grid, voltage, word_line, threshold, c.device, left)
+    kernels.transfer(1, grid, voltage, word_line, threshold, c.parameters, right)
+    kernels.transfer(0, grid, voltage, word_line, threshold, c.parameters, left)
     return Butterfly(voltage, mode, grid, right, left, _squares(grid, right, left))
 
 
