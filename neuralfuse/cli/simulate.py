@@ -239,7 +239,7 @@ def _print_cells(workload: Workload, machine: Accelerator, where: str, schedule:
         geometry = paper.GEOMETRY
     placement = place(workload, machine, geometry, schedule)
     first = first_weight(placement.tensors, layer)
-    cells = [placement.locate(first + int(text), bit) for bit in range(placement.word_bits_per_weight)]
+    cells = [placement.locate(first + int(text), bit) for bit in range(placement.bits)]
     print(f"{where}: bits 0 to {len(cells) - 1} of weight {first + int(text)} of the network, schedule {schedule}")
     for residency in range(len(cells[0])):
         row, _ = divmod(int(cells[0][residency]), geometry.columns)

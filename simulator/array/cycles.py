@@ -90,10 +90,12 @@ class Counts:
 
     @property
     def cycles(self) -> int:
+        """Cycles of all layers, one after the other, stalls included."""
         return int(self.layers["cycles"].sum())
 
     @property
     def latency_s(self) -> float:
+        """Those cycles in seconds, for the whole batch."""
         return self.cycles / self.accelerator.clock_hz
 
     def weight_word_reads(self) -> np.ndarray:
@@ -154,7 +156,7 @@ def simulate(workload: Workload, accelerator: Accelerator) -> Counts:
     """
     shapes = shapes_of(workload, accelerator)
     codes = np.array([dataflow_code(accelerator)])
-    return Counts(workload, accelerator, count_machines(workload, shapes, machine_of(accelerator), codes)[0])
+    return Counts(workload, accelerator, count_machines(workload, shapes, machine_record(accelerator), codes)[0])
 
 
 def count_machines(workload: Workload, shapes: np.ndarray, machines: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -169,7 +171,7 @@ def count_machines(workload: Workload, shapes: np.ndarray, machines: np.ndarray,
     return counts
 
 
-def machine_of(accelerator: Accelerator) -> np.ndarray:
+def machine_record(accelerator: Accelerator) -> np.ndarray:
     """MACHINE[1]."""
     a = accelerator
     # With keep_on_chip one half of the output buffer holds tensors, whether it is double or not.

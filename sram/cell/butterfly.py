@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sram.cell import physics_kernels as kernels
+from sram.cell import bitcell_kernels as kernels
 from sram.cell.physics import cell
 from sram.cell.technology import Conditions, Technology
 from sram.errors import InputError

@@ -17,8 +17,8 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from sram import random
-from sram.cell import physics_kernels as kernels
-from sram.cell.physics_kernels import CellParameters
+from sram.cell import bitcell_kernels as kernels
+from sram.cell.bitcell_kernels import CellParameters
 from sram.cell.technology import Conditions, Technology, current_scale, technology, threshold_shifts
 from sram.errors import InputError
 from sram.failure import FailureCurve, Interpolated

@@ -12,20 +12,20 @@ from simulator.device import readings as patterns
 from simulator.device.characterization import Characterization
 from simulator.device.characterize import characterize, parse_voltages, steps_down
 from simulator.device.protocol import DeviceInfo
-from simulator.device.readings import PATTERNS, Reading, geometry_of
+from simulator.device.readings import PATTERNS, Reading
 from simulator.device.simulated import SimulatedChip
 from sram import faultmap
 from sram.errors import InputError
 from sram.geometry import Geometry
+from sram.memory import Chip, Memory
 
 GEOMETRY = Geometry(8, rows=128, columns=64, word_bits=32)
 STEP = 0.01
 VOLTAGES = np.arange(1.0, 0.7495, -STEP)
 
 
-def hidden(**options):
-    options = {"voltage_floor": 0.74, "seed": 3, **options}
-    return faultmap.generate(11, GEOMETRY, "ibm14", **options)
+def hidden(noise=0.0, seed=3, **options):
+    return Chip(11, seed).fault_map(Memory(GEOMETRY, "ibm14", **options), 0.74, noise=noise)
 
 
 def read(fault_map, **options):
@@ -229,7 +229,7 @@ def test_the_device_is_left_at_nominal_and_bad_settings_are_refused():
         for options in ({"voltages": []}, {"voltages": [0.2]}, {"repeats": 0}, {"stop_rate": 0.0}):
             with pytest.raises(InputError):
                 characterize(chip, **{"voltages": [0.8], **options})
-        assert geometry_of(chip.info) == GEOMETRY
+        assert chip.info.geometry == GEOMETRY
     assert len(PATTERNS) == 4
 
 
