@@ -212,7 +212,8 @@ def place(
     for name, offset, count in workload.tensors():
         tensors.append(Tensor(name, offset, weight, count))
         weight += count
-    rows, word = [], 0
+    rows: list[tuple[int, ...]] = []
+    word = 0
     for layer, code in zip(workload.layers, dataflow_codes(workload, accelerator), strict=True):
         if not layer.weights:
             continue
@@ -256,7 +257,8 @@ def place_activations(
     """
     bits = accelerator.ofmap_bits if bits is None else bits
     slots = _slots(geometry, bits)
-    tensors, rows, word, element = [], [], 0, 0
+    rows: list[tuple[int, ...]] = []
+    tensors, word, element = [], 0, 0
     for layer, passing in zip(workload.layers, handed_on(workload), strict=True):
         count = outputs_of(layer)
         if passing or not count:

@@ -12,9 +12,11 @@ from simulator.readers.torch_file import load_program
 from sram.errors import InputError
 
 # operator name: position of the weight among its arguments
-WEIGHT_ARGUMENT = {"conv1d": 1, "conv2d": 1, "conv3d": 1, "convolution": 1, "conv_transpose1d": 1, "conv_transpose2d":
-1,
-                   "conv_transpose3d": 1, "linear": 1, "addmm": 2, "mm": 1, "matmul": 1, "bmm": 1}  # fmt: skip
+WEIGHT_ARGUMENT = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "linear", "mm", "matmul", "bmm"), 1),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), 1),
+    "addmm": 2,
+}
 VIEWS = {"t", "permute", "transpose", "numpy_T", "alias", "detach", "view", "reshape", "expand", "unsqueeze", "clone"}
 
 
@@ -38,6 +40,7 @@ def read_export(path: Path) -> ModelFile:
 
 
 def operator_name(node: torch.fx.Node) -> str:
+    """Name of the operator that a node calls, without its overload."""
     return getattr(node.target, "__name__", str(node.target)).split(".")[0]
 
 

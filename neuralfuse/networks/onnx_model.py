@@ -5,7 +5,7 @@ Covers what image classifiers are exported to; another operator is an InputError
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from neuralfuse.networks.model_file import ModelFile
 from sram.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx
 
 Operator = Callable[[list[Tensor], dict[str, Any]], Tensor]
 
@@ -163,7 +166,7 @@ OPERATORS: dict[str, Operator] = {
 class OnnxModel(nn.Module):
     """Runs the nodes in their order (ONNX keeps them sorted)."""
 
-    def __init__(self, graph, where: Path):
+    def __init__(self, graph: "onnx.GraphProto", where: Path):
         from onnx import helper, numpy_helper
 
         super().__init__()
@@ -201,6 +204,7 @@ class OnnxModel(nn.Module):
         self.constants.append(name)
 
     def constant(self, name: str) -> Tensor:
+        """The constant of this name, as it is stored."""
         *path, leaf = name.split(".")
         return getattr(self.get_submodule(".".join(path)), leaf)
 

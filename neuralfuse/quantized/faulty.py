@@ -26,6 +26,7 @@ class StoredLayer:
 
     @property
     def size(self) -> int:
+        """Words of the tensor."""
         return prod(self.shape)
 
 
@@ -59,7 +60,7 @@ class Numbering:
     shift: np.ndarray
 
     def words(self, weight: np.ndarray) -> np.ndarray:
-        """int64[k] -> int64[k]"""
+        """Word numbers int64[k] of weight numbers int64[k]."""
         if not self.shift.any():
             return weight
         return weight + self.shift[np.searchsorted(self.first, weight, side="right") - 1]
@@ -143,6 +144,7 @@ class FaultyNetwork:
 
     @property
     def device(self) -> torch.device:
+        """Where the network computes."""
         return self._values.device
 
     @property
