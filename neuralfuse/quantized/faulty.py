@@ -34,13 +34,20 @@ class PlacedTensor(Protocol):
     """How a placement numbers a tensor: elements offset .. offset + count of parameter `name` are weights first ..."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The parameter."""
+
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Its first element."""
+
     @property
-    def first(self) -> int: ...
+    def first(self) -> int:
+        """The weight that it is."""
+
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """How many."""
 
 
 class PlacedFaults(Protocol):

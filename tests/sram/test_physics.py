@@ -5,8 +5,8 @@ import pytest
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import ndtri
 
-from sram.cell import physics
 from sram.cell import bitcell_kernels as kernels
+from sram.cell import physics
 from sram.cell.butterfly import butterfly
 from sram.cell.physics import Conditions, cell, failure_curve, monte_carlo, probability
 from sram.cell.technology import BOLTZMANN_OVER_CHARGE, technology, technology_names
