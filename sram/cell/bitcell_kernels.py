@@ -19,7 +19,7 @@ MECHANISMS = 4
 GOLDEN = 0.6180339887498949
 
 
-class CellParameters(NamedTuple):
+class Transistors(NamedTuple):
     """Specific currents (A) of pull-down, access and pull-up, and what the array asks of the cell."""
 
     pull_down: float

@@ -56,8 +56,8 @@ def butterfly(
     word_line = voltage if mode == "read" else 0.0
     grid = np.linspace(0, voltage, points)
     right, left = np.empty(points), np.empty(points)
-    kernels.transfer(1, grid, voltage, word_line, threshold, c.parameters, right)
-    kernels.transfer(0, grid, voltage, word_line, threshold, c.parameters, left)
+    kernels.transfer(1, grid, voltage, word_line, threshold, c.transistors, right)
+    kernels.transfer(0, grid, voltage, word_line, threshold, c.transistors, left)
     return Butterfly(voltage, mode, grid, right, left, _squares(grid, right, left))
 
 
