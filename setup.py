@@ -6,7 +6,9 @@ ONNX, PARQUET, CLUSTER = ["onnx>=1.16"], ["pyarrow>=15"], ["dask>=2024.5", "dist
 
 setup(
     packages=find_packages(include=["sram*", "simulator*", "neuralfuse*"]),
-    package_data={"": ["py.typed", "**/*.csv", "**/*.json", "**/*.yaml", "**/*.j2", "**/*.sv", "**/*.cpp"]},
+    package_data={
+        "": ["**/py.typed", "**/*.pyi", "**/*.csv", "**/*.json", "**/*.yaml", "**/*.j2", "**/*.sv", "**/*.cpp"]
+    },
     install_requires=[
         "numpy>=1.26",
         "numba>=0.60",

@@ -24,7 +24,6 @@ from benchmarks.beyond.fits import Fit, Fitter, Prior
 from benchmarks.beyond.lot import BY_LAYER, CONDITIONS, OTHERS, SHARES, Lot, Plan, digits_base
 from benchmarks.beyond.methods import METHODS, Method, run
 from benchmarks.beyond.retrained import retrained
-from neuralfuse.cli.progress import steps as progress
 from neuralfuse.study.digest import RESULTS_VERSION
 from neuralfuse.study.file_names import generator_file
 from neuralfuse.study.folder import StudyFolder
@@ -33,6 +32,7 @@ from neuralfuse.sweep.allocator import keep_freed_memory
 from neuralfuse.training.calibrate import Settings
 from neuralfuse.training.settings import PRECISIONS
 from sram.files import write_atomic
+from sram.progress import steps as progress
 
 KEY = ["network", "structure", "rate", "method", "condition", "chip", "seed", "base_steps", "base_batch"]
 MEASURED = ["dataset", "schedule", "curve", "voltage", "test_images", "steps", "batch", "images", "supervision",

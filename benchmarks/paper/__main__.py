@@ -17,7 +17,6 @@ import pandas as pd
 
 from benchmarks.paper import energy
 from benchmarks.paper.anchors import Anchor, anchors, efficiency, million_parameters, percent
-from neuralfuse.cli.progress import steps
 from neuralfuse.results.statistics import t_interval
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.files import load_studies, load_study
@@ -26,6 +25,7 @@ from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.run import run_study
 from sram import failure
 from sram.errors import InputError
+from sram.progress import steps
 
 HERE = Path(__file__).parent
 STUDIES = ("relaxed_access", "transfer", "reduced_precision", "lambda", "maps", "universal_perturbation")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
 
 from neuralfuse.chips.stored import layout_of, store
 from neuralfuse.quantized.evaluate import correct, transform
@@ -17,6 +16,7 @@ from neuralfuse.study.files import parse_study
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.training.calibrate import calibrate, calibration_set, learning_rate, storage_bytes
 from neuralfuse.training.on_device import DeviceNetwork, tune, tune_by_queries
+from neuralfuse.transforms.generators import NeuralFuse
 from simulator.accelerator import accelerator
 from simulator.device.protocol import Device
 from simulator.placement import place
@@ -74,7 +74,7 @@ def check_unit(study: StudyConfig, unit: str) -> None:
 
 def fit_to_map(
     bench: Bench, protection: ProtectionConfig, fault_map: FaultMap, voltage: float, say: Say
-) -> tuple[Fitted, nn.Module]:
+) -> tuple[Fitted, NeuralFuse]:
     """Fit a protection's transform to the chip of a map and measure it at `voltage` on the test images."""
     study, network, (fuse, settings) = bench.study, bench.study.networks[0], _calibrated(protection)
     check_unit(study, fault_map.curve.unit)
@@ -101,7 +101,7 @@ def fit_to_map(
 
 def fit_to_device(
     bench: Bench, protection: ProtectionConfig, device: Device, fault_map: FaultMap, voltage: float, say: Say
-) -> tuple[Fitted, nn.Module]:
+) -> tuple[Fitted, NeuralFuse]:
     """Fit a protection's transform with the forward pass on a live device, and measure it there.
 
     With access `gradient` the backward pass goes through the characterised map.
@@ -148,7 +148,7 @@ def _fitted(
     before: int,
     after: int,
     overhead: Overhead,
-    made: nn.Module,
+    made: NeuralFuse,
     asked: tuple[int, int, int],
 ) -> Fitted:
     study, network = bench.study, bench.study.networks[0].name

@@ -39,6 +39,11 @@ class NetworkConfig(Strict):
     checkpoint: str | None = None  # weights to start from; without it the network is trained
     training: dict[str, Any] = {}  # arguments of training.train_network; `objective` as in baselines.objective
 
+    @model_validator(mode="before")
+    @classmethod
+    def name_alone(cls, value):
+        return {"name": value} if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def words_of_one_width(self):
         if self.activations == "int8" and self.bits != 8:

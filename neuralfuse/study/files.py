@@ -1,7 +1,9 @@
 """Studies read from YAML files and written to them; every mistake names its key."""
 
+import difflib
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -23,19 +25,35 @@ def parse_study(data: object, where: str) -> StudyConfig:
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        errors = error.errors()
+        # a misspelt key is missing as well as unknown: the second is the one to show
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         path = [str(p) for p in first["loc"]]
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, InputError):  # it knows its key better than the model that was being read
             raise InputError(where, cause.key, cause.value, cause.allowed) from None
         key = ".".join(path) or "study"
         if first["type"] == "extra_forbidden":
-            allowed = "only the keys " + ", ".join(_keys_beside(path))
+            allowed = _one_of(path[-1], _keys_beside(path))
             raise InputError(where, key, first["input"], allowed) from None
         if first["type"] == "missing":
             raise InputError(where, key, None, "this key is required") from None
         message = first["msg"].removeprefix("Value error, ")
         raise InputError(where, key, first["input"], message) from None
+
+
+def Study(name: str, **keys: Any) -> StudyConfig:
+    """A study from Python: the keys of a study file, checked like those of a file.
+
+    >>> study = Study("mine", networks=["resnet8"], voltages=[1.0, 0.8], protections=["none", "secded72"])
+    >>> study.chips.evaluation, [protection.name for protection in study.protections]
+    (20, ['none', 'secded72'])
+    >>> Study("mine", networks=["resnet8"], voltage=[1.0])
+    Traceback (most recent call last):
+    ...
+    sram.errors.InputError: study: voltage = [1.0] is not allowed; allowed: voltages, or another of the keys ...
+    """
+    return parse_study({"name": name, **keys}, "study")
 
 
 def _keys_beside(path: list[str]) -> list[str]:
@@ -46,6 +64,17 @@ def _keys_beside(path: list[str]) -> list[str]:
             continue
         model = _model_in(model.model_fields[part].annotation) or model
     return sorted(model.model_fields)
+
+
+def _one_of(name: str, known: list[str]) -> str:
+    """What may stand in place of `name`, the name that was probably meant first.
+
+    >>> _one_of("protection", ["chips", "protections"]), _one_of("x", ["chips"])
+    ('protections, or another of the keys chips', 'only the keys chips')
+    """
+    meant = difflib.get_close_matches(name, known, 1)
+    others = ", ".join(key for key in known if key not in meant)
+    return f"{meant[0]}, or another of the keys {others}" if meant else f"only the keys {others}"
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:
