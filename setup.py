@@ -1,16 +1,13 @@
+"""What setuptools builds and what it needs; everything else that is said of the project stands in pyproject.toml."""
+
 from setuptools import find_packages, setup
 
+ONNX, PARQUET, CLUSTER = ["onnx>=1.16", "onnxruntime>=1.20"], ["pyarrow>=15"], ["dask>=2024.5", "distributed>=2024.5"]
+
 setup(
-    name="neuralfuse-sim",
-    version="0.1.0",
-    description="Hardware-in-the-loop simulation of neural networks on low-voltage SRAM: faults, energy, accuracy",
-    long_description=open("README.md", encoding="utf-8").read(),
-    long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    python_requires=">=3.11",
     packages=find_packages(include=["sram*", "simulator*", "neuralfuse*"]),
     package_data={
-        "": ["**/*.csv", "**/*.json", "**/*.yaml", "**/*.j2", "**/*.sv", "**/*.cpp", "**/*.pyi", "**/py.typed"]
+        "": ["**/py.typed", "**/*.pyi", "**/*.csv", "**/*.json", "**/*.yaml", "**/*.j2", "**/*.sv", "**/*.cpp"]
     },
     install_requires=[
         "numpy>=1.26",
@@ -31,25 +28,23 @@ setup(
         "pillow>=10.0",
     ],
     extras_require={
-        "onnx": ["onnx>=1.16", "onnxruntime>=1.20"],
-        "parquet": ["pyarrow>=15"],
-        "cluster": ["dask>=2024.5", "distributed>=2024.5", "dask-jobqueue>=0.8.5"],
+        "onnx": ONNX,
+        "parquet": PARQUET,
+        "cluster": [*CLUSTER, "dask-jobqueue>=0.8.5"],
         "dev": [
+            *ONNX,
+            *PARQUET,
+            *CLUSTER,
             "pytest>=8.0",
             "pytest-xdist>=3.5",
-            "pytest-benchmark>=4.0",
+            "pytest-cov>=5.0",
             "hypothesis>=6.100",
             "ruff>=0.6",
             "mypy>=1.10",
             "import-linter>=2.5",
             "galois>=0.4",
             "types-PyYAML",
-            "onnx>=1.16",
-            "onnxruntime>=1.20",
-            "pyarrow>=15",
-            "dask>=2024.5",
-            "distributed>=2024.5",
+            "build>=1.0",
         ],
     },
-    entry_points={"console_scripts": ["neuralfuse = neuralfuse.cli:main"]},
 )

@@ -42,7 +42,7 @@ class Buffer:
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_range("buffer", "capacity_bytes", self.capacity_bytes, 1, MOST_BYTES)
         for name in ("word_bits", "bank_rows", "bank_columns", "macros"):
             _check_range("buffer", name, getattr(self, name), 1, MOST_BUFFER_PARTS)
@@ -94,7 +94,7 @@ class Accelerator:
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("array_rows", "array_cols", "vector_lanes", "batch"):
             _check_range(self.name, name, getattr(self, name), 1, MOST_ELEMENTS)
         for name in ("ifmap_bits", "weight_bits", "ofmap_bits", "accumulator_bits"):

@@ -171,14 +171,17 @@ class LayerEnergy:
 
     @property
     def weight_sram_pj(self) -> float:
+        """Reads of the weight memory: the paper's scope."""
         return float(self.components["weight_sram_reads"].sum())
 
     @property
     def sram_pj(self) -> float:
+        """All of the on-chip memories."""
         return float(sum(self.components[name].sum() for name in SRAM))
 
     @property
     def system_pj(self) -> float:
+        """All that the table has a figure for, DRAM included."""
         return float(sum(array.sum() for array in self.components.values()))
 
     def frame(self) -> pd.DataFrame:

@@ -39,6 +39,7 @@ class OperatingPoint:
             raise InputError("operating point", "clock_hz", self.clock_hz, "more than 0, and finite")
 
     def supply(self, rail: str) -> Supply:
+        """Of a rail; nominal where it is not named."""
         return self.supplies.get(rail, Supply(1.0))
 
     def volts(self, machine: Accelerator) -> dict[str, float]:

@@ -19,6 +19,7 @@ than the buffer) comes back to the same cell.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -79,14 +80,12 @@ class Placement:
 
     @property
     def weights(self) -> int:
+        """Stored weights of the network."""
         return sum(tensor.count for tensor in self.tensors)
 
     @property
-    def word_bits_per_weight(self) -> int:
-        return self.bits
-
-    @property
     def weights_per_word(self) -> int:
+        """Weights that share a memory word."""
         return self.geometry.word_bits // self.bits
 
     @property
@@ -215,7 +214,8 @@ def place(
     for name, offset, count in workload.tensors():
         tensors.append(Tensor(name, offset, weight, count))
         weight += count
-    rows, word = [], 0
+    rows: list[tuple[int, ...]] = []
+    word = 0
     for layer, code in zip(workload.layers, dataflow_codes(workload, accelerator), strict=True):
         if not layer.weights:
             continue
@@ -224,8 +224,8 @@ def place(
         order = (code, layer.groups, layer.k, layer.n, k_major, accelerator.array_rows, accelerator.array_cols)
         rows.append((word, first_weight(tensors, layer), layer.weights, *order))
         word += -(-layer.weights // slots)
-    double = accelerator.weight_buffer.double
-    return _placed(geometry, schedule, bits, bit_order, bank_interleave, tuple(tensors), rows, word, double)
+    stream = _Stream(tensors, rows, word, accelerator.weight_buffer.double)
+    return _placed(stream, geometry, schedule, bits, bit_order, bank_interleave)
 
 
 def first_weight(tensors: Sequence[Tensor], layer: Layer) -> int:
@@ -259,7 +259,8 @@ def place_activations(
     """
     bits = accelerator.ofmap_bits if bits is None else bits
     slots = _slots(geometry, bits)
-    tensors, rows, word, element = [], [], 0, 0
+    rows: list[tuple[int, ...]] = []
+    tensors, word, element = [], 0, 0
     for layer, passing in zip(workload.layers, handed_on(workload), strict=True):
         count = outputs_of(layer)
         if passing or not count:
@@ -268,8 +269,8 @@ def place_activations(
         rows.append((word, element, count, kernels.PLAIN, 1, 1, 1, 0, 1, 1))
         word += -(-count // slots)
         element += count
-    double = accelerator.ofmap_buffer.double
-    return _placed(geometry, schedule, bits, bit_order, bank_interleave, tuple(tensors), rows, word, double)
+    stream = _Stream(tensors, rows, word, accelerator.ofmap_buffer.double)
+    return _placed(stream, geometry, schedule, bits, bit_order, bank_interleave)
 
 
 def _slots(geometry: Geometry, bits: int) -> int:
@@ -278,16 +279,17 @@ def _slots(geometry: Geometry, bits: int) -> int:
     return geometry.word_bits // bits
 
 
+class _Stream(NamedTuple):
+    """What passes through the memory: its tensors, a row of `uses` for each use, and how many words it takes."""
+
+    tensors: list[Tensor]
+    rows: list[tuple[int, ...]]
+    words: int
+    double: bool  # the buffer that it passes through
+
+
 def _placed(
-    geometry: Geometry,
-    schedule: str,
-    bits: int,
-    bit_order: str,
-    bank_interleave: int,
-    tensors: tuple[Tensor, ...],
-    rows: Sequence[tuple[int, ...]],
-    stream_words: int,
-    double: bool,
+    stream: _Stream, geometry: Geometry, schedule: str, bits: int, bit_order: str, bank_interleave: int
 ) -> Placement:
     """Check what the user chose, and cut the stream into fills."""
     if schedule not in SCHEDULES:
@@ -296,8 +298,6 @@ def _placed(
         raise InputError("placement", "bit_order", bit_order, ", ".join(BIT_ORDERS))
     if bank_interleave and not (0 < bank_interleave and geometry.words_per_bank % bank_interleave == 0):
         raise InputError("placement", "bank_interleave", bank_interleave, f"a divisor of {geometry.words_per_bank}")
-    fits = stream_words <= geometry.words
-    period = fill = max(stream_words, 1)
     if schedule == "paper":
         array = paper.GEOMETRY
         if (geometry.banks * geometry.rows, geometry.columns) != (array.rows, array.columns):
@@ -305,13 +305,20 @@ def _placed(
             raise InputError("placement", "geometry", geometry, allowed)
         if bits > 8:
             raise InputError("placement", "bits", bits, "at most 8 with schedule = paper")
-    elif schedule == "resident" and not fits:
-        allowed = f"at least {stream_words} with schedule = resident"
+    fill, period = _fills(stream, geometry, schedule)
+    tensors, uses = tuple(stream.tensors), np.array(stream.rows, np.int64).reshape(-1, kernels.FIELDS)
+    return Placement(geometry, schedule, bits, bit_order, bank_interleave, tensors, uses, stream.words, fill, period)
+
+
+def _fills(stream: _Stream, geometry: Geometry, schedule: str) -> tuple[int, int]:
+    """(words loaded at a time, words of the stream after which addresses repeat)."""
+    if schedule == "paper" or stream.words <= geometry.words:
+        whole = max(stream.words, 1)
+        return whole, whole
+    if schedule == "resident":
+        allowed = f"at least {stream.words} with schedule = resident"
         raise InputError("placement", "words of the memory", geometry.words, allowed)
-    elif not fits:
-        fill = geometry.words // 2 if double else geometry.words
-        period = 2 * fill if double else fill
-        if fill == 0:
-            raise InputError("placement", "words of the memory", geometry.words, "at least 2, one for each half")
-    uses = np.array(rows, np.int64).reshape(-1, kernels.FIELDS)
-    return Placement(geometry, schedule, bits, bit_order, bank_interleave, tensors, uses, stream_words, fill, period)
+    fill = geometry.words // 2 if stream.double else geometry.words
+    if fill == 0:
+        raise InputError("placement", "words of the memory", geometry.words, "at least 2, one for each half")
+    return fill, 2 * fill if stream.double else fill

@@ -80,6 +80,7 @@ class Layer:
 
     @property
     def on_array(self) -> bool:
+        """Whether the array runs it, not the vector unit."""
         return self.kind in ARRAY_KINDS
 
     @property
@@ -129,10 +130,12 @@ class Workload:
 
     @property
     def array_layers(self) -> tuple[Layer, ...]:
+        """The layers that the array runs."""
         return tuple(layer for layer in self.layers if layer.on_array)
 
     @property
     def macs(self) -> int:
+        """Multiply-accumulates of the whole batch."""
         return sum(layer.macs for layer in self.layers)
 
     @property
@@ -172,7 +175,7 @@ class Workload:
         return replace(self, layers=layers, batch=self.batch * batch)
 
 
-def conv(
+def conv(  # noqa: PLR0913  the arguments of torch's convolutions, each of which a layer may have
     name: str,
     in_h: int,
     in_w: int,
@@ -186,7 +189,7 @@ def conv(
     transposed: bool = False,
     output_padding: int | tuple[int, ...] = 0,
     batch: int = 1,
-    **more,
+    **more: Any,
 ) -> Layer:
     """A convolution. Pairs are (height, width), four paddings (top, left, bottom, right); `more` sets fields of Layer.
 
@@ -245,7 +248,7 @@ def conv(
     return Layer(**(fields | more))
 
 
-def linear(name: str, rows: int, in_features: int, out_features: int, batch: int = 1, **more) -> Layer:
+def linear(name: str, rows: int, in_features: int, out_features: int, batch: int = 1, **more: Any) -> Layer:
     """A fully connected layer on `rows` vectors of a sample, stored as rows x 1 pixels of in_features channels.
 
     >>> linear("fc", 1, 512, 10).macs
@@ -270,7 +273,7 @@ def linear(name: str, rows: int, in_features: int, out_features: int, batch: int
     return Layer(**(fields | more))
 
 
-def matmul(name: str, m: int, k: int, n: int, groups: int = 1, batch: int = 1, **more) -> Layer:
+def matmul(name: str, m: int, k: int, n: int, groups: int = 1, batch: int = 1, **more: Any) -> Layer:
     """`groups` products (m x k) times (k x n) a sample, both operands activations.
 
     The first is stored as m x 1 pixels of groups * k channels.

@@ -21,6 +21,7 @@ class Spread:
 
     @staticmethod
     def of(counts: np.ndarray) -> "Spread":
+        """The spread of counts int64[groups]."""
         mean = float(counts.mean())
         ratio = float(counts.var()) / mean if mean else float("nan")
         return Spread(counts.size, int(np.count_nonzero(counts)), int(counts.max()), ratio)

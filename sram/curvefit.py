@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Counts:
+class FaultCounts:
     """Faulty cells among the cells tested at each voltage, voltages rising: float64[n] each."""
 
     voltage: Array
@@ -38,7 +38,7 @@ class CurveFit:
     """
 
     curve: FailureCurve
-    counts: Counts
+    counts: FaultCounts
     covariance: Array
     chi_square: float
     dof: int
@@ -51,6 +51,7 @@ class CurveFit:
 
     @property
     def p_value(self) -> float:
+        """How often chance alone would exceed `chi_square`; 1 without degrees of freedom."""
         return float(chdtrc(self.dof, self.chi_square)) if self.dof else 1.0
 
     @property
@@ -78,7 +79,7 @@ def _basis(x: Array, terms: int) -> Array:
     return np.stack([np.ones_like(x), x, inside * (2 * x - inside)][:terms], axis=-1)
 
 
-def read_counts(path: str | os.PathLike) -> Counts:
+def read_counts(path: str | os.PathLike) -> FaultCounts:
     """Counts from a CSV file with the columns voltage, faulty_cells, cells; lines that start with # are skipped."""
     columns = ("voltage", "faulty_cells", "cells")
     try:
@@ -104,7 +105,7 @@ def read_counts(path: str | os.PathLike) -> Counts:
     return counts(values[:, 0], values[:, 1], values[:, 2], where=path)
 
 
-def counts(voltage: ArrayLike, faulty: ArrayLike, cells: ArrayLike, where: object = "counts") -> Counts:
+def counts(voltage: ArrayLike, faulty: ArrayLike, cells: ArrayLike, where: object = "counts") -> FaultCounts:
     """Counts in rising voltage; one number of `cells` holds for all. InputError unless 0 <= faulty <= cells, whole."""
     v, k, n = (np.atleast_1d(np.asarray(x, dtype=np.float64)) for x in (voltage, faulty, cells))
     n = np.broadcast_to(n, v.shape) if len(n) == 1 else n
@@ -115,12 +116,12 @@ def counts(voltage: ArrayLike, faulty: ArrayLike, cells: ArrayLike, where: objec
             allowed = "whole numbers with 0 <= faulty_cells <= cells and cells > 0, a finite voltage"
             raise InputError(where, f"row {i + 1}", (float(v[i]), float(k[i]), float(n[i])), allowed)
     order = np.argsort(v, kind="stable")
-    return Counts(v[order], k[order], n[order])
+    return FaultCounts(v[order], k[order], n[order])
 
 
 def fit(
     name: str,
-    data: Counts,
+    data: FaultCounts,
     *,
     quadratic: bool = False,
     unit: str = "V",
@@ -168,11 +169,11 @@ def _mills(z: Array) -> Array:
     return np.exp(-0.5 * z**2 - 0.5 * np.log(2 * np.pi) - log_ndtr(z))
 
 
-def _log_likelihood(z: Array, data: Counts) -> float:
+def _log_likelihood(z: Array, data: FaultCounts) -> float:
     return float(data.faulty @ log_ndtr(z) + (data.cells - data.faulty) @ log_ndtr(-z))
 
 
-def _maximise(basis: Array, data: Counts) -> Array:
+def _maximise(basis: Array, data: FaultCounts) -> Array:
     """Fisher scoring with step halving; the log likelihood is concave, so there is one maximum."""
     start = ndtri((data.faulty + 0.5) / (data.cells + 1))
     beta = np.linalg.lstsq(basis, start, rcond=None)[0]
@@ -195,7 +196,7 @@ def _maximise(basis: Array, data: Counts) -> Array:
     return beta
 
 
-def _covariance(basis: Array, data: Counts, beta: Array) -> Array:
+def _covariance(basis: Array, data: FaultCounts, beta: Array) -> Array:
     """Covariance of the coefficients before widening, from the covariance of the counts."""
     z, n = basis @ beta, data.cells
     p, works, up, down = ndtr(z), ndtr(-z), _mills(z), _mills(-z)
@@ -208,7 +209,7 @@ def _covariance(basis: Array, data: Counts, beta: Array) -> Array:
     return bread @ gain.T @ spread @ gain @ bread
 
 
-def _pearson(z: Array, data: Counts) -> tuple[float, int]:
+def _pearson(z: Array, data: FaultCounts) -> tuple[float, int]:
     """Pearson's chi-square, and of how many independent counts; those that cannot be but what they are do not count.
 
     Nested counts are independent only in their steps: the cells that fail at a voltage and at no higher one, and those

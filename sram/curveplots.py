@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 import matplotlib.patches
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sram.cell.butterfly import Butterfly
@@ -85,7 +86,7 @@ def butterfly(shown: Butterfly) -> Figure:
     return figure
 
 
-def _axis(width: float, height: float):
+def _axis(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axis = figure.subplots()
     axis.grid(alpha=0.3)

@@ -14,7 +14,7 @@ class InputError(ValueError):
         self.where, self.key, self.value, self.allowed = str(where), key, value, allowed
         super().__init__(str(self))
 
-    def __reduce__(self):  # crosses process boundaries in worker pools
+    def __reduce__(self) -> tuple:  # crosses process boundaries in worker pools
         return type(self), (self.where, self.key, self.value, self.allowed)
 
     def __str__(self) -> str:

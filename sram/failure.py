@@ -50,9 +50,11 @@ class Probit:
 
     @property
     def centre(self) -> float:
+        """Middle of the data, where the tangent touches."""
         return (self.low + self.high) / 2
 
     def z(self, v: Array) -> Array:
+        """probit(p) at voltages v, any shape."""
         z = (self.mu - v) / self.sigma
         if not self.quadratic:
             return z
@@ -60,6 +62,7 @@ class Probit:
         return z + self.quadratic * inside * (2 * (v - self.centre) - inside)
 
     def voltage(self, z: Array) -> Array:
+        """Voltages at which probit(p) is z, any shape; the inverse of `z`."""
         if not self.quadratic:
             return self.mu - self.sigma * z
         fall = (self.mu - self.centre) / self.sigma - z  # below z at the centre
@@ -95,10 +98,12 @@ class Interpolated:
 
     @property
     def low(self) -> float:
+        """The lowest voltage measured."""
         return self.voltages[0]
 
     @property
     def high(self) -> float:
+        """The highest voltage measured."""
         return self.voltages[-1]
 
     def _cubic(self) -> tuple[Array, Array, Array]:
@@ -116,6 +121,7 @@ class Interpolated:
         return z0 + t * (h * d0 + t * (c2 + t * c3)), (h * d0 + t * (2 * c2 + 3 * t * c3)) / h
 
     def z(self, v: Array) -> Array:
+        """probit(p) at voltages v float64[n]."""
         knots, zs, slopes = self._cubic()
         i = np.clip(np.searchsorted(knots, v, side="right") - 1, 0, len(knots) - 2)
         h, inside = knots[i + 1] - knots[i], np.clip(v, knots[0], knots[-1])
@@ -123,6 +129,7 @@ class Interpolated:
         return value + np.where(v < knots[0], slopes[0], slopes[-1]) * (v - inside)
 
     def voltage(self, z: Array) -> Array:
+        """Voltages at which probit(p) is z float64[n]; the inverse of `z`."""
         knots, zs, slopes = self._cubic()
         i = np.clip(len(zs) - 1 - np.searchsorted(zs[::-1], z, side="left"), 0, len(zs) - 2)
         h, inside = knots[i + 1] - knots[i], np.clip(z, zs[-1], zs[0])
@@ -181,10 +188,12 @@ class FailureCurve:
 
     @property
     def low(self) -> float:
+        """The lowest voltage of the data."""
         return self.shape.low
 
     @property
     def high(self) -> float:
+        """The highest voltage of the data."""
         return self.shape.high
 
     def z(self, v: ArrayLike) -> Array:

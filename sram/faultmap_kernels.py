@@ -119,7 +119,7 @@ def draw_rings(draw, draw_step, region, region_step, bank, key, wait, where):  #
 
 @jit
 def first_of(array, n, size):
-    """A new array of this size that begins with the first n elements. (A slice assignment takes seconds to compile.)"""
+    """A new array of this size that begins with the first n elements; a slice assignment takes seconds to compile."""
     out = np.empty(size, array.dtype)
     for i in range(n):
         out[i] = array[i]
@@ -195,14 +195,16 @@ def weak_cells(first, last, rows, columns, across, down, scale, key, times, tabl
 
 
 @jit
-def unpack(packed, critical_voltage):  # packed uint64[n] -> cell numbers in place; critical_voltage float32[n] out
+def unpack(packed, critical_voltage):
+    """Of packed uint64[n] leave the cell numbers in place, and put the voltages into critical_voltage float32[n]."""
     for i in range(packed.size):
         critical_voltage[i] = np.uint32(LOW - (packed[i] >> B32)).view(np.float32)
         packed[i] &= LOW
 
 
 @jit
-def mark(packed, faulty):  # packed uint64[n]; faulty bool[cells], set where a cell is weak
+def mark(packed, faulty):
+    """Set faulty bool[cells] where one of packed uint64[n] lies."""
     for i in range(packed.size):
         faulty[packed[i] & LOW] = True
 
@@ -263,7 +265,8 @@ def mark_banks(faulty, first, last, rows, columns, across, down, scale, key, tim
 
 
 @jit
-def polarity(cell, below, key, kind):  # cell int64[n]; kind uint8[n] out: 1 (stuck at 1) with probability below / 2^32
+def polarity(cell, below, key, kind):
+    """Kinds uint8[n] of cells int64[n]: 1 (stuck at 1) with probability below / 2^32, else 0."""
     k0, k1 = key
     for i in range(cell.size):
         x0, _, _, _ = philox(cell[i], NONE, NONE, POLARITY, k0, k1)

@@ -61,22 +61,27 @@ class Geometry:
 
     @property
     def words_per_bank(self) -> int:
+        """Words of one bank."""
         return self.rows * self.column_mux
 
     @property
     def words(self) -> int:
+        """Words of all banks."""
         return self.banks * self.words_per_bank
 
     @property
     def cells_per_bank(self) -> int:
+        """Cells of one bank, one bit each."""
         return self.rows * self.columns
 
     @property
     def cells(self) -> int:
+        """Cells of all banks."""
         return self.banks * self.cells_per_bank
 
     @property
     def capacity_bytes(self) -> int:
+        """Cells of all banks, in bytes of 8."""
         return self.cells // 8
 
     def cell(self, word: Index, bit: Index) -> Index:

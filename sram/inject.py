@@ -1,5 +1,7 @@
 """Faults into stored words."""
 
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from sram import inject_kernels as kernels
@@ -26,36 +28,47 @@ def apply(words: np.ndarray, weight: np.ndarray, bit: np.ndarray, kind: np.ndarr
     kernels.apply(words, weight, bit, kind)
 
 
-def reread(
-    words: np.ndarray,
-    clean: np.ndarray,
-    values: np.ndarray,
-    starts: np.ndarray,
-    scale: np.ndarray,
-    before: np.ndarray,
-    weight: np.ndarray,
-    bit: np.ndarray,
-    kind: np.ndarray,
-    bits: int = 8,
-) -> None:
-    """Read the stored words through the next chip's faults, and bring the numbers computed with up to date; in place.
+@dataclass(eq=False)
+class StoredWords:
+    """Words in a memory and the numbers computed with, both as they are read through the faults that are set.
 
-    words int8[n] and values float32[n] show the faults of the chip before, which were at the words `before` (int64[j]);
-    clean int8[n] is what was written. Faults as in `apply`. values are words times scale: scale[r] (float32) holds from
-    word starts[r] (int64, rising from 0) to the next start. Only words that change are touched, unless so many faults
-    come that one pass over all of them is faster. Words of fewer `bits` than 8 are sign-extended when read.
+    clean int8[n] is what was written, words int8[n] what is read; words of fewer `bits` than 8 are sign-extended when
+    read. values float32[n] are words times scale: scale[r] (float32) holds from word starts[r] (int64, rising from 0)
+    to the next start. `touched` int64[k] are the words at which faults are set. Raises InputError on strided arrays.
 
-    >>> words, clean = np.array([5, 5], np.int8), np.array([5, 5], np.int8)
-    >>> values, nothing = np.array([2.5, 2.5], np.float32), np.zeros(0, np.int64)
-    >>> whole = np.array([0]), np.array([0.5], np.float32)
-    >>> reread(words, clean, values, *whole, nothing, np.array([1]), np.array([1], np.uint8), np.array([1], np.uint8))
-    >>> words, values
+    >>> starts, scale = np.array([0]), np.array([0.5], np.float32)
+    >>> stored = StoredWords(np.array([5, 5], np.int8), np.array([2.5, 2.5], np.float32), starts, scale)
+    >>> stored.set_faults(np.array([1]), np.array([1], np.uint8), np.array([1], np.uint8))
+    >>> stored.words, stored.values
     (array([5, 7], dtype=int8), array([2.5, 3.5], dtype=float32))
     """
-    if not (words.flags.c_contiguous and values.flags.c_contiguous):
-        raise InputError("inject", "words, values", "strided", "contiguous arrays")
-    _check(words, weight, bit, kind, bits)
-    kernels.reread(words, clean, values, starts, scale, before, weight, bit, kind, bits)
+
+    clean: np.ndarray
+    values: np.ndarray
+    starts: np.ndarray
+    scale: np.ndarray
+    bits: int = 8
+    words: np.ndarray = field(init=False)
+    touched: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.values.flags.c_contiguous:
+            raise InputError("inject", "values", "strided", "a contiguous array")
+        self.words, self.touched = self.clean.copy(), np.empty(0, np.int64)
+
+    def set_faults(self, weight: np.ndarray, bit: np.ndarray, kind: np.ndarray) -> None:
+        """Read through these faults, as in `apply`, and no others. Raises InputError, and then changes nothing.
+
+        Only words that change are touched, unless so many faults come that one pass over all of them is faster.
+        """
+        weight = np.array(weight, np.int64, order="C")  # a copy: kept, and the caller's array may change
+        bit, kind = np.ascontiguousarray(bit, np.uint8), np.ascontiguousarray(kind, np.uint8)
+        _check(self.words, weight, bit, kind, self.bits)
+        kernels.reread(
+            *(self.words, self.clean, self.values, self.starts, self.scale),
+            *(self.touched, weight, bit, kind, self.bits),
+        )
+        self.touched = weight
 
 
 def _check(words: np.ndarray, weight: np.ndarray, bit: np.ndarray, kind: np.ndarray, word_bits: int) -> None:

@@ -21,7 +21,7 @@ def through(word, bit, kind):
 
 @jit
 def first_outside(words, weight, bit, kind, word_bits):
-    """Index of the first fault outside `words` words, or -1. weight int64[k], bit uint8[k], kind uint8[k]"""
+    """Index of the first of k faults (weight int64, bit uint8, kind uint8) outside `words` words, or -1."""
     for start in range(0, weight.size, 4096):
         end = min(start + 4096, weight.size)
         outside = 0
@@ -36,6 +36,7 @@ def first_outside(words, weight, bit, kind, word_bits):
 
 @jit
 def apply(words, weight, bit, kind):
+    """Read words int8[n] or int16[n] through k faults (weight int64, bit uint8, kind uint8), in place."""
     for i in range(weight.size):
         words[weight[i]] = through(np.int64(words[weight[i]]), bit[i], kind[i])
 
@@ -78,7 +79,8 @@ def scale_eight(typing, words, i, scale, values):
 
 
 @jit
-def scaled(words, first, end, scale, values):  # words int8[n]; values float[n], of which [first, end) is out
+def scaled(words, first, end, scale, values):
+    """values[first : end] = words[first : end] * scale; words int8[n], values of any float type."""
     aligned = first + (-(values.ctypes.data // values.itemsize + first)) % 8
     vectors = max(end - aligned, 0) // 8
     for i in range(first, min(aligned, end)):
@@ -91,6 +93,7 @@ def scaled(words, first, end, scale, values):  # words int8[n]; values float[n],
 
 @jit
 def copied(source, out):
+    """out[:] = source, which takes seconds to compile as a slice."""
     for i in range(source.size):
         out[i] = source[i]
 

@@ -70,7 +70,7 @@ def read_geometry(fields: dict, where: object) -> Geometry:
 
 def check(fault_map: FaultMap, where: object) -> None:
     """Refuse arrays that are no fault map of their geometry. Raises InputError."""
-    n, cells = fault_map.cell.size, fault_map.geometry.cells
+    n = fault_map.cell.size
     for name, dtype in ARRAYS.items():
         array = getattr(fault_map, name)
         if name == "noise" and array is None:
@@ -84,20 +84,27 @@ def check(fault_map: FaultMap, where: object) -> None:
     floor = fault_map.voltage_floor
     if not (isinstance(floor, float) and 0 < floor < np.inf):
         raise InputError(where, "voltage_floor", floor, "a positive voltage")
-    if n == 0:
-        return
-    cell, critical = fault_map.cell, fault_map.critical_voltage
+    if n:
+        _check_cells(fault_map, where)
+        _check_voltages(fault_map, where)
+
+
+def _check_cells(fault_map: FaultMap, where: object) -> None:
+    cell, cells = fault_map.cell, fault_map.geometry.cells
     if cell.min() < 0 or cell.max() >= cells:
         raise InputError(where, "cell", int(cell.min() if cell.min() < 0 else cell.max()), f"0 to {cells - 1}")
     ordered = np.sort(cell)
     if (twice := ordered[1:] == ordered[:-1]).any():
         raise InputError(where, "cell", int(ordered[1:][twice][0]), "each cell once")
+    if fault_map.kind.max() > 2:
+        raise InputError(where, "kind", int(fault_map.kind.max()), "0, 1 or 2")
+
+
+def _check_voltages(fault_map: FaultMap, where: object) -> None:
+    cell, critical, lowest = fault_map.cell, fault_map.critical_voltage, fault_map.voltage_floor
     falling = (critical[1:] < critical[:-1]) | ((critical[1:] == critical[:-1]) & (cell[1:] > cell[:-1]))
     if not falling.all() or not np.isfinite(critical).all():
         raise InputError(where, "critical_voltage", "out of order", "finite, falling, ties by cell")
-    if fault_map.kind.max() > 2:
-        raise InputError(where, "kind", int(fault_map.kind.max()), "0, 1 or 2")
-    lowest = floor
     if fault_map.noise is not None:
         if not (np.isfinite(fault_map.noise).all() and fault_map.noise.min() >= 0):
             raise InputError(where, "noise", float(fault_map.noise.min()), "finite and not negative")

@@ -1,6 +1,7 @@
 """Pictures of fault maps. Each function returns a matplotlib Figure, made without pyplot's global state."""
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import poisson
 
@@ -48,7 +49,7 @@ def compare(a: FaultMap, b: FaultMap, voltage: float, names: tuple[str, str]) ->
     return figure
 
 
-def _bank(axes, fault_map: FaultMap, voltage: float, bank: int) -> None:
+def _bank(axes: Axes, fault_map: FaultMap, voltage: float, bank: int) -> None:
     """Critical voltage of the faulty cells of one bank, white where a cell works."""
     geometry, n = fault_map.geometry, fault_map.count(voltage)
     which, row, column = geometry.bank_row_column(fault_map.cell[:n])
@@ -60,7 +61,7 @@ def _bank(axes, fault_map: FaultMap, voltage: float, bank: int) -> None:
     axes.set(xlabel="column", ylabel="row", title=f"bank {bank}: {inside.sum():,} faulty cells")
 
 
-def _columns(axes, counts: dict[str, np.ndarray]) -> None:
+def _columns(axes: Axes, counts: dict[str, np.ndarray]) -> None:
     """How many columns have 0, 1, 2... faults, and how many would if faults fell independently (Poisson)."""
     top = max(int(c.max()) for c in counts.values())
     k = np.arange(top + 1)
@@ -84,7 +85,7 @@ def _columns(axes, counts: dict[str, np.ndarray]) -> None:
     axes.legend(fontsize=7, frameon=False)
 
 
-def _rate(axes, maps: dict[str, FaultMap], voltage: float) -> None:
+def _rate(axes: Axes, maps: dict[str, FaultMap], voltage: float) -> None:
     """Cell fault rate against voltage, each map with its failure curve."""
     for (name, m), colour in zip(maps.items(), (BLUE, ORANGE), strict=False):
         top = float(m.critical_voltage[0]) if len(m) else m.voltage_floor

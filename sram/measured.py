@@ -53,10 +53,8 @@ class Measurement:
 def export(fault_map: FaultMap, path: str | os.PathLike) -> Path:
     """Write a map as CSV; a first comment line of JSON carries geometry, curve and the rest of the map's header."""
     bank, row, column = fault_map.geometry.bank_row_column(fault_map.cell)
-    fails_at = np.nextafter(fault_map.critical_voltage, np.float32(-np.inf)).astype(
-        "U16"
-    )  # shortest text that reads back
-    fields = [bank, row, column, fails_at, fault_map.kind]
+    fails_at = np.nextafter(fault_map.critical_voltage, np.float32(-np.inf))
+    fields = [bank, row, column, fails_at.astype("U16"), fault_map.kind]  # the shortest text that reads back
     names = [*NEEDED, "polarity"]
     if fault_map.noise is not None:
         fields.append(fault_map.noise.astype("U16"))
@@ -96,11 +94,9 @@ def read(
     first = order[np.diff(cell[order], prepend=-1) != 0]  # of each cell the highest voltage
     if len(first) < len(cell) and not readbacks:
         raise InputError(path, "cell", "listed twice", "each cell once, or a line for every voltage (read-backs)")
-
     if len(first) == len(cell) and readbacks:
-        raise InputError(
-            path, "read-backs", "every cell listed once", "a line for every voltage at which a cell failed"
-        )
+        allowed = "a line for every voltage at which a cell failed"
+        raise InputError(path, "read-backs", "every cell listed once", allowed)
     critical = np.nextafter(voltage.astype(np.float32), np.float32(np.inf))
     order = first[np.lexsort((cell[first], -critical[first]))]
     arrays = {"cell": cell[order], "critical_voltage": critical[order], "kind": kind[order]}

@@ -1,24 +1,37 @@
-"""A buffer as silicon, and the chip that it lies on: all that a fault map follows from."""
+"""A buffer as silicon, and the chip that it lies on: all that a fault map follows from, and how it follows."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sram import faultmap
+import numba
+import numpy as np
+
+from sram import failure, random
+from sram import faultmap_kernels as kernels
+from sram.errors import InputError
 from sram.failure import FailureCurve
 from sram.geometry import Geometry
-from sram.structure import Structure
-from sram.weakcells import FaultMap
+from sram.inject import FLIP
+from sram.structure import Structure, voltage_table
+from sram.structure import structure as structure_of
+from sram.weakcells import FaultMap, lowest_critical, noise_width
+
+MODES = ("stuck", "flip")
+REGION = 2**26  # cells that are marked one by one as they fail: 1.6 GB in each thread
+
+Advance = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
 class Memory:
-    """One buffer of an accelerator as silicon.
+    """One buffer of an accelerator as silicon. Raises InputError.
 
     `geometry` of its cells; `curve`, which gives the share of cells that fail at a voltage; `structure`, how their
-    variation is shared; `mode`, `stuck_at_one`: what a faulty cell reads (`faultmap.generate`); `rail`, the supply that
-    it hangs on; `protection`, the texts of its chain of protections (`sram.protection.parse`); `first_bank`: the bank
-    of its die that it begins at.
+    variation is shared; `mode`: a faulty cell is "stuck", reads 1 with probability `stuck_at_one`, else 0, always the
+    same, or reads the opposite of what was stored ("flip"); `rail`, the supply that it hangs on; `protection`, the
+    texts of its chain of protections (`sram.protection.parse`); `first_bank`: the bank of its die that it begins at.
     """
 
     geometry: Geometry
@@ -29,6 +42,19 @@ class Memory:
     rail: str = "weights"
     protection: tuple[str, ...] = ()
     first_bank: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InputError("fault map", "mode", self.mode, " or ".join(MODES))
+        if not 0 <= self.stuck_at_one <= 1:
+            raise InputError("fault map", "stuck_at_one", self.stuck_at_one, "a probability in [0, 1]")
+        if self.first_bank < 0:
+            raise InputError("fault map", "first_bank", self.first_bank, "0 or more")
+
+    @property
+    def die(self) -> Geometry:
+        """The banks of its die up to its last one."""
+        return replace(self.geometry, banks=self.first_bank + self.geometry.banks)
 
 
 def side_by_side(memories: Iterable[Memory]) -> tuple[Memory, ...]:
@@ -48,7 +74,7 @@ def side_by_side(memories: Iterable[Memory]) -> tuple[Memory, ...]:
 
 @dataclass(frozen=True)
 class Chip:
-    """One die of a lot: a number, from which the maps of all its memories follow.
+    """One die of a lot: a number, 0 <= number < 2^32, from which the maps of all its memories follow.
 
     Memories that lie `side_by_side` share the die's part of the variance, and nothing else.
 
@@ -60,22 +86,119 @@ class Chip:
     number: int
     seed: int = 0  # of the lot
 
-    def fault_map(self, memory: Memory, voltage_floor: float, **how: Any) -> FaultMap:
-        """The weak cells of a memory of this chip, numbered from its own first, down to `voltage_floor` in the unit of
-        its curve; `how` is passed on to `faultmap.generate` (noise, threads, advance)."""
-        whole = replace(memory.geometry, banks=memory.first_bank + memory.geometry.banks)
-        found = faultmap.generate(
-            self.number,
-            whole,
-            memory.curve,
-            memory.structure,
-            voltage_floor=voltage_floor,
-            seed=self.seed,
-            mode=memory.mode,
-            stuck_at_one=memory.stuck_at_one,
-            banks=range(memory.first_bank, whole.banks),
-            **how,
+    def fault_map(
+        self,
+        memory: Memory,
+        voltage_floor: float,
+        *,
+        noise: float = 0.0,
+        threads: int | None = None,
+        advance: Advance = lambda done, banks: None,
+    ) -> FaultMap:
+        """The weak cells of a memory of this chip, numbered from its own first.
+
+        Time goes with the number of weak cells (and of columns, where columns differ), and so does memory but for 25
+        bytes a thread for each cell of a bank (of a column, where columns or rows differ), of which there may be 2^26.
+        Raises InputError.
+
+        Parameters
+        ----------
+        memory
+            Where the cells lie, how they fail and what they read then.
+        voltage_floor
+            The lowest voltage that the map knows, in the unit of the memory's curve.
+        noise
+            Makes cells intermittent: its square is the share of variance that is drawn anew at each access (0.07 to
+            0.15 on silicon), so that the rate of one access follows the curve, and the count of cells that fail more
+            often than not falls a little below it.
+        threads
+            All, unless NUMBA_NUM_THREADS says otherwise; they never change the map.
+        advance
+            Called with (banks done, banks) as the map grows.
+        """
+        curve, shares, key = (
+            failure.curve(memory.curve),
+            structure_of(memory.structure),
+            random.key(self.seed, self.number),
         )
-        return replace(
-            found, geometry=memory.geometry, cell=found.cell - memory.first_bank * memory.geometry.cells_per_bank
-        )
+        if not 0 <= noise < 1:
+            raise InputError("fault map", "noise", noise, "in [0, 1), a share of the spread between cells")
+        if not 0 < voltage_floor < np.inf:
+            raise InputError("fault map", "voltage_floor", voltage_floor, f"a positive voltage in {curve.unit}")
+        geometry, voltage_floor = memory.geometry, float(voltage_floor)
+        marked = geometry.rows if shares.column or shares.row else geometry.cells_per_bank
+        if marked > REGION:
+            allowed = f"banks of at most {REGION} cells (of so many rows, where columns or rows differ)"
+            raise InputError("fault map", "geometry", geometry, allowed)
+
+        model = _model(key, memory, lowest_critical(curve, voltage_floor, noise), float(np.sqrt(1 - noise**2)))
+
+        def block(part: range) -> np.ndarray:
+            return kernels.weak_cells(part.start, part.stop, *model)
+
+        found = _in_blocks(block, memory, threads, advance)
+        packed = np.concatenate([np.empty(0, np.uint64), *found])
+        del found
+        packed.sort()
+        critical_voltage = np.empty(len(packed), np.float32)
+        kernels.unpack(packed, critical_voltage)
+        cell = packed.view(np.int64)
+        kind = np.full(len(cell), FLIP, np.uint8)
+        if memory.mode == "stuck":
+            kernels.polarity(cell, np.uint64(round(memory.stuck_at_one * 2**32)), key, kind)
+        cell -= memory.first_bank * geometry.cells_per_bank
+        width = noise_width(curve, critical_voltage, noise) if noise else None
+        return FaultMap(geometry, curve, shares, key[1], key[0], voltage_floor, cell, critical_voltage, kind, width)
+
+    def dense(self, memory: Memory, voltage: float, *, threads: int | None = None) -> np.ndarray:
+        """bool[banks, rows, columns], True where a cell is faulty: `fault_map(...).dense(voltage)` without sorting."""
+        shares, geometry = structure_of(memory.structure), memory.geometry
+        model = _model(random.key(self.seed, self.number), memory, float(voltage), 1.0)
+        out = np.empty((memory.die.banks, geometry.rows, geometry.columns), np.bool_)
+
+        def block(part: range) -> None:
+            if shares.column or shares.row:
+                out[part.start : part.stop] = False
+                kernels.mark(kernels.weak_cells(part.start, part.stop, *model), out.reshape(-1))
+            else:
+                kernels.mark_banks(out.reshape(-1), part.start, part.stop, *model)
+
+        _in_blocks(block, memory, threads)
+        return out[memory.first_bank :]
+
+
+def _model(key: tuple[int, int], memory: Memory, floor: float, steady: float) -> tuple:
+    """What the kernels take after the range of banks."""
+    geometry, shares = memory.die, structure_of(memory.structure)
+    table = voltage_table(failure.curve(memory.curve), shares, floor, steady)
+    scale = kernels.Scale(
+        die=shares.die**0.5,
+        bank=shares.bank**0.5,
+        smooth=shares.smooth**0.5,
+        column=shares.column_scale,
+        tail=shares.tail,
+        row=shares.row**0.5,
+        cell=shares.cell**0.5,
+    )
+    # Banks stand row by row on a floor that is as square as their own shape allows.
+    across = max(1, round((geometry.banks * geometry.rows / geometry.columns) ** 0.5))
+    down = -(-geometry.banks // across)
+    whole = kernels.Table(*table, floor, floor * (1 - 2.0**-22))
+    return geometry.rows, geometry.columns, across, down, scale, key, random.times(), whole
+
+
+def _in_blocks(
+    work: Callable[[range], Any], memory: Memory, threads: int | None, advance: Advance = lambda done, banks: None
+) -> list:
+    """Results of `work` on blocks of the memory's banks, which go to threads and come back in order."""
+    banks, threads = range(memory.first_bank, memory.die.banks), threads or numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    size = max(1, 2**21 // memory.geometry.cells_per_bank, min(256, -(-len(banks) // threads)))
+    parts = [banks[i : i + size] for i in range(0, len(banks), size)]
+    if len(parts) <= 1:  # two million cells take less time than it takes to start a thread
+        return [work(part) for part in parts]
+    results = []
+    with ThreadPoolExecutor(threads) as pool:
+        for part, result in zip(parts, pool.map(work, parts), strict=True):
+            results.append(result)
+            advance(part.stop - banks.start, len(banks))
+    return results

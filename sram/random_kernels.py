@@ -172,7 +172,8 @@ def normal_of_time(t):
 
 
 @jit
-def fill_times(out):  # out: float64[steps + 1], the normal variate at each step's time
+def fill_times(out):
+    """The normal variate at each step's time, into out float64[steps + 1]."""
     for i in range(out.size):
         bits = np.int64((TIME_FIRST + i) << TIME_SHIFT)
         out[i] = normal_of_time(bits.view(np.float64))
@@ -192,13 +193,15 @@ def normal_at(time, times):
 
 @jit
 def one_normal(index, bank, stream, key, times):
+    """The normal variate of (index, 0, bank, stream)."""
     k0, k1 = key
     x0, x1, _, _ = philox(index, np.int64(0), bank, stream, k0, k1)
     return normal_at(-log(uniform(x0, x1)), times)
 
 
 @jit
-def fill_normals(out, bank, stream, key, times):  # out: float64[n], element i from (i, 0, bank, stream)
+def fill_normals(out, bank, stream, key, times):
+    """Normal variates into out float64[n], element i from (i, 0, bank, stream)."""
     k0, k1 = key
     for i in range(out.size):
         x0, x1, _, _ = philox(i, np.int64(0), bank, stream, k0, k1)
@@ -208,7 +211,8 @@ def fill_normals(out, bank, stream, key, times):  # out: float64[n], element i f
 
 
 @jit
-def fill_uniforms(out, bank, stream, key):  # out: float64[n], element i from (i, 0, bank, stream)
+def fill_uniforms(out, bank, stream, key):
+    """Uniform variates into out float64[n], element i from (i, 0, bank, stream)."""
     k0, k1 = key
     for i in range(out.size):
         x0, x1, _, _ = philox(i, np.int64(0), bank, stream, k0, k1)

@@ -92,7 +92,7 @@ def fit(
 
 
 def _pairs(fault_map: FaultMap, voltage: float) -> np.ndarray:
-    """Per bank: faults, and ordered pairs of faults in one column, in one row, in neither. float64[banks, 4]"""
+    """float64[banks, 4]: faults, and ordered pairs of faults in one column, in one row, in neither."""
     geometry = fault_map.geometry
     bank, row, column = geometry.bank_row_column(fault_map.at(voltage).cell)
 

@@ -20,7 +20,7 @@ NOISE_REACH = 4.0
 
 
 def noise_width(curve: FailureCurve, critical_voltage: np.ndarray, noise: float) -> np.ndarray:
-    """Noise is normal in the latent; its width in volts goes with the local slope of the curve. float32[n]"""
+    """Widths float32[n] of noise that is normal in the latent: in volts they go with the local slope of the curve."""
     z, step = curve.z(critical_voltage), 1e-3
     slope = (curve.voltage_at_z(z - step) - curve.voltage_at_z(z + step)) / (2 * step)
     return (noise * slope).astype(np.float32)

@@ -33,6 +33,7 @@ from simulator.operating_point import weights_at
 from simulator.readers.read import trace
 from sram import failure, faultmap
 from sram.faultmap import FaultMap
+from sram.memory import Chip, Memory
 from sram.protection import Overhead
 
 MACHINE = "paper"
@@ -168,10 +169,8 @@ class Lot:
 
     def _map(self, chip: int, floor: float, noise: float = 0.0) -> FaultMap:
         s, geometry = self.study.sram, self.bench.placement(self.name, MACHINE).geometry
-        return faultmap.generate(
-            chip, geometry, s.curve, self.structure, voltage_floor=floor, seed=self.study.seed, mode=s.mode,
-            stuck_at_one=s.stuck_at_one, noise=noise,
-        )  # fmt: skip
+        memory = Memory(geometry, s.curve, self.structure, s.mode, s.stuck_at_one)
+        return Chip(chip, self.study.seed).fault_map(memory, floor, noise=noise)
 
     def _cells(self, chip: int, condition: str) -> faultmap.Faults:
         voltage = self.voltages[condition]

@@ -17,6 +17,7 @@ import numpy as np
 
 from sram import failure, faultmap
 from sram.geometry import Geometry
+from sram.memory import Chip, Memory
 from sram.structure import structure as structure_of
 
 THREADS = sorted({1, numba.config.NUMBA_NUM_THREADS})  # one, and all
@@ -55,7 +56,7 @@ def dense(curve, repeats):
         race(
             f"dense map, rate {rate:g}",
             lambda seconds: f"{geometry.cells / seconds:.3g} cells/s",
-            lambda threads, v=voltage: faultmap.dense(1, geometry, curve, voltage=v, threads=threads),
+            lambda threads, v=voltage: Chip(1).dense(Memory(geometry, curve), v, threads=threads),
             lambda rate=rate: np.random.rand(geometry.cells) < rate,  # noqa: NPY002  the yardstick
             repeats,
         )
@@ -93,7 +94,7 @@ def sparse(curve, gbit, repeats):
         race(
             f"sparse map, {gbit:g} Gbit at rate 1e-3, {structure}",
             lambda seconds: f"{seconds * 1e3:.0f} ms",
-            lambda threads, s=structure: faultmap.generate(1, geometry, curve, s, voltage_floor=floor, threads=threads),
+            lambda threads, s=structure: Chip(1).fault_map(Memory(geometry, curve, s), floor, threads=threads),
             lambda s=structure: numpy_map(curve, geometry, s, 1e-3),
             repeats,
         )

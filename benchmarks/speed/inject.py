@@ -23,7 +23,8 @@ from neuralfuse.quantized.quantize import quantize, weight_parameters
 from simulator.accelerator import accelerator
 from simulator.placement import place
 from simulator.readers.read import trace
-from sram import failure, faultmap, inject, paper
+from sram import failure, inject, paper
+from sram.memory import Chip, Memory
 
 RATE = 0.01
 
@@ -92,22 +93,19 @@ def race(threads, repeats):
     clean_words = np.concatenate([quantize(w, 8)[0].numpy().reshape(-1) for w in clean.values()])
     scale = np.array([quantize(w, 8)[1].item() for w in clean.values()], np.float32)
     starts = np.cumsum([0, *(w.numel() for w in clean.values())])[:-1]
-    words, values = clean_words.copy(), clean_words * np.repeat(scale, np.diff([*starts, clean_words.size]))
-    before = [np.empty(0, np.int64)]
+    values = clean_words * np.repeat(scale, np.diff([*starts, clean_words.size]))
+    words = inject.StoredWords(clean_words, values, starts, scale)
     stages = {"create": [], "place": [], "inject": []}
 
     def ours(make=None):
         start = clock()
-        fault_map = make or faultmap.generate(
-            next(chips), paper.GEOMETRY, curve, voltage_floor=voltage, threads=threads
-        )
+        fault_map = make or Chip(next(chips)).fault_map(Memory(paper.GEOMETRY, curve), voltage, threads=threads)
         faults = fault_map.at(voltage)
         order = np.argsort(faults.cell)  # in the order of memory rather than of voltage: neighbours share cache lines
         created = clock()
         weight, bit, kind = placement.faults(faults.cell[order], faults.kind[order])
         placed = clock()
-        inject.reread(words, clean_words, values, starts, scale, before.pop(), weight, bit, kind)
-        before.append(weight)
+        words.set_faults(weight, bit, kind)
         for name, seconds in zip(stages, (created - start, placed - created, clock() - placed), strict=True):
             stages[name].append(seconds)
         return sum(times[-1] for times in stages.values())

@@ -75,8 +75,8 @@ def workload_of(
 ) -> Workload:
     """The workload of a torch module, of a built-in network or generator, of `package.module:callable`, or in a file.
 
-    `input_shape` of one sample, such as (3, 32, 32), or of each input, is needed for modules and names. `batch`: samples that run
-    together; a `Workload` is taken as it is.
+    `input_shape` of one sample, such as (3, 32, 32), or of each input, is needed for modules and names. `batch`:
+    samples that run together; a `Workload` is taken as it is.
     """
     if isinstance(network, Workload):
         return network

@@ -58,19 +58,14 @@ def make(
 ) -> None:
     """Make the fault map of one chip."""
     from sram import faultmap
+    from sram import memory as silicon
 
     geometry = _geometry(banks, capacity_kib, rows, columns, word_bits)
     with progress.steps(quiet) as say:
         bar = say("banks") if geometry.banks >= 4096 else None  # smaller maps take less than a second
-        fault_map = faultmap.generate(
-            chip,
-            geometry,
-            curve,
-            structure,
-            voltage_floor=voltage_floor,
-            seed=seed,
-            mode=mode,
-            stuck_at_one=stuck_at_one,
+        fault_map = silicon.Chip(chip, seed).fault_map(
+            silicon.Memory(geometry, curve, structure, mode, stuck_at_one),
+            voltage_floor,
             noise=noise,
             advance=lambda done, banks: bar and bar(done, banks, {}),
         )

@@ -87,20 +87,11 @@ def simulate(
     """
     if compat not in (None, "scalesim"):
         raise InputError(LINE, "--compat", compat, "scalesim")
-    energies: dict[str, object] = {
-        "--voltage": voltage,
-        "--plots": plots,
-        "--energy-table": energy_table != "published",
-        "--top": top,
-    }
-    if where is not None:
-        _unused("--where", energies | {"--compat": compat, "--out": out, "--trace": trace})
-    elif schedule != "streamed":
-        raise InputError(LINE, "--schedule", schedule, "only with --where")
-    elif trace is not None:
-        _unused("--trace", energies | {"--compat": compat, "--out": out})
-    elif compat:
-        _unused("--compat", energies)
+    _check_modes(
+        {"--where": where, "--trace": trace, "--compat": compat},
+        {"--voltage": voltage, "--plots": plots, "--energy-table": energy_table != "published", "--top": top},
+        {"--out": out, "--schedule": schedule != "streamed"},
+    )
     machine = _machine(accelerator, scalesim_config)
     workload = _workload(network, model, topology, input, batch)
     if where is not None:
@@ -129,11 +120,19 @@ def simulate(
         raise typer.Exit(3)
 
 
-def _unused(mode: str, others: dict[str, object]) -> None:
+def _check_modes(modes: dict[str, object], energies: dict[str, object], others: dict[str, object]) -> None:
     """What is given and would not be used is a mistake."""
-    for option, value in others.items():
+    mode = next((option for option, value in modes.items() if value), None)
+    unused = {
+        None: {"--schedule": others["--schedule"]},
+        "--where": energies | {"--compat": modes["--compat"], "--trace": modes["--trace"], "--out": others["--out"]},
+        "--trace": energies | {"--compat": modes["--compat"]} | others,
+        "--compat": energies | {"--schedule": others["--schedule"]},
+    }[mode]
+    for option, value in unused.items():
         if value:
-            raise InputError(LINE, option, str(value), f"not with {mode}, which does not use it")
+            allowed = f"not with {mode}, which does not use it" if mode else "only with --where"
+            raise InputError(LINE, option, str(value), allowed)
 
 
 def place(
@@ -276,7 +275,7 @@ def _print_cells(workload: Workload, machine: Accelerator, weight: str, schedule
         geometry = paper.GEOMETRY
     placement = place(workload, machine, geometry, schedule)
     first = first_weight(placement.tensors, layer)
-    cells = [placement.locate(first + int(text), bit) for bit in range(placement.word_bits_per_weight)]
+    cells = [placement.locate(first + int(text), bit) for bit in range(placement.bits)]
     print(f"{weight}: bits 0 to {len(cells) - 1} of weight {first + int(text)} of the network, schedule {schedule}")
     for residency in range(len(cells[0])):
         row, _ = divmod(int(cells[0][residency]), geometry.columns)

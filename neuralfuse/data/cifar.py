@@ -8,6 +8,7 @@ import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,13 +40,14 @@ PYTHON = {
 class PickledType:
     """Stands in for `numpy.dtype`: `u1` or `i8`, and the order of the bytes from its state."""
 
-    def __init__(self, kind: str | bytes, *_):
+    def __init__(self, kind: str | bytes, *_: object):
         self.kind, self.order = _text(kind), "|"
 
     def __setstate__(self, state: tuple) -> None:
         self.order = _text(state[1])
 
     def dtype(self) -> np.dtype:
+        """The numpy type. ValueError for anything but whole numbers."""
         if not re.fullmatch("[iu][1248]", self.kind) or self.order not in ("|", "<", ">", "="):
             raise ValueError(f"an array of {self.order}{self.kind}")
         return np.dtype(self.order + self.kind)
@@ -55,7 +57,7 @@ class PickledArray:
     """Stands in for `numpy.ndarray`, whose own `__setstate__` may end the process where a file is damaged: the state is
     checked before an array is made of it."""
 
-    def __init__(self, *_):
+    def __init__(self, *_: object):
         self.array = np.zeros(0)
 
     def __setstate__(self, state: tuple) -> None:
@@ -78,7 +80,8 @@ ALLOWED = {
 class ArrayUnpickler(pickle.Unpickler):
     """Refuses every class and function but the four that an array of numbers needs, and has its own in their place."""
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
+        """The stand-in for a class of an array; UnpicklingError for every other name."""
         if (module, name) == ("_codecs", "encode"):  # bytes, as Python 3 pickles them under protocol 2
             return lambda text, encoding: text.encode("latin1")
         if (module, name) not in ALLOWED:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,11 +29,12 @@ class Dataset:
 
     @property
     def in_channels(self) -> int:
+        """Channels of an image."""
         return self.train_x.shape[1]
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width)"""
+        """(channels, height, width)."""
         return tuple(self.train_x.shape[1:])  # type: ignore[return-value]
 
 
@@ -54,7 +56,7 @@ def names() -> list[str]:
     return ["digits", *FILE_DATASETS]
 
 
-def load(name: str, root: str | Path | None = None, **options) -> Dataset:
+def load(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
     """Read a dataset from the folder `root` (by default data/NAME); `digits` needs no files.
 
     A name that is not built in is an entry point `neuralfuse.datasets` of an installed package, or

@@ -33,6 +33,7 @@ def read(path: Path, size: int, crop: bool) -> np.ndarray:
 
 
 def stack(files: list[Path], labels: list[int], size: int, crop: bool) -> tuple[np.ndarray, np.ndarray]:
+    """uint8[n, 3, size, size] of the files, and their labels as int64[n]."""
     images = np.empty((len(files), 3, size, size), np.uint8)
     for i, file in enumerate(files):
         images[i] = read(file, size, crop)

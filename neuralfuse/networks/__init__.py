@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,7 +38,7 @@ def names() -> list[str]:
     return sorted(NETWORKS)
 
 
-def build(name: str, num_classes: int = 10, in_channels: int = 3, seed: int = 0, **options) -> nn.Module:
+def build(name: str, num_classes: int = 10, in_channels: int = 3, seed: int = 0, **options: Any) -> nn.Module:
     """Return a network: one of `names()`, `package.module:callable`, or a trained one from a .pt2 or .onnx file.
 
     The first two are called with `num_classes`, `in_channels` and `options` (small residual networks take `width`,

@@ -7,11 +7,14 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 
 
 def conv_bn(cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True) -> list[nn.Module]:
+    """A convolution without bias, its BatchNorm and, with `act`, its ReLU6."""
     layers = [nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(cout)]
     return [*layers, nn.ReLU6(inplace=True)] if act else layers
 
 
 class InvertedResidual(nn.Module):
+    """Widen by `expansion`, filter each channel, narrow again; added to its input where shapes agree."""
+
     def __init__(self, cin: int, cout: int, stride: int, expansion: int):
         super().__init__()
         inner = cin * expansion

@@ -17,6 +17,7 @@ from torch import Tensor
 from sram.errors import InputError
 
 Operator = Callable[..., Tensor]
+Ints = list[int] | None
 
 
 def bound(node: Any, opset: int, where: Path) -> Callable[[list[Tensor]], Tensor]:
@@ -50,14 +51,14 @@ def bound(node: Any, opset: int, where: Path) -> Callable[[list[Tensor]], Tensor
     return call
 
 
-def refuse(operator: str, attribute: str, value: object, allowed: str) -> None:
+def _refuse(operator: str, attribute: str, value: object, allowed: str) -> None:
     raise InputError("ONNX", f"{operator}: {attribute}", value, allowed)
 
 
 def padded(x: Tensor, pads: Sequence[int], auto_pad: str, value: float) -> Tensor:
     """ONNX pads [begin of every axis, end of every axis]; torch wants pairs from the last axis on."""
     if auto_pad not in ("NOTSET", "VALID"):
-        refuse("padding", "auto_pad", auto_pad, "explicit pads")
+        _refuse("padding", "auto_pad", auto_pad, "explicit pads")
     half = len(pads) // 2
     pairs = [pads[axis + side * half] for axis in reversed(range(half)) for side in (0, 1)]
     return F.pad(x, pairs, value=value) if any(pairs) and auto_pad == "NOTSET" else x
@@ -68,17 +69,34 @@ def optional(i: list[Tensor], at: int) -> Tensor | None:
     return i[at] if len(i) > at and i[at].numel() else None
 
 
-def conv(i, *, strides=None, dilations=None, group=1, pads=(), auto_pad="NOTSET", kernel_shape=None) -> Tensor:
+def _conv(
+    i: list[Tensor],
+    *,
+    strides: Ints = None,
+    dilations: Ints = None,
+    group: int = 1,
+    pads: Sequence[int] = (),
+    auto_pad: str = "NOTSET",
+    kernel_shape: Ints = None,
+) -> Tensor:
     run = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[i[1].dim()]
     ones = [1] * (i[1].dim() - 2)
     x = padded(i[0], pads, auto_pad, 0.0)
     return run(x, i[1], optional(i, 2), strides or ones, 0, dilations or ones, group)
 
 
-def conv_transpose(
-    i, *, strides=None, dilations=None, group=1, pads=None, output_padding=None, output_shape=None, auto_pad="NOTSET",
-    kernel_shape=None,
-) -> Tensor:  # fmt: skip
+def _conv_transpose(  # noqa: PLR0913  (an operator has the attributes that it has)
+    i: list[Tensor],
+    *,
+    strides: Ints = None,
+    dilations: Ints = None,
+    group: int = 1,
+    pads: Ints = None,
+    output_padding: Ints = None,
+    output_shape: Ints = None,
+    auto_pad: str = "NOTSET",
+    kernel_shape: Ints = None,
+) -> Tensor:
     """The whole result, of which the padding is cut off."""
     axes = i[1].dim() - 2
     run = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[axes]
@@ -102,49 +120,65 @@ def conv_transpose(
     return whole
 
 
-def gemm(i, *, alpha=1.0, beta=1.0, transA=0, transB=0) -> Tensor:
+def _gemm(i: list[Tensor], *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0) -> Tensor:
     product = alpha * ((i[0].T if transA else i[0]) @ (i[1].T if transB else i[1]))
     return product + beta * i[2] if len(i) > 2 else product
 
 
-def pool_stride(kernel_shape, strides, ceil_mode) -> list[int]:
+def _pool_stride(kernel_shape: list[int], strides: Ints, ceil_mode: int) -> list[int]:
     if ceil_mode or len(kernel_shape) != 2:
-        refuse("pooling", "kernel_shape and ceil_mode", [list(kernel_shape), ceil_mode], "two axes, ceil_mode 0")
+        _refuse("pooling", "kernel_shape and ceil_mode", [list(kernel_shape), ceil_mode], "two axes, ceil_mode 0")
     return strides or [1, 1]
 
 
-def max_pool(
-    i, *, kernel_shape, strides=None, dilations=None, pads=(), auto_pad="NOTSET", ceil_mode=0, storage_order=0
+def _max_pool(
+    i: list[Tensor],
+    *,
+    kernel_shape: list[int],
+    strides: Ints = None,
+    dilations: Ints = None,
+    pads: Sequence[int] = (),
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    storage_order: int = 0,
 ) -> Tensor:
-    stride = pool_stride(kernel_shape, strides, ceil_mode)
+    stride = _pool_stride(kernel_shape, strides, ceil_mode)
     return F.max_pool2d(padded(i[0], pads, auto_pad, -torch.inf), kernel_shape, stride, dilation=dilations or [1, 1])
 
 
-def average_pool(
-    i, *, kernel_shape, strides=None, dilations=None, pads=(), auto_pad="NOTSET", ceil_mode=0, count_include_pad=0
+def _average_pool(
+    i: list[Tensor],
+    *,
+    kernel_shape: list[int],
+    strides: Ints = None,
+    dilations: Ints = None,
+    pads: Sequence[int] = (),
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    count_include_pad: int = 0,
 ) -> Tensor:
-    stride = pool_stride(kernel_shape, strides, ceil_mode)
+    stride = _pool_stride(kernel_shape, strides, ceil_mode)
     if any(step != 1 for step in dilations or ()):
-        refuse("AveragePool", "dilations", list(dilations), "1 of every axis")
+        _refuse("AveragePool", "dilations", list(dilations), "1 of every axis")
     total = F.avg_pool2d(padded(i[0], pads, auto_pad, 0.0), kernel_shape, stride)
     if count_include_pad or not any(pads):
         return total
     return total / F.avg_pool2d(padded(torch.ones_like(i[0]), pads, auto_pad, 0.0), kernel_shape, stride)
 
 
-def reshape(i, *, allowzero=0) -> Tensor:
+def _reshape(i: list[Tensor], *, allowzero: int = 0) -> Tensor:
     return i[0].reshape(
         [i[0].shape[k] if size == 0 and not allowzero else size for k, size in enumerate(i[1].tolist())]
     )
 
 
-def flatten(i, *, axis=1) -> Tensor:
+def _flatten(i: list[Tensor], *, axis: int = 1) -> Tensor:
     if axis == 1:
         return i[0].flatten(1)
     return i[0].reshape(int(np.prod(i[0].shape[: axis if axis >= 0 else axis + i[0].dim()])), -1)
 
 
-def clip(i, *, min=None, max=None) -> Tensor:
+def _clip(i: list[Tensor], *, min: float | None = None, max: float | None = None) -> Tensor:
     low, high = (x if (given := optional(i, at)) is None else given.item() for at, x in ((1, min), (2, max)))
     return i[0] if low is None and high is None else i[0].clamp(low, high)
 
@@ -155,12 +189,12 @@ def axes_of(i: list[Tensor], axes: Sequence[int] | None) -> list[int] | None:
     return axes if given is None else given.tolist()  # type: ignore[return-value]
 
 
-def squeeze(i, *, axes=None) -> Tensor:
+def _squeeze(i: list[Tensor], *, axes: Ints = None) -> Tensor:
     where = axes_of(i, axes)
     return i[0].squeeze() if where is None else i[0].squeeze(list(where))
 
 
-def unsqueeze(i, *, axes=None) -> Tensor:
+def _unsqueeze(i: list[Tensor], *, axes: Ints = None) -> Tensor:
     where = axes_of(i, axes) or []
     x = i[0]
     for axis in sorted(axis % (x.dim() + len(where)) for axis in where):
@@ -168,14 +202,14 @@ def unsqueeze(i, *, axes=None) -> Tensor:
     return x
 
 
-def reduce_mean(i, *, axes=None, keepdims=1, noop_with_empty_axes=0) -> Tensor:
+def _reduce_mean(i: list[Tensor], *, axes: Ints = None, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Tensor:
     where = axes_of(i, axes)
     if where is None and noop_with_empty_axes:
         return i[0]
     return i[0].mean(list(where) if where else list(range(i[0].dim())), keepdim=bool(keepdims))
 
 
-def sliced(i) -> Tensor:
+def _sliced(i: list[Tensor]) -> Tensor:
     starts, ends = i[1].tolist(), i[2].tolist()
     axes, steps = optional(i, 3), optional(i, 4)
     where = list(range(len(starts))) if axes is None else axes.tolist()
@@ -191,12 +225,12 @@ def sliced(i) -> Tensor:
     return x
 
 
-def sliced_before_10(i, *, starts, ends, axes=None) -> Tensor:
+def _sliced_before_10(i: list[Tensor], *, starts: Sequence[int], ends: Sequence[int], axes: Ints = None) -> Tensor:
     numbers = (starts, ends, axes or range(len(starts)))
-    return sliced([i[0], *(torch.tensor(list(part), dtype=torch.int64) for part in numbers)])
+    return _sliced([i[0], *(torch.tensor(list(part), dtype=torch.int64) for part in numbers)])
 
 
-def gather(i, *, axis=0) -> Tensor:
+def _gather(i: list[Tensor], *, axis: int = 0) -> Tensor:
     axis %= i[0].dim()
     index = i[1].long()
     index = torch.where(index < 0, index + i[0].shape[axis], index)
@@ -204,53 +238,55 @@ def gather(i, *, axis=0) -> Tensor:
     return picked.reshape(i[0].shape[:axis] + index.shape + i[0].shape[axis + 1 :])
 
 
-def batch_norm(i, *, epsilon=1e-5, momentum=0.9, training_mode=0, spatial=1) -> Tensor:
+def _batch_norm(
+    i: list[Tensor], *, epsilon: float = 1e-5, momentum: float = 0.9, training_mode: int = 0, spatial: int = 1
+) -> Tensor:
     if training_mode or not spatial:
-        refuse("BatchNormalization", "training_mode", training_mode, "0, and spatial")
+        _refuse("BatchNormalization", "training_mode", training_mode, "0, and spatial")
     return F.batch_norm(i[0], i[3], i[4], i[1], i[2], False, 0.0, epsilon)
 
 
-def layer_norm(i, *, axis=-1, epsilon=1e-5, stash_type=1) -> Tensor:
+def _layer_norm(i: list[Tensor], *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Tensor:
     return F.layer_norm(i[0], i[0].shape[axis % i[0].dim() :], i[1], optional(i, 2), epsilon)
 
 
-def cast(i, *, to, saturate=1, round_mode="up") -> Tensor:
+def _cast(i: list[Tensor], *, to: int, saturate: int = 1, round_mode: str = "up") -> Tensor:
     import onnx
 
     return i[0].to(torch.from_numpy(np.empty(0, onnx.helper.tensor_dtype_to_np_dtype(to))).dtype)
 
 
-def shape(i, *, start=0, end=None) -> Tensor:
+def _shape(i: list[Tensor], *, start: int = 0, end: int | None = None) -> Tensor:
     return torch.tensor(list(i[0].shape)[start:end], dtype=torch.int64)
 
 
-def softmax_before_13(i, *, axis=1) -> Tensor:
+def _softmax_before_13(i: list[Tensor], *, axis: int = 1) -> Tensor:
     """Over all axes from `axis` on together."""
     axis %= i[0].dim()
     return F.softmax(i[0].flatten(axis), -1).reshape(i[0].shape)
 
 
-def constant_value(i, *, value) -> Tensor:
+def _constant_value(i: list[Tensor], *, value: Any) -> Tensor:
     from onnx import numpy_helper
 
     return torch.from_numpy(np.array(numpy_helper.to_array(value)))
 
 
-def divide(i) -> Tensor:
+def _divide(i: list[Tensor]) -> Tensor:
     return i[0] / i[1] if i[0].is_floating_point() else torch.div(i[0], i[1], rounding_mode="trunc")
 
 
 OPERATORS: dict[str, Operator] = {
-    "Conv": conv,
-    "ConvTranspose": conv_transpose,
-    "Gemm": gemm,
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
     "MatMul": lambda i: i[0] @ i[1],
-    "BatchNormalization": batch_norm,
-    "LayerNormalization": layer_norm,
-    "MaxPool": max_pool,
-    "AveragePool": average_pool,
+    "BatchNormalization": _batch_norm,
+    "LayerNormalization": _layer_norm,
+    "MaxPool": _max_pool,
+    "AveragePool": _average_pool,
     "GlobalAveragePool": lambda i: i[0].mean(tuple(range(2, i[0].dim())), keepdim=True),
-    "ReduceMean": reduce_mean,
+    "ReduceMean": _reduce_mean,
     "Relu": lambda i: F.relu(i[0]),
     "LeakyRelu": lambda i, alpha=0.01: F.leaky_relu(i[0], alpha),
     "Sigmoid": lambda i: torch.sigmoid(i[0]),
@@ -260,26 +296,26 @@ OPERATORS: dict[str, Operator] = {
     "Erf": lambda i: torch.erf(i[0]),
     "Gelu": lambda i, approximate="none": F.gelu(i[0], approximate=approximate),
     "Softmax": lambda i, axis=-1: F.softmax(i[0], axis),
-    "Clip": clip,
+    "Clip": _clip,
     "Add": lambda i: i[0] + i[1],
     "Sub": lambda i: i[0] - i[1],
     "Mul": lambda i: i[0] * i[1],
-    "Div": divide,
+    "Div": _divide,
     "Pow": lambda i: i[0] ** i[1],
     "Sqrt": lambda i: torch.sqrt(i[0]),
-    "Flatten": flatten,
-    "Reshape": reshape,
+    "Flatten": _flatten,
+    "Reshape": _reshape,
     "Transpose": lambda i, perm=None: i[0].permute(perm or list(reversed(range(i[0].dim())))),
     "Concat": lambda i, axis: torch.cat([torch.atleast_1d(x) for x in i], axis),
-    "Squeeze": squeeze,
-    "Unsqueeze": unsqueeze,
-    "Slice": sliced,
-    "Gather": gather,
-    "Shape": shape,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Slice": _sliced,
+    "Gather": _gather,
+    "Shape": _shape,
     "Identity": lambda i: i[0],
     "Dropout": lambda i, ratio=0.5, seed=0, is_test=1: i[0],
-    "Cast": cast,
-    "Constant": constant_value,
+    "Cast": _cast,
+    "Constant": _constant_value,
 }
 # operator: (the first opset of its present meaning, what it computed before)
-LEGACY: dict[str, tuple[int, Operator]] = {"Softmax": (13, softmax_before_13), "Slice": (10, sliced_before_10)}
+LEGACY: dict[str, tuple[int, Operator]] = {"Softmax": (13, _softmax_before_13), "Slice": (10, _sliced_before_10)}

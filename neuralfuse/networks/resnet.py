@@ -16,6 +16,8 @@ def conv_bn(cin: int, cout: int, kernel: int, stride: int = 1, relu: bool = True
 
 
 class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
     expansion = 1
 
     def __init__(self, cin: int, width: int, stride: int):
@@ -29,6 +31,8 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut; four times as wide outside as inside."""
+
     expansion = 4
 
     def __init__(self, cin: int, width: int, stride: int):
@@ -88,14 +92,17 @@ WIDTHS = (64, 128, 256, 512)
 
 
 def resnet18(num_classes: int, in_channels: int, imagenet: bool = False) -> ResNet:
+    """ResNet18 (He et al., CVPR 2016)."""
     return ResNet(BasicBlock, (2, 2, 2, 2), WIDTHS, num_classes, in_channels, imagenet)
 
 
 def resnet34(num_classes: int, in_channels: int, imagenet: bool = False) -> ResNet:
+    """ResNet34."""
     return ResNet(BasicBlock, (3, 4, 6, 3), WIDTHS, num_classes, in_channels, imagenet)
 
 
 def resnet50(num_classes: int, in_channels: int, imagenet: bool = False) -> ResNet:
+    """ResNet50."""
     return ResNet(Bottleneck, (3, 4, 6, 3), WIDTHS, num_classes, in_channels, imagenet)
 
 

@@ -33,6 +33,8 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
+    """Patches, positions, `depth` blocks of attention, mean over the patches, linear."""
+
     def __init__(
         self, num_classes: int, in_channels: int, patch: int = 4, dim: int = 192, depth: int = 6, heads: int = 3
     ):

@@ -3,8 +3,9 @@
 The paper keeps activations free of faults, and so does every study. This is for asking what that assumption is worth.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +27,8 @@ def scales_of(network: nn.Module, images: Tensor, placed: Placement) -> dict[str
     modules = dict(network.named_modules())
     names = [tensor.name for tensor in placed.tensors if tensor.name in modules]
 
-    def watch(name: str):
-        def hook(_module, _inputs, output: Tensor) -> None:
+    def watch(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
             largest[name] = max(largest.get(name, 0.0), float(output.abs().max()))
 
         return hook
@@ -89,10 +90,10 @@ def _truth_table(element: np.ndarray, bit: np.ndarray, kind: np.ndarray, bits: i
     return torch.from_numpy(unique), torch.from_numpy(np.where(values >= size // 2, values - size, values))
 
 
-def _through(scale: float, bits: int, element: Tensor, table: Tensor):
+def _through(scale: float, bits: int, element: Tensor, table: Tensor) -> Callable[..., Tensor]:
     level = 2 ** (bits - 1) - 1
 
-    def hook(_module, _inputs, output: Tensor) -> Tensor:
+    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         words = torch.round(output / scale).clamp_(-level, level)
         if len(element):
             flat = words.flatten(1)

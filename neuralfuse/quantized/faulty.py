@@ -26,6 +26,7 @@ class StoredLayer:
 
     @property
     def size(self) -> int:
+        """Words of the tensor."""
         return prod(self.shape)
 
 
@@ -33,13 +34,20 @@ class PlacedTensor(Protocol):
     """How a placement numbers a tensor: elements offset .. offset + count of parameter `name` are weights first ..."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The parameter."""
+
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Its first element."""
+
     @property
-    def first(self) -> int: ...
+    def first(self) -> int:
+        """The weight that it is."""
+
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """How many."""
 
 
 class PlacedFaults(Protocol):
@@ -59,7 +67,7 @@ class Numbering:
     shift: np.ndarray
 
     def words(self, weight: np.ndarray) -> np.ndarray:
-        """int64[k] -> int64[k]"""
+        """Word numbers int64[k] of weight numbers int64[k]."""
         if not self.shift.any():
             return weight
         return weight + self.shift[np.searchsorted(self.first, weight, side="right") - 1]
@@ -126,15 +134,13 @@ class FaultyNetwork:
             table.append(StoredLayer(name, tuple(weight.shape), offset))
             offset += weight.numel()
         self.layer_table: tuple[StoredLayer, ...] = tuple(table)
-        self.words: np.ndarray = torch.cat(words).numpy()
-        self._clean = self.words.copy()
-        self._scale = torch.cat(scales).numpy()
-        self._scale_start = np.concatenate(starts).astype(np.int64)
-        self._touched = np.empty(0, np.int64)
-        run = np.diff(np.append(self._scale_start, offset))
-        read = dequantize(torch.cat(words), torch.from_numpy(np.repeat(self._scale, run)))
+        scale, start = torch.cat(scales), np.concatenate(starts).astype(np.int64)
+        run = torch.from_numpy(np.diff(np.append(start, offset)))
+        read = dequantize(torch.cat(words), scale.repeat_interleave(run))
         self._values = read.to(device)
-        self._read = read.numpy()  # on a CPU this is the memory of the weight tensors
+        # On a CPU read.numpy() is the memory of the weight tensors.
+        self._stored = inject.StoredWords(torch.cat(words).numpy(), read.numpy(), start, scale.numpy(), bits)
+        self.words: np.ndarray = self._stored.words
         self._shown = None if self._values.device.type == "cpu" else self.words.copy()
         for layer, parameter in zip(table, parameters.values(), strict=True):
             parameter.data = self._values[layer.offset : layer.offset + layer.size].view(layer.shape)
@@ -145,12 +151,13 @@ class FaultyNetwork:
 
     @property
     def device(self) -> torch.device:
+        """Where the network computes."""
         return self._values.device
 
     @property
     def clean_words(self) -> np.ndarray:
         """The words as written, read-only, int8[n]."""
-        view = self._clean.view()
+        view = self._stored.clean.view()
         view.flags.writeable = False
         return view
 
@@ -161,17 +168,12 @@ class FaultyNetwork:
         weight int64[k], bit uint8[k], kind uint8[k]. The cost is in proportion to the faults before and now; another
         device is sent only the weights whose value differs from what it has.
         """
-        weight = np.array(weight, np.int64, order="C")  # a copy: kept, and the caller's array may change
-        bit, kind = np.ascontiguousarray(bit, np.uint8), np.ascontiguousarray(kind, np.uint8)
-        inject.reread(
-            *(self.words, self._clean, self._read, self._scale_start, self._scale),
-            *(self._touched, weight, bit, kind, self.bits),
-        )
+        before = self._stored.touched
+        self._stored.set_faults(weight, bit, kind)
         if self._shown is not None:
-            index = kernels.changed(self.words, self._shown, np.concatenate([self._touched, weight]))
-            new = torch.from_numpy(self._read[index]).to(self.device)
+            index = kernels.changed(self.words, self._shown, np.concatenate([before, self._stored.touched]))
+            new = torch.from_numpy(self._stored.values[index]).to(self.device)
             self._values.index_copy_(0, torch.from_numpy(index).to(self.device), new)
-        self._touched = weight
 
     def write_faults(self, hits: PlacedFaults, kinds: np.ndarray) -> None:
         """`set_faults` for the hits of a placement; kinds[f] is the kind of the f-th faulty cell."""
@@ -196,7 +198,7 @@ class FaultyNetwork:
 
     def flip_rate(self) -> float:
         """Share of all stored bits that now read wrong (a stuck cell reads wrong only where the bit differs)."""
-        flipped = kernels.flipped_bits(self.words, self._clean, self._touched, self.bits)
+        flipped = kernels.flipped_bits(self.words, self._stored.clean, self._stored.touched, self.bits)
         return flipped / (self.words.size * self.bits)
 
 

@@ -39,6 +39,7 @@ class DeviceNetwork:
         self.voltage = device.set_voltage(voltage)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Logits of images, from the device's runs."""
         parts = []
         for i in range(0, len(x), self.batch):
             run = self.device.run(x[i : i + self.batch].detach().cpu().numpy())

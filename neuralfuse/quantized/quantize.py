@@ -61,9 +61,9 @@ def weight_parameters(network: nn.Module, names: Sequence[str] | None = None) ->
     """Return the weights of all convolutions and linear layers by parameter name, in the order of `named_modules`.
 
     A weight that two layers share is listed once, under the first name: it is stored once. The stacked input projection
-    of `nn.MultiheadAttention` is a linear weight too. Biases and normalisation are not stored as words. A module
-    of another kind names its stored parameters in `stored_weights` (`pixelwise`). `names` picks
-    the parameters instead, for networks whose products are no modules (exported graphs, say).
+    of `nn.MultiheadAttention` is a linear weight too. Biases and normalisation are not stored as words. A module of
+    another kind names its stored parameters in `stored_weights` (`pixelwise`). `names` picks the parameters instead,
+    for networks whose products are no modules (exported graphs, say).
 
     >>> list(weight_parameters(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))))
     ['0.weight', '3.weight']

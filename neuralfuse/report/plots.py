@@ -1,8 +1,7 @@
 """Figures of a study. Each function takes a table and returns a matplotlib Figure; `save` writes PNG and SVG.
 
 Colours are Okabe and Ito's (colour-blind safe); marker and line style repeat the distinction, so the figures survive
-grey print.
-Bands are 95% intervals over chips (Student's t of the mean).
+grey print. Bands are 95% intervals over chips (Student's t of the mean).
 """
 
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neuralfuse.results import pareto
@@ -65,7 +65,7 @@ def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
     return paths
 
 
-def _figure(width: float = 5.2, height: float = 3.6, columns: int = 1):
+def _figure(width: float = 5.2, height: float = 3.6, columns: int = 1) -> tuple[Figure, np.ndarray]:
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(width * columns, height), layout="constrained")
         axes = figure.subplots(1, columns, squeeze=False)[0]
@@ -80,7 +80,7 @@ def _panels(table: pd.DataFrame) -> tuple[Figure, dict[str, dict], list[tuple[An
     return figure, looks(list(table.protection.unique())), panels
 
 
-def _band(axis, x, rows: pd.DataFrame, look: dict, label: str) -> None:
+def _band(axis: Axes, x: pd.Series, rows: pd.DataFrame, look: dict, label: str) -> None:
     axis.fill_between(
         x,
         100 * rows.accuracy_low.fillna(rows.accuracy_mean).clip(0, 1),
@@ -93,6 +93,7 @@ def _band(axis, x, rows: pd.DataFrame, look: dict, label: str) -> None:
 
 
 def unit_label(unit: str) -> str:
+    """The label of a voltage axis."""
     return "SRAM supply (V)" if unit == "V" else "SRAM supply (multiples of $V_{min}$)"
 
 
@@ -112,7 +113,7 @@ def accuracy_against_voltage(summary: pd.DataFrame, unit: str = "Vmin") -> Figur
     return figure
 
 
-def _rate_axis(axis, rate: pd.Series) -> None:
+def _rate_axis(axis: Axes, rate: pd.Series) -> None:
     """Cell fault rate above the voltage axis: what the supply means for the silicon."""
     top = axis.twiny()
     top.set_xlim(axis.get_xlim())

@@ -190,6 +190,7 @@ class Trade:
 
     @classmethod
     def of(cls, rows: pd.DataFrame, scope: str) -> "Trade":
+        """From the rows of results.csv of one protection in one setting."""
         voltages, chips, accuracy = accuracy_matrix(rows)
         return cls(voltages, chips, accuracy, saving_matrix(rows, scope, voltages, chips))
 

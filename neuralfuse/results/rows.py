@@ -44,6 +44,7 @@ class Result:
 
     @property
     def accuracy(self) -> float:
+        """Share of the images that were answered right."""
         return self.correct / self.total
 
 

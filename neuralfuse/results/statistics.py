@@ -26,6 +26,7 @@ class Estimate:
 
     @property
     def half_width(self) -> float:
+        """Half the interval."""
         return (self.high - self.low) / 2
 
 
@@ -106,10 +107,9 @@ def chip_yield(values: np.ndarray, threshold: float, confidence: float = CONFIDE
 def crossing(voltages: np.ndarray, accuracy: np.ndarray, threshold: float) -> tuple[float, bool]:
     """Lowest voltage at which accuracy still holds, coming down from the top, linear between swept voltages.
 
-    `voltages` (n,) falling, `accuracy` (n,). Returns (voltage, reached): `reached` False means that accuracy held
-    down to
-    the lowest swept voltage, so that the true answer lies at or below it; NaN that it does not hold even at the top. An
-    accuracy of NaN, of no chip, holds nowhere.
+    `voltages` (n,) falling, `accuracy` (n,). Returns (voltage, reached): `reached` False means that accuracy held down
+    to the lowest swept voltage, so that the true answer lies at or below it; NaN that it does not hold even at the top.
+    An accuracy of NaN, of no chip, holds nowhere.
 
     >>> crossing(np.array([1.0, 0.9, 0.8]), np.array([0.9, 0.9, 0.7]), 0.85)
     (0.875, True)
@@ -166,8 +166,7 @@ def margin(
     network.
 
     Intervals: percentile bootstrap over chips of the crossing itself. A resample that holds nowhere counts as the
-    highest
-    swept voltage and its saving (which may be negative for a generator): the user would have to stay there.
+    highest swept voltage and its saving (which may be negative for a generator): the user would have to stay there.
     """
     threshold = clean - points / 100
     accuracy = np.asarray(accuracy, dtype=float)

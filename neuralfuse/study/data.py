@@ -17,6 +17,7 @@ from sram.errors import InputError
 
 
 def load_data(config: DatasetConfig) -> data.Dataset:
+    """The dataset that a study names."""
     return data.load(config.name, config.root)
 
 

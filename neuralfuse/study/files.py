@@ -133,7 +133,8 @@ def load_studies(path: str | Path) -> dict[str, StudyConfig]:
 
 
 def _merged(base: dict, changes: dict) -> dict:
-    """
+    """`base` with `changes` in it, key by key.
+
     >>> _merged({"a": {"x": 1, "y": 2}, "b": [1]}, {"a": {"y": 3}, "b": [2]})
     {'a': {'x': 1, 'y': 3}, 'b': [2]}
     """

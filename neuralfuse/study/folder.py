@@ -84,6 +84,7 @@ class StudyFolder:
         return built.eval()
 
     def program_file(self, network: str) -> Path:
+        """A network as a device runs it."""
         return self.path / "networks" / f"{slug(network)}.program.json"
 
     def program(self, network: str) -> Program:
@@ -110,6 +111,7 @@ class StudyFolder:
         return self.path / "images" / f"{slug(f'{network}-{protection}')}.npz"
 
     def workload_file(self, network: str, protection: str | None = None) -> Path:
+        """The layers of a network, or of a protection's generator before it."""
         where = self.path / "workloads"
         if protection is None:
             return where / f"{slug(network)}.json"
@@ -168,6 +170,7 @@ class StudyFolder:
 
     @property
     def results_file(self) -> Path:
+        """One row for each chip, voltage, protection and structure."""
         return self.path / "results.csv"
 
     def write_results(self, keys: Iterable[str]) -> Path:
@@ -180,6 +183,7 @@ class StudyFolder:
         return self.path / "layers.csv"
 
     def write_provenance(self, record: dict[str, Any]) -> None:
+        """Keep the record of versions and sources."""
         write_atomic(self.path / "provenance.json", json.dumps(record, indent=1))
 
     def provenance(self) -> dict[str, Any]:

@@ -226,6 +226,7 @@ def _found_or_copied(path: Path, settings: object) -> bool:
 
 
 def network_settings(study: StudyConfig, config: NetworkConfig) -> list:
+    """All that a trained network follows from."""
     built = config.build or config.name
     contents = content_hashes(built, config.checkpoint, own_objective(config.training.objective))
     own = config.model_dump(mode="json", exclude={"name", "build", "activations"})
@@ -234,6 +235,7 @@ def network_settings(study: StudyConfig, config: NetworkConfig) -> list:
 
 
 def generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseConfig) -> list:
+    """All that a trained generator follows from."""
     left_out = {"calibrate", "training"} if fuse.starts_untrained else {"calibrate"}  # how is of no matter here
     if fuse.own_faults != "trained":
         left_out.add("own_faults")

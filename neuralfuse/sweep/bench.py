@@ -232,6 +232,7 @@ class Bench:
 
 
 def die_of(task: Task) -> Die:
+    """The die that a task runs on."""
     return Die(task.point.accelerator, task.point.structure, task.chip)
 
 

@@ -3,7 +3,7 @@ had."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from neuralfuse.results.rows import Result, Rows
 from neuralfuse.sweep.executors import Workers
@@ -67,51 +67,75 @@ def _run(
     todo: list[list[Task]], run_chunk: RunChunk, workers: Workers, store: Rows, advance: Advance, wanted: int
 ) -> list[Failure]:
     queue = [(chunk, 1) for chunk in reversed(todo)]
-    failures: list[Failure] = []
-    pending: dict[Future, tuple[list[Task], int]] = {}
-    executor: Executor = workers.make()
-    left = sum(len(chunk) for chunk in todo)
-
-    def again(chunk: list[Task], attempt: int, reason: str) -> None:
-        if attempt < ATTEMPTS:
-            queue.insert(0, (chunk, attempt + 1))
-        else:
-            failures.append(Failure(tuple(chunk), reason))
-
+    work = _Round(run_chunk, workers, store, queue, sum(len(chunk) for chunk in todo), workers.make())
     try:
-        while queue or pending:
-            while queue and len(pending) < 2 * workers.count:
-                chunk, attempt = queue.pop()
-                known = store.read()  # another process may have done it meanwhile
-                rest = [task for task in chunk if task.key not in known]
-                left -= len(chunk) - len(rest)
-                if rest:
-                    pending[executor.submit(run_chunk, rest)] = (rest, attempt)
-                if workers.count == 1:
-                    break
-            done, _ = wait(pending, return_when=FIRST_COMPLETED) if pending else (set(), None)
+        while work.queue or work.pending:
+            work.submit()
+            done, _ = wait(work.pending, return_when=FIRST_COMPLETED) if work.pending else (set(), None)
             broken = False
             for future in done:
-                chunk, attempt = pending.pop(future)
-                try:
-                    store.append(future.result())
-                    left -= len(chunk)
-                except BrokenExecutor:
-                    broken = True
-                    again(chunk, attempt, "a worker process died (out of memory?)")
-                except (InputError, OSError):
-                    raise
-                except Exception as error:
-                    again(chunk, attempt, f"{type(error).__name__}: {error}")
-                advance(wanted - left, wanted)
-            if broken:  # the pool is unusable, and so are its other futures
-                for chunk, attempt in pending.values():
-                    queue.append((chunk, attempt))
-                pending.clear()
-                executor.shutdown(wait=False)
-                executor = workers.make()
+                broken = not work.take(future) or broken
+                advance(wanted - work.left, wanted)
+            if broken:
+                work.renew()
     finally:
-        for future in pending:  # Dask's executor has no cancel_futures
+        work.close()
+    return work.failures
+
+
+@dataclass
+class _Round:
+    """Chunks on their way to the workers and back."""
+
+    run_chunk: RunChunk
+    workers: Workers
+    store: Rows
+    queue: list[tuple[list[Task], int]]  # with the number of the attempt; the next one last
+    left: int  # tasks
+    executor: Executor
+    pending: dict[Future, tuple[list[Task], int]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+
+    def submit(self) -> None:
+        while self.queue and len(self.pending) < 2 * self.workers.count:
+            chunk, attempt = self.queue.pop()
+            known = self.store.read()  # another process may have done it meanwhile
+            rest = [task for task in chunk if task.key not in known]
+            self.left -= len(chunk) - len(rest)
+            if rest:
+                self.pending[self.executor.submit(self.run_chunk, rest)] = (rest, attempt)
+            if self.workers.count == 1:
+                break
+
+    def take(self, future: Future) -> bool:
+        """Keep the rows of a chunk that came back, or try it again; False where a worker process died."""
+        chunk, attempt = self.pending.pop(future)
+        try:
+            self.store.append(future.result())
+            self.left -= len(chunk)
+        except BrokenExecutor:
+            self._again(chunk, attempt, "a worker process died (out of memory?)")
+            return False
+        except (InputError, OSError):
+            raise
+        except Exception as error:
+            self._again(chunk, attempt, f"{type(error).__name__}: {error}")
+        return True
+
+    def _again(self, chunk: list[Task], attempt: int, reason: str) -> None:
+        if attempt < ATTEMPTS:
+            self.queue.insert(0, (chunk, attempt + 1))
+        else:
+            self.failures.append(Failure(tuple(chunk), reason))
+
+    def renew(self) -> None:
+        """Another executor in place of one that broke: it is unusable, and so are its other futures."""
+        self.queue.extend(self.pending.values())
+        self.pending.clear()
+        self.executor.shutdown(wait=False)
+        self.executor = self.workers.make()
+
+    def close(self) -> None:
+        for future in self.pending:  # Dask's executor has no cancel_futures
             future.cancel()
-        executor.shutdown(wait=False)
-    return failures
+        self.executor.shutdown(wait=False)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from typing import Any
 
 from neuralfuse.sweep.allocator import keep_freed_memory
 from sram.errors import InputError
@@ -14,7 +15,8 @@ from sram.errors import InputError
 class InProcess(Executor):
     """Runs each call at once, in this process: for debugging, one core, and as the reference of the others."""
 
-    def submit(self, fn, /, *args, **kwargs) -> Future:
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """A future that is done."""
         future: Future = Future()
         try:
             future.set_result(fn(*args, **kwargs))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from neuralfuse.chips.sources import NONE, Both
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.quantize import quantize, weight_parameters
-from sram import inject
+from sram.inject import StoredWords
 
 
 @contextmanager
@@ -39,18 +39,15 @@ def read_words(transform: nn.Module, bits: int) -> Iterator[Callable[[FaultyBits
     weights = list(weight_parameters(transform).values())
     written = [weight.data for weight in weights]
     stored, scales = zip(*(quantize(one, bits) for one in written), strict=True)
-    words = torch.cat([one.flatten().cpu() for one in stored]).numpy()
+    clean = torch.cat([one.flatten().cpu() for one in stored]).numpy()
     scale = np.array([float(one) for one in scales], np.float32)
     start = np.cumsum([0, *(one.numel() for one in written)])
-    clean, values = words.copy(), words * np.repeat(scale, np.diff(start))
-    touched = NONE[0]
+    words = StoredWords(clean, clean * np.repeat(scale, np.diff(start)), start[:-1], scale, bits)
 
     def read(faults: FaultyBits) -> None:
-        nonlocal touched
-        inject.reread(words, clean, values, start[:-1], scale, touched, *faults, bits)
-        touched = faults[0].copy()  # the caller's array may change
+        words.set_faults(*faults)
         for weight, one, a, b in zip(weights, written, start[:-1], start[1:], strict=True):
-            weight.data = torch.from_numpy(values[a:b].reshape(one.shape)).to(one, copy=True)
+            weight.data = torch.from_numpy(words.values[a:b].reshape(one.shape)).to(one, copy=True)
 
     try:
         read(NONE)

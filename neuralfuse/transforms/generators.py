@@ -6,6 +6,7 @@ it.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,7 @@ class NeuralFuse(nn.Module):
 
 
 def conv(cin: int, cout: int, bias: bool = True, last: nn.Module | None = None) -> list[nn.Module]:
+    """A 3x3 convolution that keeps the map, BatchNorm, ReLU or `last`."""
     return [nn.Conv2d(cin, cout, 3, padding=1, bias=bias), nn.BatchNorm2d(cout), last or nn.ReLU(inplace=True)]
 
 
@@ -44,6 +46,7 @@ def deconv(cin: int, cout: int, last: nn.Module | None = None) -> list[nn.Module
 
 
 def conv_l(c: int, w: int) -> nn.Module:
+    """ConvL of the paper, for `c` channels and first width `w`."""
     down, up = nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="nearest")
     return nn.Sequential(
         *(*conv(c, w), *conv(w, w), down),
@@ -57,6 +60,7 @@ def conv_l(c: int, w: int) -> nn.Module:
 
 
 def conv_s(c: int, w: int) -> nn.Module:
+    """ConvS of the paper."""
     down, up = nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="nearest")
     return nn.Sequential(
         *(*conv(c, w), down),
@@ -70,6 +74,7 @@ def conv_s(c: int, w: int) -> nn.Module:
 
 
 def deconv_l(c: int, w: int) -> nn.Module:
+    """DeConvL of the paper."""
     down = nn.MaxPool2d(2)
     return nn.Sequential(
         *(*conv(c, w), *conv(w, w), down),
@@ -83,6 +88,7 @@ def deconv_l(c: int, w: int) -> nn.Module:
 
 
 def deconv_s(c: int, w: int) -> nn.Module:
+    """DeConvS of the paper."""
     down = nn.MaxPool2d(2)
     return nn.Sequential(
         *(*conv(c, w), down),
@@ -117,6 +123,8 @@ class Up(nn.Module):
 
 
 class UNet(nn.Module):
+    """UNetL or UNetS of the paper: three halvings, each joined with its skip on the way up."""
+
     def __init__(self, c: int, w: int):
         super().__init__()
         self.first = nn.Sequential(*conv(c, w, bias=False), *conv(w, w, bias=False))
@@ -175,7 +183,7 @@ def build(
     seed: int = 0,
     size: tuple[int, int] = (32, 32),
     identity: bool = False,
-    **options,
+    **options: Any,
 ) -> nn.Module:
     """Return a freshly initialised generator G; `width=None` is the paper's.
 

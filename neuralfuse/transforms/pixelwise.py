@@ -52,6 +52,7 @@ class Affine(nn.Module):
 
 
 def affine_per_channel(channels: int, height: int, width: int) -> Affine:
+    """`Affine` with a and b for each channel."""
     return Affine(channels, height, width, per="channel")
 
 

@@ -90,10 +90,12 @@ class Counts:
 
     @property
     def cycles(self) -> int:
+        """Cycles of all layers, one after the other, stalls included."""
         return int(self.layers["cycles"].sum())
 
     @property
     def latency_s(self) -> float:
+        """Those cycles in seconds, for the whole batch."""
         return self.cycles / self.accelerator.clock_hz
 
     def weight_word_reads(self) -> np.ndarray:

@@ -93,16 +93,15 @@ def gemm_cycles(
     cols: int,
     overlap: bool = False,
     skip_idle_rows: bool = False,
-    products: int = 1,
 ) -> int:
-    """Cycles of `products` products (m x k) @ (k x n), one after the other, when no operand ever comes late.
+    """Cycles of a product (m x k) @ (k x n) when no operand ever comes late.
 
     >>> gemm_cycles("os", 32, 100, 64, 32, 32) == 2 * fold_cycles("os", 32, 32, 100, 32, 32)
     True
     >>> gemm_cycles("ws", 100, 64, 32, 32, 32, overlap=True)  # load 32, stream 2 x 100, cross the array
     294
     """
-    return kernels.gemm_cycles(code(dataflow), products, m, k, n, rows, cols, overlap, skip_idle_rows)
+    return kernels.gemm_cycles(code(dataflow), 1, m, k, n, rows, cols, overlap, skip_idle_rows)
 
 
 def _check(used: int, available: int, key: str) -> None:

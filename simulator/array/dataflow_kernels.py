@@ -17,6 +17,7 @@ def spatial(dataflow, m, k, n):
 
 @jit
 def gemm_cycles(dataflow, products, m, k, n, rows, cols, overlap, skip_idle):
+    """Cycles of `products` products; `overlap` and `skip_idle` as in dataflow.py."""
     sr, sc, t = spatial(dataflow, m, k, n)
     fr, fc = -(-sr // rows), -(-sc // cols)
     # u, v of whole folds are rows, cols; these are those of the last ones.

@@ -94,7 +94,7 @@ def readers_of(workload: Workload) -> list[list[int]]:
 
 
 def handed_on(workload: Workload) -> list[bool]:
-    """For each layer: does the vector layer after it take its output as it leaves, so that it is never stored?"""
+    """For each layer whether the vector layer after it takes its output as it leaves, so that it is never stored."""
     readers = enumerate(readers_of(workload))
     return [r == [i + 1] and not workload.layers[i + 1].on_array and i not in workload.outputs for i, r in readers]
 
@@ -123,7 +123,7 @@ def share_from(workload: Workload, layer: Layer, operand: int, chosen: Callable[
 
 
 def in_dram(workload: Workload, accelerator: Accelerator) -> list[bool]:
-    """For each layer: does its output go through DRAM?
+    """For each layer whether its output goes through DRAM.
 
     >>> from simulator.accelerator import accelerator
     >>> from simulator.workload import Layer, Workload, linear

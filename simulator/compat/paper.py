@@ -30,6 +30,7 @@ class Saving:
 
     @property
     def pct(self) -> float:
+        """What is left of the saving when the generator is paid for."""
         return self.voltage_pct - self.overhead_pct
 
 

@@ -5,14 +5,12 @@ In its terms (M output pixels, K taps, N filters; Sr x Sc folded onto R rows and
 streamed):
 
 - The output has ceil((H - r + stride) / stride) rows: windows that hang over the edge count, their missing taps are
-SRAM reads but
-  not DRAM reads. Padding is part of the given ifmap.
+  SRAM reads but not DRAM reads. Padding is part of the given ifmap.
 - total_cycles = fr fc F - 1 with F = R + C + T - 2 (os) or 2R + C + T - 2; partial folds cost as much. os leaves out
-the
-  R cycles in which the results shift out (dataflow.py has them). No stalls in CALC.
+  the R cycles in which the results shift out (dataflow.py has them). No stalls in CALC.
 - SRAM: ifmap fc M K (is: M K), filters fr K N, K N, fc K N (os, ws, is), ofmap fr M N, os M N + fr fc (R + C) (its
-issue 166). - DRAM reads: the demand stream, word after word, against a set of resident words that is emptied when it
-holds
+  issue 166).
+- DRAM reads: the demand stream, word after word, against a set of resident words that is emptied when it holds
   50 floor(words / 100) of the buffer's words; each word not in the set is a read. Order of a stream: fold after fold,
   cycle after cycle, port after port; ports skewed by a cycle each, but stationary tiles come unskewed, bottom row
   first.

@@ -1,4 +1,4 @@
-"""Canary words: has the chip moved away from its map since it was characterised?
+"""Canary words, which show whether a chip has moved away from its map since it was characterised.
 
 Canaries are the cells whose critical voltages lie nearest to the supply in use, on both sides of it: the first to
 change when temperature or age moves a chip.

@@ -26,10 +26,12 @@ class Characterization:
 
     @property
     def geometry(self) -> Geometry:
+        """The device's memory."""
         return self.info.geometry
 
     @property
     def voltages(self) -> NDArray[np.float64]:
+        """Voltages of the readings, float64[voltages], falling."""
         return np.array([reading.voltage for reading in self.readings])
 
     @cached_property
@@ -67,8 +69,7 @@ class Characterization:
 
     @property
     def repeatability(self) -> NDArray[np.float64]:
-        """Share of wrong reads at the highest voltage where `cell` fails more often than not; 1 is steady.
-        float64[n]"""
+        """Share of wrong reads, float64[n], at the highest voltage where `cell` fails more often than not; 1 steady."""
         fails = self.share > 0.5
         first = fails.argmax(axis=1)
         return np.where(fails.any(axis=1), np.take_along_axis(self.share, first[:, None], axis=1)[:, 0], 0.0)

@@ -58,10 +58,10 @@ MOST_LISTS, MOST_QUOTES, MOST_COMMAS = 1 << 14, 1 << 18, 1 << 19
 
 
 def pack(header: dict[str, Any], array: NDArray[Any] | None = None) -> Frame:
-    """The parts of a frame. Arrays travel as uint64 or float32, C order.
+    r"""The parts of a frame. Arrays travel as uint64 or float32, C order.
 
     >>> b"".join(pack({"call": "reset"}))
-    b'NFD1\\x10\\x00\\x00\\x00\\x00\\x00\\x00\\x00{"call":"reset"}'
+    b'NFD1\x10\x00\x00\x00\x00\x00\x00\x00{"call":"reset"}'
     """
     body: bytes | memoryview = b""
     if array is not None:
@@ -153,6 +153,7 @@ class Link:
         return header, None if dtype is None else np.frombuffer(body, dtype).reshape(shape)
 
     def close(self) -> None:
+        """Close the socket."""
         self.socket.close()
 
     def _exactly(self, count: int, deadline: float) -> bytearray:

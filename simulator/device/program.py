@@ -49,10 +49,12 @@ class Conv:
 
     @property
     def taps(self) -> int:
+        """Weights of one filter."""
         return self.channels // self.groups * self.kernel_h * self.kernel_w
 
     @property
     def weights(self) -> int:
+        """Weights of all filters."""
         return self.filters * self.taps
 
 

@@ -87,6 +87,7 @@ class DeviceInfo:
 
     @property
     def geometry(self) -> Geometry:
+        """The memory as it is cut into banks, rows and columns. Raises InputError beyond 2^32 cells."""
         return Geometry(self.banks, self.rows, self.columns, self.word_bits)
 
     @property

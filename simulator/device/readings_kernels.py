@@ -6,9 +6,8 @@ from sram.jit import jit
 
 
 @jit
-def count(
-    read, stored, wrong, word_bits
-):  # read, stored uint64[n]; wrong uint16[n * word_bits], one more where they differ
+def count(read, stored, wrong, word_bits):
+    """One more in wrong uint16[n * word_bits] for each bit in which read and stored uint64[n] differ."""
     one, zero = np.uint64(1), np.uint64(0)
     for i in range(read.size):
         left = read[i] ^ stored[i]

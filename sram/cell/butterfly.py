@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sram.cell import physics_kernels as kernels
+from sram.cell import bitcell_kernels as kernels
 from sram.cell.physics import cell
 from sram.cell.technology import Conditions, Technology
 from sram.errors import InputError
@@ -30,6 +30,7 @@ class Butterfly:
 
     @property
     def noise_margin_v(self) -> float:
+        """The smaller side of the two squares, in V; 0 where one state is lost."""
         return min(side for _, _, side in self.squares)
 
 
@@ -55,8 +56,8 @@ def butterfly(
     word_line = voltage if mode == "read" else 0.0
     grid = np.linspace(0, voltage, points)
     right, left = np.empty(points), np.empty(points)
-    kernels.transfer(1, grid, voltage, word_line, threshold, c.device, right)
-    kernels.transfer(0, grid, voltage, word_line, threshold, c.device, left)
+    kernels.transfer(1, grid, voltage, word_line, threshold, c.transistors, right)
+    kernels.transfer(0, grid, voltage, word_line, threshold, c.transistors, left)
     return Butterfly(voltage, mode, grid, right, left, _squares(grid, right, left))
 
 

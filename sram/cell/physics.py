@@ -17,8 +17,8 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from sram import random
-from sram.cell import physics_kernels as kernels
-from sram.cell.physics_kernels import Transistors
+from sram.cell import bitcell_kernels as kernels
+from sram.cell.bitcell_kernels import Transistors
 from sram.cell.technology import Conditions, Technology, current_scale, technology, threshold_shifts
 from sram.errors import InputError
 from sram.failure import FailureCurve, Interpolated
@@ -33,11 +33,11 @@ _LOWEST, _HIGHEST = 0.03, 2.0  # V: every cell fails below, none is asked about 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """What kernels need: mean and sigma of the thresholds float64[6] in volts, and the device."""
+    """What kernels need: mean and sigma of the thresholds float64[6] in volts, and the rest."""
 
     mean: np.ndarray
     sigma: np.ndarray
-    device: Transistors
+    transistors: Transistors
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def cell(tech: Technology | int | str, conditions: Conditions | None = None) -> 
     specific_ua = np.array([tech.specific_current_n_ua, tech.specific_current_n_ua, tech.specific_current_p_ua])
     pull_down, access, pull_up = specific_ua * 1e-6 * widths / tech.length_nm * current_scale(conditions)
     time_s = 0.5e-9 * (conditions.clock_ns or tech.clock_ns)
-    device = Transistors(
+    transistors = Transistors(
         pull_down=float(pull_down),
         access=float(access),
         pull_up=float(pull_up),
@@ -70,7 +70,7 @@ def cell(tech: Technology | int | str, conditions: Conditions | None = None) -> 
         bit_line_low=tech.bit_line_low_mv * 1e-3,
     )
     sigma = [tech.sigma_mv(width) * 1e-3 for width in widths]
-    return Cell(np.repeat(thresholds, 2), np.repeat(sigma, 2), device)
+    return Cell(np.repeat(thresholds, 2), np.repeat(sigma, 2), transistors)
 
 
 def _wanted(mechanisms: Iterable[str]) -> np.ndarray:
@@ -102,7 +102,7 @@ def critical_voltages(
     voltage, cause = np.empty(samples), np.empty(samples, np.int8)
     wanted = _wanted(mechanisms)
     kernels.critical_voltages(
-        _normals(samples, seed), c.mean, c.sigma, _LOWEST, _HIGHEST, wanted, c.device, voltage, cause
+        _normals(samples, seed), c.mean, c.sigma, _LOWEST, _HIGHEST, wanted, c.transistors, voltage, cause
     )
     return voltage, cause
 
@@ -119,7 +119,7 @@ def monte_carlo(
     """Share of cells that fail at `voltage`, by brute force."""
     c, wanted = cell(tech, conditions), _wanted(mechanisms)
     failed = np.empty(samples, np.bool_)
-    kernels.failures(_normals(samples, seed), c.mean, c.sigma, voltage, wanted, c.device, failed)
+    kernels.failures(_normals(samples, seed), c.mean, c.sigma, voltage, wanted, c.transistors, failed)
     k = int(np.count_nonzero(failed))
     return SampledRate(k / samples, (1 / k - 1 / samples) ** 0.5 if k else float("inf"), samples)
 
@@ -130,7 +130,7 @@ def failure_points(c: Cell, voltage: float, wanted: np.ndarray) -> np.ndarray:
     for mechanism in np.flatnonzero(wanted):
         for state in range(2):
             point = np.empty(6)
-            args = (int(mechanism), state, voltage, c.mean, c.sigma, c.device, _FARTHEST)
+            args = (int(mechanism), state, voltage, c.mean, c.sigma, c.transistors, _FARTHEST)
             if 0 < kernels.closest_failure(*args, point) < _FARTHEST:
                 points.append(point)
     return np.array(points).reshape(-1, 6)
@@ -164,10 +164,9 @@ def _estimate(c: Cell, voltage: float, samples: int, seed: int, wanted: np.ndarr
     count = np.maximum(np.round(share * samples).astype(np.int64), 100)
     x = _normals(int(count.sum()), seed) + np.repeat(centres, count, axis=0)
     failed = np.empty(len(x), np.bool_)
-    kernels.failures(x, c.mean, c.sigma, voltage, wanted, c.device, failed)
-    log_ratio = x[failed] @ centres.T - 0.5 * (centres**2).sum(
-        axis=1
-    )  # of each component's density to the standard one
+    kernels.failures(x, c.mean, c.sigma, voltage, wanted, c.transistors, failed)
+    # Of each component's density to the standard one.
+    log_ratio = x[failed] @ centres.T - 0.5 * (centres**2).sum(axis=1)
     weight = np.zeros(len(x))
     weight[failed] = 1 / (np.exp(log_ratio) @ (count / count.sum()))
     mean = weight.mean()
@@ -234,7 +233,7 @@ def _compute(
     progress: Callable[[float], object],
 ) -> FailureCurve:
     c = cell(tech, conditions)
-    middle, _ = kernels.critical_voltage(_LOWEST, _HIGHEST, wanted, c.mean, c.device)
+    middle, _ = kernels.critical_voltage(_LOWEST, _HIGHEST, wanted, c.mean, c.transistors)
     high = _voltage_at_distance(c, wanted, middle, 6.4)
     low = middle - 0.8 * (_voltage_at_distance(c, wanted, middle, 2.0) - middle)
     supplies = np.linspace(max(low, _LOWEST), high, 14)

@@ -6,8 +6,9 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
-from sram.faultmap import FaultMap, generate
+from sram.faultmap import FaultMap
 from sram.geometry import Geometry
+from sram.memory import Chip, Memory
 from sram.protection import kernels
 from sram.weakcells import NOISE_REACH
 
@@ -30,20 +31,17 @@ def extra_cells(fault_map: FaultMap, rows: int, columns: int, block: int) -> Cel
     that they are as persistent as the map and independent of it. Their bank and column terms are their own.
     """
     banks = fault_map.geometry.banks
-    more = generate(
-        fault_map.chip,
-        Geometry(banks * (block + 1), rows, columns, columns),
+    extra = Memory(
+        Geometry(banks, rows, columns, columns),
         fault_map.curve,
         fault_map.structure,
-        voltage_floor=fault_map.voltage_floor,
-        seed=fault_map.seed,
         mode="flip" if len(fault_map) and bool((fault_map.kind == 2).all()) else "stuck",
         stuck_at_one=_share_of_ones(fault_map.kind),
-        noise=_noise(fault_map),
-        banks=range(banks * block, banks * (block + 1)),
+        first_bank=banks * block,
     )
-    cell = more.cell - banks * block * rows * columns
-    return Cells(cell // columns, cell % columns, more.critical_voltage, more.kind, more.noise)
+    chip = Chip(fault_map.chip, fault_map.seed)
+    more = chip.fault_map(extra, fault_map.voltage_floor, noise=_noise(fault_map))
+    return Cells(more.cell // columns, more.cell % columns, more.critical_voltage, more.kind, more.noise)
 
 
 def _share_of_ones(kind: np.ndarray) -> float:

@@ -30,7 +30,7 @@ def rows(name: str) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def bram(device: str) -> curvefit.Counts:
+def bram(device: str) -> curvefit.FaultCounts:
     mine = [row for row in rows("sram_bram28_fault_counts.csv") if row["device"] == device]
     columns = ([float(row[key]) for row in mine] for key in ("V", "fault_count", "bits"))
     return curvefit.counts(*columns)
@@ -185,7 +185,7 @@ def test_a_fitted_curve_is_a_file_and_comes_back(tmp_path):
     assert curve(str(path)) == curve("vc707")
 
 
-def nested_counts(random, v, true, cells) -> curvefit.Counts:
+def nested_counts(random, v, true, cells) -> curvefit.FaultCounts:
     """A sweep of one memory: how many of the same cells fail at each voltage."""
     p = np.sort(true.probability(v))
     group = random.multinomial(cells, np.diff(p, prepend=0, append=1))

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sram import faultmap_kernels as kernels
 from sram.errors import InputError
 from sram.failure import Interpolated
 from sram.geometry import Geometry
+from sram.memory import Chip, Memory
 from sram.structure import Structure, voltage_table
 
 IBM = failure.curve("ibm14")
@@ -62,16 +64,17 @@ def test_maps_are_nested_and_a_lower_floor_only_adds_cells(geometry, structure, 
 
 
 @settings(max_examples=25, deadline=None)
-@given(geometry=geometries, structure=structures, chip=st.integers(0, 9), cut=st.integers(0, 5))
-def test_banks_can_be_made_alone(geometry, structure, chip, cut):
-    cut = min(cut, geometry.banks)
+@given(geometry=geometries, structure=structures, chip=st.integers(0, 9), cut=st.integers(0, 4))
+def test_the_last_banks_of_a_die_can_be_made_alone(geometry, structure, chip, cut):
+    cut = min(cut, geometry.banks - 1)
     whole = faultmap.generate(chip, geometry, IBM, structure, voltage_floor=0.7)
-    for banks in (range(cut, geometry.banks), range(cut)):  # the later ones first: order must not matter
-        part = faultmap.generate(chip, geometry, IBM, structure, voltage_floor=0.7, banks=banks)
-        inside = np.isin(whole.cell // geometry.cells_per_bank, banks)
-        assert np.array_equal(part.cell, whole.cell[inside])
-        assert np.array_equal(part.critical_voltage, whole.critical_voltage[inside])
-        assert np.array_equal(part.kind, whole.kind[inside])
+    last = Memory(replace(geometry, banks=geometry.banks - cut), IBM, structure, first_bank=cut)
+    part = Chip(chip).fault_map(last, 0.7)
+    inside = whole.cell >= cut * geometry.cells_per_bank
+    assert np.array_equal(part.cell, whole.cell[inside] - cut * geometry.cells_per_bank)
+    assert np.array_equal(part.critical_voltage, whole.critical_voltage[inside])
+    assert np.array_equal(part.kind, whole.kind[inside])
+    assert np.array_equal(Chip(chip).dense(last, 0.7), part.dense(0.7))
 
 
 @settings(max_examples=40, deadline=None)
@@ -90,10 +93,8 @@ def test_banks_that_need_gigabytes_are_refused():
 
 
 def test_threads_do_not_change_a_map():
-    maps = [
-        faultmap.generate(1, Geometry(600), IBM, EVERYTHING, voltage_floor=0.87, threads=threads)
-        for threads in (1, 2, 5)
-    ]
+    memory = Memory(Geometry(600), IBM, EVERYTHING)
+    maps = [Chip(1).fault_map(memory, 0.87, threads=threads) for threads in (1, 2, 5)]
     assert all(same(maps[0], other) for other in maps)
     assert len(maps[0]) > 1000
 
@@ -230,12 +231,12 @@ def test_words_with_two_or_more_faulty_cells_at_one_percent():
 
 
 def test_polarity_has_its_bias_and_stays_when_the_floor_moves():
-    fault_map = faultmap.generate(2, Geometry(64), IBM, voltage_floor=0.8, stuck_at_one=0.8)
+    fault_map = Chip(2).fault_map(Memory(Geometry(64), IBM, stuck_at_one=0.8), 0.8)
     n, ones = len(fault_map), int(fault_map.kind.sum())
     assert abs(ones - 0.8 * n) < 4 * math.sqrt(0.16 * n)
     assert set(np.unique(fault_map.kind)) == {0, 1}
     for share, kinds in ((0.0, {0}), (1.0, {1})):
-        assert set(faultmap.generate(2, Geometry(8), IBM, voltage_floor=0.8, stuck_at_one=share).kind) == kinds
+        assert set(Chip(2).fault_map(Memory(Geometry(8), IBM, stuck_at_one=share), 0.8).kind) == kinds
     flips = faultmap.generate(2, Geometry(64), IBM, voltage_floor=0.8, mode="flip")
     assert set(flips.kind) == {2}
     assert np.array_equal(flips.cell, fault_map.cell)
@@ -244,17 +245,17 @@ def test_polarity_has_its_bias_and_stays_when_the_floor_moves():
 
 # First 16 digits of the SHA-256 over cells, critical voltages and kinds (little-endian): must not change, ever.
 GOLDEN = {
-    "iid": ("ibm14", "iid", 0.8, {}, "cbecf3005e2c322d"),
-    "column": ("kc705b", "column", 0.5, {"stuck_at_one": 0.75}, "ac6d0ffb3d89efdf"),
-    "everything": ("vc707", EVERYTHING, 0.5, {"seed": 7, "mode": "flip"}, "805b827b2eaa8c31"),
-    "intermittent": ("ibm14", "column", 0.85, {"noise": 0.1}, "9687d7790ec99284"),
+    "iid": (Memory(Geometry(16)), 0.8, {}, "cbecf3005e2c322d"),
+    "column": (Memory(Geometry(16), "kc705b", "column", stuck_at_one=0.75), 0.5, {}, "ac6d0ffb3d89efdf"),
+    "everything, seed 7": (Memory(Geometry(16), "vc707", EVERYTHING, "flip"), 0.5, {}, "805b827b2eaa8c31"),
+    "intermittent": (Memory(Geometry(16), "ibm14", "column"), 0.85, {"noise": 0.1}, "9687d7790ec99284"),
 }
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_maps(name):
-    curve, structure, floor, options, expected = GOLDEN[name]
-    m = faultmap.generate(42, Geometry(16), curve, structure, voltage_floor=floor, **options)
+    memory, floor, options, expected = GOLDEN[name]
+    m = Chip(42, 7 if "seed 7" in name else 0).fault_map(memory, floor, **options)
     arrays = m.cell.astype("<i8"), m.critical_voltage.astype("<f4"), m.kind
     assert len(m) > 1000
     assert hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest()[:16] == expected
@@ -317,12 +318,10 @@ def test_voltages_below_the_floor_are_refused():
         {"chip": -1},
         {"seed": 2**32},
         {"mode": "open"},
-        {"stuck_at_one": 1.1},
         {"noise": 1.0},
         {"voltage_floor": 0.0},
         {"structure": "rows"},
         {"curve": "ibm7"},
-        {"banks": range(5)},
     ],
     ids=str,
 )
@@ -330,6 +329,12 @@ def test_wrong_inputs_are_refused(wrong):
     arguments = {"chip": 0, "geometry": Geometry(4), "curve": "ibm14", "voltage_floor": 0.8} | wrong
     with pytest.raises(InputError, match=str(next(iter(wrong)))[:4]):
         faultmap.generate(**arguments)
+
+
+@pytest.mark.parametrize("wrong", [{"stuck_at_one": 1.1}, {"mode": "open"}, {"first_bank": -1}], ids=str)
+def test_wrong_memories_are_refused(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        Memory(Geometry(4), **wrong)
 
 
 @pytest.mark.parametrize(

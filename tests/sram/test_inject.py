@@ -82,34 +82,33 @@ def test_rereading_for_chip_after_chip_equals_a_fresh_start(data, bits, many):
     factor = np.repeat(scale, np.diff([*starts, 3000]))
     whole = np.full(3016, -1, data.draw(st.sampled_from([np.float32, np.float64])))
     offset = data.draw(st.integers(0, 15))
-    words, values, before = clean.copy(), whole[offset : offset + 3000], np.zeros(0, np.int64)
+    values = whole[offset : offset + 3000]
     values[:] = clean * factor
+    stored = inject.StoredWords(clean, values, starts, scale, bits)
     for _ in range(3):
         k = int(rng.integers(30, 300) if many else rng.integers(0, 11))
         weight, bit = rng.integers(0, 3000, k), rng.integers(0, bits, k).astype(np.uint8)
         kind = rng.integers(0, 3, k).astype(np.uint8)
-        inject.reread(words, clean, values, starts, scale, before, weight, bit, kind, bits)
+        stored.set_faults(weight, bit, kind)
         expected = clean.copy()
         inject.apply(expected, weight, bit, kind)
         expected = ((expected.astype(np.int64) & (2 * level - 1)) ^ level) - level  # sign bit of `bits`
-        assert (words == expected).all()
-        assert (values == words * factor).all()  # products in float32, whatever holds them
+        assert (stored.words == expected).all()
+        assert (values == stored.words * factor).all()  # products in float32, whatever holds them
         assert (np.delete(whole, np.s_[offset : offset + 3000]) == -1).all()  # nothing beside them is touched
-        before = weight
 
 
 def test_rereading_with_faults_outside_changes_nothing():
-    words = clean = np.ones(10, np.int8)
-    values, whole = np.ones(10, np.float32), (np.array([0]), np.ones(1, np.float32))
+    values, one_scale = np.ones(10, np.float32), (np.array([0]), np.ones(1, np.float32))
+    stored = inject.StoredWords(np.ones(10, np.int8), values, *one_scale, bits=4)
     for weight, bit in ((10, 0), (0, 4)):
         faults = np.array([0, weight]), np.array([1, bit], np.uint8), np.ones(2, np.uint8)
         with pytest.raises(InputError, match="fault 1"):
-            inject.reread(words.copy(), clean, values, *whole, np.zeros(0, np.int64), *faults, bits=4)
+            stored.set_faults(*faults)
     assert (values == 1).all()
+    assert (stored.words == 1).all()
 
 
 def test_strided_values_are_refused():
-    words, nothing = np.zeros(4, np.int8), np.zeros(0, np.int64)
-    values, bits = np.zeros(8, np.float32)[::2], np.zeros(0, np.uint8)
     with pytest.raises(InputError, match="contiguous"):
-        inject.reread(words, words, values, np.array([0]), np.ones(1, np.float32), nothing, nothing, bits, bits)
+        inject.StoredWords(np.zeros(4, np.int8), np.zeros(8, np.float32)[::2], np.array([0]), np.ones(1, np.float32))

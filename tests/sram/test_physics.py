@@ -5,8 +5,8 @@ import pytest
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import ndtri
 
+from sram.cell import bitcell_kernels as kernels
 from sram.cell import physics
-from sram.cell import physics_kernels as kernels
 from sram.cell.butterfly import butterfly
 from sram.cell.physics import Conditions, cell, failure_curve, monte_carlo, probability
 from sram.cell.technology import BOLTZMANN_OVER_CHARGE, technology, technology_names
@@ -22,7 +22,7 @@ def only(mechanism: str) -> np.ndarray:
 
 def mean_cell_fails_below(mechanism: str, conditions: Conditions | None = None, node: int = 28) -> float:
     c = cell(node, conditions)
-    return kernels.critical_voltage(0.02, 2.0, only(mechanism), c.mean, c.device)[0]
+    return kernels.critical_voltage(0.02, 2.0, only(mechanism), c.mean, c.transistors)[0]
 
 
 # -- currents ----------------------------------------------------------------------------------------------------------
@@ -36,7 +36,7 @@ def ekv_twin(specific, gate, drain, source, threshold, d):
 
 
 def test_ekv_currents_against_the_formula_and_its_limits():
-    d = cell(28).device
+    d = cell(28).transistors
     random = np.random.default_rng(0)
     for gate, low, high, threshold in random.uniform([0, 0, 0, 0.2], [1.2, 0.6, 1.0, 0.6], size=(200, 4)):
         drain, source = low + high, low
@@ -94,10 +94,10 @@ def test_stability_against_a_cell_that_is_left_to_settle():
         threshold = c.mean + c.sigma * 2.0 * random.standard_normal(6)
         v = random.uniform(0.15, 0.5)
         for word_line in (v, 0.0):
-            margin = kernels.lobe(0, v, word_line, False, threshold, c.device)
+            margin = kernels.lobe(0, v, word_line, False, threshold, c.transistors)
             if abs(margin) > 0.01:
                 verdicts.append(margin > 0)
-                assert (margin > 0) == stable_twin(0, v, word_line, threshold, c.device)
+                assert (margin > 0) == stable_twin(0, v, word_line, threshold, c.transistors)
     assert 20 < sum(verdicts) < len(verdicts) - 20
 
 
@@ -128,10 +128,12 @@ def test_access_and_write_margins_against_slow_twins():
         for _ in range(15):
             t = c.mean + c.sigma * 1.5 * random.standard_normal(6)
             v = random.uniform(0.3, 0.8)
-            assert kernels.access_margin(0, v, t, c.device) == pytest.approx(access_twin(v, t, c.device), abs=1e-6)
-            least = write_twin(v, t, c.device)
-            assert kernels.write_margin(0, v, False, t, c.device) == pytest.approx(least, abs=2e-3)
-            assert (kernels.write_margin(0, v, True, t, c.device) > 0) == (least > 0)
+            assert kernels.access_margin(0, v, t, c.transistors) == pytest.approx(
+                access_twin(v, t, c.transistors), abs=1e-6
+            )
+            least = write_twin(v, t, c.transistors)
+            assert kernels.write_margin(0, v, False, t, c.transistors) == pytest.approx(least, abs=2e-3)
+            assert (kernels.write_margin(0, v, True, t, c.transistors) > 0) == (least > 0)
 
 
 def test_critical_voltage_is_where_the_cell_begins_to_fail():
@@ -140,14 +142,14 @@ def test_critical_voltage_is_where_the_cell_begins_to_fail():
     causes = set()
     for _ in range(40):
         t = c.mean + c.sigma * 3 * random.standard_normal(6)
-        v, cause = kernels.critical_voltage(0.03, 2.0, ALL, t, c.device)
+        v, cause = kernels.critical_voltage(0.03, 2.0, ALL, t, c.transistors)
         if v == 2.0:  # fails at any supply that is asked about
-            assert kernels.fails(2.0, ALL, t, c.device)
+            assert kernels.fails(2.0, ALL, t, c.transistors)
             continue
         causes.add(physics.MECHANISMS[cause])
-        assert not kernels.fails(v + 1e-4, ALL, t, c.device)
-        assert kernels.fails(v - 1e-4, ALL, t, c.device)
-        worst = max(kernels.critical_voltage(0.03, 2.0, only(m), t, c.device)[0] for m in physics.MECHANISMS)
+        assert not kernels.fails(v + 1e-4, ALL, t, c.transistors)
+        assert kernels.fails(v - 1e-4, ALL, t, c.transistors)
+        worst = max(kernels.critical_voltage(0.03, 2.0, only(m), t, c.transistors)[0] for m in physics.MECHANISMS)
         assert v == pytest.approx(worst, abs=1e-5)
     assert len(causes) >= 2
 
@@ -182,7 +184,7 @@ def scaled_sampling(node: int, v: float, wanted: np.ndarray) -> physics.SampledR
     c, spread, n = cell(node), 2.2, 150_000
     x = spread * np.random.default_rng(9).standard_normal((n, 6))
     failed = np.empty(n, np.bool_)
-    kernels.failures(x, c.mean, c.sigma, v, wanted, c.device, failed)
+    kernels.failures(x, c.mean, c.sigma, v, wanted, c.transistors, failed)
     weight = failed * spread**6 * np.exp(-0.5 * (x**2).sum(axis=1) * (1 - spread**-2))
     error = weight.std() / n**0.5 / weight.mean()
     assert error < 0.4
@@ -308,7 +310,7 @@ def test_the_square_vanishes_where_the_margin_does():
         tried = 0
         while tried < 10:
             deviation = 2.5 * random.standard_normal(6)
-            v, _ = kernels.critical_voltage(0.1, 1.9, only(mode), c.mean + c.sigma * deviation, c.device)
+            v, _ = kernels.critical_voltage(0.1, 1.9, only(mode), c.mean + c.sigma * deviation, c.transistors)
             if 0.1 < v < 1.9:
                 tried += 1
                 above, below = (

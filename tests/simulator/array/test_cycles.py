@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from simulator.accelerator import Buffer, accelerator
 from simulator.array import cycles_kernels, memory_kernels
 from simulator.array.cycles import machine_record, shapes_of, simulate
-from simulator.array.dataflow import CODES, gemm_cycles, spatial
+from simulator.array.dataflow import CODES, spatial
+from simulator.array.dataflow_kernels import gemm_cycles
 from simulator.array.memory import in_dram, rows_under, touched, window_of
 from simulator.readers.read import trace
 from simulator.workload import Layer, Workload, conv, linear, matmul
@@ -256,13 +257,12 @@ def test_the_stepped_schedule_ends_when_the_closed_form_says(layer, machine):
     moved = cycles_kernels.traffic(shape, a, code, fr, fc)
     start, length, bytes_in, result, bytes_out = cycles_kernels.schedule(shape, a, code, fr, fc, moved)
     closed = gemm_cycles(
-        machine.dataflow,
-        *(int(shape[name]) for name in ("m", "k", "n")),
+        code,
+        *(int(shape[name]) for name in ("products", "m", "k", "n")),
         machine.array_rows,
         machine.array_cols,
         machine.double_buffered_registers,
         machine.skip_idle_rows,
-        int(shape["products"]),
     )
     assert result.max() == closed
     assert (np.diff(start) >= 0).all()

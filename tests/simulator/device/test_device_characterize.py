@@ -17,15 +17,15 @@ from simulator.device.simulated import SimulatedChip
 from sram import faultmap
 from sram.errors import InputError
 from sram.geometry import Geometry
+from sram.memory import Chip, Memory
 
 GEOMETRY = Geometry(8, rows=128, columns=64, word_bits=32)
 STEP = 0.01
 VOLTAGES = np.arange(1.0, 0.7495, -STEP)
 
 
-def hidden(**options):
-    options = {"voltage_floor": 0.74, "seed": 3, **options}
-    return faultmap.generate(11, GEOMETRY, "ibm14", **options)
+def hidden(noise=0.0, seed=3, **options):
+    return Chip(11, seed).fault_map(Memory(GEOMETRY, "ibm14", **options), 0.74, noise=noise)
 
 
 def read(fault_map, **options):

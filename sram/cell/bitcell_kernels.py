@@ -1,8 +1,8 @@
 """The 6T cell as currents: margins of the four ways in which it fails, critical voltages, weighted failures.
 
 Transistors are numbered 0, 1 pull-down left and right, 2, 3 access, 4, 5 pull-up. `threshold` float64[6] are their
-thresholds (magnitudes), `Transistors` what they share. State 0 stores 0 on the left, state 1 on the right: in state s
-the low node is s and the high node 1 - s.
+thresholds (magnitudes), `cell` what they share. State 0 stores 0 on the left, state 1 on the right: in state s the low
+node is s and the high node 1 - s.
 
 A margin is the logarithm of a ratio of currents: smooth, growing with the supply, negative where the cell fails.
 """
@@ -34,10 +34,10 @@ class Transistors(NamedTuple):
 
 
 @jit
-def ekv(specific, gate, drain, source, threshold, device):
+def ekv(specific, gate, drain, source, threshold, cell):
     """Drain current of an nMOS, drain >= source, bulk at 0; for a pMOS all voltages count down from the supply."""
-    pinch_off = (gate - threshold + device.dibl * (drain - source)) / device.slope_factor
-    half = 0.5 / device.thermal_v
+    pinch_off = (gate - threshold + cell.dibl * (drain - source)) / cell.slope_factor
+    half = 0.5 / cell.thermal_v
     forward = (pinch_off - source) * half
     reverse = (pinch_off - drain) * half
     f = forward if forward > 30 else np.log1p(np.exp(forward))
@@ -46,26 +46,26 @@ def ekv(specific, gate, drain, source, threshold, device):
 
 
 @jit
-def drive(node, gate_in, out, v, word_line, threshold, device):
+def drive(node, gate_in, out, v, word_line, threshold, cell):
     """log(current up) - log(current down) at storage node `node`, held at `out`, its inverter driven by `gate_in`.
 
     Falls strictly in `out` and in `gate_in`. Bit line at v.
     """
-    up = ekv(device.pull_up, v - gate_in, v - out, 0.0, threshold[4 + node], device)
-    up += ekv(device.access, word_line, v, out, threshold[2 + node], device)
-    down = ekv(device.pull_down, gate_in, out, 0.0, threshold[node], device)
+    up = ekv(cell.pull_up, v - gate_in, v - out, 0.0, threshold[4 + node], cell)
+    up += ekv(cell.access, word_line, v, out, threshold[2 + node], cell)
+    down = ekv(cell.pull_down, gate_in, out, 0.0, threshold[node], cell)
     return np.log(up + 1e-300) - np.log(down + 1e-300)
 
 
 @jit
-def inverter(node, gate_in, v, word_line, threshold, device):
+def inverter(node, gate_in, v, word_line, threshold, cell):
     """Voltage at which node `node` settles when its inverter is driven by `gate_in`; gate_in < 0: the trip point, where
     input and output are equal."""
     a, b = 0.0, v
     f_a, f_b = 60.0, -60.0
     x, f = 0.5 * v, 0.0
     for step in range(60):
-        f = drive(node, x if gate_in < 0 else gate_in, x, v, word_line, threshold, device)
+        f = drive(node, x if gate_in < 0 else gate_in, x, v, word_line, threshold, cell)
         old, f_old = x, f
         if f > 0:
             old, f_old, a, f_a = a, f_a, x, f
@@ -90,49 +90,49 @@ def inverter(node, gate_in, v, word_line, threshold, device):
 
 
 @jit
-def follow(node, forced, v, word_line, threshold, device):
+def follow(node, forced, v, word_line, threshold, cell):
     """log(pull down / pull up) at `node` held at `forced`, while the other node settles to what that makes of it."""
-    other = inverter(1 - node, forced, v, word_line, threshold, device)
-    return -drive(node, other, forced, v, word_line, threshold, device)
+    other = inverter(1 - node, forced, v, word_line, threshold, cell)
+    return -drive(node, other, forced, v, word_line, threshold, cell)
 
 
 @jit
-def lobe(state, v, word_line, sign_only, threshold, device):
+def lobe(state, v, word_line, sign_only, threshold, cell):
     """Static stability of the stored state: the largest `follow` of the low node between 0 and the other inverter's
     trip point. Positive iff the butterfly curve has this lobe, that is iff Seevinck's square is positive.
 
     Word line at v while reading, at 0 while holding. sign_only: stop at the first positive value.
     """
-    a, b = 0.0, inverter(1 - state, -1.0, v, word_line, threshold, device)
+    a, b = 0.0, inverter(1 - state, -1.0, v, word_line, threshold, cell)
     x1, x2 = b - GOLDEN * (b - a), a + GOLDEN * (b - a)
-    f1 = follow(state, x1, v, word_line, threshold, device)
+    f1 = follow(state, x1, v, word_line, threshold, cell)
     if sign_only and f1 > 0:
         return f1
-    f2 = follow(state, x2, v, word_line, threshold, device)
+    f2 = follow(state, x2, v, word_line, threshold, cell)
     for _ in range(10):
         if sign_only and max(f1, f2) > 0:
             break
         if f1 > f2:
             b, x2, f2 = x2, x1, f1
             x1 = b - GOLDEN * (b - a)
-            f1 = follow(state, x1, v, word_line, threshold, device)
+            f1 = follow(state, x1, v, word_line, threshold, cell)
         else:
             a, x1, f1 = x1, x2, f2
             x2 = a + GOLDEN * (b - a)
-            f2 = follow(state, x2, v, word_line, threshold, device)
+            f2 = follow(state, x2, v, word_line, threshold, cell)
     return max(f1, f2)
 
 
 @jit
-def access_margin(state, v, threshold, device):
+def access_margin(state, v, threshold, cell):
     """log(read current / current that the sense amplifier needs): access transistor and pull-down in series, the other
     node at v (Mukhopadhyay, Mahmoodi, Roy, TCAD 2005, sec. III)."""
     low, high = 0.0, v
     f_low, f_high = 60.0, -60.0
     x = 0.25 * v
     for step in range(60):
-        through_access = ekv(device.access, v, v, x, threshold[2 + state], device)
-        through_down = ekv(device.pull_down, v, x, 0.0, threshold[state], device)
+        through_access = ekv(cell.access, v, v, x, threshold[2 + state], cell)
+        through_down = ekv(cell.pull_down, v, x, 0.0, threshold[state], cell)
         f = np.log(through_access + 1e-300) - np.log(through_down + 1e-300)
         if abs(f) < 1e-7 or high - low < 1e-12:
             break
@@ -144,69 +144,70 @@ def access_margin(state, v, threshold, device):
             x = 0.5 * (low + high)
         else:
             x = low + (high - low) * min(max(f_low / (f_low - f_high), 1e-2), 1 - 1e-2)
-    return 0.5 * (np.log(through_access + 1e-300) + np.log(through_down + 1e-300)) - np.log(device.read_current)
+    return 0.5 * (np.log(through_access + 1e-300) + np.log(through_down + 1e-300)) - np.log(cell.read_current)
 
 
 @jit
-def discharge(node, forced, v, threshold, device):
+def discharge(node, forced, v, threshold, cell):
     """log(currents down / (current up + current that moves the node in time)) at the high `node` held at `forced` while
     its bit line is low and the other node settles."""
-    other = inverter(1 - node, forced, v, v, threshold, device)
-    down = ekv(device.access, v, forced, device.bit_line_low, threshold[2 + node], device)
-    down += ekv(device.pull_down, other, forced, 0.0, threshold[node], device)
-    up = ekv(device.pull_up, v - other, v - forced, 0.0, threshold[4 + node], device)
-    return np.log(down + 1e-300) - np.log(up + device.write_conductance * v + 1e-300)
+    other = inverter(1 - node, forced, v, v, threshold, cell)
+    down = ekv(cell.access, v, forced, cell.bit_line_low, threshold[2 + node], cell)
+    down += ekv(cell.pull_down, other, forced, 0.0, threshold[node], cell)
+    up = ekv(cell.pull_up, v - other, v - forced, 0.0, threshold[4 + node], cell)
+    return np.log(down + 1e-300) - np.log(up + cell.write_conductance * v + 1e-300)
 
 
 @jit
-def write_margin(state, v, sign_only, threshold, device):
+def write_margin(state, v, sign_only, threshold, cell):
     """Least `discharge` of the high node on its way from v to the other inverter's trip point, beyond which the cell
     turns over by itself. sign_only: stop at the first negative value."""
-    a, b = inverter(state, -1.0, v, v, threshold, device), v
+    a, b = inverter(state, -1.0, v, v, threshold, cell), v
     if sign_only:  # the weakest access and the strongest pull-up anywhere on the way: enough if even they succeed
-        down = ekv(device.access, v, a, device.bit_line_low, threshold[3 - state], device)
-        up = ekv(device.pull_up, v, v - a, 0.0, threshold[5 - state], device) + device.write_conductance * v
+        down = ekv(cell.access, v, a, cell.bit_line_low, threshold[3 - state], cell)
+        up = ekv(cell.pull_up, v, v - a, 0.0, threshold[5 - state], cell) + cell.write_conductance * v
         if down > up:
             return np.log(down / up)
     x1, x2 = b - GOLDEN * (b - a), a + GOLDEN * (b - a)
-    f1 = discharge(1 - state, x1, v, threshold, device)
-    f2 = discharge(1 - state, x2, v, threshold, device)
+    f1 = discharge(1 - state, x1, v, threshold, cell)
+    f2 = discharge(1 - state, x2, v, threshold, cell)
     for _ in range(10):
         if sign_only and min(f1, f2) < 0:
             break
         if f1 < f2:
             b, x2, f2 = x2, x1, f1
             x1 = b - GOLDEN * (b - a)
-            f1 = discharge(1 - state, x1, v, threshold, device)
+            f1 = discharge(1 - state, x1, v, threshold, cell)
         else:
             a, x1, f1 = x1, x2, f2
             x2 = a + GOLDEN * (b - a)
-            f2 = discharge(1 - state, x2, v, threshold, device)
+            f2 = discharge(1 - state, x2, v, threshold, cell)
     return min(f1, f2)
 
 
 @jit
-def margin(mechanism, state, v, sign_only, threshold, device):
+def margin(mechanism, state, v, sign_only, threshold, cell):
+    """The margin of a mechanism in a state at v; with `sign_only` any number of its sign, found sooner."""
     if mechanism == ACCESS:
-        return access_margin(state, v, threshold, device)
+        return access_margin(state, v, threshold, cell)
     if mechanism == WRITE:
-        return write_margin(state, v, sign_only, threshold, device)
-    return lobe(state, v, v if mechanism == READ else 0.0, sign_only, threshold, device)
+        return write_margin(state, v, sign_only, threshold, cell)
+    return lobe(state, v, v if mechanism == READ else 0.0, sign_only, threshold, cell)
 
 
 @jit
-def fails(v, wanted, threshold, device):
+def fails(v, wanted, threshold, cell):
     """Whether a cell fails at v by any of the `wanted` mechanisms (bool[4]) in either state."""
     for mechanism in range(MECHANISMS):
         if wanted[mechanism]:
             for state in range(2):
-                if margin(mechanism, state, v, True, threshold, device) < 0:
+                if margin(mechanism, state, v, True, threshold, cell) < 0:
                     return True
     return False
 
 
 @jit
-def critical_voltage(low, high, wanted, threshold, device):
+def critical_voltage(low, high, wanted, threshold, cell):
     """(voltage below which the cell fails, mechanism that sets it), between low and high: the worst of all.
 
     A mechanism is solved for only if it fails where the worst so far just works.
@@ -216,17 +217,17 @@ def critical_voltage(low, high, wanted, threshold, device):
         if not wanted[mechanism]:
             continue
         for state in range(2):
-            if margin(mechanism, state, best, True, threshold, device) >= 0:
+            if margin(mechanism, state, best, True, threshold, cell) >= 0:
                 continue
             a, b = best, high
-            f_low = margin(mechanism, state, a, False, threshold, device)
-            f_high = margin(mechanism, state, b, False, threshold, device)
+            f_low = margin(mechanism, state, a, False, threshold, cell)
+            f_high = margin(mechanism, state, b, False, threshold, cell)
             if f_high < 0:
                 return high, mechanism
             side = 0
             for _ in range(60):  # regula falsi, Illinois variant
                 x = (a * f_high - b * f_low) / (f_high - f_low)
-                f = margin(mechanism, state, x, False, threshold, device)
+                f = margin(mechanism, state, x, False, threshold, cell)
                 if f < 0:
                     a, f_low = x, f
                     if side == -1:
@@ -244,21 +245,21 @@ def critical_voltage(low, high, wanted, threshold, device):
 
 
 @jit_parallel
-def critical_voltages(normal, mean, sigma, low, high, wanted, device, voltage, cause):
+def critical_voltages(normal, mean, sigma, low, high, wanted, cell, voltage, cause):
     """For cells of standard normal threshold deviations normal float64[n, 6]: voltage float64[n], cause int8[n]."""
     for i in numba.prange(normal.shape[0]):
-        voltage[i], cause[i] = critical_voltage(low, high, wanted, mean + sigma * normal[i], device)
+        voltage[i], cause[i] = critical_voltage(low, high, wanted, mean + sigma * normal[i], cell)
 
 
 @jit_parallel
-def failures(normal, mean, sigma, v, wanted, device, failed):
+def failures(normal, mean, sigma, v, wanted, cell, failed):
     """failed bool[n]: which of the cells normal float64[n, 6] fail at v."""
     for i in numba.prange(normal.shape[0]):
-        failed[i] = fails(v, wanted, mean + sigma * normal[i], device)
+        failed[i] = fails(v, wanted, mean + sigma * normal[i], cell)
 
 
 @jit
-def along_pairs(mechanism, state, v, mean, sigma, device, farthest, point):
+def along_pairs(mechanism, state, v, mean, sigma, cell, farthest, point):
     """Nearest failure, to 0.05, in the directions in which one transistor or two equally deviate, as point float64[6];
     False where there is none up to `farthest`.
 
@@ -278,12 +279,12 @@ def along_pairs(mechanism, state, v, mean, sigma, device, farthest, point):
                     if norm == 0.0:  # i is j, up and down
                         continue
                     direction /= norm
-                    if margin(mechanism, state, v, True, mean + sigma * direction * nearest, device) >= 0:
+                    if margin(mechanism, state, v, True, mean + sigma * direction * nearest, cell) >= 0:
                         continue
                     low, high = 0.0, nearest
                     while high - low > 0.05:
                         middle = 0.5 * (low + high)
-                        if margin(mechanism, state, v, True, mean + sigma * direction * middle, device) < 0:
+                        if margin(mechanism, state, v, True, mean + sigma * direction * middle, cell) < 0:
                             high = middle
                         else:
                             low = middle
@@ -293,26 +294,26 @@ def along_pairs(mechanism, state, v, mean, sigma, device, farthest, point):
 
 
 @jit
-def closest_failure(mechanism, state, v, mean, sigma, device, farthest, point):
+def closest_failure(mechanism, state, v, mean, sigma, cell, farthest, point):
     """Most probable failure point of one mechanism, as point float64[6] in standard deviations: of those with margin 0
     the nearest to the origin, by the iteration of Rackwitz and Fiessler (1978) with bounded steps from the nearest one
     `along_pairs`. Returns its distance; `farthest` where there is none nearer, 0 where the mean cell fails already."""
     step = 0.02
     gradient = np.empty(6)
     point[:] = 0.0
-    if margin(mechanism, state, v, True, mean, device) < 0:
+    if margin(mechanism, state, v, True, mean, cell) < 0:
         return 0.0
     # A flat surface at `farthest` is met by some pair within sqrt(3) times that, whatever its direction.
-    if not along_pairs(mechanism, state, v, mean, sigma, device, 1.8 * farthest, point):
+    if not along_pairs(mechanism, state, v, mean, sigma, cell, 1.8 * farthest, point):
         return farthest
-    value = margin(mechanism, state, v, False, mean + sigma * point, device)
+    value = margin(mechanism, state, v, False, mean + sigma * point, cell)
     for iteration in range(40):
         for j in range(6):
             keep = point[j]
             point[j] = keep + step
-            up = margin(mechanism, state, v, False, mean + sigma * point, device)
+            up = margin(mechanism, state, v, False, mean + sigma * point, cell)
             point[j] = keep - step
-            down = margin(mechanism, state, v, False, mean + sigma * point, device)
+            down = margin(mechanism, state, v, False, mean + sigma * point, cell)
             point[j] = keep
             gradient[j] = (up - down) / (2 * step)
         norm2 = np.dot(gradient, gradient)
@@ -324,17 +325,17 @@ def closest_failure(mechanism, state, v, mean, sigma, device, farthest, point):
         if length > longest:  # shorter in the end, so that it cannot go round in circles where the surface is curved
             move *= longest / length
         point += move
-        value = margin(mechanism, state, v, False, mean + sigma * point, device)
+        value = margin(mechanism, state, v, False, mean + sigma * point, cell)
         if length < 0.02 and abs(value) < 0.01:
             break
     # Onto the surface along the ray, converged or not: any point on it is a sound centre, the nearest the best one.
     point /= np.sqrt(np.dot(point, point))
     low, high = 0.0, farthest
-    if margin(mechanism, state, v, True, mean + sigma * point * high, device) >= 0:
+    if margin(mechanism, state, v, True, mean + sigma * point * high, cell) >= 0:
         return farthest
     while high - low > 1e-4:
         middle = 0.5 * (low + high)
-        if margin(mechanism, state, v, False, mean + sigma * point * middle, device) < 0:
+        if margin(mechanism, state, v, False, mean + sigma * point * middle, cell) < 0:
             high = middle
         else:
             low = middle
@@ -343,7 +344,7 @@ def closest_failure(mechanism, state, v, mean, sigma, device, farthest, point):
 
 
 @jit
-def transfer(node, grid, v, word_line, threshold, device, out):
+def transfer(node, grid, v, word_line, threshold, cell, out):
     """out float64[n]: where node `node` settles when the other node is forced to grid[i]."""
     for i in range(grid.shape[0]):
-        out[i] = inverter(node, grid[i], v, word_line, threshold, device)
+        out[i] = inverter(node, grid[i], v, word_line, threshold, cell)
