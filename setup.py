@@ -32,6 +32,7 @@ setup(
         "onnx": ["onnx>=1.16"],
         "parquet": ["pyarrow>=15"],
         "cluster": ["dask>=2024.5", "distributed>=2024.5", "dask-jobqueue>=0.8.5"],
+        "docs": ["sphinx>=8.0", "myst-parser>=4.0", "furo>=2024.8"],
         "dev": [
             "pytest>=8.0",
             "pytest-xdist>=3.5",
@@ -46,6 +47,9 @@ setup(
             "pyarrow>=15",
             "dask>=2024.5",
             "distributed>=2024.5",
+            "sphinx>=8.0",
+            "myst-parser>=4.0",
+            "furo>=2024.8",
         ],
     },
     entry_points={"console_scripts": ["neuralfuse = neuralfuse.cli:main"]},
