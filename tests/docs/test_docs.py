@@ -21,7 +21,7 @@ import yaml
 from neuralfuse import networks
 from neuralfuse.cli import app
 from neuralfuse.results import pareto
-from neuralfuse.sweep.task import COLUMNS
+from neuralfuse.results.rows import COLUMNS
 from simulator.accelerator import accelerator
 from simulator.array.cycles import simulate
 from simulator.energy import energy
