@@ -1,4 +1,5 @@
-# `make demo` runs the whole study on embedded data; `make test` runs lint and all tests but the slow ones.
+# `make demo` runs the whole study on embedded data; `make test` runs lint and all tests but the slow ones;
+# `make docs` builds the site.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +7,7 @@ BIN := $(VENV)/bin
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=2
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test coverage lint slow dist clean
+.PHONY: demo test coverage lint slow docs dist clean
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +32,10 @@ coverage: lint
 
 slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs out/site
+	@echo out/site/index.html
 
 # The sdist, with tests that can be collected; from it the wheel, which runs from another folder. Beside the wheel that
 # folder's Python sees the packages of $(VENV) but not its editable install: paths in a .pth read no .pth of their own.

@@ -3,6 +3,7 @@
 from setuptools import find_packages, setup
 
 ONNX, PARQUET, CLUSTER = ["onnx>=1.16", "onnxruntime>=1.20"], ["pyarrow>=15"], ["dask>=2024.5", "distributed>=2024.5"]
+DOCS = ["sphinx>=8.0", "myst-parser>=4.0", "furo>=2024.8"]
 
 setup(
     packages=find_packages(include=["sram*", "simulator*", "neuralfuse*"]),
@@ -31,10 +32,12 @@ setup(
         "onnx": ONNX,
         "parquet": PARQUET,
         "cluster": [*CLUSTER, "dask-jobqueue>=0.8.5"],
+        "docs": DOCS,
         "dev": [
             *ONNX,
             *PARQUET,
             *CLUSTER,
+            *DOCS,
             "pytest>=8.0",
             "pytest-xdist>=3.5",
             "pytest-cov>=5.0",

@@ -1,4 +1,4 @@
-"""Write docs/api.md: every public function and class, with its signature and the first sentence of its docstring.
+"""Write docs/reference/api.md: the front doors with signatures and methods, and what each module holds.
 
 python docs/make_api.py [--check]
 """
@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "api.md"
+PAGE = ROOT / "docs" / "reference" / "api.md"
 PACKAGES = ("sram", "simulator", "neuralfuse")
 LEFT_OUT = re.compile(r"kernels\.py$|/cli/|/_|__main__")
-HEAD = """# Python API
+HEAD = """# Which functions are there?
 
-Made from the docstrings by `python docs/make_api.py`. A docstring says more than its first sentence here: shapes,
-units, errors, source, an example that runs (`help(sram.faultmap.generate)`).
+**Start at the front doors: `import neuralfuse as nf`, `import simulator`, `import sram`. Their names are a contract.**
+Below them, what each module holds. `help(...)` says more: shapes, units, errors, source, an example that runs. Made
+from the docstrings by `python docs/make_api.py`.
 """
 
 
@@ -56,25 +57,53 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
                 yield name.removesuffix(".py").removesuffix("/__init__").replace("/", "."), ast.parse(path.read_text())
 
 
+def public(tree: ast.Module) -> list[ast.ClassDef | ast.FunctionDef]:
+    """Functions and classes that a docstring speaks for."""
+    kinds = ast.ClassDef | ast.FunctionDef
+    return [node for node in tree.body if isinstance(node, kinds) and node.name[0] != "_" and sentence(node)]
+
+
+def doors(package: str) -> Iterator[tuple[str, str]]:
+    """(module, name) of what a package names itself: the imports of its `__init__.pyi`."""
+    stub = ROOT / package / "__init__.pyi"
+    for node in ast.parse(stub.read_text()).body if stub.exists() else []:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def entry(node: ast.ClassDef | ast.FunctionDef) -> str:
+    """Signature and sentence; of a class its public methods and properties, too."""
+    lines = [f"- `{signature(node)}`: {sentence(node)}"]
+    for inner in node.body if isinstance(node, ast.ClassDef) else []:
+        if isinstance(inner, ast.FunctionDef) and inner.name[0] != "_" and sentence(inner):
+            inner.args.args = inner.args.args[1:] if inner.args.args[:1] else []
+            is_property = any("property" in ast.unparse(decorator) for decorator in inner.decorator_list)
+            lines.append(f"  - `.{inner.name if is_property else signature(inner)}`: {sentence(inner)}")
+    return "\n".join(lines)
+
+
 def text() -> str:
     """The page."""
+    trees = dict(modules())
+    names = {(module, node.name): node for module, tree in trees.items() for node in public(tree)}
     parts = [HEAD]
-    for name, tree in modules():
-        public = [
-            node
-            for node in tree.body
-            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_") and sentence(node)
-        ]
-        if not public:
-            continue
-        parts.append(f"## {name}\n{sentence(tree)}\n")
-        parts.append("\n".join(f"- `{signature(node)}`: {sentence(node)}" for node in public) + "\n")
+    for package in PACKAGES[::-1]:
+        parts.append(f"## {package}\n{sentence(trees[package])}\n")
+        named = [entry(names[door]) for door in doors(package) if door in names]
+        parts += ["\n".join(named) + "\n"] if named else []
+    for package in PACKAGES[::-1]:
+        parts.append(f"## Modules of {package}\n")
+        lines = []
+        for module, tree in trees.items():
+            if module.split(".")[0] == package and (inside := public(tree)):
+                lines.append(f"- `{module}`: {sentence(tree)} {', '.join(f'`{node.name}`' for node in inside)}")
+        parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
 def main() -> None:
     if "--check" in sys.argv[1:]:
-        sys.exit(0 if PAGE.read_text() == text() else "docs/api.md is old: python docs/make_api.py")
+        sys.exit(0 if PAGE.read_text() == text() else "docs/reference/api.md is old: python docs/make_api.py")
     PAGE.write_text(text())
 
 

@@ -159,7 +159,7 @@ def _average_pool(
 ) -> Tensor:
     stride = _pool_stride(kernel_shape, strides, ceil_mode)
     if any(step != 1 for step in dilations or ()):
-        _refuse("AveragePool", "dilations", list(dilations), "1 of every axis")
+        _refuse("AveragePool", "dilations", dilations, "1 of every axis")
     total = F.avg_pool2d(padded(i[0], pads, auto_pad, 0.0), kernel_shape, stride)
     if count_include_pad or not any(pads):
         return total

@@ -44,7 +44,7 @@ _PERCENT = ("accuracy", "gain", "yield", "saving")
 
 @dataclass(frozen=True)
 class Tables:
-    """What the page shows, as docs/results.md has it."""
+    """What the page shows, as docs/reference/columns.md has it."""
 
     results: pd.DataFrame
     summary: pd.DataFrame

@@ -1,6 +1,6 @@
 """The base of everything that is a chip: checks what is asked, and leaves five small verbs to the driver.
 
-A lab that has a board writes a Board with these verbs (docs/hardware.md shows one) and puts it behind `neuralfuse
+A lab that has a board writes a Board with these verbs (docs/tutorials/chip.md shows one) and puts it behind `neuralfuse
 device serve`, or `python -m simulator.device.serve` on a board that has only Python and NumPy.
 """
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import typer
@@ -19,32 +20,40 @@ import yaml
 
 from neuralfuse import networks
 from neuralfuse.cli import app
+from neuralfuse.results import pareto
+from neuralfuse.results.rows import COLUMNS
+from simulator.accelerator import accelerator
+from simulator.array.cycles import simulate
+from simulator.energy import energy
+from simulator.readers.read import trace
 from sram import faultmap
 from sram.geometry import Geometry
 from tests.conftest import ROOT, run
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
-SLOW = ("README.md", "docs/accelerator.md", "docs/calibration.md", "docs/clusters.md", "docs/tutorials/accelerator.md",
-        "docs/findings/15-protections-on-digits.md", "docs/findings/16-clustered-cells.md")  # fmt: skip
+SLOW = {"README.md"} | {f"docs/{page}.md" for page in (
+    "calibrate-one-chip", "choose-a-protection", "first-answer", "install", "models/accelerator", "reproduce",
+    "tutorials/accelerator", "tutorials/cluster", "tutorials/curve",
+    "findings/15-protections-on-digits", "findings/16-clustered-cells",
+)}  # fmt: skip
 NAMED = re.compile(r"# ([\w-]+\.(yaml|py))\b")
 SHELL = ("neuralfuse", "python", "python3", "make", "pytest", "pip", "cp", "NEURALFUSE_SECRET=", "#SBATCH")
 
 # What does not run here, by the words it begins with, and why. The options of neuralfuse commands are checked all the
 # same. (Benchmarks are named in sentences only: their options are looked for in their source.)
 NOT_RUN = {
-    "neuralfuse sweep study.yaml --out /shared/out/study --dask": "needs a Dask scheduler; tests/test_sweep_collect.py",
+    "neuralfuse sweep study.yaml --out /shared/out/study --dask": "needs a scheduler; test_sweep_collect.py has one",
     "neuralfuse sweep study.yaml --out out/part-$SLURM_ARRAY_TASK_ID": "a job array sets the variable",
     "cp -r out/study out/part-$SLURM_ARRAY_TASK_ID": "a job array sets the variable",
-    "neuralfuse merge out/part-* --into out/study": "the shell's star; the tutorial merges by name",
-    "NEURALFUSE_SECRET=": "needs a board at 192.168.2.99; tests/test_device_cli.py serves with a secret",
-    "neuralfuse calibrate study.yaml --chip tcp:board": "needs a board; tests/test_inloop.py tunes on a device",
+    "NEURALFUSE_SECRET=": "needs a board; test_device_cli.py serves with a secret",
+    "neuralfuse calibrate study.yaml --chip tcp:board": "needs a board; test_inloop.py tunes on a device",
     "make": "would run this test",
     "pip install": "changes the environment",
     "#SBATCH": "a scheduler reads it",
 }
 NOT_EXECUTED = {
-    "class PynqChip": "needs a board; tests/test_device_docs.py plays one",
-    "SLURMCluster(": "needs a cluster; tests/test_sweep_collect.py runs a local one",
+    "class PynqChip": "needs a board; test_device_docs.py plays one",
+    "SLURMCluster(": "needs a cluster; test_sweep_collect.py runs a local one",
 }
 
 
@@ -52,7 +61,7 @@ def blocks(page):
     """(language, text) of fenced and indented blocks, in order; an indented one is "sh"."""
     out, fence, lines, before = [], None, [], ""
     for line in [*page.read_text().splitlines(), ""]:
-        if fence is None and (opening := re.match(r"```(\w*)$", line)):
+        if fence is None and (opening := re.match(r"```([\w{}-]*)$", line)):
             out += [("sh", "\n".join(lines))] if lines else []
             fence, lines = opening[1], []
         elif fence is not None and line == "```":
@@ -257,6 +266,43 @@ def test_every_exception_is_still_needed():
         assert any(words in text for text in snippets), words
 
 
-def test_the_api_page_is_that_of_the_code():
-    done = subprocess.run([sys.executable, ROOT / "docs" / "make_api.py", "--check"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("script", ["make_api", "make_reference"])
+def test_generated_pages_are_those_of_the_code(script):
+    made = subprocess.run([sys.executable, ROOT / "docs" / f"{script}.py", "--check"], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+
+
+def columns_on_the_page(table):
+    """Names in the first cells of one table of columns.md, in backticks."""
+    page = (ROOT / "docs" / "reference" / "columns.md").read_text()
+    section = re.search(rf"^## {re.escape(table)}\n(.*?)(?=^## |\Z)", page, re.M | re.S)[1]
+    return {name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`([^`]+)`", row)}
+
+
+SETTING = {*pareto.SETTING, "protection"}
+
+
+def test_the_columns_page_has_the_columns_of_the_code():
+    points = [(chip, name, volts) for chip in (0, 1) for name in ("none", "fuse") for volts in (1.0, 0.5)]
+    rows = pd.DataFrame([dict.fromkeys(COLUMNS, 1.0)] * len(points))
+    rows[["chip", "protection", "voltage"]] = points
+    rows["accuracy"] = rows.voltage - rows.chip
+    summary = pareto.per_million_parameters(pareto.summarise(rows), {"fuse": 5})
+    tables = {"results.csv": rows, "summary.csv": summary, "headline.csv": pareto.headline(rows)}
+    for name, table in (tables | {"equal.csv": pareto.at_equal(rows)}).items():
+        said = columns_on_the_page(name) | (set() if name == "results.csv" else SETTING | {"voltage", "scope"})
+        assert set(table) - said == set(), name
+        assert columns_on_the_page(name) - set(table) == set(), name
+
+
+def test_the_columns_page_has_the_columns_of_the_layers():
+    counts = simulate(trace(networks.build("resnet8", in_channels=1), (1, 16, 16)), accelerator("paper"))
+    columns = {"network", "accelerator", *counts.frame(), *energy(counts).frame()}
+    assert columns == columns_on_the_page("layers.csv")
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    sphinx = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", ROOT / "docs", tmp_path]
+    made = subprocess.run(sphinx, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr

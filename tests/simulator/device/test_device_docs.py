@@ -1,4 +1,4 @@
-"""Does the driver in docs/hardware.md work? Its board is played by NumPy arrays behind a module named pynq."""
+"""Does the driver in docs/tutorials/chip.md work? Its board is played by NumPy arrays behind a module named pynq."""
 
 import re
 import struct
@@ -11,7 +11,7 @@ from simulator.device.board import pack_weights
 from simulator.device.protocol import Device
 from tests.conftest import ROOT
 
-PAGE = ROOT / "docs" / "hardware.md"
+PAGE = ROOT / "docs" / "tutorials" / "chip.md"
 
 
 class Buffer(np.ndarray):
