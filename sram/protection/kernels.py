@@ -40,6 +40,7 @@ def read_faulty(word, first, last, bit, kind, base, count):
 
 @jit
 def apply_faults(stored, row, start, bit, kind, data_bits, seen):
+    """Read the stored words row[i] through their faults, into seen; bits from `data_bits` on are no data."""
     for i in range(stored.shape[0]):
         r = row[i]
         seen[i] = read_faulty(stored[i], start[r], start[r + 1], bit, kind, 0, data_bits)
