@@ -55,6 +55,8 @@ def make_network(folder: StudyFolder, config: NetworkConfig, say: Say) -> nn.Mod
         if config.checkpoint is not None:
             checkpoint.load_network(network, config.checkpoint)
         elif not isinstance(network, ModelFile):  # a file brings its weights
+            if config.start is not None:
+                checkpoint.load_network(network, config.start)
             objective = baselines.objective(config.training.get("objective"), config.bits, config.per_channel)
             train_network(
                 network.to(study.device),
@@ -237,7 +239,7 @@ def _found_or_copied(path: Path, settings: object) -> bool:
 
 def network_settings(study: StudyConfig, config: NetworkConfig) -> list:
     built = config.build or config.name
-    contents = content_hashes(built, config.checkpoint)
+    contents = content_hashes(built, config.checkpoint, config.start)
     own = config.model_dump(mode="json", exclude={"name", "build", "activations"})
     return [built, own, study.dataset.model_dump(mode="json"), study.seed, *contents]
 
