@@ -3,6 +3,7 @@
 Every comparison is on the same chips, paired, with 95% intervals over chips (`neuralfuse.report.paired`).
 """
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from neuralfuse.transforms.generators import NeuralFuse, build
 from neuralfuse.transforms.per_voltage import constants
 from sram.files import write_atomic
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 ROW = ["network", "structure", "rate", "method", "condition", "chip", "seed", "base_steps", "base_batch"]
 ALSO = {
@@ -146,8 +147,11 @@ FOLDERS: dict[str, Callable[[Path], str]] = {
 
 
 def main() -> None:
-    for name in sys.argv[1:] or FOLDERS:
-        write_atomic(RESULTS / name / "table.md", FOLDERS[name](RESULTS / name))
+    for folder in map(Path, sys.argv[1:] or [RESULTS / name for name in FOLDERS]):
+        make = FOLDERS.get(os.path.relpath(folder.resolve(), RESULTS))
+        if make is None:
+            sys.exit(f"{folder}: not one of {', '.join(FOLDERS)} in {RESULTS}")
+        write_atomic(folder / "table.md", make(folder))
 
 
 if __name__ == "__main__":
