@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simulator.accelerator import Accelerator, Dataflow
-from simulator.array.cycles import COUNTS, MACHINE, Counts, count_machines, dataflow_code, machine_of, shapes_of
+from simulator.array.cycles import COUNTS, MACHINE, Counts, count_machines, dataflow_code, machine_record, shapes_of
 from simulator.energy import EnergyTable, energy, energy_table
 from simulator.workload import Workload
 
@@ -86,7 +86,7 @@ def _tasks(
 
 def _run(workload: Workload, machines: list[Accelerator], table: EnergyTable) -> list[dict[str, object]]:
     shapes = shapes_of(workload, machines[0])
-    records = np.concatenate([machine_of(machine) for machine in machines]).astype(MACHINE)
+    records = np.concatenate([machine_record(machine) for machine in machines]).astype(MACHINE)
     codes = np.array([dataflow_code(machine) for machine in machines])
     counts = count_machines(workload, shapes, records, codes)
     return [_row(Counts(workload, m, layers), table) for m, layers in zip(machines, counts, strict=True)]

@@ -27,6 +27,7 @@ from simulator.accelerator import Accelerator
 from simulator.array.cycles import dataflow_codes
 from simulator.array.memory import handed_on, outputs_of
 from simulator.workload import Layer, Workload, stored_name
+from sram import paper
 from sram.errors import InputError
 from sram.geometry import Geometry
 
@@ -165,7 +166,8 @@ class Placement:
             raise InputError("placement", "bit", bit, f"0 to {self.bits - 1}")
         if self.schedule == "paper":
             index = next(weight - t.first for t in self.tensors if t.first <= weight < t.first + t.count)
-            return np.array([index // 256 % 8192 * 128 + 8 * (index % 16) + bit], np.int64)
+            row = index // kernels.PAPER_ROW_WEIGHTS % kernels.PAPER_ROWS
+            return np.array([row * kernels.PAPER_COLUMNS + 8 * (index % 16) + bit], np.int64)
         cells = []
         for use in self.uses:
             index = int(weight - use[kernels.WEIGHT])
@@ -297,8 +299,10 @@ def _placed(
     fits = stream_words <= geometry.words
     period = fill = max(stream_words, 1)
     if schedule == "paper":
-        if (geometry.banks * geometry.rows, geometry.columns) != (8192, 128):
-            raise InputError("placement", "geometry", geometry, "8192 rows x 128 columns with schedule = paper")
+        array = paper.GEOMETRY
+        if (geometry.banks * geometry.rows, geometry.columns) != (array.rows, array.columns):
+            allowed = f"{array.rows} rows x {array.columns} columns with schedule = paper"
+            raise InputError("placement", "geometry", geometry, allowed)
         if bits > 8:
             raise InputError("placement", "bits", bits, "at most 8 with schedule = paper")
     elif schedule == "resident" and not fits:

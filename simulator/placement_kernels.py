@@ -6,12 +6,15 @@ first word in the stream, first weight, weights, order, groups, k, n, k_major, t
 
 import numpy as np
 
+from sram import paper
 from sram.jit import jit, jit_inline
 
 WORD, WEIGHT, COUNT, ORDER, GROUPS, K, N, K_MAJOR, ROWS, COLS = range(10)
 FIELDS = 10
 OS, WS, IS, PLAIN = 0, 1, 2, 3  # the first three as in dataflow_kernels
 LSB_FIRST, MSB_FIRST, INTERLEAVED = 0, 1, 2
+PAPER_ROWS, PAPER_COLUMNS = paper.GEOMETRY.rows, paper.GEOMETRY.columns
+PAPER_ROW_WEIGHTS = 256  # of a layer, one after another, that the paper's code lays over the 16 bytes of a row
 
 
 @jit_inline
@@ -173,22 +176,22 @@ def paper_hits(first_weight, count, cell, tag, bits):
     n, layers = cell.shape[0], count.shape[0]
     total = 0  # counted first: arrays of just this size stay in the cache
     for i in range(n):
-        first = cell[i] // 128 * 256 + cell[i] % 128 // 8
+        first = cell[i] // PAPER_COLUMNS * PAPER_ROW_WEIGHTS + cell[i] % PAPER_COLUMNS // 8
         for layer in range(layers):
-            for start in range(first, count[layer], 256 * 8192):
-                total += (min(start + 256, count[layer]) - start + 15) // 16
+            for start in range(first, count[layer], PAPER_ROW_WEIGHTS * PAPER_ROWS):
+                total += (min(start + PAPER_ROW_WEIGHTS, count[layer]) - start + 15) // 16
     tags = np.empty(total, tag.dtype)
     weight = np.empty(total, np.int64)
     weight_bit = np.empty(total, np.uint8)
     at = 0
     for i in range(n):
-        row, column = divmod(cell[i], 128)
+        row, column = divmod(cell[i], PAPER_COLUMNS)
         byte, b = divmod(column, 8)
         if b >= bits:
             continue
         for layer in range(layers):
-            for start in range(row * 256 + byte, count[layer], 256 * 8192):
-                end = at + (min(start + 256, count[layer]) - start + 15) // 16
+            for start in range(row * PAPER_ROW_WEIGHTS + byte, count[layer], PAPER_ROW_WEIGHTS * PAPER_ROWS):
+                end = at + (min(start + PAPER_ROW_WEIGHTS, count[layer]) - start + 15) // 16
                 for j in range(at, end):
                     weight[j] = first_weight[layer] + start + 16 * (j - at)
                 tags[at:end] = tag[i]

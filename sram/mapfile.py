@@ -41,7 +41,7 @@ def from_header(fields: Any, arrays: dict[str, Any], where: object) -> FaultMap:
     del fields["format"]
     if (version := fields.pop("version", None)) != VERSION:
         raise InputError(where, "version", version, str(VERSION))
-    geometry = geometry_of(fields, where)
+    geometry = read_geometry(fields, where)
     del fields["geometry"]
     for key in ("curve", "structure"):
         if not isinstance(fields.get(key), dict):
@@ -57,7 +57,7 @@ def from_header(fields: Any, arrays: dict[str, Any], where: object) -> FaultMap:
     return fault_map
 
 
-def geometry_of(fields: dict, where: object) -> Geometry:
+def read_geometry(fields: dict, where: object) -> Geometry:
     """The geometry that a header names. Raises InputError."""
     try:
         return Geometry(**fields["geometry"])

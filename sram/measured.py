@@ -87,7 +87,7 @@ def read(
     path = Path(path)
     header, table = _table(path, NEEDED, OPTIONAL)
     if header:
-        geometry = mapfile.geometry_of(header, path)
+        geometry = mapfile.read_geometry(header, path)
     if geometry is None:
         raise InputError(path, "geometry", None, "banks, rows and columns of the memory, which this file does not tell")
     cell, voltage, kind = _cells(path, table, geometry)

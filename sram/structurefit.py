@@ -20,7 +20,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)
 
 
 @dataclass(frozen=True)
-class Estimate:
+class VarianceShare:
     """A share of variance and its confidence interval. Estimates from few faults may be negative."""
 
     value: float
@@ -34,9 +34,9 @@ class StructureFit:
 
     voltage: float
     faulty: int
-    bank: Estimate
-    column: Estimate
-    row: Estimate
+    bank: VarianceShare
+    column: VarianceShare
+    row: VarianceShare
     confidence: float
 
     @property
@@ -85,7 +85,7 @@ def fit(
     shares = {"bank": bank, "column": correlation(z, column) - bank, "row": correlation(z, row) - bank}
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     estimates = {
-        name: Estimate(float(values[0]), *(float(q) for q in np.quantile(values[1:], tails)))
+        name: VarianceShare(float(values[0]), *(float(q) for q in np.quantile(values[1:], tails)))
         for name, values in shares.items()
     }
     return StructureFit(voltage=voltage, faulty=faulty, confidence=confidence, **estimates)

@@ -14,7 +14,7 @@ from neuralfuse.quantized.program import compile_network
 from neuralfuse.study.arguments import check_arguments, check_options
 from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import build_network, build_transform, kind_of, test_set
-from neuralfuse.study.memory import geometry_of, place_weights
+from neuralfuse.study.memory import mapped_cells, place_weights
 from neuralfuse.training import baselines
 from neuralfuse.training.generator import train_generator
 from neuralfuse.training.network import train_network
@@ -110,7 +110,7 @@ def _check_layers(study: StudyConfig, protection: ProtectionConfig) -> None:
 def _check_geometry(study: StudyConfig, name: str) -> None:
     """Refuse arrays that the accelerator's weight memory cannot be made of."""
     try:
-        geometry_of(study.sram, Workload("nothing", ()), with_weight_rail(accelerator(name)), bits=8)
+        mapped_cells(study.sram, Workload("nothing", ()), with_weight_rail(accelerator(name)), bits=8)
     except InputError as error:
         if error.where != "geometry":
             raise

@@ -40,6 +40,22 @@ def test_set(config: DatasetConfig) -> tuple[Tensor, Tensor]:
     return dataset.test_x[chosen], dataset.test_y[chosen]
 
 
+def training_hash(config: DatasetConfig) -> str:
+    """Hash of the training images and their labels: what is trained on them follows their content."""
+    root = Path(config.root or f"data/{config.name}")
+    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    return _training_hash(config, tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+
+
+@functools.lru_cache(maxsize=4)
+def _training_hash(config: DatasetConfig, files: tuple) -> str:
+    """The same; images are read again where one of `files` was written since."""
+    dataset = load_data(config)
+    total = hashlib.sha256(dataset.train_x.numpy().tobytes())
+    total.update(dataset.train_y.numpy().tobytes())
+    return total.hexdigest()
+
+
 def build_network(config: NetworkConfig, study: StudyConfig) -> nn.Module:
     """The base network, not trained, for the study's data."""
     classes, (channels, _, _) = kind_of(study.dataset)

@@ -8,7 +8,7 @@ import numpy as np
 
 from neuralfuse.quantized import checkpoint
 from neuralfuse.study.config import NetworkConfig, ProtectionConfig, StudyConfig
-from neuralfuse.study.data import content_hashes, test_set
+from neuralfuse.study.data import content_hashes, test_set, training_hash
 from neuralfuse.study.digest import digest
 from neuralfuse.study.folder import StudyFolder
 from simulator.accelerator import accelerator
@@ -65,6 +65,7 @@ def points_of(folder: StudyFolder) -> list[Point]:
                         "protection": protection.model_dump(mode="json"),
                         "generator": _generator_hashes(folder, network.name, protection),
                         "calibrated_at": _calibrated_at(study, protection),
+                        **_calibrated_on(study, protection),
                     }
                     names = (network.name, study.dataset.name, machine, curve.name, form, protection.name)
                     points.append(Point(*names, digest(setup)))
@@ -104,6 +105,12 @@ def _workload_hash(folder: StudyFolder, network: str, protection: str | None = N
     if not folder.workload_file(network, protection).is_file():
         return None
     return digest(asdict(folder.workload(network, protection)))
+
+
+def _calibrated_on(study: StudyConfig, protection: ProtectionConfig) -> dict[str, str]:
+    """The training images, where each chip's transform is fitted to them."""
+    fuse = protection.neuralfuse
+    return {"training": training_hash(study.dataset)} if fuse is not None and fuse.calibrate is not None else {}
 
 
 def _calibrated_at(study: StudyConfig, protection: ProtectionConfig) -> tuple[float, ...] | None:

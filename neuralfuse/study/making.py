@@ -21,7 +21,7 @@ from neuralfuse.quantized.faulty import Faults, FaultyNetwork
 from neuralfuse.quantized.program import compile_network
 from neuralfuse.quantized.quantize import quantize_in_place
 from neuralfuse.study.config import HeldOutConfig, NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
-from neuralfuse.study.data import build_network, build_transform, content_hashes, kind_of, load_data
+from neuralfuse.study.data import build_network, build_transform, content_hashes, kind_of, load_data, training_hash
 from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import memory_of
@@ -78,7 +78,8 @@ def make_network(folder: StudyFolder, config: NetworkConfig, say: Say) -> nn.Mod
 def make_program(folder: StudyFolder, config: NetworkConfig, network: nn.Module, say: Say) -> None:
     """Write the network as a device runs it; training images give the units of its activations."""
     study, path = folder.study, folder.program_file(config.name)
-    settings = digest([network_settings(study, config), _tensor_hash(network), UNIT_IMAGES])
+    measured_on = [UNIT_IMAGES, training_hash(study.dataset)]
+    settings = digest([network_settings(study, config), _tensor_hash(network), *measured_on])
     if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["settings"] == settings:
         return
     advance = say(f"units of the activations of {config.name}")
@@ -241,7 +242,8 @@ def network_settings(study: StudyConfig, config: NetworkConfig) -> list:
     built = config.build or config.name
     contents = content_hashes(built, config.checkpoint, config.start)
     own = config.model_dump(mode="json", exclude={"name", "build", "activations"})
-    return [built, own, study.dataset.model_dump(mode="json"), study.seed, *contents]
+    trained_on = [] if config.checkpoint is not None else [training_hash(study.dataset)]
+    return [built, own, study.dataset.model_dump(mode="json"), study.seed, *contents, *trained_on]
 
 
 def generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseConfig) -> list:
@@ -254,6 +256,7 @@ def generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseCo
         study.identity(),
         fuse.train_voltages or study.voltages,
         *content_hashes(fuse.generator, fuse.checkpoint),
+        *([] if fuse.starts_untrained or fuse.checkpoint is not None else [training_hash(study.dataset)]),
     ]
 
 

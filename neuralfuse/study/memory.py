@@ -9,7 +9,7 @@ from sram.geometry import Geometry
 from sram.memory import Memory
 
 
-def geometry_of(sram: SramConfig, workload: Workload, machine: Accelerator, bits: int) -> Geometry:
+def mapped_cells(sram: SramConfig, workload: Workload, machine: Accelerator, bits: int) -> Geometry:
     """The cells that the maps of a network on this accelerator cover."""
     cells = Geometry(1, sram.rows, sram.columns, sram.word_bits)
     return weight_geometry(sram.schedule, workload, machine.weight_buffer.capacity_bytes, cells, bits)
@@ -17,7 +17,7 @@ def geometry_of(sram: SramConfig, workload: Workload, machine: Accelerator, bits
 
 def place_weights(sram: SramConfig, workload: Workload, machine: Accelerator, bits: int) -> Placement:
     """Where each stored weight bit of the network lies."""
-    return place(workload, machine, geometry_of(sram, workload, machine, bits), schedule=sram.schedule, bits=bits)
+    return place(workload, machine, mapped_cells(sram, workload, machine, bits), schedule=sram.schedule, bits=bits)
 
 
 def memory_of(sram: SramConfig, geometry: Geometry, structure: str, first_bank: int = 0) -> Memory:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from neuralfuse.study.data import build_transform
+from neuralfuse.study.data import build_transform, training_hash
 from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import Point
@@ -58,7 +58,7 @@ def provenance(folder: StudyFolder, points: list[Point]) -> dict[str, Any]:
     packages = ("torch", "numpy", "numba", "scipy", "pandas")
     unknown = [u for n in study.networks for u in folder.workload(n.name).unknown]
     return {
-        "stamp": digest([asdict(p) for p in points] + [RESULTS_VERSION]),
+        "stamp": digest([[asdict(p) for p in points], RESULTS_VERSION, training_hash(study.dataset)]),
         "voltage_unit": failure.curve(study.sram.curve).unit,
         "parameters": {
             p.name: sum(tensor.numel() for tensor in build_transform(p.neuralfuse, study).parameters())

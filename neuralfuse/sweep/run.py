@@ -57,7 +57,7 @@ def check_shard(study: StudyConfig, part: tuple[int, int] | None) -> None:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Forecast:
     """What a run would do. `seconds`: of the tasks still to do; None before there are rows to go by."""
 
     tasks: int
@@ -66,7 +66,7 @@ class Estimate:
     seconds: float | None
 
 
-def estimate(folder: StudyFolder, workers: Workers, part: tuple[int, int] | None = None) -> Estimate:
+def estimate(folder: StudyFolder, workers: Workers, part: tuple[int, int] | None = None) -> Forecast:
     """Count tasks (of one shard, with `part`) against the folder's rows; time from the mean of the rows that are there.
 
     Writes nothing.
@@ -78,10 +78,10 @@ def estimate(folder: StudyFolder, workers: Workers, part: tuple[int, int] | None
     if trainings or not folder.path.is_dir():
         settings = len(study.networks) * len(study.accelerators) * len(study.sram.structures) * len(study.protections)
         chips = len(range(index - 1, settings * study.chips.evaluation, count))
-        return Estimate(chips * len(study.voltages), 0, trainings, None)
+        return Forecast(chips * len(study.voltages), 0, trainings, None)
     rows = folder.rows.read()
     tasks = shard(plan(study, points_of(folder), rows), index, count)
     done = [rows[task.key] for task in tasks if task.key in rows]
     mean = sum(row.seconds for row in done) / len(done) if done else None
     left = len(tasks) - len(done)
-    return Estimate(len(tasks), len(done), trainings, None if mean is None else mean * left / workers.count)
+    return Forecast(len(tasks), len(done), trainings, None if mean is None else mean * left / workers.count)

@@ -154,7 +154,7 @@ def simulate(workload: Workload, accelerator: Accelerator) -> Counts:
     """
     shapes = shapes_of(workload, accelerator)
     codes = np.array([dataflow_code(accelerator)])
-    return Counts(workload, accelerator, count_machines(workload, shapes, machine_of(accelerator), codes)[0])
+    return Counts(workload, accelerator, count_machines(workload, shapes, machine_record(accelerator), codes)[0])
 
 
 def count_machines(workload: Workload, shapes: np.ndarray, machines: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -169,7 +169,7 @@ def count_machines(workload: Workload, shapes: np.ndarray, machines: np.ndarray,
     return counts
 
 
-def machine_of(accelerator: Accelerator) -> np.ndarray:
+def machine_record(accelerator: Accelerator) -> np.ndarray:
     """MACHINE[1]."""
     a = accelerator
     # With keep_on_chip one half of the output buffer holds tensors, whether it is double or not.

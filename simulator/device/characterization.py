@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 
 from simulator.device.protocol import DeviceInfo
-from simulator.device.readings import PATTERNS, Reading, geometry_of, stored_bit
+from simulator.device.readings import PATTERNS, Reading, stored_bit
 from sram import curvefit
 from sram.geometry import Geometry
 from sram.structure import Structure
@@ -26,7 +26,7 @@ class Characterization:
 
     @property
     def geometry(self) -> Geometry:
-        return geometry_of(self.info)
+        return self.info.geometry
 
     @property
     def voltages(self) -> NDArray[np.float64]:

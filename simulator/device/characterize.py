@@ -13,7 +13,7 @@ import numpy as np
 
 from simulator.device.characterization import Characterization
 from simulator.device.protocol import Device, DeviceInfo
-from simulator.device.readings import PATTERNS, Reading, blocks, geometry_of, read_voltage
+from simulator.device.readings import PATTERNS, Reading, blocks, read_voltage
 from sram.errors import InputError
 from sram.files import write_atomic
 
@@ -65,7 +65,7 @@ def characterize(
         raise InputError("characterize", "stop_rate", stop_rate, "a share of the cells in (0, 1]")
     planned = steps_down(device.info, voltages)
     store = _Store(Path(folder), device.info, repeats) if folder is not None else None
-    geometry = geometry_of(device.info)
+    geometry = device.info.geometry
     each = len(blocks(geometry)) * len(PATTERNS)
     readings = [] if store is None else store.finished(planned)
     if readings:

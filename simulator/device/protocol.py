@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from simulator.device.program import Program
 from sram.errors import InputError
+from sram.geometry import Geometry
 
 VERSION = 1
 
@@ -83,6 +84,10 @@ class DeviceInfo:
                 raise InputError("device info", key, value, "a positive number")
         if self.voltage_lowest > self.voltage_nominal:
             raise InputError("device info", "voltage_lowest", self.voltage_lowest, "at most voltage_nominal")
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(self.banks, self.rows, self.columns, self.word_bits)
 
     @property
     def words(self) -> int:

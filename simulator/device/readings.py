@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.device import readings_kernels as kernels
-from simulator.device.protocol import Device, DeviceInfo
+from simulator.device.protocol import Device
 from sram.geometry import Geometry
 
 PATTERNS = ("zeros", "ones", "checkerboard", "inverse checkerboard")
@@ -25,11 +25,6 @@ class Reading:
     voltage: float
     cell: NDArray[np.int64]
     wrong: NDArray[np.uint16]
-
-
-def geometry_of(info: DeviceInfo) -> Geometry:
-    """The device's memory as a Geometry."""
-    return Geometry(info.banks, info.rows, info.columns, info.word_bits)
 
 
 def stored_bit(geometry: Geometry, cell: NDArray[np.int64], pattern: int) -> NDArray[np.bool_]:
@@ -68,7 +63,7 @@ def blocks(geometry: Geometry) -> list[range]:
 def read_voltage(device: Device, voltage: float, repeats: int, advance: Callable[[], None] = lambda: None) -> Reading:
     """All patterns at one voltage, `repeats` reads each. Leaves the device at nominal voltage, its memory
     overwritten."""
-    geometry = geometry_of(device.info)
+    geometry = device.info.geometry
     cells, counts = [], []
     for block in blocks(geometry):
         first, count = block.start, len(block)

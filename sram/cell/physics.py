@@ -18,7 +18,7 @@ from scipy.special import ndtr, ndtri
 
 from sram import random
 from sram.cell import physics_kernels as kernels
-from sram.cell.physics_kernels import Device
+from sram.cell.physics_kernels import Transistors
 from sram.cell.technology import Conditions, Technology, current_scale, technology, threshold_shifts
 from sram.errors import InputError
 from sram.failure import FailureCurve, Interpolated
@@ -37,11 +37,11 @@ class Cell:
 
     mean: np.ndarray
     sigma: np.ndarray
-    device: Device
+    device: Transistors
 
 
 @dataclass(frozen=True)
-class Estimate:
+class SampledRate:
     """A probability with its standard error over itself, from so many samples."""
 
     probability: float
@@ -58,7 +58,7 @@ def cell(tech: Technology | int | str, conditions: Conditions | None = None) -> 
     specific_ua = np.array([tech.specific_current_n_ua, tech.specific_current_n_ua, tech.specific_current_p_ua])
     pull_down, access, pull_up = specific_ua * 1e-6 * widths / tech.length_nm * current_scale(conditions)
     time_s = 0.5e-9 * (conditions.clock_ns or tech.clock_ns)
-    device = Device(
+    device = Transistors(
         pull_down=float(pull_down),
         access=float(access),
         pull_up=float(pull_up),
@@ -115,13 +115,13 @@ def monte_carlo(
     samples: int,
     seed: int = 0,
     mechanisms: Iterable[str] = MECHANISMS,
-) -> Estimate:
+) -> SampledRate:
     """Share of cells that fail at `voltage`, by brute force."""
     c, wanted = cell(tech, conditions), _wanted(mechanisms)
     failed = np.empty(samples, np.bool_)
     kernels.failures(_normals(samples, seed), c.mean, c.sigma, voltage, wanted, c.device, failed)
     k = int(np.count_nonzero(failed))
-    return Estimate(k / samples, (1 / k - 1 / samples) ** 0.5 if k else float("inf"), samples)
+    return SampledRate(k / samples, (1 / k - 1 / samples) ** 0.5 if k else float("inf"), samples)
 
 
 def failure_points(c: Cell, voltage: float, wanted: np.ndarray) -> np.ndarray:
@@ -144,7 +144,7 @@ def probability(
     samples: int = 20_000,
     seed: int = 0,
     mechanisms: Iterable[str] = MECHANISMS,
-) -> Estimate:
+) -> SampledRate:
     """Probability that a cell fails at `voltage`, by mixture importance sampling.
 
     Samples are drawn from normals around the origin (a quarter) and around each most probable failure point, in
@@ -153,7 +153,7 @@ def probability(
     return _estimate(cell(tech, conditions), voltage, samples, seed, _wanted(mechanisms))
 
 
-def _estimate(c: Cell, voltage: float, samples: int, seed: int, wanted: np.ndarray) -> Estimate:
+def _estimate(c: Cell, voltage: float, samples: int, seed: int, wanted: np.ndarray) -> SampledRate:
     points = failure_points(c, voltage, wanted)
     centres = np.vstack([np.zeros(6), points])
     share = np.array([1.0])
@@ -174,7 +174,7 @@ def _estimate(c: Cell, voltage: float, samples: int, seed: int, wanted: np.ndarr
     strata = np.repeat(np.arange(len(count)), count)
     within = sum((strata == k).sum() * weight[strata == k].var() for k in range(len(count)))
     error = within**0.5 / len(x)
-    return Estimate(float(mean), float(error / mean) if mean else float("inf"), len(x))
+    return SampledRate(float(mean), float(error / mean) if mean else float("inf"), len(x))
 
 
 def failure_curve(

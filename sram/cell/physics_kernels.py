@@ -1,8 +1,8 @@
 """The 6T cell as currents: margins of the four ways in which it fails, critical voltages, weighted failures.
 
 Transistors are numbered 0, 1 pull-down left and right, 2, 3 access, 4, 5 pull-up. `threshold` float64[6] are their
-thresholds (magnitudes), `Device` what they share. State 0 stores 0 on the left, state 1 on the right: in state s the
-low node is s and the high node 1 - s.
+thresholds (magnitudes), `Transistors` what they share. State 0 stores 0 on the left, state 1 on the right: in state s
+the low node is s and the high node 1 - s.
 
 A margin is the logarithm of a ratio of currents: smooth, growing with the supply, negative where the cell fails.
 """
@@ -19,7 +19,7 @@ MECHANISMS = 4
 GOLDEN = 0.6180339887498949
 
 
-class Device(NamedTuple):
+class Transistors(NamedTuple):
     """Specific currents (A) of pull-down, access and pull-up, and what the array asks of the cell."""
 
     pull_down: float

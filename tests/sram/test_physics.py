@@ -177,7 +177,7 @@ def test_importance_sampling_agrees_with_brute_force_at_1e4(node, voltage):
     assert agree(found, monte_carlo(node, voltage, samples=2_000_000, seed=2))
 
 
-def scaled_sampling(node: int, v: float, wanted: np.ndarray) -> physics.Estimate:
+def scaled_sampling(node: int, v: float, wanted: np.ndarray) -> physics.SampledRate:
     """Knows nothing of failure points: all six thresholds are spread by 2.2, and samples weighted."""
     c, spread, n = cell(node), 2.2, 150_000
     x = spread * np.random.default_rng(9).standard_normal((n, 6))
@@ -186,7 +186,7 @@ def scaled_sampling(node: int, v: float, wanted: np.ndarray) -> physics.Estimate
     weight = failed * spread**6 * np.exp(-0.5 * (x**2).sum(axis=1) * (1 - spread**-2))
     error = weight.std() / n**0.5 / weight.mean()
     assert error < 0.4
-    return physics.Estimate(weight.mean(), error, n)
+    return physics.SampledRate(weight.mean(), error, n)
 
 
 def test_1e9_within_ten_percent_and_confirmed_without_failure_points():

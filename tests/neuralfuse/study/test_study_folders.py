@@ -3,6 +3,7 @@ another's?"""
 
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,6 +16,7 @@ from neuralfuse.study.grid import points_of
 from neuralfuse.study.prepare import prepare, trainings_to_do
 from neuralfuse.transforms import generators
 from tests.conftest import TINY, run
+from tests.neuralfuse.data.test_data import idx
 from tests.neuralfuse.sweep.test_study import study_with
 
 NETWORK = {"name": "net", "build": "resnet8", "options": {"width": 4}, "training": {"epochs": 1, "batch": 512}}
@@ -114,6 +116,38 @@ def test_the_source_of_ones_own_network_and_generator_counts(tmp_path, monkeypat
     source.write_text(source.read_text() + "# changed\n")
     assert trainings_to_do(folder) == ["net", "fuse for net"]
     assert points_of(folder) != before
+
+
+def test_other_training_images_are_other_trainings(tmp_path):
+    def images_in(root, seed):
+        root.mkdir(exist_ok=True)
+        random = np.random.default_rng(seed)
+        for part, n in (("train", 64), ("t10k", 40)):
+            pixels, labels = random.integers(0, 256, (n, 8, 8)), np.arange(n) % 10
+            if part == "t10k":
+                pixels = np.zeros((n, 8, 8))
+            (root / f"{part}-images-idx3-ubyte").write_bytes(idx(pixels))
+            (root / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels))
+
+    images_in(tmp_path / "data", 0)
+    dataset = {"name": "mnist", "root": str(tmp_path / "data")}
+    network = NETWORK | {"training": {"epochs": 1, "batch": 64}}
+    protections = [fuse(options={"width": 2}), "calibrated(affine)"]
+    content = STUDY | {"dataset": dataset, "networks": [network], "protections": protections}
+    folder = StudyFolder(tmp_path / "out", parse_study(content, "here"))
+    trained, calibrated = prepare(folder, lambda title: lambda *_: None)
+    stamp = folder.provenance()["stamp"]
+    assert trainings_to_do(folder) == []
+    images_in(tmp_path / "data", 0)  # written anew, the same
+    assert trainings_to_do(folder) == []
+    images_in(tmp_path / "data", 1)
+    assert trainings_to_do(folder) == ["net", "fuse for net"]
+    after = points_of(folder)
+    assert after[0].setup == trained.setup  # rows of what was trained before are still its rows
+    assert after[1].setup != calibrated.setup  # while each chip's fit would be another
+    prepare(folder, lambda title: lambda *_: None)
+    assert folder.provenance()["stamp"] != stamp
+    assert trainings_to_do(folder) == []
 
 
 def test_names_that_differ_in_special_characters_alone_have_files_of_their_own(folder, tmp_path):

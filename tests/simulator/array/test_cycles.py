@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from simulator.accelerator import Buffer, accelerator
 from simulator.array import cycles_kernels, memory_kernels
-from simulator.array.cycles import machine_of, shapes_of, simulate
+from simulator.array.cycles import machine_record, shapes_of, simulate
 from simulator.array.dataflow import CODES, gemm_cycles, spatial
 from simulator.array.memory import in_dram, rows_under, touched, window_of
 from simulator.readers.read import trace
@@ -249,7 +249,7 @@ def test_reuse_tiers_equal_sets_of_words(layer, rows, cols):
 @given(layers(), machines())
 def test_the_stepped_schedule_ends_when_the_closed_form_says(layer, machine):
     """Without DRAM in the way the last result leaves when gemm_cycles says; chunks come in order and lose no byte."""
-    shape, a = shapes_of(Workload("w", (layer,)), machine)[0], machine_of(machine)[0]
+    shape, a = shapes_of(Workload("w", (layer,)), machine)[0], machine_record(machine)[0]
     sr, sc, t = spatial(machine.dataflow, int(shape["m"]), layer.k, layer.n)
     fr, fc = -(-sr // machine.array_rows), -(-sc // machine.array_cols)
     code = CODES[machine.dataflow]

@@ -12,7 +12,7 @@ from simulator.device import readings as patterns
 from simulator.device.characterization import Characterization
 from simulator.device.characterize import characterize, parse_voltages, steps_down
 from simulator.device.protocol import DeviceInfo
-from simulator.device.readings import PATTERNS, Reading, geometry_of
+from simulator.device.readings import PATTERNS, Reading
 from simulator.device.simulated import SimulatedChip
 from sram import faultmap
 from sram.errors import InputError
@@ -229,7 +229,7 @@ def test_the_device_is_left_at_nominal_and_bad_settings_are_refused():
         for options in ({"voltages": []}, {"voltages": [0.2]}, {"repeats": 0}, {"stop_rate": 0.0}):
             with pytest.raises(InputError):
                 characterize(chip, **{"voltages": [0.8], **options})
-        assert geometry_of(chip.info) == GEOMETRY
+        assert chip.info.geometry == GEOMETRY
     assert len(PATTERNS) == 4
 
 
