@@ -9,7 +9,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["sram*", "simulator*", "neuralfuse*"]),
-    package_data={"": ["**/*.csv", "**/*.json", "**/*.yaml", "**/*.j2", "**/*.sv", "**/*.cpp"]},
+    package_data={
+        "": ["**/*.csv", "**/*.json", "**/*.yaml", "**/*.j2", "**/*.sv", "**/*.cpp", "**/*.pyi", "**/py.typed"]
+    },
     install_requires=[
         "numpy>=1.26",
         "numba>=0.60",

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, cast, get_args
 
 from simulator import userfile
 from sram.errors import InputError
+from sram.lazy import callable_module
 
 PRESETS = Path(__file__).parent / "presets"
 Dataflow = Literal["os", "ws", "is", "best"]
@@ -215,3 +216,6 @@ def scalesim_config(path: str | Path) -> Accelerator:
         dram_bytes_per_cycle=float(bandwidth),
         note=f"from {path.name}",
     )
+
+
+callable_module(__name__)

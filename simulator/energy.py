@@ -37,6 +37,7 @@ from simulator.array.dataflow import NAMES
 from simulator.operating_point import NOMINAL, OperatingPoint
 from sram.energy import MacroEnergy, dynamic_scale, leakage_scale, macro
 from sram.errors import InputError
+from sram.lazy import callable_module
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -364,3 +365,6 @@ class _Figures:
             value = part.leakage_mw * float(leakage_scale(volts, part.voltage_v)) * buffer.macros
             source = part.source
         return self._record(key, value, "mW", f"{buffer.macros} macros", volts, source)
+
+
+callable_module(__name__)

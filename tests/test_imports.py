@@ -22,6 +22,11 @@ def test_sram_loads_neither_torch_nor_matplotlib_nor_pandas(module):
     assert not {"torch", "matplotlib", "pandas"} & loaded_by(f"import {module}")
 
 
+def test_a_study_is_read_without_torch():
+    """What a cluster's login node does with a study: check it, count it, submit it."""
+    assert "torch" not in loaded_by("import neuralfuse.study.files")
+
+
 def test_help_loads_nothing_heavy():
     """What makes `neuralfuse --help` answer in well under a second."""
     loaded = loaded_by("import neuralfuse.cli")

@@ -17,7 +17,6 @@ import pandas as pd
 
 from benchmarks.paper import energy
 from benchmarks.paper.anchors import Anchor, anchors, efficiency, million_parameters, percent
-from neuralfuse.cli.progress import steps
 from neuralfuse.results.statistics import t_interval
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.files import load_studies, load_study
@@ -26,6 +25,7 @@ from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.run import run_study
 from sram import failure
 from sram.errors import InputError
+from sram.progress import steps
 
 HERE = Path(__file__).parent
 STUDIES = ("relaxed_access", "transfer", "reduced_precision", "lambda", "maps", "universal_perturbation")
@@ -149,8 +149,9 @@ def rows_of(results: pd.DataFrame, study: StudyConfig, network: str, protection:
 
 def training_of(study: StudyConfig) -> str:
     """How long networks and generators were trained, as the study says."""
-    epochs = {n.training.get("epochs", "given weights") for n in study.networks}
-    generator = {p.neuralfuse.training.get("steps", "given weights") for p in study.protections if p.neuralfuse}
+    epochs = {n.training.epochs if n.checkpoint is None else "given weights" for n in study.networks}
+    fuses = [p.neuralfuse for p in study.protections if p.neuralfuse]
+    generator = {fuse.training.steps if fuse.training else "given weights" for fuse in fuses}
     return f"epochs {', '.join(map(str, epochs))}; generator steps {', '.join(map(str, generator)) or 'none'}"
 
 

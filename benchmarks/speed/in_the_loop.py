@@ -20,12 +20,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuralfuse import data, networks
 from neuralfuse.chips.sources import FIRST_TRAINING_CHIP
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
+from neuralfuse.quantized.on_device import DeviceNetwork, gap, protected_accuracy
 from neuralfuse.quantized.program import device_faults
 from neuralfuse.results.statistics import paired_difference, t_interval
 from neuralfuse.training.generator import train_generator
 from neuralfuse.training.network import train_network
-from neuralfuse.training.on_device import DeviceNetwork, gap, protected_accuracy, tune, tune_by_queries
+from neuralfuse.training.on_device import tune
+from neuralfuse.training.queries import evolution
+from neuralfuse.training.settings import CalibrationSettings, GeneratorSettings, NetworkSettings
 from neuralfuse.transforms import generators
 from neuralfuse.transforms.generators import NeuralFuse
 from neuralfuse.transforms.pixelwise import Affine
@@ -71,7 +74,7 @@ def chip(number: int) -> FaultMap:
     return faultmap.generate(number, GEOMETRY, CURVE, STRUCTURE, voltage_floor=float(READ[-1]) - NOMINAL_STEP)
 
 
-def training_chips(words: int, draw: int) -> Faults:
+def training_chips(words: int, draw: int) -> FaultyBits:
     """Chips that are never evaluated, at the voltage of the evaluation: the generic generator's best case."""
     return device_faults(chip(FIRST_TRAINING_CHIP + draw), VOLTAGE, words)
 
@@ -87,14 +90,12 @@ def main() -> None:
     options = parser.parse_args()
     digits = data.load("digits")
     network = networks.build("resnet8", in_channels=1)
-    clean = train_network(network, digits, shift=2, flip=False)
+    clean = train_network(network, digits, NetworkSettings(shift=2, flip=False))
     note(f"network trained: {clean:.3f}")
     faulty = FaultyNetwork(network)
     generic = NeuralFuse(generators.build("DeConvS", in_channels=1, width=8))
-    train_generator(
-        faulty, generic, digits, lambda draw: training_chips(faulty.words.size, draw),
-        steps=800, maps=4, batch=16, flip=False, shift=0, decay="cosine", learning_rate=0.01,
-    )  # fmt: skip
+    settings = GeneratorSettings(800, 16, 4, learning_rate=0.01, decay="cosine", shift=0, flip=False)
+    train_generator([(faulty, lambda draw: training_chips(faulty.words.size, draw))], generic, digits, settings)
     note("generic generator trained")
 
     rows: list[dict[str, float]] = []
@@ -110,19 +111,19 @@ def main() -> None:
             row["agreement"] = gap(on_device, found, x).agreement
             before = device.calls.total()
             tuned = copy.deepcopy(generic)
-            tune(on_device, found, tuned, digits, TUNING_STEPS)
+            tune(on_device, found, tuned, digits, CalibrationSettings(TUNING_STEPS, 64, 3e-3))
             calls["tune"].append(device.calls.total() - before)
             row["tuned"] = protected_accuracy(on_device, tuned, x, y)
             if neighbour is not None:
                 row["another chip's"] = protected_accuracy(on_device, neighbour, x, y)
             neighbour = tuned
             affine = NeuralFuse(Affine(*x.shape[1:]))
-            tune(on_device, found, affine, digits, TUNING_STEPS, learning_rate=0.02)
+            tune(on_device, found, affine, digits, CalibrationSettings(TUNING_STEPS, 64, 0.02))
             row["affine"] = protected_accuracy(on_device, affine, x, y)
             if number < QUERY_CHIPS:
                 before = device.calls.total()
                 queried = NeuralFuse(Affine(*x.shape[1:]))
-                tune_by_queries(on_device, queried, digits, QUERY_STEPS)
+                evolution(on_device, queried, digits, CalibrationSettings(QUERY_STEPS, 64, 0.03))
                 calls["queries"].append(device.calls.total() - before)
                 row["queries"] = protected_accuracy(on_device, queried, x, y)
         rows.append(row)

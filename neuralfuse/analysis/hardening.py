@@ -17,7 +17,7 @@ from neuralfuse.analysis.kept import by_network, kept
 from neuralfuse.analysis.sensitivity import reads_share
 from neuralfuse.chips.sources import Chips
 from neuralfuse.quantized import evaluate
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.study.check import check
 from neuralfuse.study.config import ProtectionConfig, StudyConfig
 from neuralfuse.study.folder import StudyFolder
@@ -43,7 +43,7 @@ def levels(bits: int) -> tuple[int, ...]:
 
 
 def damage(
-    model: FaultyNetwork, faults: Faults, images: Tensor, answers: Callable[[Tensor], Tensor] | None = None
+    model: FaultyNetwork, faults: FaultyBits, images: Tensor, answers: Callable[[Tensor], Tensor] | None = None
 ) -> dict[str, list[float]]:
     """Mean squared change of the outputs for images [n, ...] by the faults of each layer, for each of `levels`.
 

@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
 
 from neuralfuse.chips.stored import layout_of, store
 from neuralfuse.quantized.evaluate import correct, transform
 from neuralfuse.study.config import CalibrateConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.files import parse_study
 from neuralfuse.sweep.bench import Bench
-from neuralfuse.training.calibrate import calibrate, calibration_set, learning_rate, storage_bytes
-from neuralfuse.training.on_device import DeviceNetwork, tune, tune_by_queries
+from neuralfuse.training.calibrate import calibrate, calibration_set, storage_bytes
+from neuralfuse.training.on_device import DeviceNetwork, tune
+from neuralfuse.training.queries import WAYS, evolution
+from neuralfuse.transforms.generators import NeuralFuse
 from simulator.accelerator import accelerator
 from simulator.device.protocol import Device
 from simulator.placement import place
@@ -74,7 +75,7 @@ def check_unit(study: StudyConfig, unit: str) -> None:
 
 def fit_to_map(
     bench: Bench, protection: ProtectionConfig, fault_map: FaultMap, voltage: float, say: Say
-) -> tuple[Fitted, nn.Module]:
+) -> tuple[Fitted, NeuralFuse]:
     """Fit a protection's transform to the chip of a map and measure it at `voltage` on the test images."""
     study, network, (fuse, settings) = bench.study, bench.study.networks[0], _calibrated(protection)
     check_unit(study, fault_map.curve.unit)
@@ -89,7 +90,7 @@ def fit_to_map(
     swept = tuple(v for v in study.voltages if v >= fault_map.voltage_floor) or (voltage,)
     faults = [chip.faults(v) for v in settings.voltages(voltage, swept)]
     advance = say(protection.name)
-    took = calibrate(faulty, made, bench.data, faults, settings.settings(), fuse.bits, study.seed, advance)
+    took = calibrate(faulty, made, bench.data, faults, settings, fuse.bits, study.seed, advance)
     faulty.set_faults(*bare.faults(voltage))
     before = bench.correct(network.name, bench.images)
     faulty.set_faults(*chip.faults(voltage))
@@ -101,36 +102,30 @@ def fit_to_map(
 
 def fit_to_device(
     bench: Bench, protection: ProtectionConfig, device: Device, fault_map: FaultMap, voltage: float, say: Say
-) -> tuple[Fitted, nn.Module]:
+) -> tuple[Fitted, NeuralFuse]:
     """Fit a protection's transform with the forward pass on a live device, and measure it there.
 
     With access `gradient` the backward pass goes through the characterised map.
     """
-    study, network, (fuse, config) = bench.study, bench.study.networks[0], _calibrated(protection)
+    study, network, (fuse, settings) = bench.study, bench.study.networks[0], _calibrated(protection)
     check_unit(study, device.info.voltage_unit)
-    elsewhere = config.supervision != "labels" or config.at == "all" or config.precision != "float32"
+    elsewhere = settings.supervision != "labels" or settings.at == "all" or settings.precision != "float32"
     if protection.sram or elsewhere:
         allowed = "labels, one voltage, float32, and no sram, on a device"
         raise InputError(study.name, protection.name, device.info.name, allowed)
-    faulty, settings = bench.network(network.name), config.settings()
+    faulty = bench.network(network.name)
     made = bench.transform(network.name, protection.name)
     assert made is not None
     data = calibration_set(bench.data, settings.images, study.seed)
     on_device = DeviceNetwork(device, faulty, data.train_x[:256], voltage)
     before = correct(on_device, bench.images, bench.labels)
-    batch, advance = min(settings.batch, len(data.train_y)), say(protection.name)
-    rate = learning_rate(made, settings)
+    how, asked_before = (settings, fuse.bits, study.seed, say(protection.name)), on_device.images
     if settings.access == "gradient":
-        found = tune(
-            on_device, fault_map, made, data, settings.steps, batch, rate, fuse.bits, study.seed, progress=advance
-        )
+        tune(on_device, fault_map, made, data, *how)
     else:
-        found = tune_by_queries(
-            on_device, made, data, settings.steps, batch, learning_rate=rate, bits=fuse.bits, seed=study.seed,
-            progress=advance,
-        )  # fmt: skip
+        WAYS.get(settings.access, evolution)(on_device, made, data, *how)
+    asked = settings.steps, len(data.train_y), on_device.images - asked_before
     after = correct(on_device, transform(made.eval(), bench.images), bench.labels)
-    asked = found.steps, len(data.train_y), found.images
     return _fitted(bench, protection, on_device.voltage, before, after, Overhead(), made, asked), made
 
 
@@ -148,7 +143,7 @@ def _fitted(
     before: int,
     after: int,
     overhead: Overhead,
-    made: nn.Module,
+    made: NeuralFuse,
     asked: tuple[int, int, int],
 ) -> Fitted:
     study, network = bench.study, bench.study.networks[0].name

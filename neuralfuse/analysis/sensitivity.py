@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neuralfuse.analysis.kept import by_network, kept
 from neuralfuse.quantized import evaluate
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.results.statistics import t_interval
 from neuralfuse.study.config import NetworkConfig, StudyConfig
 from neuralfuse.study.folder import StudyFolder
@@ -36,7 +36,7 @@ class Reading:
     lost: float  # share of the test images: right without faults less right with these
 
 
-def parts(faults: Faults, model: FaultyNetwork) -> Iterator[tuple[str, str, int, Faults]]:
+def parts(faults: FaultyBits, model: FaultyNetwork) -> Iterator[tuple[str, str, int, FaultyBits]]:
     """(part, name, stored bits, its faults) for all, each layer, each bit. `faults` as in `FaultyNetwork.set_faults`.
 
     >>> from torch import nn
@@ -47,7 +47,7 @@ def parts(faults: Faults, model: FaultyNetwork) -> Iterator[tuple[str, str, int,
     """
     weight, bit, kind = faults
 
-    def only(chosen: np.ndarray) -> Faults:
+    def only(chosen: np.ndarray) -> FaultyBits:
         return weight[chosen], bit[chosen], kind[chosen]
 
     words = model.words.size
@@ -61,7 +61,7 @@ def parts(faults: Faults, model: FaultyNetwork) -> Iterator[tuple[str, str, int,
 
 def read_chip(
     model: FaultyNetwork,
-    faults: Faults,
+    faults: FaultyBits,
     chip: int,
     correct_clean: int,
     images: Tensor,

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from neuralfuse.chips.memory import FIRST_TRAINING_CHIP
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork, Numbering
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork, Numbering
 from simulator.placement import Placement
 from sram import faultmap, paper
 from sram.faultmap import FaultMap
 from sram.memory import Chip, Memory
 
-Source = Callable[[int], Faults]
+Source = Callable[[int], FaultyBits]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class IndependentCells:
     seed: int = 0
     mode: str = "stuck"
 
-    def __call__(self, draw: int) -> Faults:
+    def __call__(self, draw: int) -> FaultyBits:
         random = np.random.Generator(np.random.Philox(key=[self.seed, FIRST_TRAINING_CHIP + draw]))
         rate = self.cell_fault_rates[draw % len(self.cell_fault_rates)]
         cell = bernoulli(random, self.words * self.bits, rate)
@@ -73,7 +73,7 @@ class Chips:
     voltages: Sequence[float]
     seed: int = 0
 
-    def __call__(self, draw: int) -> Faults:
+    def __call__(self, draw: int) -> FaultyBits:
         voltage = self.voltages[draw % len(self.voltages)]
         found = Chip(FIRST_TRAINING_CHIP + draw, self.seed).fault_map(self.memory, voltage)
         return placed(self.placement, self.numbering, found.at(voltage))
@@ -88,7 +88,7 @@ class Maps:
     maps: Sequence[FaultMap]
     voltages: Sequence[float]
 
-    def __call__(self, draw: int) -> Faults:
+    def __call__(self, draw: int) -> FaultyBits:
         round, which = divmod(draw, len(self.maps))
         return placed(self.placement, self.numbering, self.maps[which].at(self.voltages[round % len(self.voltages)]))
 
@@ -106,12 +106,12 @@ class PaperMaps:
     cell_fault_rates: Sequence[float]
     first_seed: int = FIRST_TRAINING_CHIP
 
-    def __call__(self, draw: int) -> Faults:
+    def __call__(self, draw: int) -> FaultyBits:
         chip = paper.fault_map(self.first_seed + 2 * draw, self.cell_fault_rates[draw % len(self.cell_fault_rates)])
         return placed(self.placement, self.numbering, chip.at(chip.voltage_floor))
 
 
-def placed(placement: Placement, numbering: Numbering, faults: faultmap.Faults) -> Faults:
+def placed(placement: Placement, numbering: Numbering, faults: faultmap.Faults) -> FaultyBits:
     """Faulty cells -> faulty bits of the network's words."""
     weight, bit, kind = placement.faults(faults.cell, faults.kind)
     return numbering.words(weight), bit, kind
@@ -123,22 +123,22 @@ class Pool:
 
     source: Source
     size: int
-    kept: dict[int, Faults] = field(default_factory=dict, repr=False, compare=False)
+    kept: dict[int, FaultyBits] = field(default_factory=dict, repr=False, compare=False)
 
-    def __call__(self, draw: int) -> Faults:
+    def __call__(self, draw: int) -> FaultyBits:
         if draw % self.size not in self.kept:
             self.kept[draw % self.size] = self.source(draw % self.size)
         return self.kept[draw % self.size]
 
 
-NONE: Faults = np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.uint8)
+NONE: FaultyBits = np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.uint8)
 
 
 class Both(NamedTuple):
     """One chip's faults in the words of the network, and in those of the generator before it."""
 
-    network: Faults
-    generator: Faults
+    network: FaultyBits
+    generator: FaultyBits
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class InTurn:
 
     sources: tuple[Source, ...]
 
-    def __call__(self, draw: int) -> Faults:
+    def __call__(self, draw: int) -> FaultyBits:
         return self.sources[draw % len(self.sources)](draw // len(self.sources))
 
 
@@ -169,7 +169,7 @@ class StepsInTurn:
     sources: tuple[Source, ...]
     draws: int
 
-    def __call__(self, draw: int) -> Faults:
+    def __call__(self, draw: int) -> FaultyBits:
         step, i = divmod(draw, self.draws)
         round, which = divmod(step, len(self.sources))
         return self.sources[which](round * self.draws + i)
@@ -182,7 +182,7 @@ class From:
     source: Source
     first: int
 
-    def __call__(self, draw: int) -> Faults:
+    def __call__(self, draw: int) -> FaultyBits:
         return self.source(self.first + draw)
 
 

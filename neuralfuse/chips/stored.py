@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 from neuralfuse.chips import sources
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from simulator.accelerator import Accelerator
 from simulator.array.cycles import Counts
 from simulator.energy import energy
@@ -32,7 +32,7 @@ class StoredChip:
     map: FaultMap  # as the protected memory has it
     hits: Hits | None  # bits in weak cells, the weakest first; None where whole words have to be read
 
-    def faults(self, voltage: float, epoch: int | None = None) -> Faults:
+    def faults(self, voltage: float, epoch: int | None = None) -> FaultyBits:
         """(weight, bit, kind) of the stored bits that a read at `voltage` has to be given; with `epoch`, of cells that
         fail now and then those that do in that very access."""
         if self.hits is None:
@@ -42,7 +42,7 @@ class StoredChip:
         n = int(np.searchsorted(self.hits.fault, self.map.count(voltage)))
         return self.hits.weight[:n], self.hits.bit[:n], self.map.kind[self.hits.fault[:n]]
 
-    def _read(self, voltage: float, epoch: int | None) -> Faults:
+    def _read(self, voltage: float, epoch: int | None) -> FaultyBits:
         """Words read through the protection's logic; what comes out different from what was stored, as flipped bits."""
         found = word_faults(self.map.geometry, self.map.at(voltage, epoch))
         row, weight = self.placed.contents(found.word)
@@ -120,7 +120,7 @@ def check_words(transform: nn.Module) -> None:
             raise InputError("study", "generator", type(module).__name__, allowed)
 
 
-def known(faults: Faults, share: float, seed: int) -> Faults:
+def known(faults: FaultyBits, share: float, seed: int) -> FaultyBits:
     """A random `share` of the bits that read wrong, the same ones for the same seed: what an incomplete map tells.
 
     >>> bits = np.arange(1000), np.zeros(1000, np.uint8), np.zeros(1000, np.uint8)

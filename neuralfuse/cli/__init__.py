@@ -1,10 +1,11 @@
 """The command line. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
 import sys
+from typing import Annotated
 
 import typer
 
-from neuralfuse.cli import calibrate, curve, device, faultmap, sensitivity, simulate, study
+from neuralfuse.cli import calibrate, curve, device, faultmap, listing, sensitivity, simulate, study
 from neuralfuse.sweep.allocator import keep_freed_memory
 from sram.errors import InputError
 
@@ -13,9 +14,7 @@ CommandError: type[Exception] = next(base for base in typer.BadParameter.__mro__
 
 app = typer.Typer(
     name="neuralfuse",
-    help="Accuracy, energy and cycles of a neural network on an accelerator whose SRAM supply is lowered.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("demo")(study.demo)
@@ -30,6 +29,28 @@ app.add_typer(faultmap.app, name="faultmap")
 app.add_typer(device.app, name="device")
 app.command("calibrate")(calibrate.calibrate)
 app.command("simulate")(simulate.simulate)
+app.command("place")(simulate.place)
+app.command("trace")(simulate.trace)
+app.add_typer(listing.networks, name="networks")
+app.add_typer(listing.accelerator, name="accelerator")
+app.command("version")(listing.version)
+
+
+def _short_version(wanted: bool) -> None:
+    if wanted:
+        import neuralfuse
+
+        print(f"neuralfuse {neuralfuse.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and stop.", callback=_short_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Accuracy, energy and cycles of a neural network on an accelerator whose SRAM supply is lowered."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -26,9 +26,9 @@ def group() -> None:
 @app.command("list")
 def list_curves() -> None:
     """The published curves, and the nodes for which a curve can be computed."""
-    from rich.console import Console
     from rich.table import Table
 
+    from neuralfuse.cli.tables import print_table
     from sram.cell.technology import technology_names
     from sram.failure import curve, curve_names
 
@@ -37,9 +37,8 @@ def list_curves() -> None:
         c = curve(name)
         at = [f"{float(c.voltage(p)):.3f}" for p in (1e-2, 1e-6, 1e-9)]
         table.add_row(name, c.unit, *at, f"{c.low:.3f}", f"{c.high:.3f}", c.source)
-    console = Console()
-    console.print(table)
-    console.print(f"\nComputed from a 6T cell (illustrative, in V): {', '.join(technology_names())}.", highlight=False)
+    print_table(table)
+    print(f"\nComputed from a 6T cell (illustrative, in V): {', '.join(technology_names())}.")
 
 
 @app.command("show")
@@ -107,9 +106,9 @@ def fit(
     out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the curve, for use in studies.")] = None,
 ) -> None:
     """Calibrate a curve to counts of faulty cells, by binomial maximum likelihood."""
-    from rich.console import Console
     from rich.table import Table
 
+    from neuralfuse.cli.tables import print_table
     from sram import curvefit
     from sram.errors import InputError
 
@@ -136,7 +135,7 @@ def fit(
     for i, v in enumerate(data.voltage):
         rates = (data.faulty[i] / data.cells[i], float(found.curve.probability(v)), low[i], high[i])
         table.add_row(f"{v:.4f}", f"{data.faulty[i]:.0f}", f"{data.cells[i]:.0f}", *(f"{rate:.3e}" for rate in rates))
-    Console().print(table)
+    print_table(table)
     if out is not None:
         _write(found.curve, out)
     if plot is not None:
@@ -147,8 +146,8 @@ def fit(
 
 def _computed(node: str, conditions: Conditions) -> FailureCurve:
     """The curve of a node, with a bar while it is computed; at once when it has been before."""
-    from neuralfuse.cli.progress import steps
     from sram.cell.physics import failure_curve
+    from sram.progress import steps
 
     with steps() as say:
         bars: list[Callable] = []
@@ -162,8 +161,9 @@ def _computed(node: str, conditions: Conditions) -> FailureCurve:
 
 
 def _tabulate(shown: FailureCurve, voltages: list[float], probabilities: list[float]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from neuralfuse.cli.tables import print_table
 
     if not voltages and not probabilities:
         probabilities = [0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9]
@@ -174,9 +174,8 @@ def _tabulate(shown: FailureCurve, voltages: list[float], probabilities: list[fl
         rate = f"{float(shown.probability(v)):.3e}" if log > -300 else f"1e{log:.1f}"
         beyond = "" if shown.low <= v <= shown.high else " (beyond the data)"
         table.add_row(f"{v:.4f}", f"{v / shown.nominal:.4f}", rate, f"{float(shown.z(v)):.3f}{beyond}")
-    console = Console()
-    console.print(f"{shown.name}: {shown.source}", highlight=False)
-    console.print(table)
+    print(f"{shown.name}: {shown.source}")
+    print_table(table)
 
 
 def _write(shown: FailureCurve, out: Path) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neuralfuse.cli.study import Quiet
+
 if TYPE_CHECKING:
     from simulator.device.protocol import Device
 
@@ -56,16 +58,17 @@ def characterize(
     stop: Annotated[float, typer.Option(help="Go no lower once this share of the cells has failed.")] = 0.05,
     accelerator: Machine = "paper",
     step: Step = 0.01,
+    quiet: Quiet = False,
 ) -> None:
     """Read a device at falling voltages: fault map, failure curve with intervals, column statistics, report page."""
-    from neuralfuse.cli.progress import steps
     from simulator.device.characterize import characterize as read
     from simulator.device.characterize import parse_voltages
     from simulator.device.page import rates_csv, render
     from sram import faultmap
     from sram.files import write_atomic
+    from sram.progress import steps
 
-    with opened_device(device, accelerator, step) as opened, steps() as say:
+    with opened_device(device, accelerator, step) as opened, steps(quiet) as say:
         planned = parse_voltages(voltages, opened.info)
         found = read(opened, planned, repeats, stop, out / "readings", say(opened.info.name))
     write_atomic(out / "rates.csv", rates_csv(found))

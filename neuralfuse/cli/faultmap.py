@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuralfuse.cli import progress
+from neuralfuse.cli.study import Quiet
+from sram import progress
 
 if TYPE_CHECKING:
     from sram.faultmap import FaultMap
@@ -53,12 +54,13 @@ def make(
     noise: Annotated[
         float, typer.Option(help="Access-to-access noise, as a share of the spread between cells (silicon 0.07-0.15).")
     ] = 0.0,
+    quiet: Quiet = False,
 ) -> None:
     """Make the fault map of one chip."""
     from sram import faultmap
 
     geometry = _geometry(banks, capacity_kib, rows, columns, word_bits)
-    with progress.steps() as say:
+    with progress.steps(quiet) as say:
         bar = say("banks") if geometry.banks >= 4096 else None  # smaller maps take less than a second
         fault_map = faultmap.generate(
             chip,
@@ -80,38 +82,37 @@ def make(
 def info(map_file: MapFile, voltage: Voltage = None) -> None:
     """What is in a map: its origin, its rate at some voltages, its clustering at one."""
     import numpy as np
-    from rich.console import Console
     from rich.table import Table
 
+    from neuralfuse.cli.tables import print_table
     from sram import compare, faultmap
 
     m = faultmap.load(map_file)
     unit, geometry = m.curve.unit, m.geometry
     s = compare.statistics(m, m.voltage_floor if voltage is None else voltage)
     shares = {name: share for name, share in vars(m.structure).items() if share} or "every cell on its own"
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(f"{map_file}: chip {m.chip}, seed {m.seed}, curve {m.curve.name} (voltages in {unit})")
-    console.print(
+    print(f"{map_file}: chip {m.chip}, seed {m.seed}, curve {m.curve.name} (voltages in {unit})")
+    print(
         f"{geometry.banks} banks of {geometry.rows} x {geometry.columns} cells, {geometry.word_bits}-bit words, "
         f"{geometry.capacity_bytes / 1024:g} KiB; structure: {shares}"
     )
     if m.noise is not None:
-        console.print(f"intermittent cells: noise width {m.noise.min():.3g} to {m.noise.max():.3g} {unit}")
+        print(f"intermittent cells: noise width {m.noise.min():.3g} to {m.noise.max():.3g} {unit}")
     table = Table("voltage", "faulty cells", "cell fault rate", "failure curve", "flip rate on balanced data")
     top = float(m.critical_voltage[0]) if len(m) else m.voltage_floor
     for v in sorted({*np.linspace(m.voltage_floor, max(top, m.voltage_floor), 6).tolist(), s.voltage}, reverse=True):
         rates = m.cell_fault_rate(v), float(m.curve.probability(v)), m.flip_rate(v)
         table.add_row(f"{v:.4g} {unit}", f"{m.count(v):,}", *(f"{rate:.3g}" for rate in rates))
-    console.print(table)
+    print_table(table)
     table = Table(f"at {s.voltage:g} {unit}", "column", "row", "bank")
     spreads = s.columns, s.rows, s.banks
     table.add_row("groups", *(f"{g.groups:,}" for g in spreads))
     table.add_row("with faults", *(f"{g.with_faults:,}" for g in spreads))
     table.add_row("most faults in one", *(f"{g.most:,}" for g in spreads))
     table.add_row("variance / mean (1: independent)", *(f"{g.variance_to_mean:.3g}" for g in spreads))
-    console.print(table)
+    print_table(table)
     stuck = "" if np.isnan(s.stuck_at_one) else f"; {s.stuck_at_one:.1%} of the stuck cells at 1"
-    console.print(
+    print(
         f"worst tenth of the banks: {s.worst_tenth_of_banks:.1%} of the faults; words with faults "
         f"{s.words_with_faults:.3%}, with two or more {s.words_with_two_or_more:.3%}{stuck}"
     )
@@ -199,9 +200,9 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Picture to write.", show_default=False)] = None,
 ) -> None:
     """Overlap of two maps, their column statistics, and whether their columns are distributed alike (chi-square)."""
-    from rich.console import Console
     from rich.table import Table
 
+    from neuralfuse.cli.tables import print_table
     from sram import compare, faultmap
 
     a, b = faultmap.load(map_a), faultmap.load(map_b)
@@ -219,13 +220,12 @@ def compare(
     ]
     for name, form in rows:
         table.add_row(name, form.format(s=c.a), form.format(s=c.b))
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(table)
-    console.print(
+    print_table(table)
+    print(
         f"faulty in both: {c.both:,} cells; Jaccard {c.jaccard:.4g} (independent maps: {c.jaccard_by_chance:.4g}); "
         f"{c.b_given_a:.1%} of the first and {c.a_given_b:.1%} of the second; same way in {c.same_kind:.1%}"
     )
-    console.print(
+    print(
         f"faults per column: correlation {c.column_correlation:.3f}; same distribution: chi-square {c.chi_square:.1f} "
         f"on {c.dof} degrees of freedom, p = {c.p_value:.3g}"
     )
@@ -238,9 +238,9 @@ def compare(
 @app.command()
 def fit(map_file: MapFile, voltage: Voltage = None) -> None:
     """Shares of the variation owed to bank, column and row, with 95% intervals over banks."""
-    from rich.console import Console
     from rich.table import Table
 
+    from neuralfuse.cli.tables import print_table
     from sram import faultmap, structurefit
 
     m = faultmap.load(map_file)
@@ -250,7 +250,7 @@ def fit(map_file: MapFile, voltage: Voltage = None) -> None:
     for name in ("bank", "column", "row"):
         share = getattr(found, name)
         table.add_row(name, f"{share.value:.3f}", f"{share.low:.3f} to {share.high:.3f}")
-    Console(highlight=False).print(table)
+    print_table(table)
 
 
 def _geometry(banks: int | None, capacity_kib: float | None, rows: int, columns: int, word_bits: int) -> "Geometry":

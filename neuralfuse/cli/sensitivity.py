@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuralfuse.cli.study import Out, WorkersOption
+from neuralfuse.cli.study import Out, Quiet, WorkersOption
 
 if TYPE_CHECKING:
     from neuralfuse.study.folder import StudyFolder
@@ -26,6 +26,7 @@ def sensitivity(
         ),
     ] = None,
     workers: WorkersOption = None,
+    quiet: Quiet = False,
 ) -> None:
     """Accuracy lost to the faults of one layer, or of one bit position, at a time: table and figures.
 
@@ -35,9 +36,9 @@ def sensitivity(
     """
     from neuralfuse.analysis import hardening
     from neuralfuse.analysis.sensitivity import supply
-    from neuralfuse.cli.progress import steps
     from neuralfuse.study import variants
     from neuralfuse.sweep.executors import choose
+    from sram.progress import steps
 
     chosen = choose(workers)
     studies = variants.claim(study, out).values()
@@ -46,7 +47,7 @@ def sensitivity(
         for folder, at in zip(studies, supplies, strict=True):
             hardening.budget(folder.study, at, cost_limit / 100)
             hardening.check_layers(folder.study, cost_limit / 100)
-    with steps() as say:
+    with steps(quiet) as say:
         made = []
         for folder, at in zip(studies, supplies, strict=True):
             folder = _with_own_protections(folder)

@@ -1,4 +1,4 @@
-"""`neuralfuse simulate`."""
+"""`neuralfuse simulate`, `place`, `trace`: a network on an accelerator, without faults."""
 
 from __future__ import annotations
 
@@ -19,25 +19,31 @@ if TYPE_CHECKING:
 WORKLOAD, MACHINE, RESULT = "Workload (one of)", "Accelerator (one of)", "Results"
 LINE = "command line"
 
+Network = Annotated[
+    str | None,
+    typer.Option(help="Built-in network or generator, or package.module:callable.", rich_help_panel=WORKLOAD),
+]
+Model = Annotated[Path | None, typer.Option(help="File: .onnx or .pt2.", rich_help_panel=WORKLOAD)]
+Topology = Annotated[Path | None, typer.Option(help="SCALE-Sim topology (.csv).", rich_help_panel=WORKLOAD)]
+Input = Annotated[
+    str | None, typer.Option(metavar="CxHxW", help="Shape of one sample, such as 3x32x32.", rich_help_panel=WORKLOAD)
+]
+Batch = Annotated[int, typer.Option(min=1, help="Samples that run together.", rich_help_panel=WORKLOAD)]
+Machine = Annotated[str | None, typer.Option(metavar="NAME|FILE.yaml", help="Default: paper.", rich_help_panel=MACHINE)]
+ScalesimConfig = Annotated[
+    Path | None, typer.Option(metavar="FILE.cfg", help="SCALE-Sim configuration.", rich_help_panel=MACHINE)
+]
+Schedule = Annotated[str, typer.Option(help="streamed, resident or paper.")]
+
 
 def simulate(
-    network: Annotated[
-        str | None,
-        typer.Option(help="Built-in network or generator, or package.module:callable.", rich_help_panel=WORKLOAD),
-    ] = None,
-    model: Annotated[Path | None, typer.Option(help="File: .onnx or .pt2.", rich_help_panel=WORKLOAD)] = None,
-    topology: Annotated[Path | None, typer.Option(help="SCALE-Sim topology (.csv).", rich_help_panel=WORKLOAD)] = None,
-    input: Annotated[
-        str | None,
-        typer.Option(metavar="CxHxW", help="Shape of one sample, such as 3x32x32.", rich_help_panel=WORKLOAD),
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Samples that run together.", rich_help_panel=WORKLOAD)] = 1,
-    accelerator: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE.yaml", help="Default: paper.", rich_help_panel=MACHINE)
-    ] = None,
-    scalesim_config: Annotated[
-        Path | None, typer.Option(metavar="FILE.cfg", help="SCALE-Sim configuration.", rich_help_panel=MACHINE)
-    ] = None,
+    network: Network = None,
+    model: Model = None,
+    topology: Topology = None,
+    input: Input = None,
+    batch: Batch = 1,
+    accelerator: Machine = None,
+    scalesim_config: ScalesimConfig = None,
     voltage: Annotated[
         str | None,
         typer.Option(help="Supply of the weight memory: 0.7V, or 0.83Vmin of its nominal.", rich_help_panel=MACHINE),
@@ -49,28 +55,18 @@ def simulate(
         str | None,
         typer.Option(metavar="scalesim", help="Count as SCALE-Sim v3 does, quirk for quirk.", rich_help_panel=RESULT),
     ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Print only so many layers, those of most energy first.", rich_help_panel=RESULT),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="All columns as CSV.", rich_help_panel=RESULT)] = None,
     plots: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Energy and cycles of each layer, roofline.", rich_help_panel=RESULT),
     ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LAYER:INDEX", help="Print the cells that hold this weight, and stop.", rich_help_panel=RESULT
-        ),
-    ] = None,
-    trace: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LAYER:FILE",
-            help="Write who passes which port when (.parquet or .csv), and stop.",
-            rich_help_panel=RESULT,
-        ),
-    ] = None,
-    schedule: Annotated[
-        str, typer.Option(help="For --where: streamed, resident or paper.", rich_help_panel=RESULT)
-    ] = "streamed",
+    where: Annotated[str | None, typer.Option(hidden=True)] = None,
+    trace: Annotated[str | None, typer.Option(hidden=True)] = None,
+    schedule: Annotated[str, typer.Option(hidden=True)] = "streamed",
 ) -> None:
     """Cycles, memory accesses and energy of a network on an accelerator, per layer.
 
@@ -78,82 +74,92 @@ def simulate(
     """
     if compat not in (None, "scalesim"):
         raise InputError(LINE, "--compat", compat, "scalesim")
-    from rich.console import Console
-
-    say = Console(stderr=True).status
     machine = _machine(accelerator, scalesim_config)
-    with say("reading the network"):
-        workload = _workload(network, model, topology, input, batch)
+    workload = _workload(network, model, topology, input, batch)
     if where is not None:
-        _print_cells(workload, machine, where, schedule)
-        return
+        _moved("--where", "place LAYER:INDEX")
+        return _print_cells(workload, machine, where, schedule)
     if trace is not None:
-        _write_trace(workload, machine, trace)
-        return
+        _moved("--trace", "trace LAYER FILE")
+        layer, _, file = trace.partition(":")
+        return _write_trace(workload, machine, layer, Path(file))
     for entry in workload.unknown:
         print(f"not counted: {entry}", file=sys.stderr)
     if compat:
         from simulator.compat import scalesim
 
-        with say(f"counting {len(workload.array_layers)} layers as SCALE-Sim does"):
-            frame = scalesim.simulate(workload, machine)
+        frame = scalesim.simulate(workload, machine)
         _print(frame, list(frame.columns), f"{workload.name} on {machine.name}, as SCALE-Sim counts")
     else:
-        frame = _energies_and_counts(workload, machine, voltage, energy_table, plots)
+        frame = _energies_and_counts(workload, machine, voltage, energy_table, plots, top)
     if out is not None:
         from sram.files import write_atomic
 
         write_atomic(out, frame.to_csv(index=False))
 
 
-def _write_trace(workload: Workload, machine: Accelerator, text: str) -> None:
-    from rich.console import Console
+def place(
+    weight: Annotated[str, typer.Argument(metavar="LAYER:INDEX", help="Which weight of the layer, from 0.")],
+    network: Network = None,
+    model: Model = None,
+    topology: Topology = None,
+    input: Input = None,
+    accelerator: Machine = None,
+    scalesim_config: ScalesimConfig = None,
+    schedule: Schedule = "streamed",
+) -> None:
+    """Which cells hold a weight: bank, row and columns, for every time that it is in the weight memory."""
+    machine = _machine(accelerator, scalesim_config)
+    _print_cells(_workload(network, model, topology, input, 1), machine, weight, schedule)
 
-    from simulator.array import traces
 
-    name, _, file = text.partition(":")
-    layers = {layer.name: layer for layer in workload.array_layers}
-    if name not in layers or not file.endswith((".csv", ".parquet")):
-        raise InputError(
-            LINE, "--trace", text, "LAYER:FILE.parquet or LAYER:FILE.csv, LAYER one of " + ", ".join(layers)
-        )
-    with Console(stderr=True).status(f"tracing {name}"):
-        rows = traces.write(layers[name], machine, Path(file))
-    print(f"{rows} events in {file}")
+def trace(
+    layer: Annotated[str, typer.Argument(help="Name of a layer, as `neuralfuse simulate` prints it.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.parquet|FILE.csv", help="What to write.")],
+    network: Network = None,
+    model: Model = None,
+    topology: Topology = None,
+    input: Input = None,
+    batch: Batch = 1,
+    accelerator: Machine = None,
+    scalesim_config: ScalesimConfig = None,
+) -> None:
+    """Write which element passes which port of the array in which cycle, for one layer."""
+    machine = _machine(accelerator, scalesim_config)
+    _write_trace(_workload(network, model, topology, input, batch), machine, layer, file)
+
+
+def _moved(option: str, command: str) -> None:
+    """Old spellings go with the next release."""
+    print(
+        f"neuralfuse: simulate {option} is now `neuralfuse {command}`; it goes with the next release", file=sys.stderr
+    )
 
 
 def _machine(accelerator: str | None, scalesim_config: Path | None) -> Accelerator:
-    from simulator import accelerator as accelerators
+    from simulator.accelerator import accelerator as named
+    from simulator.accelerator import scalesim_config as read
 
-    if scalesim_config is not None:
-        if accelerator is not None:
-            raise InputError(LINE, "--accelerator", accelerator, "only one of --accelerator and --scalesim-config")
-        return accelerators.scalesim_config(scalesim_config)
-    return accelerators.accelerator(accelerator or "paper")
+    if scalesim_config is None:
+        return named(accelerator or "paper")
+    if accelerator is not None:
+        raise InputError(LINE, "--accelerator", accelerator, "only one of --accelerator and --scalesim-config")
+    return read(scalesim_config)
 
 
 def _workload(
     network: str | None, model: Path | None, topology: Path | None, shape: str | None, batch: int
 ) -> Workload:
-    from simulator.readers.read import load, trace
+    from neuralfuse.analysis.simulate import workload_of
 
-    given = [name for name, value in (("--network", network), ("--model", model), ("--topology", topology)) if value]
-    if len(given) != 1:
-        raise InputError(LINE, "workload", ", ".join(given) or None, "exactly one of --network, --model, --topology")
-    sample = _shape(shape) if shape is not None else None
-    if network is None:
-        path = model or topology
-        assert path is not None
-        if topology is not None and topology.suffix != ".csv":
-            raise InputError(LINE, "--topology", str(topology), "a .csv file")
-        return load(path, sample, batch)
-    from neuralfuse import networks
-    from neuralfuse.transforms import generators
-
-    if sample is None:
-        raise InputError(LINE, "--input", None, "the shape of one sample, such as 3x32x32, with --network")
-    build = generators.build if network in generators.names() else networks.build
-    return trace(build(network, in_channels=sample[0]), sample, batch, name=network)
+    given = {"--network": network, "--model": model, "--topology": topology}
+    named = [(option, value) for option, value in given.items() if value is not None]
+    if len(named) != 1:
+        text = ", ".join(option for option, _ in named) or None
+        raise InputError(LINE, "workload", text, "exactly one of --network, --model, --topology")
+    if topology is not None and topology.suffix != ".csv":
+        raise InputError(LINE, "--topology", str(topology), "a .csv file")
+    return workload_of(named[0][1], None if shape is None else _shape(shape), batch)
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -163,55 +169,36 @@ def _shape(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _supply(text: str | None) -> tuple[float | None, float | None]:
-    """(voltage, nominal) of --voltage: volts have no nominal of their own, multiples of Vmin have 1."""
-    if text is None:
-        return None, None
-    number, nominal = (text[:-4], 1.0) if text.endswith("Vmin") else (text.removesuffix("V"), None)
-    try:
-        value = float(number)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 10:
-        raise InputError(LINE, "--voltage", text, "a positive supply: 0.7V, or 0.83Vmin")
-    return value, nominal
-
-
 def _energies_and_counts(
-    workload: Workload, machine: Accelerator, voltage: str | None, table: str, plots: Path | None
+    workload: Workload, machine: Accelerator, voltage: str | None, table: str, plots: Path | None, top: int | None
 ) -> pd.DataFrame:
-    import pandas as pd
+    from neuralfuse.analysis.simulate import simulate
 
-    from simulator.accelerator import with_weight_rail
-    from simulator.array.cycles import simulate
-    from simulator.energy import energy, energy_table
-    from simulator.operating_point import NOMINAL, weights_at
-
-    machine = with_weight_rail(machine)
-    volts, nominal = _supply(voltage)
-    at = NOMINAL if volts is None else weights_at(machine, volts, nominal)
-    counts = simulate(workload, machine)
-    found = energy(counts, at, table=energy_table(table))
-    frame = pd.concat([counts.frame(), found.frame().drop(columns="layer")], axis=1)
+    found = simulate(workload, accelerator=machine, voltage=voltage, table=table)
+    frame = found.frame()
     shown = frame[["layer", "macs", "cycles", "stall_cycles", "utilization_pct"]].copy()
     shown["dram_bytes"] = frame[[name for name in frame.columns if "_dram_" in name]].sum(axis=1)
     for scope in ("weight_sram", "sram", "system"):
         shown[f"{scope}_uj"] = frame[f"scope_{scope}_pj"] / 1e6
-    lowered = f", rail {machine.weight_buffer.rail} at {voltage}" if voltage else ""
+    if top is not None:
+        most = shown[:-1].nlargest(top, "system_uj").index
+        shown = shown.loc[[*most, shown.index[-1]]]
+    lowered = f", rail {found.counts.accelerator.weight_buffer.rail} at {voltage}" if voltage else ""
     _print(shown, list(shown.columns), f"{workload.name} on {machine.name}{lowered}")
-    seconds = counts.latency_s
-    print(f"{seconds * 1e3:.4g} ms for {workload.batch * machine.batch} inference(s) at {machine.clock_hz / 1e6:g} MHz")
+    samples = workload.batch * machine.batch
+    print(f"{found.counts.latency_s * 1e3:.4g} ms for {samples} inference(s) at {machine.clock_hz / 1e6:g} MHz")
     if plots is not None:
         from simulator.plots import save_all
 
-        for path in save_all(plots, counts, found):
+        for path in save_all(plots, found.counts, found.energy):
             print(path)
     return frame
 
 
 def _print(frame: pd.DataFrame, columns: list[str], title: str) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from neuralfuse.cli.tables import print_table
 
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in columns:
@@ -220,23 +207,22 @@ def _print(frame: pd.DataFrame, columns: list[str], title: str) -> None:
         cells = [f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
                  for value in row]  # fmt: skip
         table.add_row(*cells, style="bold" if row[0] == "total" else None)
-    console = Console()
-    Console(width=max(console.width, 150) if not console.is_terminal else None).print(table)
+    print_table(table)
 
 
-def _print_cells(workload: Workload, machine: Accelerator, where: str, schedule: str) -> None:
+def _print_cells(workload: Workload, machine: Accelerator, weight: str, schedule: str) -> None:
     """Bank, row and columns of the bits of one weight, for every time that it is in the memory."""
     from simulator.placement import first_weight, place
     from sram import paper
     from sram.geometry import Geometry
 
-    name, _, text = where.rpartition(":")
+    name, _, text = weight.rpartition(":")
     named = {layer.name: layer for layer in workload.layers if layer.weights}
     layer = named.get(name)
     if layer is None:
-        raise InputError(LINE, "--where", where, f"LAYER:INDEX with a layer of: {', '.join(named)}")
+        raise InputError(LINE, "weight", weight, f"LAYER:INDEX with a layer of: {', '.join(named)}")
     if not text.isdigit() or int(text) >= layer.weights:
-        raise InputError(LINE, "--where", where, f"{name}:0 to {name}:{layer.weights - 1}")
+        raise InputError(LINE, "weight", weight, f"{name}:0 to {name}:{layer.weights - 1}")
     buffer = machine.weight_buffer
     geometry = Geometry.of_capacity(buffer.capacity_bytes, buffer.bank_rows, buffer.bank_columns, buffer.word_bits)
     if schedule == "paper":
@@ -244,8 +230,19 @@ def _print_cells(workload: Workload, machine: Accelerator, where: str, schedule:
     placement = place(workload, machine, geometry, schedule)
     first = first_weight(placement.tensors, layer)
     cells = [placement.locate(first + int(text), bit) for bit in range(placement.word_bits_per_weight)]
-    print(f"{where}: bits 0 to {len(cells) - 1} of weight {first + int(text)} of the network, schedule {schedule}")
+    print(f"{weight}: bits 0 to {len(cells) - 1} of weight {first + int(text)} of the network, schedule {schedule}")
     for residency in range(len(cells[0])):
         row, _ = divmod(int(cells[0][residency]), geometry.columns)
         columns = ", ".join(str(int(cell[residency]) % geometry.columns) for cell in cells)
         print(f"residency {residency}: bank {row // geometry.rows}, row {row % geometry.rows}, columns {columns}")
+
+
+def _write_trace(workload: Workload, machine: Accelerator, name: str, file: Path) -> None:
+    from simulator.array import traces
+
+    layers = {layer.name: layer for layer in workload.array_layers}
+    if name not in layers:
+        raise InputError(LINE, "layer", name, "one of " + ", ".join(layers))
+    if file.suffix not in (".csv", ".parquet"):
+        raise InputError(LINE, "file", str(file), "a name that ends in .parquet or .csv")
+    print(f"{traces.write(layers[name], machine, file)} events in {file}")

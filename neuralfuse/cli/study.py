@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything the study makes; run again to go on.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", help="Processes; default one for each core.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
-def demo(out: Out = Path("out/demo"), workers: WorkersOption = None) -> None:
+def demo(out: Out = Path("out/demo"), workers: WorkersOption = None, quiet: Quiet = False) -> None:
     """The main job on embedded data: train, make chips, sweep, plot, report. About four minutes on two cores."""
     with resources.as_file(resources.files("neuralfuse.studies") / "demo.yaml") as path:
-        _sweep(path, out, workers, None, None)
+        _sweep(path, out, workers, None, None, quiet)
 
 
 def sweep(
@@ -30,6 +31,7 @@ def sweep(
         str | None, typer.Option(metavar="I/N", help="Run the I-th of N parts; `merge` joins them.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how long it takes.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run a study: what is missing in DIR is run, what is there is kept. Resumable at any moment."""
     if dask is not None and workers is not None:
@@ -38,19 +40,21 @@ def sweep(
     if dry_run:
         _dry_run(study, out, workers, part)
     else:
-        _sweep(study, out, workers, dask, part)
+        _sweep(study, out, workers, dask, part, quiet)
 
 
 def train(
     study: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")],
     out: Out,
+    quiet: Quiet = False,
 ) -> None:
     """Train the study's networks and generators, and stop there. Resumable."""
-    from neuralfuse.cli.progress import steps
     from neuralfuse.study.prepare import prepare
+    from neuralfuse.sweep.run import claimed
+    from sram.progress import steps
 
-    with steps() as say:
-        for folder in _claimed(study, out).values():
+    with steps(quiet) as say:
+        for folder in claimed(study, out).values():
             prepare(folder, say)
     for kind in ("networks", "generators"):
         for path in sorted(out.glob(f"**/{kind}/*.safetensors")):
@@ -139,18 +143,6 @@ def _summary(table):
     return pd.concat(parts.values(), ignore_index=True)
 
 
-def _claimed(path: Path, out: Path) -> "dict[str, StudyFolder]":
-    """The studies of a file and their folders, now theirs; every variant is checked before the first is run."""
-    from neuralfuse.study import variants
-    from neuralfuse.study.check import check
-
-    found = variants.studies_of(path, out)
-    if "" not in found:  # one study alone is checked when it is prepared
-        for folder in found.values():
-            check(folder.study)
-    return variants.claim(path, out)
-
-
 def _parse_shard(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
@@ -160,16 +152,19 @@ def _parse_shard(text: str | None) -> tuple[int, int] | None:
     raise InputError("command line", "--shard", text, "I/N with 1 <= I <= N, such as 2/8")
 
 
-def _sweep(path: Path, out: Path, workers: int | None, dask: str | None, part: tuple[int, int] | None) -> None:
+def _sweep(
+    path: Path, out: Path, workers: int | None, dask: str | None, part: tuple[int, int] | None, quiet: bool
+) -> None:
     from neuralfuse.report.compare import compare
     from neuralfuse.study import variants
     from neuralfuse.sweep.executors import choose
+    from neuralfuse.sweep.run import claimed
 
     chosen = choose(workers, dask)
-    studies = _claimed(path, out)
+    studies = claimed(path, out)
     failed = False
     for folder in studies.values():
-        failed |= not _sweep_one(folder, chosen, part)
+        failed |= not _sweep_one(folder, chosen, part, quiet)
     if "" not in studies and part is None and variants.join(out) is not None:
         print(compare([folder.path for folder in studies.values()]).to_string(index=False))
         print(f"all variants: {out / 'results.csv'}")
@@ -177,13 +172,13 @@ def _sweep(path: Path, out: Path, workers: int | None, dask: str | None, part: t
         raise typer.Exit(1)
 
 
-def _sweep_one(folder: "StudyFolder", chosen, part: tuple[int, int] | None) -> bool:
+def _sweep_one(folder: "StudyFolder", chosen, part: tuple[int, int] | None, quiet: bool) -> bool:
     """Run one study and report on it; False where something could not be had."""
-    from neuralfuse.cli.progress import steps
     from neuralfuse.report import build_report
     from neuralfuse.sweep.run import run_study
+    from sram.progress import steps
 
-    with steps() as say:
+    with steps(quiet) as say:
         outcome = run_study(folder, chosen, say, part)
         if outcome.rows and part is None:
             advance = say("report")
@@ -226,9 +221,9 @@ def _dry_run_one(folder: "StudyFolder", chosen, part: tuple[int, int] | None) ->
 
 
 def _print_report(made) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from neuralfuse.cli.tables import print_table
     from neuralfuse.report import headline_lines
 
     table = Table(
@@ -239,7 +234,7 @@ def _print_report(made) -> None:
         table.add_column(name, no_wrap=True)
     for line in headline_lines(made.headline):
         table.add_row(*line)
-    Console().print(table)
+    print_table(table)
     for line in made.gains:
         print(line)
     print(f"page: {made.page}")

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuralfuse.data import cifar, digits, idx, images
+from sram import plugins
 from sram.errors import InputError
 
 
@@ -45,13 +46,20 @@ FILE_DATASETS: dict[str, tuple[Callable[..., tuple], int | None]] = {
 }
 
 
+GROUP = "neuralfuse.datasets"
+
+
 def names() -> list[str]:
-    """Names that `load` knows."""
+    """Names that `load` knows, besides `package.module:callable` and those of installed packages."""
     return ["digits", *FILE_DATASETS]
 
 
 def load(name: str, root: str | Path | None = None, **options) -> Dataset:
     """Read a dataset from the folder `root` (by default data/NAME); `digits` needs no files.
+
+    A name that is not built in is an entry point `neuralfuse.datasets` of an installed package, or
+    `package.module:callable`: called with the folder and `options`, it returns training images, training labels, test
+    images, test labels. Images are uint8[n, channels, height, width], or floats in [-1, 1]; labels are int[n] from 0.
 
     `size` sets the edge of the images of `gtsrb` (32) and `folders` (224). Missing or damaged files are an InputError
     that says what belongs where.
@@ -62,28 +70,48 @@ def load(name: str, root: str | Path | None = None, **options) -> Dataset:
     """
     if name == "digits":
         return Dataset("digits", *digits.load(), num_classes=10)
-    if name not in FILE_DATASETS:
-        raise InputError("data", "name", name, "one of " + ", ".join(names()))
-    read, num_classes = FILE_DATASETS[name]
+    read, num_classes, _ = _reader(name)
     folder = Path(root if root is not None else f"data/{name}")
     train_x, train_y, test_x, test_y = read(folder, **options)
     for part, x, y in (("training", train_x, train_y), ("test", test_x, test_y)):
         if x.ndim != 4 or len(x) != len(y) or x.size == 0:
             allowed = "one label for each image, one image at least: [n, channels, height, width]"
             raise InputError(folder, f"{part} images", f"{list(x.shape)} with {len(y)} labels", allowed)
+        if x.dtype != np.uint8 and not np.abs(x).max() <= 1:
+            raise InputError(folder, f"{part} images", f"{x.dtype} up to {np.abs(x).max():g}", "uint8, or -1 to 1")
         classes = num_classes or int(train_y.max()) + 1
         if y.min() < 0 or y.max() >= classes:
             raise InputError(folder, f"{part} labels", (int(y.min()), int(y.max())), f"0 to {classes - 1}")
     return Dataset(
-        *(name, scale(train_x), torch.from_numpy(train_y)),
-        *(scale(test_x), torch.from_numpy(test_y)),
+        *(name, scale(train_x), torch.from_numpy(train_y).long()),
+        *(scale(test_x), torch.from_numpy(test_y).long()),
         num_classes=classes,
     )
 
 
+def sources(name: str) -> list[str]:
+    """Paths of the Python files behind a dataset's name; none for those that are built in."""
+    return [] if name == "digits" else _reader(name)[2]
+
+
+def _reader(name: str) -> tuple[Callable[..., tuple], int | None, list[str]]:
+    """(reader, number of classes if it is known, files that the reader comes from)."""
+    if name in FILE_DATASETS:
+        return *FILE_DATASETS[name], []
+    if ":" in name:
+        made = plugins.imported(name, "data")
+        return made, None, plugins.sources(made, name.partition(":")[0])
+    found = plugins.installed(GROUP, name)
+    if found is None:
+        known = [*names(), *plugins.names(GROUP), "package.module:callable"]
+        raise InputError("data", "name", name, "one of " + ", ".join(known))
+    return found, None, plugins.sources(found)
+
+
 def scale(images: np.ndarray) -> Tensor:
-    """uint8 pixels to float32 in [-1, 1]."""
-    return torch.from_numpy(images.astype(np.float32, order="C")).div_(127.5).sub_(1)
+    """uint8 pixels to float32 in [-1, 1]; floats are taken as they are."""
+    pixels = torch.from_numpy(images.astype(np.float32, order="C"))
+    return pixels.div_(127.5).sub_(1) if images.dtype == np.uint8 else pixels
 
 
 def split(data: Dataset, fraction: float = 0.1, seed: int = 0) -> Dataset:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from neuralfuse.networks import files, mobilenet, resnet, vgg, vit
-from neuralfuse.networks.model_file import imported
 from sram.errors import InputError
+from sram.plugins import imported
 
 # The paper's ten (CIFAR and ImageNet variants), one between, and small ones that two cores can train.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {

@@ -1,26 +1,10 @@
-"""Networks read from files, and names that Python imports."""
+"""Networks read from files."""
 
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from sram.errors import InputError
-
-
-def imported(path: str, what: str) -> Callable[..., nn.Module]:
-    """`package.module:callable`, the callable returns a module.
-
-    >>> imported("torch.nn:Identity", "network")
-    <class 'torch.nn.modules.linear.Identity'>
-    """
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(what, "name", path, f"an importable package.module:callable ({error})") from None
 
 
 class ModelFile(nn.Module):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuralfuse.quantized.faulty import Faults
+from neuralfuse.quantized.faulty import FaultyBits
 from simulator.placement import Placement
 from sram import inject
 from sram.errors import InputError
@@ -51,7 +51,7 @@ def uncaught(network: nn.Module, placed: Placement) -> list[str]:
 
 @contextmanager
 def faulty_activations(
-    network: nn.Module, placed: Placement, scales: dict[str, float], faults: Faults
+    network: nn.Module, placed: Placement, scales: dict[str, float], faults: FaultyBits
 ) -> Iterator[nn.Module]:
     """Inside the block every stored output passes through its cells: rounded to a word, its faulty bits set, read back.
 

@@ -200,4 +200,4 @@ class FaultyNetwork:
         return flipped / (self.words.size * self.bits)
 
 
-Faults = tuple[np.ndarray, np.ndarray, np.ndarray]  # weight int64[k], bit uint8[k], kind uint8[k]
+FaultyBits = tuple[np.ndarray, np.ndarray, np.ndarray]  # weight int64[k], bit uint8[k], kind uint8[k]

@@ -11,13 +11,11 @@ from neuralfuse.chips.stored import check_words, layout_of
 from neuralfuse.quantized import checkpoint
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.program import compile_network
-from neuralfuse.study.arguments import check_arguments, check_options
+from neuralfuse.study.arguments import check_options
 from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import build_network, build_transform, kind_of, test_set
 from neuralfuse.study.memory import mapped_cells, place_weights
-from neuralfuse.training import baselines
-from neuralfuse.training.generator import train_generator
-from neuralfuse.training.network import train_network
+from neuralfuse.training import generator, objectives
 from neuralfuse.transforms import generators
 from simulator.accelerator import accelerator, with_weight_rail
 from simulator.array.cycles import simulate
@@ -26,10 +24,6 @@ from simulator.workload import Workload
 from sram import failure, structure
 from sram.errors import InputError
 from sram.protection import parse
-
-# What the trainings are given here; all else may come from the study.
-_OF_NETWORKS = {"bits", "per_channel", "seed", "settings", "checkpoint_path", "progress"}
-_OF_GENERATORS = {"bits", "seed", "held_out", "settings", "checkpoint_path", "progress"}
 
 
 def check(study: StudyConfig) -> None:
@@ -51,9 +45,7 @@ def check(study: StudyConfig) -> None:
     for config in study.networks:
         check_options(networks.build, config.options, f"networks.{config.name}.options")
         network = build_network(config, study)
-        baselines.objective(config.training.get("objective"), config.bits)
-        given = {name: value for name, value in config.training.items() if name != "objective"}
-        check_arguments(train_network, given, f"networks.{config.name}.training", _OF_NETWORKS, beside=("objective",))
+        objectives.objective(config.training.objective, config.bits)
         if (given_weights := config.checkpoint or config.start) is not None:
             checkpoint.load_network(network, given_weights)
             FaultyNetwork(network, config.bits, config.per_channel)  # refuses weights that are not finite
@@ -122,13 +114,14 @@ def _check_generator(study: StudyConfig, name: str, fuse: NeuralFuseConfig) -> g
     key = f"protections.{name}.neuralfuse"
     check_options(generators.build, fuse.options, f"{key}.options", free=("width", "identity"))
     transform = build_transform(fuse, study)
-    needed: tuple[str, ...] = ("steps",)
+    if fuse.training is not None:
+        generator.objective(fuse.training.objective)
     if fuse.starts_untrained:
-        needed = ()
-    elif fuse.checkpoint is not None:
+        return transform
+    if fuse.checkpoint is not None:
         checkpoint.load_network(transform.generator, fuse.checkpoint)
-        needed = ()
-    check_arguments(train_generator, fuse.training, f"{key}.training", _OF_GENERATORS, needed)
+    elif fuse.training is None:
+        raise InputError("study", f"{key}.training.steps", None, "this key is required")
     return transform
 
 

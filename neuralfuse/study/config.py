@@ -5,14 +5,21 @@ Pydantic lives at this edge only; everything behind it takes plain values and fr
 """
 
 import math
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from neuralfuse.chips.memory import FIRST_TRAINING_CHIP
 from neuralfuse.study.digest import digest
 from neuralfuse.study.short_forms import _calibrated, _trained_at_rates, _with_voltages
-from neuralfuse.training.calibrate import Settings
+from neuralfuse.training.settings import (
+    CalibrationSettings,
+    GeneratorSettings,
+    HeldOutSettings,
+    NetworkSettings,
+    Settings,
+)
 from sram.errors import InputError
 
 
@@ -43,7 +50,12 @@ class NetworkConfig(Strict):
     activations: Literal["float", "int8"] = "float"  # int8: what a layer is given is rounded to words, as on a device
     checkpoint: str | None = None  # weights; without it the network is trained
     start: Annotated[str | None, Field(exclude_if=_unset)] = None  # weights that its training goes on from
-    training: dict[str, Any] = {}  # arguments of training.train_network; `objective` as in baselines.objective
+    training: Annotated[NetworkSettings, BeforeValidator(NetworkSettings.read)] = NetworkSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def name_alone(cls, value):
+        return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def trained_or_given(self):
@@ -102,46 +114,33 @@ class AdaptiveConfig(Strict):
     voltage_step: Annotated[float, Field(gt=0)] = 0.005  # until the bracket is this narrow, in the curve's unit
 
 
-class CalibrateConfig(Strict):
-    """A transform fitted to each chip: `calibrate.Settings`, what it starts from, and at which voltages it is made."""
+@dataclass(frozen=True)
+class CalibrateConfig(CalibrationSettings):
+    """A transform fitted to each chip, what it starts from, and at which voltages it is made."""
 
-    steps: Annotated[int, Field(ge=1)] = Settings.steps
-    batch: Annotated[int, Field(ge=1)] = Settings.batch
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
-    images: Annotated[int, Field(ge=1)] | None = None
-    supervision: Literal["labels", "outputs", "statistics"] = "labels"
-    access: Literal["gradient", "queries"] = "gradient"
-    precision: Literal["float32", "bfloat16"] = "float32"
     warm: bool = False  # start from the generator trained for all chips (or its checkpoint), not from an untrained one
     at: Literal["each", "lowest", "all"] = "each"  # one a voltage; the lowest voltage's for all; one made at all
     knows: Annotated[float, Field(gt=0, le=1, exclude_if=lambda share: share == 1)] = 1.0  # share of the wrong bits
 
-    @model_validator(mode="after")
-    def queries_know_one_chip_state(self):
-        needs_gradient = self.supervision == "statistics" or self.at == "all" or self.precision != "float32"
-        needs_gradient |= self.knows < 1
-        if self.access == "queries" and needs_gradient:
-            raise ValueError(
-                "access queries: not with supervision statistics, at all voltages at once, in bfloat16, or knows"
-            )
-        return self
-
-    def settings(self) -> Settings:
-        return Settings(**self.model_dump(exclude={"warm", "at", "knows"}))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.access != "gradient" and self.at == "all":
+            raise InputError(self.about, "access", self.access, "gradient, at all voltages at once")
+        if self.access != "gradient" and self.knows < 1:
+            raise InputError(self.about, "knows", self.knows, "1, where the chip itself answers the queries")
 
     def voltages(self, voltage: float, swept: tuple[float, ...]) -> tuple[float, ...]:
         """Where the transform that is used at `voltage` is made, in a study of the voltages `swept`."""
         return {"each": (voltage,), "lowest": (min(swept),), "all": swept}[self.at]
 
 
-class HeldOutConfig(Strict):
-    """What a generator's training is watched on: the best generator is kept, and `patience` times without a better one
-    end the training."""
+def _or_none(kind: type[Settings]) -> BeforeValidator:
+    return BeforeValidator(lambda given: None if given is None else kind.read(given))
 
-    images: Annotated[int, Field(ge=1)] = 500  # of the training images, set apart
-    chips: Annotated[int, Field(ge=1)] = 4  # training chips that no step draws
-    every: Annotated[int, Field(ge=1)] = 50  # steps
-    patience: Annotated[int, Field(ge=1)] = 10
+
+def _steps_or_none(given: object) -> GeneratorSettings | None:
+    """Nothing is said where nothing is trained; `prepare` asks for `steps` where something is."""
+    return None if given in (None, {}) else GeneratorSettings.read(given)
 
 
 class NeuralFuseConfig(Strict):
@@ -155,14 +154,14 @@ class NeuralFuseConfig(Strict):
     generator: str
     options: dict[str, Any] = {}  # arguments of generators.build
     bits: Annotated[int, Field(ge=2, le=8)] | None = 8
-    training: dict[str, Any] = {}  # arguments of training.train_generator
+    training: Annotated[GeneratorSettings | None, BeforeValidator(_steps_or_none)] = None
     train_voltages: tuple[float, ...] | None = None  # training chips run at these in turn; None: at the study's
     per_voltage: Literal["each", "film"] | None = None
     own_faults: Literal["trained", "untrained"] | None = None
-    held_out: HeldOutConfig | None = None
+    held_out: Annotated[HeldOutSettings | None, _or_none(HeldOutSettings)] = None
     train_on: tuple[str, ...] | None = None  # surrogates: others of the study's networks, in turn; None: each its own
     checkpoint: str | None = None
-    calibrate: CalibrateConfig | None = None
+    calibrate: Annotated[CalibrateConfig | None, _or_none(CalibrateConfig)] = None
 
     @model_validator(mode="after")
     def go_together(self):
@@ -171,6 +170,8 @@ class NeuralFuseConfig(Strict):
         for key in ("per_voltage", "own_faults"):
             if getattr(self, key) and self.calibrate is not None:
                 raise ValueError(f"{key}: not with calibrate, which fits a transform to each chip and voltage")
+        if self.own_faults == "trained" and self.training and self.training.objective is not None:
+            raise ValueError("own_faults trained: not with training.objective, for it is one itself")
         if self.own_faults and self.bits is None:
             raise ValueError("own_faults: needs bits, of the words that the faults are in")
         return self

@@ -3,7 +3,6 @@ built, and the files behind them."""
 
 import functools
 import hashlib
-import sys
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from neuralfuse import data, networks
 from neuralfuse.study.config import DatasetConfig, NetworkConfig, NeuralFuseConfig, StudyConfig
 from neuralfuse.transforms import generators
 from neuralfuse.transforms.per_voltage import PerVoltage, level
-from sram import failure
+from sram import failure, plugins
 from sram.errors import InputError
 
 
@@ -91,9 +90,6 @@ def content_hashes(*names: str | None) -> list[str]:
         if Path(name).is_file():
             files[name] = None
         elif ":" in name:
-            made = networks.model_file.imported(name, "study")
-            for module in (name.partition(":")[0], getattr(made, "__module__", None)):
-                source = getattr(sys.modules.get(str(module)), "__file__", None)
-                if source is not None:
-                    files[source] = None
+            made = plugins.imported(name, "study")
+            files |= dict.fromkeys(plugins.sources(made, name.partition(":")[0]))
     return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]

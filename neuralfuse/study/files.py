@@ -1,7 +1,10 @@
 """Studies read from YAML files and written to them; every mistake names its key."""
 
+import difflib
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -23,14 +26,16 @@ def parse_study(data: object, where: str) -> StudyConfig:
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        path = [str(p) for p in first["loc"]]
+        errors = error.errors()
+        # a misspelt key is missing as well as unknown: the second is the one to show
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+        path = _named(data, first["loc"])
         cause = first.get("ctx", {}).get("error")
-        if isinstance(cause, InputError):  # it knows its key better than the model that was being read
-            raise InputError(where, cause.key, cause.value, cause.allowed) from None
+        if isinstance(cause, InputError):  # of a key further in than the model that was being read
+            raise InputError(where, ".".join([*path, cause.key]), cause.value, cause.allowed) from None
         key = ".".join(path) or "study"
         if first["type"] == "extra_forbidden":
-            allowed = "only the keys " + ", ".join(_keys_beside(path))
+            allowed = _one_of(path[-1], _keys_beside(first["loc"]))
             raise InputError(where, key, first["input"], allowed) from None
         if first["type"] == "missing":
             raise InputError(where, key, None, "this key is required") from None
@@ -38,14 +43,53 @@ def parse_study(data: object, where: str) -> StudyConfig:
         raise InputError(where, key, first["input"], message) from None
 
 
-def _keys_beside(path: list[str]) -> list[str]:
+def Study(name: str, **keys: Any) -> StudyConfig:
+    """A study from Python: the keys of a study file, checked like those of a file.
+
+    >>> study = Study("mine", networks=["resnet8"], voltages=[1.0, 0.8], protections=["none", "secded72"])
+    >>> study.chips.evaluation, [protection.name for protection in study.protections]
+    (20, ['none', 'secded72'])
+    >>> Study("mine", networks=["resnet8"], voltage=[1.0])
+    Traceback (most recent call last):
+    ...
+    sram.errors.InputError: study: voltage = [1.0] is not allowed; allowed: voltages, or another of the keys ...
+    """
+    return parse_study({"name": name, **keys}, "study")
+
+
+def _named(data: Any, path: Iterable[int | str]) -> list[str]:
+    """The keys to a place in a study, entries of lists by their names where they have one.
+
+    >>> _named({"networks": [{"name": "n", "bits": 9}]}, ("networks", 0, "bits"))
+    ['networks', 'n', 'bits']
+    """
+    names = []
+    for part in path:
+        at = isinstance(data, list) and isinstance(part, int)
+        data = data[part] if at else data.get(part) if isinstance(data, dict) else None
+        names.append(str(data["name"] if at and isinstance(data, dict) and "name" in data else part))
+    return names
+
+
+def _keys_beside(path: Sequence[int | str]) -> list[str]:
     """Field names of the model that `path` points into."""
     model: type[BaseModel] = StudyConfig
     for part in path[:-1]:
-        if part.isdigit() or part not in model.model_fields:
+        if part not in model.model_fields:
             continue
         model = _model_in(model.model_fields[part].annotation) or model
     return sorted(model.model_fields)
+
+
+def _one_of(name: str, known: list[str]) -> str:
+    """What may stand in place of `name`, the name that was probably meant first.
+
+    >>> _one_of("protection", ["chips", "protections"]), _one_of("x", ["chips"])
+    ('protections, or another of the keys chips', 'only the keys chips')
+    """
+    meant = difflib.get_close_matches(name, known, 1)
+    others = ", ".join(key for key in known if key not in meant)
+    return f"{meant[0]}, or another of the keys {others}" if meant else f"only the keys {others}"
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:

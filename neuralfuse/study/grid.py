@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from neuralfuse import data
 from neuralfuse.quantized import checkpoint
 from neuralfuse.study.config import NetworkConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import content_hashes, test_set, training_hash
@@ -13,6 +14,7 @@ from neuralfuse.study.digest import digest
 from neuralfuse.study.folder import StudyFolder
 from simulator.accelerator import accelerator
 from sram import failure, structure
+from sram.protection import spec
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,17 @@ def points_of(folder: StudyFolder) -> list[Point]:
                         "generator": _generator_hashes(folder, network.name, protection),
                         "calibrated_at": _calibrated_at(study, protection),
                         **_calibrated_on(study, protection),
+                        **_plugin_hashes(study, protection),
                     }
                     names = (network.name, study.dataset.name, machine, curve.name, form, protection.name)
                     points.append(Point(*names, digest(setup)))
     return points
+
+
+def _plugin_hashes(study: StudyConfig, protection: ProtectionConfig) -> dict[str, list[str]]:
+    """Of the sources of datasets and SRAM protections that are not built in; empty where all are."""
+    files = [*data.sources(study.dataset.name), *spec.sources(protection.sram or "none")]
+    return {"plugins": content_hashes(*files)} if files else {}
 
 
 def _file_hash(path: Path) -> str | None:

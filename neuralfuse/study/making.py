@@ -17,20 +17,20 @@ from neuralfuse.chips.stored import place_generator
 from neuralfuse.data import Dataset
 from neuralfuse.networks.model_file import ModelFile
 from neuralfuse.quantized import checkpoint
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.program import compile_network
 from neuralfuse.quantized.quantize import quantize_in_place
-from neuralfuse.study.config import HeldOutConfig, NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
+from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import build_network, build_transform, content_hashes, kind_of, load_data, training_hash
 from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import memory_of
-from neuralfuse.training import baselines
+from neuralfuse.training.checkpoints import Run
 from neuralfuse.training.generator import HeldOut, train_generator
 from neuralfuse.training.loop import random
 from neuralfuse.training.network import train_network
 from neuralfuse.training.own_words import OwnFaults
-from neuralfuse.training.settings import PAPER_MAPS
+from neuralfuse.training.settings import HeldOutSettings, own_objective
 from neuralfuse.transforms import generators
 from neuralfuse.transforms.per_voltage import turn
 from simulator.accelerator import accelerator
@@ -57,17 +57,14 @@ def make_network(folder: StudyFolder, config: NetworkConfig, say: Say) -> nn.Mod
         elif not isinstance(network, ModelFile):  # a file brings its weights
             if config.start is not None:
                 checkpoint.load_network(network, config.start)
-            objective = baselines.objective(config.training.get("objective"), config.bits, config.per_channel)
             train_network(
                 network.to(study.device),
                 load_data(study.dataset),
-                bits=config.bits,
-                seed=study.seed,
-                per_channel=config.per_channel,
-                settings=digest(settings),
-                checkpoint_path=path.with_suffix(".partial"),
-                progress=say(f"train {config.name}"),
-                **config.training | {"objective": objective},
+                config.training,
+                config.bits,
+                config.per_channel,
+                study.seed,
+                Run(path.with_suffix(".partial"), digest(settings), say(f"train {config.name}")),
             )
         quantize_in_place(network.cpu(), config.bits, config.per_channel)
         checkpoint.save(path, network.state_dict(), _record(settings))
@@ -123,8 +120,9 @@ def _train_generator(
 ) -> None:
     """EOPM on training chips: other chip numbers than any evaluation uses, all structures of the study in turn."""
     study, path = folder.study, folder.generator_file(bases[0][0].name, protection)
-    networks, sources = [], []
-    draws = fuse.training.get("maps", PAPER_MAPS)  # of a step
+    assert fuse.training is not None
+    networks: list[tuple[FaultyNetwork, Source]] = []
+    draws = fuse.training.maps  # of a step
     apart, turns = (draws, len(fuse.train_voltages or ())) if fuse.per_voltage else (1, 1)
     held_out_draw = FIRST_HELD_OUT_DRAW - FIRST_HELD_OUT_DRAW % (apart * turns)  # chip i has the voltage of step i
     own_draws = held_out_draw // len(bases)  # of a network: chips of its own, which are none of those held out
@@ -134,29 +132,20 @@ def _train_generator(
         faulty = FaultyNetwork(copy.deepcopy(network), config.bits, config.per_channel, study.device, fold=True)
         write_workload(folder, network, network_settings(study, config), config.name)
         placed = folder.placement(config.name, study.accelerators[0])
-        networks.append(faulty)
         words = [(placed, faulty, 0)]
         if fuse.own_faults == "trained":
             words.append(_own_words(folder, fuse, placed, transform, (config.name, protection.name)))
-        sources.append(From(_source(study, fuse, words, draws), which * own_draws))
+        networks.append((faulty, From(_source(study, fuse, words, draws), which * own_draws)))
     dataset, held_out = load_data(study.dataset), None
     if fuse.held_out is not None:
-        faults = [sources[0](held_out_draw + i * apart) for i in range(fuse.held_out.chips)]
+        faults = [networks[0][1](held_out_draw + i * apart) for i in range(fuse.held_out.chips)]
         dataset, held_out = _hold_out(dataset, fuse.held_out, faults, study.seed)
-    own = {"objective": OwnFaults(fuse.bits)} if fuse.own_faults == "trained" and fuse.bits else {}
-    train_generator(
-        networks,
-        transform,
-        dataset,
-        sources,
-        held_out=held_out,
-        bits=fuse.bits,
-        seed=study.seed,
-        settings=settings,
-        checkpoint_path=path.with_suffix(".partial"),
-        progress=say(f"train {fuse.generator} for {', '.join(config.name for config, _ in bases)}"),
-        **fuse.training | own,
-    )
+    how = fuse.training
+    if fuse.own_faults == "trained" and fuse.bits:
+        how = replace(how, objective=OwnFaults(fuse.bits))
+    title = f"train {fuse.generator} for {', '.join(config.name for config, _ in bases)}"
+    run = Run(path.with_suffix(".partial"), settings, say(title))
+    train_generator(networks, transform, dataset, how, fuse.bits, study.seed, held_out, run)
 
 
 def _own_words(
@@ -198,7 +187,7 @@ def _chips(
     return training_source(memories, placed, network, voltages, study.seed)
 
 
-def _hold_out(data: Dataset, config: HeldOutConfig, faults: list[Faults], seed: int) -> tuple[Dataset, HeldOut]:
+def _hold_out(data: Dataset, config: HeldOutSettings, faults: list[FaultyBits], seed: int) -> tuple[Dataset, HeldOut]:
     """The training images without those set apart, and what to watch on these: `faults` of chips that no step draws."""
     if config.images >= len(data.train_y):
         raise InputError("study", "held_out.images", config.images, f"fewer than the {len(data.train_y)} for training")
@@ -240,7 +229,7 @@ def _found_or_copied(path: Path, settings: object) -> bool:
 
 def network_settings(study: StudyConfig, config: NetworkConfig) -> list:
     built = config.build or config.name
-    contents = content_hashes(built, config.checkpoint, config.start)
+    contents = content_hashes(built, config.checkpoint, config.start, own_objective(config.training.objective))
     own = config.model_dump(mode="json", exclude={"name", "build", "activations"})
     trained_on = [] if config.checkpoint is not None else [training_hash(study.dataset)]
     return [built, own, study.dataset.model_dump(mode="json"), study.seed, *contents, *trained_on]
@@ -250,12 +239,13 @@ def generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseCo
     left_out = {"calibrate", "training"} if fuse.starts_untrained else {"calibrate"}  # how is of no matter here
     if fuse.own_faults != "trained":
         left_out.add("own_faults")
+    objective = own_objective(fuse.training.objective) if fuse.training else None
     return [
         fuse.model_dump(mode="json", exclude=left_out),
         [_tensor_hash(network) for _, network in bases],
         study.identity(),
         fuse.train_voltages or study.voltages,
-        *content_hashes(fuse.generator, fuse.checkpoint),
+        *content_hashes(fuse.generator, fuse.checkpoint, objective),
         *([] if fuse.starts_untrained or fuse.checkpoint is not None else [training_hash(study.dataset)]),
     ]
 

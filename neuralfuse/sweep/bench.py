@@ -18,7 +18,7 @@ from torch import Tensor
 from neuralfuse.chips.stored import StoredChip, known, layout_of, place_generator, store
 from neuralfuse.data import Dataset
 from neuralfuse.quantized import evaluate
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.integer import IntegerNetwork
 from neuralfuse.results.rows import Result
 from neuralfuse.study.config import BatchNormConfig
@@ -166,7 +166,7 @@ class Bench:
         assert found.neuralfuse.calibrate is not None
         stored, how, seed = self.chip(network, die, found.sram), found.neuralfuse.calibrate, self.study.seed
         faults = [known(stored.faults(voltage), how.knows, seed) for voltage in voltages]
-        calibrate(self.network(network), transform, self.data, faults, how.settings(), found.neuralfuse.bits, seed)
+        calibrate(self.network(network), transform, self.data, faults, how, found.neuralfuse.bits, seed)
         return transform
 
     def _layout(self, network: str, machine: str) -> Layout:
@@ -203,7 +203,7 @@ class Bench:
     def _cost(self, network: str, machine: str, name: str, voltage: float, overhead: Overhead) -> Cost:
         return self.folder.cost(network, machine, self.study.protection(name), voltage, overhead)
 
-    def _renormalised(self, network: str, faults: Faults, how: BatchNormConfig) -> int:
+    def _renormalised(self, network: str, faults: FaultyBits, how: BatchNormConfig) -> int:
         """Right answers with these faults and the statistics that BatchNorm finds with them."""
         faulty = self.unfolded(network)
         faulty.set_faults(*faults)

@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from neuralfuse.results.rows import Result
+from neuralfuse.study import variants
+from neuralfuse.study.check import check
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import points_of
@@ -46,6 +48,22 @@ def run_study(folder: StudyFolder, workers: Workers, say: Say, part: tuple[int, 
     tasks = plan(study, points, rows)
     path = folder.write_results(task.key for task in tasks)
     return Outcome(path, sum(task.key in rows for task in tasks), len(tasks), failures)
+
+
+def claimed(study: StudyConfig | str | Path, out: Path) -> dict[str, StudyFolder]:
+    """{variant: its folder, now its own} of a study or its file; "" where there are no variants.
+
+    Every variant is checked before the first is run.
+    """
+    if isinstance(study, StudyConfig):
+        folder = StudyFolder(out, study)
+        folder.check()
+        return {"": folder}
+    found = variants.studies_of(Path(study), out)
+    if "" not in found:  # one study alone is checked when it is prepared
+        for folder in found.values():
+            check(folder.study)
+    return variants.claim(Path(study), out)
 
 
 def check_shard(study: StudyConfig, part: tuple[int, int] | None) -> None:

@@ -5,40 +5,22 @@ not change from read to read, so a much smaller transform can be fitted to them 
 stays frozen: gradients pass through it, faults and all, to the transform.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuralfuse.data import Dataset
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
-from neuralfuse.quantized.quantize import WEIGHT_LAYERS, fake_quantized, quantize_in_place, weight_parameters
-from neuralfuse.training.loop import (
-    Progress,
-    batch_indices,
-    computing_in,
-    deterministic,
-    random,
-    seeded,
-)
-from neuralfuse.training.queries import Counted, tune_by_queries
-from neuralfuse.training.settings import Settings, cosine
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
+from neuralfuse.quantized.quantize import fake_quantized, weight_parameters
+from neuralfuse.training.checkpoints import Progress
+from neuralfuse.training.fit import Calibrated, fit
+from neuralfuse.training.loop import Figures, batch_indices, computing_in, random, seeded
+from neuralfuse.training.queries import DEFAULTS, WAYS, spsa
+from neuralfuse.training.settings import CalibrationSettings
 from sram.errors import InputError
-
-DEFAULTS = Settings()
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """What a calibration took: `images` different ones, and as many `queries` of the chip (0 with the gradient)."""
-
-    steps: int
-    images: int
-    queries: int
-    loss: float
 
 
 def storage_bytes(transform: nn.Module, bits: int = 8) -> int:
@@ -49,12 +31,6 @@ def storage_bytes(transform: nn.Module, bits: int = 8) -> int:
     6144
     """
     return sum(p.numel() for p in weight_parameters(transform).values()) * bits // 8
-
-
-def learning_rate(transform: nn.Module, settings: Settings) -> float:
-    """The one asked for, or what suits this transform."""
-    layers = any(isinstance(module, WEIGHT_LAYERS) for module in transform.modules())
-    return settings.learning_rate or (0.005 if layers else 0.05)
 
 
 def calibration_set(data: Dataset, images: int | None, seed: int) -> Dataset:
@@ -71,8 +47,8 @@ def calibrate(
     faulty: FaultyNetwork,
     transform: nn.Module,
     data: Dataset,
-    faults: Sequence[Faults],
-    settings: Settings = DEFAULTS,
+    faults: Sequence[FaultyBits],
+    settings: CalibrationSettings = DEFAULTS,
     bits: int | None = 8,
     seed: int = 0,
     progress: Progress | None = None,
@@ -85,59 +61,46 @@ def calibrate(
     """
     if not faults:
         raise InputError("calibrate", "faults", "none", "those of at least one voltage")
-    device = faulty.device
-    transform.to(device)
+    if settings.access != "gradient" and len(faults) > 1:
+        raise InputError("calibrate", "faults", f"{len(faults)} voltages", f"one, with access = {settings.access}")
+    transform.to(faulty.device)
     chosen = calibration_set(data, settings.images, seed)
-    batch = min(settings.batch, len(chosen.train_y))
-    rate = learning_rate(transform, settings)
+    settings = replace(settings, batch=min(settings.batch, len(chosen.train_y)))
     faulty.restore()
-    x, target = chosen.train_x.to(device), chosen.train_y.to(device)
-    if settings.supervision != "labels":  # the clean network's answers, to the images that a step will take
-        taken = torch.cat([batch_indices(len(x), batch, seed, step) for step in range(settings.steps)]).unique()
-        answers = torch.cat([_answers(faulty, x[part]) for part in taken.split(256)])
-        if settings.supervision == "statistics":
-            target = answers  # of those images alone: of no use by image, and zeros for the others are no answers
-        else:
-            target = answers.new_zeros(len(x), answers.shape[1]).index_copy_(0, taken.to(device), answers)
-    if settings.access == "queries":
-        if len(faults) > 1:
-            raise InputError("calibrate", "faults", f"{len(faults)} voltages", "one, with access = queries")
+    x = chosen.train_x.to(faulty.device)
+    target = _target(faulty, x, chosen.train_y.to(faulty.device), settings, seed)
+    loss_of = _loss(settings.supervision, target)
+
+    def step(number: int) -> Figures:
+        index = batch_indices(len(x), settings.batch, seed, number)
+        faulty.set_faults(*faults[number % len(faults)])
+        with seeded(seed, number, x.device), fake_quantized(transform, bits):
+            with computing_in(settings.precision, x.device):
+                logits = faulty(transform(x[index]))
+            value = loss_of(logits.float(), index)
+            value.backward()
+        return {"loss": value.item()}
+
+    try:
+        if settings.access == "gradient":
+            return Calibrated(settings.steps, len(x), 0, fit(transform.train(), settings, step, bits, progress))
         asked = replace(chosen, train_x=x, train_y=target.softmax(1) if target.dim() == 2 else target)
         faulty.set_faults(*faults[0])
-        try:
-            queries = tune_by_queries(
-                transform, Counted(faulty), asked, settings.steps, batch, learning_rate=rate, bits=bits, seed=seed,
-                progress=progress,
-            )  # fmt: skip
-        finally:
-            faulty.restore()
-        return Calibrated(settings.steps, len(x), queries, math.nan)
-    loss_of = _loss(settings.supervision, target)
-    optimizer, loss = torch.optim.Adam(transform.parameters(), rate), math.nan
-    transform.train()
-    try:
-        with deterministic():
-            for step in range(settings.steps):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * cosine(step, settings.steps)
-                index = batch_indices(len(x), batch, seed, step)
-                faulty.set_faults(*faults[step % len(faults)])
-                optimizer.zero_grad()
-                with seeded(seed, step, device), fake_quantized(transform, bits):
-                    with computing_in(settings.precision, device):
-                        logits = faulty(transform(x[index]))
-                    value = loss_of(logits.float(), index)
-                    value.backward()
-                optimizer.step()
-                loss = value.item()
-                if progress:
-                    progress(step + 1, settings.steps, {"loss": loss})
+        return WAYS.get(settings.access, spsa)(faulty, transform, asked, settings, bits, seed, progress)
     finally:
         faulty.restore()
-        transform.eval()
-    if bits is not None:
-        quantize_in_place(transform, bits)
-    return Calibrated(settings.steps, len(x), 0, loss)
+
+
+def _target(faulty: FaultyNetwork, x: Tensor, y: Tensor, settings: CalibrationSettings, seed: int) -> Tensor:
+    """What `_loss` draws the answers to: labels, or the clean network's logits for the images that a step will take."""
+    if settings.supervision == "labels":
+        return y
+    steps = range(settings.steps)
+    taken = torch.cat([batch_indices(len(x), settings.batch, seed, step) for step in steps]).unique()
+    answers = torch.cat([_answers(faulty, x[part]) for part in taken.split(256)])
+    if settings.supervision == "statistics":
+        return answers  # of those images alone: of no use by image, and zeros for the others are no answers
+    return answers.new_zeros(len(x), answers.shape[1]).index_copy_(0, taken.to(x.device), answers)
 
 
 @torch.no_grad()

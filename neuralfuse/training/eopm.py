@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 
 
 def eopm_backward(
@@ -20,7 +20,7 @@ def eopm_backward(
     transform: nn.Module,
     x: Tensor,
     y: Tensor,
-    maps: Iterable[Faults],
+    maps: Iterable[FaultyBits],
     n: int,
     weight: float = 5.0,
 ) -> tuple[float, float]:

@@ -1,9 +1,9 @@
-"""A generator trained by EOPM before frozen networks."""
+"""A generator trained before frozen networks, by EOPM or towards one's own objective."""
 
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,29 +11,22 @@ from torch import Tensor, nn
 from neuralfuse.chips.sources import Source
 from neuralfuse.data import Dataset, augment
 from neuralfuse.quantized.evaluate import correct, transform
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.quantize import fake_quantized, quantize_in_place
+from neuralfuse.training.checkpoints import Run, described
 from neuralfuse.training.eopm import eopm_backward
-from neuralfuse.training.loop import (
-    Checkpoints,
-    Progress,
-    batch_indices,
-    computing_in,
-    described,
-    deterministic,
-    layout,
-    random,
-    seeded,
-)
+from neuralfuse.training.loop import Figures, Watch, batch_indices, computing_in, layout, random, seeded, train
+from neuralfuse.training.objectives import imported_objective
 from neuralfuse.training.own_words import Both, read_words
-from neuralfuse.training.settings import DECAYS, PAPER_MAPS, check_precision
+from neuralfuse.training.settings import DECAYS, GeneratorSettings, HeldOutSettings, own_objective
 from neuralfuse.transforms.per_voltage import turn
 from sram.errors import InputError
 
 # (network, transform, images, labels, maps, N, lambda) -> clean and mean faulty loss, backward done
 GeneratorObjective = Callable[
-    [FaultyNetwork, nn.Module, Tensor, Tensor, Iterable[Faults], int, float], tuple[float, float]
+    [FaultyNetwork, nn.Module, Tensor, Tensor, Iterable[FaultyBits], int, float], tuple[float, float]
 ]
+ALONE = Run()
 
 
 @dataclass(frozen=True)
@@ -46,9 +39,9 @@ class HeldOut:
 
     x: Tensor
     y: Tensor
-    faults: Sequence[Faults]
-    every: int = 50
-    patience: int = 10
+    faults: Sequence[FaultyBits]
+    every: int = HeldOutSettings.every
+    patience: int = HeldOutSettings.patience
 
 
 @dataclass(frozen=True)
@@ -62,7 +55,17 @@ class Trained:
     held_out_accuracy: float | None = None
 
 
-def held_out_accuracy(faulty: FaultyNetwork, protected: Tensor, y: Tensor, faults: Sequence[Faults]) -> float:
+def objective(spec: object = None) -> GeneratorObjective:
+    """EOPM for nothing; else an objective itself, or its `package.module:callable`, which with settings below it is
+    called to make the objective."""
+    if spec is None or callable(spec):
+        return spec or eopm_backward
+    if own_objective(spec) is None:
+        raise InputError("training", "objective", spec, "package.module:callable, with its settings below")
+    return imported_objective(spec)
+
+
+def held_out_accuracy(faulty: FaultyNetwork, protected: Tensor, y: Tensor, faults: Sequence[FaultyBits]) -> float:
     """Mean accuracy over fault maps on images that have passed the generator."""
     total = 0
     try:
@@ -93,99 +96,57 @@ def watched_accuracy(faulty: FaultyNetwork, neuralfuse: nn.Module, held_out: Hel
 
 
 def train_generator(
-    faulty: FaultyNetwork | Sequence[FaultyNetwork],
+    networks: Sequence[tuple[FaultyNetwork, Source]],
     neuralfuse: nn.Module,
     data: Dataset,
-    source: Source | Sequence[Source],
-    steps: int,
-    batch: int = 256,
-    maps: int = PAPER_MAPS,
-    weight: float = 5.0,
-    learning_rate: float = 1e-3,
-    decay: str = "paper",
+    settings: GeneratorSettings,
     bits: int | None = 8,
-    shift: int = 4,
-    flip: bool = True,
     seed: int = 0,
-    objective: GeneratorObjective = eopm_backward,
-    precision: str = "float32",
     held_out: HeldOut | None = None,
-    settings: str | None = None,
-    checkpoint_path: str | os.PathLike | None = None,
-    progress: Progress | None = None,
+    run: Run = ALONE,
 ) -> Trained:
-    """Train an input transform (`generators.NeuralFuse`) in place by EOPM before a frozen network; leave it rounded.
+    """Train an input transform (`generators.NeuralFuse`) in place before frozen networks; leave it rounded to `bits`.
 
-    `source(draw)` gives the fault map of a draw; step s uses draws s * maps to (s + 1) * maps - 1. With several
-    networks, each with a source of its own, the steps take them in turn (surrogates of one that cannot be had; held-out
-    images are watched on the first). Each then counts its own steps, so that it meets all that its source draws in
-    turn. `weight` is the paper's lambda, `maps` its N. The generator computes with weights of `bits` bits from the
-    first step on and runs at nominal voltage, free of errors. `precision="bfloat16"` is for GPUs and for CPUs with
-    instructions for it; weights and their steps stay float32. Defaults are the paper's settings.
-
-    A run that was killed goes on only under the same arguments and `settings`, a digest of what they do not tell (the
-    sources, say, and what is watched).
+    Each network has a source: `source(draw)` gives the fault map of a draw, and the network's step s uses draws
+    s * maps to (s + 1) * maps - 1. Several networks (surrogates of one that cannot be had) are taken in turn, each
+    counting its own steps, so that it meets all that its source draws in turn; held-out images are watched on the
+    first. The generator computes with weights of `bits` bits from the first step on and runs at nominal voltage, free
+    of errors.
     """
-    if decay not in DECAYS:
-        raise InputError("training", "decay", decay, "one of " + ", ".join(DECAYS))
-    check_precision(precision)
-    if maps < 1 or steps < 1 or weight < 0:
-        raise InputError(
-            "training", "maps, steps, weight", (maps, steps, weight), "maps and steps from 1, weight from 0"
-        )
-    networks = [faulty] if isinstance(faulty, FaultyNetwork) else list(faulty)
-    sources = list(source) if isinstance(source, Sequence) else [source]
-    if len(sources) != len(networks):
-        raise InputError("training", "source", len(sources), f"one for each network: {len(networks)}")
-    device = networks[0].device
+    device = networks[0][0].device
     memory_format = layout(neuralfuse, device)
     neuralfuse.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
-    arguments = dict(
-        steps=steps, batch=batch, maps=maps, weight=weight, learning_rate=learning_rate, decay=decay, bits=bits,
-        shift=shift, flip=flip, seed=seed, objective=described(objective), precision=precision,
-        data=data.name, words=[network.words.size for network in networks], settings=settings,
+    backward = objective(settings.objective)
+    optimizer = torch.optim.Adam(neuralfuse.parameters(), settings.learning_rate, (0.5, 0.999))
+
+    def step(number: int) -> Figures:
+        neuralfuse.train()
+        index = batch_indices(len(data.train_y), settings.batch, seed, number)
+        x = augment(data.train_x[index], random(seed, number), settings.shift, settings.flip)
+        x, y = x.to(device, memory_format=memory_format), data.train_y[index].to(device)
+        own, which = divmod(number, len(networks))
+        faulty, source = networks[which]
+        maps = (source(own * settings.maps + i) for i in range(settings.maps))
+        learner = turn(neuralfuse, own)
+        rounded = fake_quantized(learner, bits)
+        with seeded(seed, number, device), rounded, computing_in(settings.precision, device):
+            clean, hit = backward(faulty, learner, x, y, maps, settings.maps, settings.weight)
+        return {"clean_loss": clean, "faulty_loss": hit}
+
+    watch = None
+    if held_out is not None:
+        measure = partial(watched_accuracy, networks[0][0], neuralfuse, held_out, bits)
+        watch = Watch(measure, held_out.every, held_out.patience)
+    arguments = asdict(settings) | {"objective": described(backward), "data": data.name, "bits": bits, "seed": seed,
+                                    "words": [network.words.size for network, _ in networks]}  # fmt: skip
+    steps, figures = train(
+        neuralfuse, optimizer, lambda number: DECAYS[settings.decay](number, settings.steps), settings.steps, step,
+        run.checkpoints(arguments), watch, run.progress,
     )  # fmt: skip
-    optimizer = torch.optim.Adam(neuralfuse.parameters(), learning_rate, (0.5, 0.999))
-    checkpoints = Checkpoints(checkpoint_path, arguments)
-    record, best = checkpoints.read(neuralfuse, optimizer)
-    trained = Trained(**record["trained"]) if record else Trained(0, 0, math.nan, math.nan)
-    stale = record.get("stale", 0)
-    with deterministic():
-        for step in range(trained.steps, steps):
-            if held_out and stale >= held_out.patience:
-                break
-            neuralfuse.train()
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * DECAYS[decay](step, steps)
-            index = batch_indices(len(data.train_y), batch, seed, step)
-            x = augment(data.train_x[index], random(seed, step), shift, flip).to(device, memory_format=memory_format)
-            own, which = divmod(step, len(networks))
-            faulty, draws = networks[which], sources[which]
-            faults = (draws(own * maps + i) for i in range(maps))
-            learner = turn(neuralfuse, own)
-            optimizer.zero_grad()
-            with seeded(seed, step, device), fake_quantized(learner, bits), computing_in(precision, device):
-                losses = objective(faulty, learner, x, data.train_y[index].to(device), faults, maps, weight)
-            optimizer.step()
-            trained = Trained(step + 1, trained.best_step, *losses, trained.held_out_accuracy)
-            if held_out and ((step + 1) % held_out.every == 0 or step + 1 == steps):
-                neuralfuse.eval()
-                accuracy = watched_accuracy(networks[0], neuralfuse, held_out, bits)
-                better = trained.held_out_accuracy is None or accuracy > trained.held_out_accuracy
-                stale = 0 if better else stale + 1
-                if better:
-                    best = {name: tensor.detach().clone() for name, tensor in neuralfuse.state_dict().items()}
-                    trained = Trained(step + 1, step + 1, *losses, accuracy)
-            state = {"trained": asdict(trained), "stale": stale}
-            checkpoints.write(neuralfuse, optimizer, state, best, last=step + 1 == steps)
-            if progress:
-                figures = {"clean_loss": losses[0], "faulty_loss": losses[1]}
-                if trained.held_out_accuracy is not None:
-                    figures["held_out_accuracy"] = trained.held_out_accuracy
-                progress(step + 1, steps, figures)
-    if best:
-        neuralfuse.load_state_dict(best)
+    if watch and watch.weights:
+        neuralfuse.load_state_dict(watch.weights)
     if bits is not None:
         quantize_in_place(neuralfuse, bits)
     neuralfuse.eval()
-    return trained
+    losses = figures.get("clean_loss", math.nan), figures.get("faulty_loss", math.nan)
+    return Trained(steps, watch.best_step if watch else 0, *losses, watch.best if watch else None)

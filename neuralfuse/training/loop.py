@@ -1,24 +1,92 @@
-"""Training loops: the base network with quantisation-aware training, and a generator by EOPM on a frozen one.
+"""The one training loop: of networks, of generators for all chips, of transforms of one.
 
-Both are functions of their arguments alone: batch order, augmentation, fault maps and what modules draw themselves
+A training is a function of its arguments alone: batch order, augmentation, fault maps and what modules draw themselves
 (dropout) depend on (seed, step), never on what ran before. A run that is killed goes on from its last checkpoint and
 ends with the same numbers.
 """
 
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neuralfuse.quantized import checkpoint
-from sram.errors import InputError
+from neuralfuse.training.checkpoints import Checkpoints, Progress
 
-Progress = Callable[[int, int, dict[str, float]], None]  # (step, steps, named figures)
+Figures = dict[str, float]
+
+
+class Watch:
+    """Looks at a training every `every` steps and after the last: keeps the weights with which `measure` (of the module
+    in eval mode, higher is better) was best, and ends the training after `patience` looks that found nothing better."""
+
+    def __init__(self, measure: Callable[[], float], every: int, patience: int):
+        self.measure, self.every, self.patience = measure, every, patience
+        self.best: float | None = None
+        self.best_step = self.stale = 0
+        self.weights: dict[str, Tensor] = {}
+
+    def look(self, module: nn.Module, step: int, last: bool) -> None:
+        if step % self.every and not last:
+            return
+        module.eval()
+        found, self.stale = self.measure(), self.stale + 1
+        if self.best is None or found > self.best:
+            self.best, self.best_step, self.stale = found, step, 0
+            self.weights = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+    @property
+    def over(self) -> bool:
+        return self.stale >= self.patience
+
+    def record(self) -> dict:
+        return {"best": self.best, "best_step": self.best_step, "stale": self.stale}
+
+    def restore(self, record: dict, weights: dict[str, Tensor]) -> None:
+        self.best, self.best_step, self.stale = record["best"], record["best_step"], record["stale"]
+        self.weights = weights
+
+
+def train(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    share: Callable[[int], float],
+    steps: int,
+    step: Callable[[int], Figures],
+    checkpoints: Checkpoints | None = None,
+    watch: Watch | None = None,
+    progress: Progress | None = None,
+) -> tuple[int, Figures]:
+    """Run `step(number)`, which leaves its gradients in the parameters and returns its figures, up to number `steps`
+    less one, each followed by a step of the optimiser; return the number of steps and the last figures.
+
+    Begins where the checkpoint of a run that was killed ends. `share(number)` is of the rate with which each group of
+    the optimiser was made.
+    """
+    checkpoints = checkpoints or Checkpoints(None, {})
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    record, best = checkpoints.read(module, optimizer)
+    done, figures = record.get("step", 0), record.get("figures", {})
+    if watch and record:
+        watch.restore(record["watch"], best)
+    with deterministic():
+        while done < steps and not (watch and watch.over):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * share(done)
+            optimizer.zero_grad()
+            figures = step(done)
+            optimizer.step()
+            done += 1
+            seen = {"step": done, "figures": figures}
+            if watch:
+                watch.look(module, done, last=done == steps)
+                seen["watch"] = watch.record()
+            checkpoints.write(module, optimizer, seen, watch.weights if watch else {}, last=done == steps)
+            if progress:
+                held_out = {"held_out_accuracy": watch.best} if watch and watch.best is not None else {}
+                progress(done, steps, figures | held_out)
+    return done, figures
 
 
 @contextmanager
@@ -73,59 +141,3 @@ def computing_in(precision: str, device: torch.device) -> torch.autocast:
     """Convolutions and matrix products in `precision`. No cache, which would keep the rounded weights of the first step
     and those of the first chip of `read_words`."""
     return torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32", cache_enabled=False)
-
-
-def described(objective: object) -> str:
-    """The same text in every process: what a dataclass holds, else a name."""
-    if objective is None or is_dataclass(objective):
-        return repr(objective)
-    named = objective if hasattr(objective, "__qualname__") else type(objective)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
-class Checkpoints:
-    """A run's own file: written at most every `seconds`, read back only by a run with the same arguments.
-
-    Another run, or one of another module, is refused; but where a caller keeps `settings`, and so the file, for itself,
-    it starts afresh and writes over it: what was asked for has changed.
-    """
-
-    def __init__(self, path: str | os.PathLike | None, arguments: dict, seconds: float = 10.0):
-        self.path, self.arguments, self.seconds = path, arguments, seconds
-        self.written = time.monotonic()
-
-    def read(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict, dict[str, Tensor]]:
-        """Put module and optimiser where the last run was; return its record (empty at a start) and its best
-        weights."""
-        if self.path is None or not os.path.exists(self.path):
-            return {}, {}
-        tensors, record = checkpoint.load(self.path)
-        if "arguments" not in record:  # somebody's network, not to be written over
-            raise InputError(self.path, "checkpoint", "not of a training", "the file of a training that was stopped")
-        state = part(tensors, "module.")
-        if record["arguments"] != self.arguments or shapes(state) != shapes(module.state_dict()):
-            if self.arguments.get("settings") is None:
-                allowed = f"a run of this module with {self.arguments}"
-                raise InputError(self.path, "arguments", record["arguments"], allowed)
-            return {}, {}
-        module.load_state_dict(state)
-        checkpoint.restore_optimizer(optimizer, tensors)
-        return record, part(tensors, "best.")
-
-    def write(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, record: dict, best: dict[str, Tensor], last: bool
-    ) -> None:
-        if self.path is None or not (last or time.monotonic() - self.written > self.seconds):
-            return
-        tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
-        tensors |= checkpoint.optimizer_tensors(optimizer) | {f"best.{name}": tensor for name, tensor in best.items()}
-        checkpoint.save(self.path, tensors, {**record, "arguments": self.arguments})
-        self.written = time.monotonic()
-
-
-def shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items()}
-
-
-def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

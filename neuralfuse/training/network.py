@@ -1,8 +1,9 @@
 """The base network, trained with its weights rounded to words."""
 
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
@@ -11,20 +12,22 @@ from torch import Tensor, nn
 from neuralfuse.data import Dataset, augment
 from neuralfuse.quantized.evaluate import correct
 from neuralfuse.quantized.quantize import fake_quantized, quantize_in_place, weight_parameters
+from neuralfuse.training.checkpoints import Run, described
 from neuralfuse.training.loop import (
-    Checkpoints,
-    Progress,
+    Figures,
     batch_indices,
     computing_in,
-    described,
     deterministic,
     layout,
     random,
     seeded,
+    train,
 )
-from neuralfuse.training.settings import check_precision
+from neuralfuse.training.muon import by_work, for_small_images, muon
+from neuralfuse.training.objectives import objective
+from neuralfuse.training.settings import NetworkSettings
 
-Objective = Callable[[nn.Module, Tensor, Tensor, int], float]  # (network, images, labels, step) -> loss, backward done
+ALONE, DEFAULTS = Run(), NetworkSettings()
 
 
 def one_cycle(step: int, steps: int, rise: float = 0.2) -> float:
@@ -34,77 +37,83 @@ def one_cycle(step: int, steps: int, rise: float = 0.2) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise * steps) / ((1 - rise) * steps)))
 
 
-def cross_entropy(network: nn.Module, x: Tensor, y: Tensor, step: int) -> float:
-    """The plain objective: adds its gradient to the network's parameters and returns the loss."""
-    loss = F.cross_entropy(network(x), y)
-    loss.backward()
-    return loss.item()
-
-
 def train_network(
     network: nn.Module,
     data: Dataset,
-    epochs: int = 20,
-    batch: int = 64,
-    learning_rate: float = 0.1,
-    weight_decay: float = 5e-4,
+    settings: NetworkSettings = DEFAULTS,
     bits: int | None = 8,
-    shift: int = 4,
-    flip: bool = True,
-    seed: int = 0,
-    objective: Objective | None = None,
-    clip: float | None = None,
     per_channel: bool = False,
-    precision: str = "float32",
-    settings: str | None = None,
-    checkpoint_path: str | os.PathLike | None = None,
-    progress: Progress | None = None,
+    seed: int = 0,
+    run: Run = ALONE,
 ) -> float:
-    """Train a network in place by SGD (Nesterov momentum 0.9, one cycle) and leave it rounded to `bits`, in eval mode.
+    """Train a network in place and leave it rounded to `bits`, in eval mode.
 
     Every step computes with rounded weights and updates the unrounded ones (quantisation-aware training,
-    straight-through), one scale a tensor or `per_channel`; `bits=None` trains in float. `shift` and `flip` are the
-    augmentation's. `objective` is cross-entropy or one of `baselines`; after each step weights are cut to
-    [-clip, clip]. `precision` is of the products while training (`train_generator` says where it pays). A run that was
-    killed goes on only under the same arguments and `settings`, a digest of what they do not tell (the images, say).
-    Returns the accuracy on the dataset's test images, which training does not see.
+    straight-through), one scale a tensor or `per_channel`; `bits=None` trains in float. Returns the accuracy on the
+    dataset's test images, which training does not see.
     """
-    check_precision(precision)
-    steps = epochs * max(1, len(data.train_y) // batch)
-    arguments = dict(
-        epochs=epochs, batch=batch, learning_rate=learning_rate, weight_decay=weight_decay, bits=bits, shift=shift,
-        flip=flip, seed=seed, data=data.name, objective=described(objective), clip=clip, per_channel=per_channel,
-        precision=precision, settings=settings,
-    )  # fmt: skip
-    backward = objective or cross_entropy
-    optimizer = torch.optim.SGD(network.parameters(), learning_rate, 0.9, weight_decay=weight_decay, nesterov=True)
-    checkpoints = Checkpoints(checkpoint_path, arguments)
-    record, _ = checkpoints.read(network, optimizer)
     device = next(network.parameters()).device
+    backward = objective(settings.objective, bits or 8, per_channel, seed)
+    sizes = _sizes(settings, len(data.train_y), data.input_shape[-1])
+    shares = _shares(settings, sizes)
+    optimizer = _optimizer(network, settings)
     memory_format = layout(network, device)
     network.train().to(memory_format=memory_format)  # type: ignore[call-overload]
+    images = {data.input_shape[-1]: data.train_x}
+
+    def step(number: int) -> Figures:
+        index, size = batch_indices(len(data.train_y), settings.batch, seed, number), sizes[number]
+        shift = settings.shift * size // data.input_shape[-1]
+        x = augment(_resized(data.train_x, size, images)[index], random(seed, number), shift, settings.flip)
+        x, y = x.to(device, memory_format=memory_format), data.train_y[index].to(device)
+        rounded = fake_quantized(network, bits, per_channel)
+        with seeded(seed, number, device), rounded, computing_in(settings.precision, device):
+            return {"loss": backward(network, x, y, number)}
+
+    arguments = asdict(settings) | {"objective": described(backward), "data": data.name, "bits": bits,
+                                    "per_channel": per_channel, "seed": seed}  # fmt: skip
+    with for_small_images(network) if settings.phases else nullcontext():
+        train(network, optimizer, shares.__getitem__, len(sizes), step, run.checkpoints(arguments),
+              progress=run.progress)  # fmt: skip
+    if bits is not None:
+        quantize_in_place(network, bits, per_channel)
+    network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with deterministic():
-        for step in range(record.get("step", 0), steps):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * one_cycle(step, steps)
-            index = batch_indices(len(data.train_y), batch, seed, step)
-            x = augment(data.train_x[index], random(seed, step), shift, flip)
-            x, y = x.to(device, memory_format=memory_format), data.train_y[index].to(device)
-            optimizer.zero_grad()
-            with (
-                seeded(seed, step, device),
-                fake_quantized(network, bits, per_channel),
-                computing_in(precision, device),
-            ):
-                loss = backward(network, x, y, step)
-            optimizer.step()
-            if clip is not None:
-                for weight in weight_parameters(network).values():
-                    weight.data.clamp_(-clip, clip)
-            checkpoints.write(network, optimizer, {"step": step + 1}, {}, last=step + 1 == steps)
-            if progress:
-                progress(step + 1, steps, {"loss": loss})
-        if bits is not None:
-            quantize_in_place(network, bits, per_channel)
-        network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return correct(network, data.test_x.to(device), data.test_y.to(device)) / len(data.test_y)
+
+
+def _sizes(settings: NetworkSettings, images: int, full: int) -> list[int]:
+    """Of every step the size of its images."""
+    if not settings.phases:
+        return [full] * (settings.epochs * max(1, images // settings.batch))
+    return [size for size, epochs in settings.phases for _ in range(round(epochs * images / settings.batch))]
+
+
+def _shares(settings: NetworkSettings, sizes: Sequence[int]) -> list[float]:
+    """Of every step its share of the peak rate."""
+    return by_work(sizes) if settings.optimizer == "muon" else [one_cycle(i, len(sizes)) for i in range(len(sizes))]
+
+
+def _optimizer(network: nn.Module, settings: NetworkSettings) -> torch.optim.Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay
+    optimizer = (
+        muon(network, rate, decay)
+        if settings.optimizer == "muon"
+        else torch.optim.SGD(network.parameters(), rate, 0.9, weight_decay=decay, nesterov=True)
+    )
+    if (clip := settings.clip) is not None:
+
+        def cut(*_: object) -> None:
+            for weight in weight_parameters(network).values():
+                weight.data.clamp_(-clip, clip)
+
+        optimizer.register_step_post_hook(cut)
+    return optimizer
+
+
+def _resized(x: Tensor, size: int, kept: dict[int, Tensor]) -> Tensor:
+    """All images at this size; only the last such set is kept."""
+    if size not in kept:
+        kept.clear()
+        kept[size] = F.interpolate(x, (size, size), mode="area")
+    return kept[size]

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuralfuse.chips.sources import NONE, Both
-from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.quantize import quantize, weight_parameters
 from sram import inject
 
 
 @contextmanager
-def read_words(transform: nn.Module, bits: int) -> Iterator[Callable[[Faults], None]]:
+def read_words(transform: nn.Module, bits: int) -> Iterator[Callable[[FaultyBits], None]]:
     """Inside the block the transform computes with its words as read through the faults last given; at first, none.
 
     Gradients are those at the numbers read, taken as the gradients of the numbers written: the straight-through
@@ -45,7 +45,7 @@ def read_words(transform: nn.Module, bits: int) -> Iterator[Callable[[Faults], N
     clean, values = words.copy(), words * np.repeat(scale, np.diff(start))
     touched = NONE[0]
 
-    def read(faults: Faults) -> None:
+    def read(faults: FaultyBits) -> None:
         nonlocal touched
         inject.reread(words, clean, values, start[:-1], scale, touched, *faults, bits)
         touched = faults[0].copy()  # the caller's array may change

@@ -2,8 +2,8 @@
 
 Two ways, to be combined. Transfer: train the generator on a surrogate network of one's own
 (`training.train_generator`, at a higher cell fault rate, 1.5% in the paper) and run it before the deployed one.
-Queries: estimate the gradient of the loss at the deployed network's input from outputs alone, and train the generator
-with it: its own gradients are known.
+Queries: fit the transform by outputs of the chip alone. `spsa` estimates the gradient of the loss at the network's
+input, for the gradients of the transform itself are known; `evolution` estimates that of the transform's numbers.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuralfuse.data import Dataset
-from neuralfuse.quantized.quantize import fake_quantized, quantize_in_place
-from neuralfuse.training.loop import Progress, batch_indices, deterministic, random
-from neuralfuse.training.settings import cosine
+from neuralfuse.quantized.quantize import fake_quantized
+from neuralfuse.training.checkpoints import Progress
+from neuralfuse.training.fit import Calibrated, fit
+from neuralfuse.training.loop import Figures, batch_indices, random
+from neuralfuse.training.settings import CalibrationSettings
 
 Outputs = Callable[[Tensor], Tensor]  # images -> logits, of a device or of a `FaultyNetwork` with faults set
+DEFAULTS = CalibrationSettings()
 
 
 @dataclass
@@ -60,42 +63,89 @@ def estimate_gradient(
     return total / (directions * len(y)), loss / directions
 
 
-def tune_by_queries(
+def spsa(
+    outputs: Outputs,
     transform: nn.Module,
-    deployed: Counted,
     data: Dataset,
-    steps: int,
-    batch: int = 64,
-    directions: int = 4,
-    distance: float = 0.1,
-    learning_rate: float = 1e-3,
+    settings: CalibrationSettings = DEFAULTS,
     bits: int | None = 8,
     seed: int = 0,
     progress: Progress | None = None,
-) -> int:
-    """Fine-tune an input transform in place with outputs of the deployed network alone; return the number of queries.
+) -> Calibrated:
+    """Fit a transform in place by simultaneous perturbation of the images that it gives (`estimate_gradient`).
 
-    Costs 2 * directions * batch queries a step. Normalisation statistics of the transform are kept (eval mode):
-    batches are small, and the transform comes from a surrogate as a rule.
+    2 * directions queries an image and step. Labels of `data` are int64[n] or probabilities float[n, classes].
+    Normalisation statistics of the transform are kept (eval mode): batches are small, and the transform comes from a
+    surrogate as a rule.
     """
-    optimizer = torch.optim.Adam(transform.parameters(), learning_rate)
-    transform.eval()
-    before = deployed.queries
-    with deterministic():
-        for step in range(steps):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * cosine(step, steps)
-            index = batch_indices(len(data.train_y), batch, seed, step)
-            optimizer.zero_grad()
-            with fake_quantized(transform, bits):
-                protected = transform(data.train_x[index])
-                gradient, loss = estimate_gradient(
-                    deployed, protected.detach(), data.train_y[index], directions, distance, random(seed, step)
-                )
-                protected.backward(gradient)
-            optimizer.step()
-            if progress:
-                progress(step + 1, steps, {"loss": loss, "queries": deployed.queries - before})
-    if bits is not None:
-        quantize_in_place(transform, bits)
-    return deployed.queries - before
+    deployed, draw = Counted(outputs), _batches(transform, data, settings, seed)
+    asked = settings.directions, settings.distance or 0.1
+
+    def step(number: int) -> Figures:
+        x, y = draw(number)
+        with fake_quantized(transform, bits):
+            protected = transform(x)
+            gradient, loss = estimate_gradient(deployed, protected.detach(), y, *asked, random(seed, number))
+            protected.backward(gradient)
+        return {"loss": loss, "queries": deployed.queries}
+
+    loss = fit(transform.eval(), settings, step, bits, progress)
+    return Calibrated(settings.steps, len(data.train_y), deployed.queries, loss)
+
+
+def evolution(
+    outputs: Outputs,
+    transform: nn.Module,
+    data: Dataset,
+    settings: CalibrationSettings = DEFAULTS,
+    bits: int | None = 8,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Calibrated:
+    """Fit a transform in place by antithetic evolution strategies (Salimans et al., arXiv 1703.03864).
+
+    Each step asks for the loss of one batch at pairs of opposite random steps of standard deviation `distance` away
+    from the transform's numbers; the differences estimate the gradient, which Adam follows. The chip always sees the
+    transform rounded to `bits`, as it is left. Otherwise as `spsa`.
+    """
+    deployed, draw = Counted(outputs), _batches(transform, data, settings, seed)
+    pairs, width = settings.directions, settings.distance or 0.05
+    parameters = list(transform.parameters())
+
+    @torch.no_grad()
+    def step(number: int) -> Figures:
+        x, y = draw(number)
+        centre = nn.utils.parameters_to_vector(parameters)
+        noise = torch.randn(pairs, centre.numel(), generator=random(seed + 1, number)).to(centre)
+        gradient, total = torch.zeros_like(centre), 0.0
+        for one in noise:
+            losses = []
+            for sign in (1, -1):
+                nn.utils.vector_to_parameters(centre + sign * width * one, parameters)
+                with fake_quantized(transform, bits):
+                    losses.append(float(F.cross_entropy(deployed(transform(x)), y)))
+            gradient += (losses[0] - losses[1]) / (2 * width * pairs) * one
+            total += sum(losses)
+        nn.utils.vector_to_parameters(centre, parameters)
+        for parameter, part in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = part.view_as(parameter)
+        return {"loss": total / (2 * pairs), "queries": deployed.queries}
+
+    loss = fit(transform.eval(), settings, step, bits, progress, betas=(0.9, 0.99))
+    return Calibrated(settings.steps, len(data.train_y), deployed.queries, loss)
+
+
+WAYS = {"spsa": spsa, "evolution": evolution}
+
+
+def _batches(
+    transform: nn.Module, data: Dataset, settings: CalibrationSettings, seed: int
+) -> Callable[[int], tuple[Tensor, Tensor]]:
+    """Images and labels of a step, where the transform is."""
+    device, n = next(transform.parameters()).device, len(data.train_y)
+
+    def draw(number: int) -> tuple[Tensor, Tensor]:
+        index = batch_indices(n, min(settings.batch, n), seed, number)
+        return data.train_x[index].to(device), data.train_y[index].to(device)
+
+    return draw

@@ -1,11 +1,24 @@
-"""Settings of trainings and fits as plain records: nothing here loads torch."""
+"""Settings of trainings and fits: records that check themselves, whether a study gives them or Python does.
 
+Each setting, its type, its bounds and its default stand here once. Nothing here loads torch.
+"""
+
+import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from sram.errors import InputError
 
-PAPER_MAPS = 10  # fault maps of a step
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0)]
+Phase = Annotated[tuple[Count, Positive], Field(strict=False)]  # YAML has lists
+Precision = Literal["float32", "bfloat16"]  # names of torch types
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 def cosine(step: int, steps: int) -> float:
@@ -20,50 +33,159 @@ def paper_decay(step: int, steps: int) -> float:
 DECAYS = {"cosine": cosine, "paper": paper_decay}
 
 
-PRECISIONS = ("float32", "bfloat16")  # names of torch types
+@dataclass(frozen=True)
+class Settings:
+    """Settings that are refused, one by one, where they are not of the type or within the bounds of their field.
+
+    >>> GeneratorSettings(steps=0)
+    Traceback (most recent call last):
+    ...
+    sram.errors.InputError: training: steps = 0 is not allowed; allowed: greater than or equal to 1
+    """
+
+    about: ClassVar[str] = "training"
+
+    def __post_init__(self) -> None:
+        for name, field in _types(type(self)).items():  # type: ignore[arg-type]
+            value = getattr(self, name)
+            try:
+                object.__setattr__(self, name, field.validate_python(value))
+            except ValidationError as error:
+                allowed = error.errors()[0]["msg"].removeprefix("Input should be ")
+                raise InputError(self.about, name, value, allowed) from None
+
+    @classmethod
+    def read(cls, given: object) -> Self:
+        """From a mapping, as a study has it."""
+        if isinstance(given, cls):
+            return given
+        if not isinstance(given, Mapping):
+            raise ValueError("a mapping of keys to values")
+        names = [field.name for field in fields(cls)]
+        for key, value in given.items():
+            if key not in names:
+                raise InputError(cls.about, str(key), value, "only the keys " + ", ".join(sorted(names)))
+        try:
+            return cls(**given)
+        except TypeError:  # of a dataclass that is called with names of its fields: one without default is missing
+            missing = next(name for name in names if name not in given and not hasattr(cls, name))
+            raise InputError(cls.about, missing, None, "this key is required") from None
 
 
-def check_precision(precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise InputError("training", "precision", precision, "one of " + ", ".join(PRECISIONS))
+@functools.cache
+def _types(kind: type) -> dict[str, TypeAdapter]:
+    config, hints = ConfigDict(strict=True, allow_inf_nan=False), get_type_hints(kind, include_extras=True)
+    return {field.name: TypeAdapter(hints[field.name], config=config) for field in fields(kind)}
 
 
-SUPERVISION = ("labels", "outputs", "statistics")
+def named(objective: object) -> tuple[object, dict | None]:
+    """An objective as a study has it, a name or {name: its settings}, as name and settings.
+
+    >>> named({"random_bit_errors": {"flip_rate": 0.01}}), named("adversarial")
+    (('random_bit_errors', {'flip_rate': 0.01}), ('adversarial', None))
+    """
+    if isinstance(objective, dict) and len(objective) == 1:
+        ((name, settings),) = objective.items()
+        return name, settings or {}
+    return objective, None
 
 
-ACCESS = ("gradient", "queries")
+def own_objective(objective: object) -> str | None:
+    """The `package.module:callable` that an objective is made from, if it is.
+
+    >>> own_objective("mine.losses:hinge"), own_objective("adversarial")
+    ('mine.losses:hinge', None)
+    """
+    name, _ = named(objective)
+    return name if isinstance(name, str) and ":" in name else None
 
 
 @dataclass(frozen=True)
-class Settings:
+class NetworkSettings(Settings):
+    """How a base network is trained.
+
+    `shift` (pixels) and `flip` are the augmentation's. After each step weights are cut to [-clip, clip]. `precision` is
+    of the products while training. `objective`: cross-entropy, or as `objectives.objective` takes it. `optimizer`: SGD
+    with Nesterov momentum 0.9 along one cycle; or Muon for filters (`muon`), whose peak is `learning_rate`. `phases`
+    are (size of the images, epochs) in turn, in place of `epochs` at full size: small images cost less, and most is
+    learnt on them; `shift` shrinks with them.
+    """
+
+    epochs: Count = 20
+    batch: Count = 64
+    learning_rate: Positive = 0.1
+    weight_decay: Share = 5e-4
+    shift: Annotated[int, Field(ge=0)] = 4
+    flip: bool = True
+    objective: Any = None
+    clip: Positive | None = None
+    precision: Precision = "float32"
+    optimizer: Literal["sgd", "muon"] = "sgd"
+    phases: Annotated[tuple[Phase, ...], Field(strict=False)] = ()
+
+
+@dataclass(frozen=True)
+class GeneratorSettings(Settings):
+    """How a generator is trained for all chips: those of Sun et al. but for `steps`.
+
+    `weight` is the paper's lambda, `maps` its N, `shift` and `flip` the augmentation's. `precision` of the products:
+    `bfloat16` is for GPUs and for CPUs with instructions for it; weights and their steps stay float32. `objective`:
+    EOPM, or one's own as `generator.objective` takes it.
+    """
+
+    steps: Count
+    batch: Count = 256
+    maps: Count = 10
+    weight: Share = 5.0
+    learning_rate: Positive = 1e-3
+    decay: Literal["cosine", "paper"] = "paper"
+    shift: Annotated[int, Field(ge=0)] = 4
+    flip: bool = True
+    objective: Any = None
+    precision: Precision = "float32"
+
+
+@dataclass(frozen=True)
+class CalibrationSettings(Settings):
     """How a transform is fitted to a chip.
 
     `images` of the training images are used (None: all), a random choice that depends on the seed alone.
     `supervision`: their `labels`; or none, where the chip's answers to the transformed images are drawn to the clean
     network's answers to the plain ones: image for image (`outputs`, Kullback-Leibler), or only in the mean and
-    covariance of the logits over a batch (`statistics`). `access`: `gradient` through the known faults, or `queries`,
-    in which only outputs of the chip are seen (`access.tune_by_queries`). `learning_rate` None is 0.05 for numbers of
-    pixels or channels and 0.005 for a generator. `precision`: of the products while fitting (`training.PRECISIONS`).
+    covariance of the logits over a batch (`statistics`). `learning_rate` None is 0.05 for numbers of pixels or
+    channels and 0.005 for a generator. `precision` is of the products while fitting.
+
+    `access`: `gradient` through the known faults; or outputs of the chip alone, by `queries.spsa` or
+    `queries.evolution`. `queries` is the first on a simulated chip and the second on a device. Both ask along
+    `directions` random directions a step, `distance` away to either side (None: 0.1 for spsa, in units of a pixel in
+    [-1, 1]; 0.05 for evolution, of the transform's numbers).
     """
 
-    steps: int = 300
-    batch: int = 128
-    learning_rate: float | None = None
-    images: int | None = None
-    supervision: str = "labels"
-    access: str = "gradient"
-    precision: str = "float32"
+    about: ClassVar[str] = "calibrate"
+
+    steps: Count = 300
+    batch: Count = 128
+    learning_rate: Positive | None = None
+    images: Count | None = None
+    supervision: Literal["labels", "outputs", "statistics"] = "labels"
+    access: Literal["gradient", "queries", "spsa", "evolution"] = "gradient"
+    precision: Precision = "float32"
+    directions: Count = 4
+    distance: Positive | None = None
 
     def __post_init__(self) -> None:
-        for key, allowed in (("supervision", SUPERVISION), ("access", ACCESS), ("precision", PRECISIONS)):
-            if getattr(self, key) not in allowed:
-                raise InputError("calibrate", key, getattr(self, key), "one of " + ", ".join(allowed))
-        for key in ("steps", "batch", "images"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise InputError("calibrate", key, value, "1 or more")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise InputError("calibrate", "learning_rate", self.learning_rate, "above 0")
+        super().__post_init__()
         for key, value in (("supervision", "statistics"), ("precision", "bfloat16")):
-            if self.access == "queries" and getattr(self, key) == value:
-                raise InputError("calibrate", "access", self.access, f"gradient, with {key} = {value}")
+            if self.access != "gradient" and getattr(self, key) == value:
+                raise InputError(self.about, "access", self.access, f"gradient, with {key} {value}")
+
+
+@dataclass(frozen=True)
+class HeldOutSettings(Settings):
+    """What a generator's training is watched on: the best generator is kept, and `patience` times without a better one
+    end the training."""
+
+    images: Count = 500  # of the training images, set apart
+    chips: Count = 4  # training chips that no step draws
+    every: Count = 50  # steps
+    patience: Count = 10

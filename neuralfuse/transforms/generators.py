@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuralfuse.networks.model_file import imported
 from neuralfuse.transforms.pixelwise import PIXELWISE
 from sram.errors import InputError
+from sram.plugins import imported
 
 
 class NeuralFuse(nn.Module):

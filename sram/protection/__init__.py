@@ -11,10 +11,12 @@ Where `shield.words_as_stored`, a word is read as it is stored but for its fault
 says it all, in the cells of the map's own geometry. Maps stay nested in voltage through every transform.
 """
 
-from sram.protection.base import Chain, Overhead, Protection, compose
+from sram.protection.base import Chain, Overhead, Protection, Stage, compose
+from sram.protection.check import check_protection
 from sram.protection.schemes import Boost, Canary, HardenedMsb, Interleave, Masking, Secded, Spares
 from sram.protection.spec import parse
 from sram.protection.words import EIGHT_BIT, Layout, WordFaults, faulty_word_share, word_faults
 
 __all__ = ["EIGHT_BIT", "Boost", "Canary", "Chain", "HardenedMsb", "Interleave", "Layout", "Masking", "Overhead"]
-__all__ += ["Protection", "Secded", "Spares", "WordFaults", "compose", "faulty_word_share", "parse", "word_faults"]
+__all__ += ["Protection", "Secded", "Spares", "Stage", "WordFaults", "check_protection", "compose", "faulty_word_share"]
+__all__ += ["parse", "word_faults"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -70,10 +71,22 @@ class Overhead:
         )
 
 
+class Stage(IntEnum):
+    """Where in the memory a protection acts. Those of a chain act in this order, whatever the order of their names."""
+
+    CELLS = 0  # of the words as they are stored, before others join them: hardened bits
+    WORDS = 1  # get check bits
+    LINES = 2  # rows and columns, those of check bits too, have spares
+    BANKS = 3  # have supplies of their own
+    ARRAY = 4  # has another supply during an access
+    ADDRESSES = 5  # of words are spread over banks
+    READ = 6  # words are corrected as they leave
+
+
 class Protection:
     """Does nothing; every protection overrides what it is about."""
 
-    rank = 0  # protections act in the order of their hardware, whatever the order of their names
+    stage = Stage.CELLS
 
     @property
     def spec(self) -> str:
@@ -194,7 +207,7 @@ class Chain(Protection):
 
 def compose(parts: Iterable[Protection]) -> Protection:
     """All of them at once; the order given does not matter."""
-    ordered = tuple(sorted((p for p in parts if type(p) is not Protection), key=lambda p: (p.rank, p.spec)))
+    ordered = tuple(sorted((p for p in parts if type(p) is not Protection), key=lambda p: (p.stage, p.spec)))
     if len({type(part) for part in ordered}) < len(ordered):
         raise InputError("protection", "chain", "+".join(p.spec for p in ordered), "each kind of protection once")
     return ordered[0] if len(ordered) == 1 else Chain(ordered) if ordered else Protection()

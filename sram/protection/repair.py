@@ -113,6 +113,26 @@ def merge(fault_map: FaultMap, cell: np.ndarray, added: Cells) -> FaultMap:
     return _sorted(fault_map, cell, critical_voltage, kind, both, fault_map.voltage_floor)
 
 
+def widened(fault_map: FaultMap, bits: int, block: int = 1) -> FaultMap:
+    """The map with `bits` more bits in every word, behind those that it has, in columns of their own.
+
+    `block` as in `extra_cells`: 1 is that of SECDED, 2 and 3 those of spares; two that widen words need two.
+
+    >>> from sram.faultmap import generate
+    >>> wide = widened(generate(0, Geometry(banks=4), "ibm14", voltage_floor=0.8), 8)
+    >>> wide.geometry.word_bits, wide.geometry.columns
+    (72, 72)
+    """
+    old = fault_map.geometry
+    mux = old.column_mux
+    wide = Geometry(old.banks, old.rows, mux * (old.word_bits + bits), old.word_bits + bits)
+    added = extra_cells(fault_map, old.rows, mux * bits, block)
+    # A column is bit * mux + slot, so that the new columns simply follow those of their row.
+    before = fault_map.cell // old.columns * wide.columns + fault_map.cell % old.columns
+    behind = added.line * wide.columns + old.columns + added.column
+    return merge(replace(fault_map, geometry=wide), np.concatenate([before, behind]), added)
+
+
 def repaired(fault_map: FaultMap, spare_rows: int, spare_columns: int, optimal: bool = False) -> FaultMap:
     """The map after `spare_rows` and `spare_columns` of each bank replace its worst lines, those at the floor."""
     g = fault_map.geometry
@@ -172,7 +192,7 @@ def _swap(fault_map: FaultMap, spares: int, replaced: np.ndarray, by_row: bool, 
 
 
 def optimal_lines(row, column, rows, columns, spare_rows, spare_columns, replaced_rows, replaced_columns) -> None:
-    """The lines of one bank that together cover most faults; arguments as in protection_kernels.greedy_lines.
+    """The lines of one bank that together cover most faults; arguments as in kernels.greedy_lines.
 
     maximise sum of covered faults, covered_f <= row chosen + column chosen, within the spares: as an integer programme,
     where faults may be fractions because the lines are whole.

@@ -1,14 +1,13 @@
 """The protections, one class each; `sram.protection` makes them from texts."""
 
 import fnmatch
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from sram.errors import InputError
-from sram.geometry import Geometry
 from sram.protection import ecc, kernels, repair
-from sram.protection.base import Overhead, Protection
+from sram.protection.base import Overhead, Protection, Stage
 from sram.protection.words import EIGHT_BIT, Layout
 from sram.weakcells import FaultMap
 
@@ -22,7 +21,7 @@ class Secded(Protection):
     """
 
     block_bits: int = 64
-    rank = 10
+    stage = Stage.WORDS
 
     @property
     def spec(self) -> str:
@@ -35,19 +34,7 @@ class Secded(Protection):
 
     def map(self, fault_map: FaultMap) -> FaultMap:
         """The same words widened by their check bits: bits word_bits, word_bits + 1, ... of the new geometry."""
-        old = fault_map.geometry
-        checks = self._checks(old.word_bits)
-        mux = old.column_mux
-        wide = Geometry(old.banks, old.rows, mux * (old.word_bits + checks), old.word_bits + checks)
-        added = repair.extra_cells(fault_map, old.rows, mux * checks, block=1)
-        # A column is bit * mux + slot, so that check columns simply follow the data columns of their row.
-        cell = np.concatenate(
-            [
-                fault_map.cell // old.columns * wide.columns + fault_map.cell % old.columns,
-                added.line * wide.columns + old.columns + added.column,
-            ]
-        )
-        return repair.merge(replace(fault_map, geometry=wide), cell, added)
+        return repair.widened(fault_map, self._checks(fault_map.geometry.word_bits))
 
     def correct(self, stored, seen, faults, row, data_bits) -> None:
         code = ecc.secded(self.block_bits)
@@ -88,7 +75,7 @@ class Spares(Protection):
     rows: int = 0
     columns: int = 0
     optimal: bool = False
-    rank = 20
+    stage = Stage.LINES
 
     def __post_init__(self) -> None:
         if not (self.rows >= 0 and self.columns >= 0 and self.rows + self.columns > 0):
@@ -188,7 +175,7 @@ class Canary(Protection):
     """
 
     cells: int = 8
-    rank = 40
+    stage = Stage.BANKS
 
     def __post_init__(self) -> None:
         if self.cells < 1:
@@ -234,7 +221,7 @@ class Boost(Protection):
     """The array works at the supply plus `offset` (in the unit of the curve) during each access."""
 
     offset: float
-    rank = 50
+    stage = Stage.ARRAY
 
     def __post_init__(self) -> None:
         if not 0 < self.offset < np.inf:
@@ -261,7 +248,7 @@ class Interleave(Protection):
     """
 
     ways: int
-    rank = 60
+    stage = Stage.ADDRESSES
 
     def __post_init__(self) -> None:
         if self.ways < 2:
@@ -299,7 +286,7 @@ class Masking(Protection):
 
     by_bit: bool
     layout: Layout = EIGHT_BIT
-    rank = 70
+    stage = Stage.READ
 
     @property
     def spec(self) -> str:

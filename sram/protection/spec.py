@@ -1,7 +1,13 @@
-"""Texts that name a chain of protections, such as "secded72+spare_columns:1"."""
+"""Texts that name a chain of protections, such as "secded72+spare_columns:1".
+
+A name that is not built in is looked for among the entry points `neuralfuse.protections` of installed packages;
+else it is `package.module:callable` or `package.module:callable:ARGUMENT`. What is found is called like the makers in
+KINDS.
+"""
 
 from collections.abc import Callable, Iterable
 
+from sram import plugins
 from sram.errors import InputError
 from sram.protection.base import Protection, compose
 from sram.protection.schemes import Boost, Canary, HardenedMsb, Interleave, Masking, Secded, Spares
@@ -46,8 +52,10 @@ def _hardened(argument: str, layout: Layout) -> HardenedMsb:
     return HardenedMsb(sum(everywhere), layout, tuple(layers))
 
 
-# name -> (how it is written, maker from the text behind the colon and the layout of weights in a word)
-KINDS: dict[str, tuple[str, Callable[[str, Layout], Protection]]] = {
+GROUP = "neuralfuse.protections"
+Maker = Callable[[str, Layout], Protection]  # from the text behind the colon and the layout of weights in a word
+# name -> (how it is written, maker)
+KINDS: dict[str, tuple[str, Maker]] = {
     "none": ("none", lambda _, layout: Protection()),
     "secded72": ("secded72", lambda _, layout: Secded(64)),
     "secded39": ("secded39", lambda _, layout: Secded(32)),
@@ -74,14 +82,39 @@ def parse(text: str | Iterable[str], layout: Layout | None = None) -> Protection
     >>> parse(["spare_columns:1", "bit_masking"]).words_as_stored
     False
     """
-    texts = [text] if isinstance(text, str) else list(text)
     parts = []
-    for item in (piece.strip() for each in texts for piece in each.split("+")):
-        name, colon, argument = item.partition(":")
-        if name not in KINDS:
-            raise InputError("protection", "name", item, ", ".join(form for form, _ in KINDS.values()))
+    for item in _items(text):
+        make, argument, _ = _found(item)
+        made = make(argument, layout or EIGHT_BIT)
+        if not isinstance(made, Protection):
+            raise InputError("protection", "name", item, "a callable that returns a sram.protection.Protection")
+        parts.append(made)
+    return compose(parts)
+
+
+def sources(text: str | Iterable[str]) -> list[str]:
+    """Paths of the Python files behind the protections that a text names; none for those that are built in."""
+    return [path for item in _items(text) for path in _found(item)[2]]
+
+
+def _items(text: str | Iterable[str]) -> list[str]:
+    texts = [text] if isinstance(text, str) else text
+    return [piece.strip() for each in texts for piece in each.split("+")]
+
+
+def _found(item: str) -> tuple[Maker, str, list[str]]:
+    """(maker, its argument, files that it comes from) of one protection."""
+    name, colon, argument = item.partition(":")
+    if name in KINDS:
         form, make = KINDS[name]
         if bool(colon) != (":" in form):
             raise InputError("protection", "name", item, form)
-        parts.append(make(argument, layout or EIGHT_BIT))
-    return compose(parts)
+        return make, argument, []
+    if (found := plugins.installed(GROUP, name)) is not None:
+        return found, argument, plugins.sources(found)
+    if not colon:
+        known = [*(form for form, _ in KINDS.values()), *plugins.names(GROUP), "package.module:callable"]
+        raise InputError("protection", "name", item, ", ".join(known))
+    attribute, _, argument = argument.partition(":")
+    found = plugins.imported(f"{name}:{attribute}", "protection")
+    return found, argument, plugins.sources(found, name)

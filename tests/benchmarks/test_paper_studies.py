@@ -79,7 +79,7 @@ def test_fewer_networks_generators_and_steps(studies):
     assert [network.name for network in study.networks] == ["vgg19"]
     assert {p.name for p in study.protections} == {"none", "UNetL 1.5% on vgg19", "UNetL 1% on vgg19"}
     assert study.dataset.root == "here"
-    assert study.protections[1].neuralfuse.training["steps"] == 7
+    assert study.protections[1].neuralfuse.training.steps == 7
 
 
 @pytest.mark.parametrize("arguments", [["hope"], ["lambda/mnist"], ["lambda", "--root", "x"]])

@@ -14,19 +14,26 @@ from sram import faultmap, mapfile
 from sram.errors import InputError
 from sram.geometry import Geometry
 from sram.protection import (
+    Boost,
     Canary,
     HardenedMsb,
     Interleave,
     Layout,
     Masking,
     Overhead,
+    Protection,
+    Secded,
+    Spares,
+    Stage,
     WordFaults,
+    check_protection,
     faulty_word_share,
     parse,
     repair,
     word_faults,
 )
 from sram.protection.kernels import greedy_lines
+from sram.protection.spec import KINDS
 from sram.protection.words import Region
 from sram.structure import Structure
 
@@ -72,15 +79,93 @@ def test_secded_leaves_the_words_with_two_errors():
     assert two - 3 * error < wrong < two + more + 3 * error
 
 
-@pytest.mark.parametrize("spec", ALL)
-def test_maps_stay_sorted_nested_maps_of_their_geometry(spec):
-    chip = chip_of("column")
-    protected, _ = parse(spec).apply(chip)
-    mapfile.check(protected, spec)  # sorted, each cell once and inside the geometry, above the floor
-    assert protected.count(0.84) <= protected.count(0.80) <= len(protected)
-    again, _ = parse(spec).apply(chip_of("column"))
-    assert (again.cell == protected.cell).all()
-    assert (again.critical_voltage == protected.critical_voltage).all()
+def test_the_list_has_every_kind():
+    named = {item.partition(":")[0] for spec in ALL for item in spec.split("+")}
+    assert named == set(KINDS) - {"none"}
+
+
+@pytest.mark.parametrize("spec", [*ALL, "none"])
+def test_built_in_protections_keep_to_the_contract(spec):
+    check_protection(parse(spec))
+
+
+def test_the_contract_holds_in_words_of_32_bits_by_layers_and_for_optimal_repair():
+    check_protection(parse("secded39+spare_columns:1"), Geometry(banks=4, columns=64, word_bits=32))
+    layout = Layout(8, regions=(Region("stem", 0, 1000, 0.5, 0.1), Region("head", 1000, 50, 0.5, 0.9)))
+    check_protection(parse("hardened_msb:1;8@stem", layout))
+    check_protection(parse("spares:1x2:optimal"), Geometry(banks=4, rows=16))
+
+
+def test_chains_act_in_the_order_of_their_hardware():
+    """Ties (stages shared by two kinds) would be broken by their names."""
+    kinds = {Secded, Spares, HardenedMsb, Canary, Boost, Interleave, Masking}
+    assert len({kind.stage for kind in kinds}) == len(kinds) == len(Stage)
+    chain = parse("word_masking+interleave:4+boost:0.03+canary:4+spare_rows:1+secded72+hardened_msb:1")
+    assert chain.spec == "hardened_msb:1+secded72+spare_rows:1+canary:4+boost:0.03+interleave:4+word_masking"
+
+
+class Broken(Protection):
+    """A protection that does what it is given."""
+
+    def __init__(self, spec="none", **methods):
+        self.text = spec
+        for name, method in methods.items():
+            setattr(self, name, method)
+
+    @property
+    def spec(self):
+        return self.text
+
+    @property
+    def words_as_stored(self):
+        return "correct" not in vars(self)
+
+
+def backwards(fault_map):
+    """The weakest cell last."""
+    return replace(fault_map, cell=fault_map.cell[::-1], critical_voltage=fault_map.critical_voltage[::-1].copy())
+
+
+def never_the_same(fault_map, calls=iter(range(1000))):  # noqa: B008
+    return repair.select(fault_map, np.arange(len(fault_map)) % 7 != next(calls) % 7)
+
+
+def steady(fault_map):
+    return replace(repair.select(fault_map, fault_map.critical_voltage > fault_map.voltage_floor), noise=None)
+
+
+def in_place(fault_map):
+    fault_map.kind[:] = 0
+    return fault_map
+
+
+def one_bit_wrong(stored, seen, faults, row, data_bits):
+    seen ^= np.uint64(1)
+
+
+@pytest.mark.parametrize(
+    ("made", "rule"),
+    [
+        (Broken(map=backwards), "out of order"),
+        (Broken(map=never_the_same), "each time"),
+        (Broken(map=in_place), "stays as it is"),
+        (Broken(map=steady), "intermittent"),
+        (Broken(map=lambda m: replace(m, chip=m.chip + 1)), "of its chip"),
+        (Broken(map=lambda m: repair.widened(m, 8)), "the geometry stays"),
+        (Broken(overhead=lambda m: Overhead(energy=1.5)), "source"),
+        (Broken(overhead=lambda m: Overhead(energy=float("nan"), source="x")), "finite"),
+        (Broken(overhead=lambda m: Overhead(nominal_reads=2.0, source="x")), "from 0 to 1"),
+        (Broken(overhead=lambda m: Overhead(access_width=0.0, source="x")), "positive"),
+        (Broken(overhead=lambda m: Overhead(access_cycles=-1, source="x")), "negative"),
+        (Broken(correct=one_bit_wrong), "without a fault"),
+        (Broken(correct=lambda stored, seen, *_: stored.fill(0)), "what is stored"),
+        (Broken("nothing"), "'nothing'"),
+        (Broken("secded72+boost:0.04+none"), "takes the text"),
+    ],
+)
+def test_broken_protections_are_caught(made, rule):
+    with pytest.raises((AssertionError, InputError), match=rule):
+        check_protection(made)
 
 
 @pytest.mark.parametrize("spec", ALL)

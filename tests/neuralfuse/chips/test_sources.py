@@ -8,8 +8,9 @@ from neuralfuse import networks
 from neuralfuse.chips import sources
 from neuralfuse.data import Dataset
 from neuralfuse.quantized.faulty import FaultyNetwork
+from neuralfuse.training.checkpoints import Run
 from neuralfuse.training.generator import train_generator
-from neuralfuse.training.settings import PRECISIONS
+from neuralfuse.training.settings import PRECISIONS, GeneratorSettings
 from neuralfuse.transforms import generators
 from simulator import placement
 from simulator.accelerator import accelerator
@@ -84,10 +85,9 @@ def test_low_precision_training_agrees_within_noise():
         faulty = FaultyNetwork(networks.build("resnet8", 4, 2, width=8))
         fuse = generators.NeuralFuse(generators.build("UNetS", 2, width=4))
         source = sources.IndependentCells(faulty.words.size, (0.01,))
-        trained = train_generator(
-            faulty, fuse, data, source, steps=5, batch=64, maps=2, shift=0, flip=False, precision=precision,
-            learning_rate=0.01, progress=lambda step, steps, figures, seen=seen: seen.append(figures["clean_loss"]),
-        )  # fmt: skip
+        settings = GeneratorSettings(5, 64, 2, learning_rate=0.01, shift=0, flip=False, precision=precision)
+        run = Run(progress=lambda step, steps, figures, seen=seen: seen.append(figures["clean_loss"]))
+        trained = train_generator([(faulty, source)], fuse, data, settings, run=run)
         losses.append(trained.faulty_loss)
         moved.append(seen[-1] - seen[0])  # the clean loss on the same images: what the updates alone have done
     assert losses[1] == pytest.approx(losses[0], rel=0.05)

@@ -17,9 +17,9 @@ def topology(tmp_path):
     return str(path)
 
 
-def run(*arguments: str) -> str | int | None:
+def run(*arguments: str, command: str = "simulate") -> str | int | None:
     with pytest.raises(SystemExit) as ended:
-        main(["simulate", *arguments])
+        main([command, *arguments])
     return ended.value.code
 
 
@@ -61,11 +61,45 @@ def test_scalesim_mode_writes_exactly_its_columns(tmp_path, topology):
     assert rows[0]["total_cycles"] == str(64 * 89 - 1)
 
 
-def test_where_prints_bank_row_and_columns(topology, capsys):
-    assert run("--topology", topology, "--where", "Conv1:27", "--schedule", "resident") == 0
+def test_place_prints_bank_row_and_columns(topology, capsys):
+    assert run("Conv1:27", "--topology", topology, "--schedule", "resident", command="place") == 0
     lines = capsys.readouterr().out.splitlines()
     # os order: tap 0 of filters 0 to 31 first; weight 27 is tap 0 of filter 1, the second byte of word 0
     assert lines[-1] == "residency 0: bank 0, row 0, columns 8, 9, 10, 11, 12, 13, 14, 15"
+
+
+def test_trace_writes_the_layer_that_is_named(topology, tmp_path, capsys):
+    file = tmp_path / "fc.csv"
+    assert run("FC", str(file), "--topology", topology, command="trace") == 0
+    assert capsys.readouterr().out == f"{len(rows_of(file))} events in {file}\n"
+    assert {"ifmap_read", "filter_read", "ofmap_write"} == {row["operand"] for row in rows_of(file)}
+
+
+def test_old_spellings_do_the_same_and_say_so(topology, tmp_path, capsys):
+    run("Conv1:27", "--topology", topology, command="place")
+    new = capsys.readouterr().out
+    assert run("--topology", topology, "--where", "Conv1:27") == 0
+    old = capsys.readouterr()
+    assert (old.out, old.err.count("\n"), "neuralfuse place" in old.err) == (new, 1, True)
+    for file in ("new.csv", "old.csv"):
+        given = ["FC", str(tmp_path / file)] if file == "new.csv" else ["--trace", f"FC:{tmp_path / file}"]
+        assert run(*given, "--topology", topology, command="trace" if file == "new.csv" else "simulate") == 0
+    assert (tmp_path / "old.csv").read_bytes() == (tmp_path / "new.csv").read_bytes()
+
+
+def test_top_prints_the_layers_of_most_energy_and_the_total_and_writes_all(topology, tmp_path, capsys):
+    assert run("--topology", topology, "--top", "1", "--out", str(tmp_path / "out.csv")) == 0
+    out = capsys.readouterr().out
+    assert "Conv1" in out
+    assert "FC" not in out
+    assert "total" in out
+    assert [row["layer"] for row in rows_of(tmp_path / "out.csv")] == ["Conv1", "FC", "total"]
+
+
+def test_tables_are_not_cut_where_the_output_is_redirected(topology, capsys):
+    assert run("--topology", topology, "--compat", "scalesim") == 0
+    head = next(line for line in capsys.readouterr().out.splitlines() if "layer" in line)
+    assert all(name.replace("_", " ") in head for name in COLUMNS)
 
 
 def test_plots(tmp_path, topology):
@@ -105,8 +139,6 @@ def test_unknown_operators_are_said(tmp_path, capsys):
         ["--topology", "TOPOLOGY", "--voltage", "low"],
         ["--topology", "TOPOLOGY", "--voltage", "-1V"],
         ["--topology", "TOPOLOGY", "--energy-table", "nothing"],
-        ["--topology", "TOPOLOGY", "--where", "Conv9:0"],
-        ["--topology", "TOPOLOGY", "--where", "Conv1:1728"],
         ["--topology", "TOPOLOGY", "--batch", "0"],
         ["--network", "resnet8", "--input", "3x32x32", "--batch", "10000000"],  # transfers with DRAM
         ["--network", "resnet8", "--input", "3x32x32", "--batch", "100000000000000000000"],  # operations
@@ -117,3 +149,20 @@ def test_mistakes_end_with_status_2_and_one_message(arguments, topology, capsys)
     error = capsys.readouterr().err
     assert error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("command", "given"),
+    [
+        ("place", ["Conv9:0"]),
+        ("place", ["Conv1:1728"]),
+        ("place", ["Conv1:0", "--schedule", "nothing"]),
+        ("trace", ["Conv9", "a.csv"]),
+        ("trace", ["Conv1", "a.txt"]),
+    ],
+)
+def test_mistakes_of_place_and_trace(command, given, topology, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(*given, "--topology", topology, command=command) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / "net.csv"]

@@ -218,7 +218,7 @@ def test_a_second_run_measures_and_makes_nothing(both):
 @pytest.mark.parametrize(
     ("network", "key", "words"),
     [
-        ({"bits": 4}, "networks.0", ["bits 8", "not 4"]),
+        ({"bits": 4}, "networks.resnet8", ["bits 8", "not 4"]),
         ({"name": "mobilenetv2"}, "networks.mobilenetv2.activations", ["ReLU6", "float; int8 is for Conv2d"]),
     ],
 )

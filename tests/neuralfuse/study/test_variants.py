@@ -118,7 +118,7 @@ def test_bad_variants_are_refused(variants, says, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("objective", "says"), [("hope", "one of random_bit_errors"), ({"adversarial": {"eps": 1}}, "eps")]
+    ("objective", "says"), [("hope", "one of cross_entropy, random_bit_errors"), ({"adversarial": {"eps": 1}}, "eps")]
 )
 def test_unknown_objectives_are_refused(objective, says, tmp_path, capsys):
     networks = [{"name": "resnet8", "training": {"objective": objective}}]

@@ -2,7 +2,7 @@
 that run at low voltage: are their words read where they lie, and is their gradient the paper's sum?"""
 
 import copy
-import functools
+import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -29,9 +29,10 @@ from neuralfuse.sweep.bench import Bench, Die, Fit
 from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.run import run_study
 from neuralfuse.training import generator, own_words
+from neuralfuse.training.checkpoints import Checkpoints
 from neuralfuse.training.generator import train_generator, watched_accuracy
-from neuralfuse.training.loop import Checkpoints
 from neuralfuse.training.network import train_network
+from neuralfuse.training.settings import GeneratorSettings
 from neuralfuse.transforms import generators
 from neuralfuse.transforms import per_voltage as pervoltage
 from neuralfuse.transforms.per_voltage import PerVoltage
@@ -135,7 +136,7 @@ def test_a_training_step_moves_only_the_generator_whose_turn_it_is(kind):
     fuse, faulty = per_voltage(kind), tiny_faulty()
     before = copy.deepcopy(fuse.state_dict())
     source = sources.IndependentCells(faulty.words.size, (0.01,))
-    train_generator(faulty, fuse, tiny_data(), source, steps=2, batch=16, maps=1, shift=0, bits=None)
+    train_generator([(faulty, source)], fuse, tiny_data(), GeneratorSettings(2, 16, 1, shift=0), bits=None)
     after = fuse.state_dict()
     moved = [set(), set(), set()]
     for name, _ in fuse.named_parameters(remove_duplicate=False):
@@ -158,9 +159,8 @@ def test_before_two_networks_each_generator_meets_both_at_its_own_voltage_alone(
         met.append((both.index(faulty), member, list(faults)))
         return 0.0, 0.0
 
-    train_generator(
-        both, fuse, tiny_data(), [source(0), source(1)], steps=12, batch=8, maps=maps, shift=0, objective=record
-    )
+    settings = GeneratorSettings(12, 8, maps, shift=0, objective=record)
+    train_generator([(both[0], source(0)), (both[1], source(1))], fuse, tiny_data(), settings)
     for faulty, member, faults in met:
         assert [(network, at) for network, at, _ in faults] == [(faulty, member)] * maps
     assert len({one for _, _, faults in met for one in faults}) == 12 * maps  # no chip twice
@@ -184,21 +184,12 @@ def test_each_network_meets_every_structure_at_every_voltage(networks, maps):
         return 0.0, 0.0
 
     fuse = generators.NeuralFuse(make())
-    train_generator(
-        each, fuse, tiny_data(), [source(i) for i in range(networks)], steps=4 * networks, batch=8, maps=maps, shift=0,
-        objective=record,
-    )  # fmt: skip
+    settings = GeneratorSettings(4 * networks, 8, maps, shift=0, objective=record)
+    train_generator([(network, source(i)) for i, network in enumerate(each)], fuse, tiny_data(), settings)
     assert all(network == at for network, (at, *_) in met)
     assert len(set(met)) == 4 * networks * maps
     crossed = {(network, form, at) for network, (_, form, at, _) in met}
     assert crossed == {(n, form, at) for n in range(networks) for form in ("iid", "column") for at in (0, 1)}
-
-
-def test_a_source_for_each_network():
-    with pytest.raises(InputError, match="one for each network: 2"):
-        train_generator(
-            [tiny_faulty(), tiny_faulty()], generators.NeuralFuse(make()), tiny_data(), [lambda draw: None], steps=1
-        )
 
 
 def own_faults(transform, rate, seed):
@@ -483,10 +474,9 @@ def test_surrogates_meet_all_and_share_no_chip_with_each_other_or_the_held_out(t
     train = train_generator
     watched = []
 
-    @functools.wraps(train)  # a study's keys are looked up in its signature
-    def without_training(networks, *given, **settings):
+    def without_training(networks, transform, data, settings, *more):
         watched.extend(drawn)  # held-out chips are drawn before
-        return train(networks, *given, **settings | {"objective": record})
+        return train(networks, transform, data, dataclasses.replace(settings, objective=record), *more)
 
     monkeypatch.setattr(making, "train_generator", without_training)
     held_out = {"images": 50, "chips": 4, "every": 100}
@@ -536,10 +526,9 @@ def test_a_stopped_training_of_a_protection_that_was_edited_starts_afresh(tmp_pa
 def test_a_network_per_channel_is_trained_with_the_words_that_it_is_stored_in(tmp_path, monkeypatch):
     given, original = {}, train_network
 
-    @functools.wraps(original)  # a study's keys are looked up in its signature
-    def spy(*arguments, **settings):
-        given.update(settings)
-        return original(*arguments, **settings)
+    def spy(network, data, settings, bits, per_channel, seed, run):
+        given.update(per_channel=per_channel, settings=run.settings)
+        return original(network, data, settings, bits, per_channel, seed, run)
 
     monkeypatch.setattr(making, "train_network", spy)
     network = STUDY["networks"][0] | {"per_channel": True}

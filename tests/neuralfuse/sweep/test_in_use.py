@@ -7,13 +7,14 @@ import torch
 
 from neuralfuse import data, networks
 from neuralfuse.quantized.checkpoint import save_network
-from neuralfuse.study.config import CalibrateConfig, NetworkConfig, ProtectionConfig, SramConfig
+from neuralfuse.study.config import NetworkConfig, ProtectionConfig, SramConfig
 from neuralfuse.study.files import dump_study, parse_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
 from neuralfuse.sweep.bench import ACCESS, Bench, Die
 from neuralfuse.sweep.task import Task
 from neuralfuse.training.network import train_network
+from neuralfuse.training.settings import NetworkSettings
 from sram.errors import InputError
 
 VOLTAGE, DRIFT = 0.81, 0.004
@@ -31,7 +32,7 @@ def bench(tmp_path_factory):
     """A bench of the study with some keys replaced; all share a network."""
     folder = tmp_path_factory.mktemp("in_use")
     network = networks.build("resnet8", in_channels=1, width=4)
-    train_network(network, data.load("digits"), epochs=3, shift=1, flip=False)
+    train_network(network, data.load("digits"), NetworkSettings(3, shift=1, flip=False))
     save_network(folder / "base.safetensors", network, {})
     made = iter(range(100))
 
@@ -158,8 +159,8 @@ def test_what_is_not_asked_for_leaves_a_study_and_its_rows_as_they_were(fresh):
     assert not any(key in text for key in ("drift", "noise", "knows", "start:"))
     assert "batchnorm" not in ProtectionConfig(name="none").model_dump(mode="json")
     assert not {"drift", "noise"} & set(SramConfig().model_dump(mode="json"))
-    assert "knows" not in CalibrateConfig().model_dump()
-    assert CalibrateConfig(knows=0.9).model_dump()["knows"] == 0.9
+    partly = ProtectionConfig(name="x", neuralfuse={"generator": "affine", "calibrate": {"knows": 0.9}})
+    assert partly.model_dump(mode="json")["neuralfuse"]["calibrate"]["knows"] == 0.9
 
 
 @pytest.mark.parametrize(

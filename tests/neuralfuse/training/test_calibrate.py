@@ -12,7 +12,8 @@ from neuralfuse.chips.sources import IndependentCells
 from neuralfuse.quantized.evaluate import correct
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.quantize import quantize, weight_parameters
-from neuralfuse.training.calibrate import Settings, calibrate, calibration_set, moments, storage_bytes
+from neuralfuse.training.calibrate import calibrate, calibration_set, moments, storage_bytes
+from neuralfuse.training.settings import CalibrationSettings
 from neuralfuse.transforms.generators import NeuralFuse, build
 from sram.errors import InputError
 
@@ -59,7 +60,7 @@ def test_every_supervision_helps_its_chip(supervision, faulty, digits):
     for draw in range(4):
         faults, transform = chip(faulty, draw), affine()
         before = accuracy(faulty, transform, faults, digits)  # G = 0: the plain images
-        calibrate(faulty, transform, digits, [faults], Settings(steps=40, supervision=supervision))
+        calibrate(faulty, transform, digits, [faults], CalibrationSettings(steps=40, supervision=supervision))
         gains.append(accuracy(faulty, transform, faults, digits) - before)
     assert min(gains) > 0
     assert np.mean(gains) > 0.05
@@ -71,7 +72,7 @@ def test_a_fit_in_bfloat16_is_as_good(faulty, digits):
     for draw in range(4):
         faults, made = chip(faulty, draw), [affine(), affine()]
         for transform, precision in zip(made, ("float32", "bfloat16"), strict=True):
-            calibrate(faulty, transform, digits, [faults], Settings(steps=40, precision=precision))
+            calibrate(faulty, transform, digits, [faults], CalibrationSettings(steps=40, precision=precision))
         assert not torch.equal(*(transform.generator.scale for transform in made))
         plain, rough = (accuracy(faulty, transform, faults, digits) for transform in made)
         gains.append(rough - plain)
@@ -82,7 +83,7 @@ def test_without_faults_the_identity_has_the_statistics_that_it_is_drawn_to(faul
     """Few of many images are taken: what the others would have answered is not asked, and must not count as zeros."""
     nothing = (np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.uint8))
     for steps, allowed in ((1, 1e-9), (4, 0.1)):  # of one batch, exactly; of several, but for what a batch misses
-        settings = Settings(steps, batch=64, supervision="statistics", learning_rate=1e-9)
+        settings = CalibrationSettings(steps, batch=64, supervision="statistics", learning_rate=1e-9)
         assert calibrate(faulty, affine(), digits, [nothing], settings).loss < allowed
 
 
@@ -91,7 +92,7 @@ def test_it_is_the_chip_and_not_the_training(faulty, digits):
     made = []
     for draw in range(4):
         made.append(affine())
-        calibrate(faulty, made[-1], digits, [chip(faulty, draw)], Settings(steps=40))
+        calibrate(faulty, made[-1], digits, [chip(faulty, draw)], CalibrationSettings(steps=40))
     own = [accuracy(faulty, made[i], chip(faulty, i), digits) for i in range(4)]
     other = [accuracy(faulty, made[i - 1], chip(faulty, i), digits) for i in range(4)]
     assert np.mean(own) > np.mean(other) + 0.05
@@ -99,10 +100,10 @@ def test_it_is_the_chip_and_not_the_training(faulty, digits):
 
 def test_same_arguments_same_numbers_and_test_images_are_never_seen(faulty, digits):
     blind = replace(digits, test_x=torch.full_like(digits.test_x, torch.nan), test_y=digits.test_y * 0)
-    made = []
+    made, settings = [], CalibrationSettings(steps=5, images=64, batch=32)
     for found in (digits, blind):
         transform = NeuralFuse(build("ConvS", 1, 4, seed=1))
-        calibrate(faulty, transform, found, [chip(faulty, 0)], Settings(steps=5, images=64, batch=32), seed=7)
+        calibrate(faulty, transform, found, [chip(faulty, 0)], settings, seed=7)
         made.append(transform.state_dict())
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
     few = calibration_set(digits, 16, seed=7)
@@ -118,7 +119,7 @@ def test_same_arguments_same_numbers_and_test_images_are_never_seen(faulty, digi
 def test_numbers_of_pixels_are_left_as_words(name, faulty, digits):
     """8 bits, one scale a tensor: at most 255 values, whole multiples of the largest over 127."""
     transform = affine(name)
-    calibrate(faulty, transform, digits, [chip(faulty, 1)], Settings(steps=10))
+    calibrate(faulty, transform, digits, [chip(faulty, 1)], CalibrationSettings(steps=10))
     stored = weight_parameters(transform)
     assert sum(p.numel() for p in stored.values()) == sum(p.numel() for p in transform.parameters())
     for numbers in stored.values():
@@ -133,21 +134,33 @@ def test_one_for_several_voltages_sees_all_of_them(faulty, digits):
     """Trained in turn on two maps it beats, on their mean, what was trained on the first alone."""
     both = [chip(faulty, 2), chip(faulty, 3)]
     one, two = affine(), affine()
-    calibrate(faulty, one, digits, both[:1], Settings(steps=40))
-    calibrate(faulty, two, digits, both, Settings(steps=40))
+    calibrate(faulty, one, digits, both[:1], CalibrationSettings(steps=40))
+    calibrate(faulty, two, digits, both, CalibrationSettings(steps=40))
     mean = [np.mean([accuracy(faulty, made, faults, digits) for faults in both]) for made in (one, two)]
     assert mean[1] > mean[0]
 
 
-def test_queries_are_counted_and_help(faulty, digits):
+@pytest.mark.parametrize("access", ["queries", "evolution"])
+def test_queries_are_counted_and_help(access, faulty, digits):
     """2 signs x 4 directions x batch x steps; the chip's answers alone help four chips on average."""
-    gains, settings = [], Settings(steps=40, batch=32, access="queries", supervision="outputs")
+    gains, settings = [], CalibrationSettings(steps=40, batch=32, access=access, supervision="outputs")
     for draw in range(4):
         transform, faults = affine(), chip(faulty, draw)
         before = accuracy(faulty, transform, faults, digits)
         assert calibrate(faulty, transform, digits, [faults], settings).queries == 2 * 4 * 32 * 40
         gains.append(accuracy(faulty, transform, faults, digits) - before)
     assert np.mean(gains) > 0.02
+
+
+def test_queries_of_a_simulated_chip_are_spsa(faulty, digits):
+    made = {}
+    for access in ("queries", "spsa", "evolution"):
+        made[access] = affine()
+        settings = CalibrationSettings(steps=3, batch=16, access=access)
+        calibrate(faulty, made[access], digits, [chip(faulty, 0)], settings)
+    scale = {access: transform.generator.scale for access, transform in made.items()}
+    assert torch.equal(scale["queries"], scale["spsa"])
+    assert not torch.equal(scale["spsa"], scale["evolution"])
 
 
 def test_moments_match_numpy():
@@ -159,22 +172,20 @@ def test_moments_match_numpy():
 
 def test_the_network_is_left_as_it_was(faulty, digits):
     before = faulty.words.copy()
-    for access in ("gradient", "queries"):
-        calibrate(faulty, affine(), digits, [chip(faulty, 5)], Settings(steps=2, batch=8, access=access))
+    for access in ("gradient", "spsa", "evolution"):
+        calibrate(faulty, affine(), digits, [chip(faulty, 5)], CalibrationSettings(steps=2, batch=8, access=access))
         assert (faulty.words == before).all()
         assert faulty.flip_rate() == 0
 
 
-@pytest.mark.parametrize("access", ["gradient", "queries"])
+@pytest.mark.parametrize("access", ["gradient", "spsa", "evolution"])
 def test_a_fit_that_breaks_off_leaves_no_faults_and_eval_mode(access, faulty, digits):
     def stop(step, steps, figures):
         raise KeyboardInterrupt
 
-    transform = affine()
+    transform, settings = affine(), CalibrationSettings(steps=2, batch=8, access=access)
     with pytest.raises(KeyboardInterrupt):
-        calibrate(
-            faulty, transform, digits, [chip(faulty, 5)], Settings(steps=2, batch=8, access=access), progress=stop
-        )
+        calibrate(faulty, transform, digits, [chip(faulty, 5)], settings, progress=stop)
     assert (faulty.words == faulty.clean_words).all()
     assert not transform.training
 
@@ -184,7 +195,7 @@ def test_a_transform_with_dropout_is_fitted_alike_from_any_stream(faulty, digits
     for stream in (0, 1):
         transform = NeuralFuse(nn.Sequential(build("ConvS", 1, 4, seed=1), nn.Dropout()))
         torch.manual_seed(stream)
-        calibrate(faulty, transform, digits, [chip(faulty, 0)], Settings(steps=3, images=64, batch=32))
+        calibrate(faulty, transform, digits, [chip(faulty, 0)], CalibrationSettings(steps=3, images=64, batch=32))
         made.append(transform.state_dict())
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
 
@@ -200,17 +211,20 @@ def test_a_transform_with_dropout_is_fitted_alike_from_any_stream(faulty, digits
         {"access": "queries", "supervision": "statistics"},
         {"precision": "float16"},
         {"access": "queries", "precision": "bfloat16"},
+        {"access": "evolution", "supervision": "statistics"},
+        {"directions": 0},
+        {"distance": 0.0},
     ],
 )
 def test_bad_settings_are_refused(settings):
     with pytest.raises(InputError):
-        Settings(**settings)
+        CalibrationSettings(**settings)
 
 
 def test_too_many_images_and_several_voltages_by_queries_are_refused(faulty, digits):
     with pytest.raises(InputError, match="1347 training images"):
-        calibrate(faulty, affine(), digits, [chip(faulty, 0)], Settings(images=5000))
+        calibrate(faulty, affine(), digits, [chip(faulty, 0)], CalibrationSettings(images=5000))
     with pytest.raises(InputError, match="queries"):
-        calibrate(faulty, affine(), digits, [chip(faulty, 0)] * 2, Settings(access="queries"))
+        calibrate(faulty, affine(), digits, [chip(faulty, 0)] * 2, CalibrationSettings(access="queries"))
     with pytest.raises(InputError, match="at least one voltage"):
         calibrate(faulty, affine(), digits, [])

@@ -13,7 +13,9 @@ from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.on_device import DeviceNetwork, Drifted, gap, protected_accuracy, set_model
 from neuralfuse.quantized.program import compile_network, device_faults
 from neuralfuse.training.network import train_network
-from neuralfuse.training.on_device import tune, tune_by_queries
+from neuralfuse.training.on_device import tune
+from neuralfuse.training.queries import WAYS, evolution
+from neuralfuse.training.settings import CalibrationSettings, NetworkSettings
 from neuralfuse.transforms.generators import NeuralFuse
 from neuralfuse.transforms.pixelwise import Affine
 from simulator.device.board import unpack_weights
@@ -125,7 +127,7 @@ def digits():
     found = data.load("digits")
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(256, 24), nn.ReLU(), nn.Linear(24, 10))
-    accuracy = train_network(network, found, epochs=6, learning_rate=0.05, shift=0, flip=False)
+    accuracy = train_network(network, found, NetworkSettings(6, learning_rate=0.05, shift=0, flip=False))
     assert accuracy > 0.9
     return network, found
 
@@ -174,21 +176,22 @@ def test_tuning_on_the_device_helps_that_chip(bench):
     before = on_device.accuracy(found.test_x, found.test_y)
     affine = NeuralFuse(Affine(1, 16, 16))
     runs = on_device.runs
-    tuned = tune(on_device, fault_map, affine, found, steps=120, learning_rate=0.02, check_every=60)
-    assert (tuned.runs, tuned.images, tuned.drift_checks) == (120, 120 * 64, 2)
+    tuned = tune(on_device, fault_map, affine, found, CalibrationSettings(120, 64, 0.02))
+    assert (tuned.runs, tuned.images, tuned.drift_checks) == (120, 120 * 64, 3)
     assert on_device.runs == runs + 120
     after = protected_accuracy(on_device, affine, found.test_x, found.test_y)
     assert 1 - after < 0.6 * (1 - before)  # of 450 test images some hundred are wrong before
     assert on_device.device.voltage == VOLTAGE
 
 
-def test_tuning_by_queries_needs_no_map(bench, monkeypatch):
+@pytest.mark.parametrize("way", WAYS)
+def test_tuning_by_queries_needs_no_map(way, bench, monkeypatch):
     on_device, _, found = bench
     before = on_device.accuracy(found.test_x, found.test_y)
     monkeypatch.setattr(FaultyNetwork, "__call__", None)  # the model may not be asked
     affine = NeuralFuse(Affine(1, 16, 16))
-    tuned = tune_by_queries(on_device, affine, found, steps=120, pairs=4, learning_rate=0.03)
-    assert tuned.runs == 120 * 8
+    tuned = WAYS[way](on_device, affine, found, CalibrationSettings(120, 64, 0.03, directions=4))
+    assert tuned.queries == 120 * 8 * 64 == on_device.images - len(found.test_x)
     after = protected_accuracy(on_device, affine, found.test_x, found.test_y)
     assert 1 - after < 0.8 * (1 - before)
 
@@ -205,7 +208,7 @@ def test_a_device_that_is_queried_sees_the_words_that_are_left(bench, monkeypatc
         return original(self, x)
 
     monkeypatch.setattr(DeviceNetwork, "__call__", spy)
-    tune_by_queries(on_device, affine, found, steps=3, pairs=2, bits=bits)
+    evolution(on_device, affine, found, CalibrationSettings(3, 64, directions=2), bits)
     levels.append(max(len(number.unique()) for number in affine.parameters()))
     assert len(levels) == 3 * 4 + 1
     assert max(levels) <= 15 if bits else min(levels) > 15
@@ -219,7 +222,7 @@ def test_a_tuning_that_breaks_off_leaves_no_faults_and_eval_mode(bench):
 
     affine = NeuralFuse(Affine(1, 16, 16))
     with pytest.raises(KeyboardInterrupt):
-        tune(on_device, fault_map, affine, found, steps=3, progress=stop)
+        tune(on_device, fault_map, affine, found, CalibrationSettings(3, 64), progress=stop)
     assert (on_device.faulty.words == on_device.faulty.clean_words).all()
     assert not affine.training
 
@@ -230,16 +233,12 @@ def test_a_chip_that_drifts_stops_the_tuning(bench):
     on_device.device.silicon.__init__(moved)
     on_device.set_voltage(VOLTAGE)
     with pytest.raises(Drifted, match=r"shift \+0\.01"):
-        tune(on_device, fault_map, NeuralFuse(Affine(1, 16, 16)), found, steps=3)
+        tune(on_device, fault_map, NeuralFuse(Affine(1, 16, 16)), found, CalibrationSettings(3))
     words = on_device.device.stored[: len(on_device.faulty.words) // 8]
     assert (unpack_weights(words) == on_device.faulty.clean_words[: 8 * len(words)]).all()  # canaries were put back
 
 
-def test_bad_settings_are_refused(bench):
-    on_device, fault_map, found = bench
-    with pytest.raises(InputError, match="steps"):
-        tune(on_device, fault_map, NeuralFuse(Affine(1, 16, 16)), found, steps=0)
-    with pytest.raises(InputError, match="pairs"):
-        tune_by_queries(on_device, NeuralFuse(Affine(1, 16, 16)), found, steps=1, pairs=0)
+def test_voltages_below_the_map_are_refused(bench):
+    _, fault_map, _ = bench
     with pytest.raises(InputError, match=r"0\.76"):
         device_faults(fault_map, 0.5, 100)

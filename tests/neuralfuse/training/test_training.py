@@ -19,12 +19,13 @@ from neuralfuse.quantized import checkpoint
 from neuralfuse.quantized.evaluate import correct
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.quantize import fake_quantize, fake_quantized, quantize, weight_parameters
-from neuralfuse.training.baselines import RandomBitErrors
+from neuralfuse.training.checkpoints import Checkpoints, Run, described
 from neuralfuse.training.eopm import eopm_backward
 from neuralfuse.training.generator import HeldOut, held_out_accuracy, train_generator
-from neuralfuse.training.loop import Checkpoints, batch_indices, described, deterministic, seeded
-from neuralfuse.training.network import cross_entropy, train_network
-from neuralfuse.training.settings import PRECISIONS
+from neuralfuse.training.loop import batch_indices, deterministic, seeded
+from neuralfuse.training.network import train_network
+from neuralfuse.training.objectives import CrossEntropy, RandomBitErrors, objective
+from neuralfuse.training.settings import PRECISIONS, GeneratorSettings, NetworkSettings
 from neuralfuse.transforms import generators
 from sram.errors import InputError
 from tests.conftest import ROOT
@@ -59,15 +60,14 @@ def test_a_network_trained_in_bfloat16_is_another_one_and_as_good():
     tiny, made = tiny_data(), []
     for precision in PRECISIONS:
         network = tiny_network()
-        accuracy = train_network(
-            network, tiny, epochs=12, batch=16, learning_rate=0.05, shift=0, flip=False, precision=precision
-        )
+        settings = NetworkSettings(12, 16, learning_rate=0.05, shift=0, flip=False, precision=precision)
+        accuracy = train_network(network, tiny, settings)
         assert accuracy > 0.9
         made.append(torch.cat([weight.flatten() for weight in weight_parameters(network).values()]))
     assert made[0].dtype == made[1].dtype == torch.float32
     assert not torch.equal(*made)
-    with pytest.raises(InputError, match="one of float32, bfloat16"):
-        train_network(tiny_network(), tiny, precision="float16")
+    with pytest.raises(InputError, match="'float32' or 'bfloat16'"):
+        NetworkSettings(precision="float16")
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.1, 5.0])
@@ -113,7 +113,7 @@ def test_eopm_leaves_the_network_clean_and_without_weight_gradients():
     assert all(p.grad is not None for p in fuse.parameters())
 
 
-def train_tiny(path=None, stop_after=None, steps=8, held_out=None, width=2, **more):
+def train_tiny(path=None, stop_after=None, steps=8, held_out=None, width=2, seed=0, settings=None, **more):
     tiny, faulty = tiny_data(), FaultyNetwork(tiny_network())
     fuse = generators.NeuralFuse(generators.build("UNetS", 1, width=width))
     source = IndependentCells(faulty.words.size, (0.01, 0.02), seed=3)
@@ -125,11 +125,11 @@ def train_tiny(path=None, stop_after=None, steps=8, held_out=None, width=2, **mo
         if step == stop_after:
             raise Killed
 
-    arguments = {"steps": steps, "batch": 16, "maps": 2, "learning_rate": 0.01, "shift": 1, "flip": False} | more
+    how = GeneratorSettings(**{"steps": steps, "batch": 16, "maps": 2, "learning_rate": 0.01, "shift": 1, "flip": False}
+                            | more)  # fmt: skip
     try:
-        result = train_generator(
-            faulty, fuse, tiny, source, checkpoint_path=path, held_out=held_out, progress=progress, **arguments
-        )
+        run = Run(path, settings, progress)
+        result = train_generator([(faulty, source)], fuse, tiny, how, seed=seed, held_out=held_out, run=run)
     except Killed:
         return None, fuse
     return result, fuse
@@ -188,16 +188,16 @@ def test_a_file_that_is_not_of_a_training_is_not_written_over(tmp_path):
     path = checkpoint.save_network(tmp_path / "mine.safetensors", tiny_network(), {})
     before = path.read_bytes()
     with pytest.raises(InputError, match="of a training that was stopped"):
-        train_network(tiny_network(), tiny_data(), epochs=1, batch=16, checkpoint_path=path)
+        train_network(tiny_network(), tiny_data(), NetworkSettings(1, 16), run=Run(path))
     assert path.read_bytes() == before
 
 
 def plain(network, x, y, step):
-    return cross_entropy(network, x, y, step)
+    return CrossEntropy()(network, x, y, step)
 
 
 def test_an_objective_is_told_alike_by_every_process():
-    assert described(None) == "None"
+    assert described(objective()) == "CrossEntropy(smoothing=0.0)"
     assert described(RandomBitErrors(0.01)) == repr(RandomBitErrors(0.01))
     assert described(plain) == f"{__name__}.plain"
     for one in (plain, lambda network, x, y, step: 0.0, type("Own", (), {"__call__": plain})()):
@@ -220,7 +220,7 @@ def train_with_dropout(path=None, stop_after=None, stream=0):
     torch.manual_seed(stream)
     before = torch.random.get_rng_state()
     try:
-        train_network(network, tiny_data(), epochs=2, batch=16, checkpoint_path=path, progress=progress)
+        train_network(network, tiny_data(), NetworkSettings(2, 16), run=Run(path, progress=progress))
     except KeyboardInterrupt:
         pass
     assert torch.random.get_rng_state().equal(before)
@@ -249,7 +249,7 @@ def test_a_network_per_channel_is_trained_and_kept_as_the_words_that_it_is_store
     network = with_dropout()
     with torch.no_grad():
         network[1].weight[::2] /= 50
-    train_network(network, tiny_data(), epochs=1, batch=16, learning_rate=1e-5, weight_decay=0.0, per_channel=True)
+    train_network(network, tiny_data(), NetworkSettings(1, 16, 1e-5, 0.0), per_channel=True)
     for weight in weight_parameters(network).values():
         words, scale = quantize(weight, per_channel=True)
         assert torch.allclose(words * scale, weight.detach(), rtol=1e-6)
@@ -306,16 +306,16 @@ def test_base_training_survives_kill_9(tmp_path):
     script = textwrap.dedent(f"""
         import sys; sys.path[:0] = {[str(ROOT)]!r}
         import os, signal, torch
-        from neuralfuse.training.loop import Checkpoints
+        from neuralfuse.training.checkpoints import Checkpoints, Run
         from neuralfuse.training.network import train_network
+        from neuralfuse.training.settings import NetworkSettings
         from tests.neuralfuse.training.test_training import tiny_data, tiny_network
         torch.set_num_threads({torch.get_num_threads()})
         original = Checkpoints.__init__
         Checkpoints.__init__ = lambda self, *a, **k: original(self, *a, seconds=-1.0)
         def progress(step, steps, figures):
             if step == 7: os.kill(os.getpid(), signal.SIGKILL)
-        train_network(tiny_network(), tiny_data(), epochs=3, batch=16, checkpoint_path=sys.argv[1],
-                      progress=progress)
+        train_network(tiny_network(), tiny_data(), NetworkSettings(3, 16), run=Run(sys.argv[1], progress=progress))
     """)
 
     path = tmp_path / "run.safetensors"
@@ -326,7 +326,7 @@ def test_base_training_survives_kill_9(tmp_path):
 
     def finish(checkpoint_path):
         network = tiny_network()
-        train_network(network, tiny_data(), epochs=3, batch=16, checkpoint_path=checkpoint_path)
+        train_network(network, tiny_data(), NetworkSettings(3, 16), run=Run(checkpoint_path))
         return network
 
     assert same(finish(path), finish(None))
@@ -335,7 +335,7 @@ def test_base_training_survives_kill_9(tmp_path):
 def test_training_reduces_faulty_loss_and_early_stop_keeps_the_best():
     tiny = tiny_data()
     network = tiny_network()
-    accuracy = train_network(network, tiny, epochs=12, batch=16, shift=0, flip=False)
+    accuracy = train_network(network, tiny, NetworkSettings(12, 16, shift=0, flip=False))
     assert accuracy > 0.8
     for weight in weight_parameters(network).values():
         assert torch.equal(weight, fake_quantize(weight))
@@ -344,10 +344,9 @@ def test_training_reduces_faulty_loss_and_early_stop_keeps_the_best():
     fuse = generators.NeuralFuse(generators.build("UNetS", 1, width=4))
     losses = []
     held = HeldOut(tiny.test_x, tiny.test_y, [source(1000 + i) for i in range(8)], every=10, patience=2)
-    result = train_generator(
-        faulty, fuse, tiny, source, steps=60, batch=32, maps=4, learning_rate=5e-3, shift=0, flip=False, held_out=held,
-        progress=lambda step, steps, figures: losses.append(figures["faulty_loss"]),
-    )  # fmt: skip
+    settings = GeneratorSettings(60, 32, 4, learning_rate=5e-3, shift=0, flip=False)
+    run = Run(progress=lambda step, steps, figures: losses.append(figures["faulty_loss"]))
+    result = train_generator([(faulty, source)], fuse, tiny, settings, held_out=held, run=run)
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
     assert result.best_step % 10 == 0
     assert result.steps == len(losses) <= result.best_step + 20
@@ -423,6 +422,6 @@ def test_network_checkpoints_hold_the_words(tmp_path):
 def test_digits_network_reaches_the_demos_accuracy():
     digits = data.load("digits")
     network = networks.build("resnet8", digits.num_classes, digits.in_channels, width=8)
-    accuracy = train_network(network, digits, epochs=5, learning_rate=0.1, shift=1, flip=False)
+    accuracy = train_network(network, digits, NetworkSettings(5, shift=1, flip=False))
     assert accuracy == correct(network, digits.test_x, digits.test_y) / 450
     assert accuracy >= 0.95  # a quarter of the demo's channels and a quarter of its epochs

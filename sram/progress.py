@@ -9,8 +9,14 @@ Advance = Callable[[int, int, dict[str, float]], None]
 
 
 @contextmanager
-def steps() -> Iterator[Callable[[str], Advance]]:
-    """Yields `say(title)`, which starts a bar and returns its `advance(done, total, figures)`."""
+def steps(quiet: bool = False) -> Iterator[Callable[[str], Advance]]:
+    """Yields `say(title)`, which starts a bar on stderr and returns its `advance(done, total, figures)`.
+
+    `quiet`: nothing is shown.
+    """
+    if quiet:
+        yield _nothing
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -44,6 +50,10 @@ def steps() -> Iterator[Callable[[str], Advance]]:
             return advance
 
         yield say
+
+
+def _nothing(title: str) -> Advance:
+    return lambda done, total, figures: None
 
 
 def _plain(title: str) -> Advance:

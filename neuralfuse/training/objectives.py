@@ -1,10 +1,12 @@
-"""What NeuralFuse is compared with: two ways to retrain the network itself.
+"""What a network is trained towards: cross-entropy, one's own, or what NeuralFuse is compared with.
 
-They are objectives of `training.train_network`, and need access to the weights, which NeuralFuse does without:
-references from above, not rivals. (The universal input perturbation is a generator, `pixelwise.Offset`.)
+The two ways to retrain the network itself need access to the weights, which NeuralFuse does without: references from
+above, not rivals. (The universal input perturbation is a generator, `pixelwise.Offset`.)
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +14,25 @@ from torch import Tensor, nn
 
 from neuralfuse.chips.sources import IndependentCells
 from neuralfuse.quantized.quantize import dequantize, quantize, weight_parameters
+from neuralfuse.training.settings import named, own_objective
 from sram import inject
 from sram.errors import InputError
+from sram.plugins import imported
+
+Objective = Callable[[nn.Module, Tensor, Tensor, int], float]  # (network, images, labels, step) -> loss, backward done
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """The plain objective: adds its gradient to the network's parameters and returns the loss. `smoothing` is of the
+    labels."""
+
+    smoothing: float = 0.0
+
+    def __call__(self, network: nn.Module, x: Tensor, y: Tensor, step: int) -> float:
+        loss = F.cross_entropy(network(x), y, label_smoothing=self.smoothing)
+        loss.backward()
+        return loss.item()
 
 
 @dataclass(frozen=True)
@@ -81,27 +100,41 @@ class Adversarial:
         return loss.item()
 
 
-OBJECTIVES = {"random_bit_errors": RandomBitErrors, "adversarial": Adversarial}
+OBJECTIVES = {"cross_entropy": CrossEntropy, "random_bit_errors": RandomBitErrors, "adversarial": Adversarial}
 
 
-def objective(spec: object, bits: int = 8, per_channel: bool = False) -> RandomBitErrors | Adversarial | None:
-    """An objective as a study names it: None, a name, or a name with its settings.
+def objective(spec: object = None, bits: int = 8, per_channel: bool = False, seed: int = 0) -> Objective:
+    """An objective as a study names it, for a network of such words trained from `seed`: nothing, a name, or a name
+    with its settings; or one itself, or its `package.module:callable`. With settings that callable is called to make
+    the objective.
 
-    >>> objective({"random_bit_errors": {"flip_rate": 0.01}}, bits=6)
-    RandomBitErrors(flip_rate=0.01, bits=6, start_loss=1.75, seed=0, per_channel=False)
+    >>> objective({"random_bit_errors": {"flip_rate": 0.01}}, bits=6, seed=3)
+    RandomBitErrors(flip_rate=0.01, bits=6, start_loss=1.75, seed=3, per_channel=False)
     >>> objective("adversarial").steps
     7
     """
-    if spec is None:
-        return None
-    name: object = spec
-    settings: dict | None = None
-    if isinstance(spec, dict) and len(spec) == 1:
-        ((name, settings),) = spec.items()
-    if name not in OBJECTIVES:
-        raise InputError("training", "objective", spec, "one of " + ", ".join(OBJECTIVES) + ", with its settings below")
-    own = {"bits": bits, "per_channel": per_channel} if name == "random_bit_errors" else {}
+    if spec is None or callable(spec):
+        return spec or CrossEntropy()
+    if own_objective(spec):
+        return imported_objective(spec)
+    name, settings = named(spec)
+    if not isinstance(name, str) or name not in OBJECTIVES:
+        allowed = f"one of {', '.join(OBJECTIVES)}, or package.module:callable, with its settings below"
+        raise InputError("training", "objective", spec, allowed)
+    given = {"bits": bits, "per_channel": per_channel, "seed": seed}
+    own = {key: given[key] for key in given if key in {field.name for field in fields(OBJECTIVES[name])}}
+    return _made(OBJECTIVES[name], name, own | (settings or {}))
+
+
+def imported_objective(spec: object) -> Any:
+    """Of `package.module:callable` the callable, and of {it: settings} what it makes of them."""
+    name, settings = named(spec)
+    found = imported(str(name), "training.objective")
+    return found if settings is None else _made(found, str(name), settings)
+
+
+def _made(kind: Callable[..., Any], name: str, settings: dict) -> Any:
     try:
-        return OBJECTIVES[str(name)](**{**own, **(settings or {})})
+        return kind(**settings)
     except TypeError as error:
         raise InputError("training", f"objective.{name}", settings, str(error).split("__init__() ")[-1]) from None

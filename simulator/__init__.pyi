@@ -1,0 +1,30 @@
+from simulator.accelerator import Accelerator as Accelerator
+from simulator.accelerator import Buffer as Buffer
+from simulator.accelerator import accelerator as accelerator
+from simulator.accelerator import accelerator_names as accelerator_names
+from simulator.accelerator import scalesim_config as scalesim_config
+from simulator.accelerator import with_weight_rail as with_weight_rail
+from simulator.array.cycles import Counts as Counts
+from simulator.array.cycles import simulate as simulate
+from simulator.designsweep import sweep as _sweep_designs
+from simulator.device import open_device as open_device
+from simulator.energy import EnergyTable as EnergyTable
+from simulator.energy import LayerEnergy as LayerEnergy
+from simulator.energy import energy as energy
+from simulator.energy import energy_table as energy_table
+from simulator.operating_point import NOMINAL as NOMINAL
+from simulator.operating_point import OperatingPoint as OperatingPoint
+from simulator.operating_point import Supply as Supply
+from simulator.operating_point import weights_at as weights_at
+from simulator.placement import Placement as Placement
+from simulator.placement import place as place
+from simulator.readers.read import load as load
+from simulator.readers.read import trace as trace
+from simulator.workload import Layer as Layer
+from simulator.workload import Workload as Workload
+from simulator.workload import conv as conv
+from simulator.workload import linear as linear
+from simulator.workload import matmul as matmul
+from sram.errors import InputError as InputError
+
+sweep_designs = _sweep_designs
