@@ -17,7 +17,7 @@ setup(
         "pandas>=2.1",
         "matplotlib>=3.8",
         "torch>=2.4",
-        "pydantic>=2.6",
+        "pydantic>=2.12",
         "PyYAML>=6.0",
         "typer>=0.12",
         "rich>=13.0",

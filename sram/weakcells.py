@@ -1,7 +1,7 @@
 """A chip's weak cells, sorted by the voltage at which each begins to fail, and what can be asked of them."""
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -89,6 +89,20 @@ class FaultMap:
         arrays = self.cell[:n], self.critical_voltage[:n], self.noise[:n]
         fails = kernels.failing(*arrays, float(voltage), epoch, NOISE_REACH, (self.seed, self.chip), random.times())
         return Faults(self.cell[:n][fails], self.kind[:n][fails])
+
+    def drifted(self, shift: float) -> "FaultMap":
+        """The chip after the critical voltages of all its cells, and with them the map's floor, have risen by this.
+
+        >>> from sram.faultmap import generate
+        >>> m = generate(0, Geometry(64), "ibm14", voltage_floor=0.8)
+        >>> m.drifted(0.005).count(0.82) == m.count(0.815)
+        True
+        """
+        return replace(
+            self,
+            critical_voltage=self.critical_voltage + np.float32(shift),
+            voltage_floor=round(self.voltage_floor + shift, 12),
+        )
 
     def access_probability(self, voltage: float) -> np.ndarray:
         """Probability that each of the first cells of the map fails one access at this voltage, float64[m].

@@ -1,12 +1,10 @@
 """The paper's printed accuracies, each with the study, variant and row that stands against it."""
 
-import csv
 from dataclasses import dataclass
-from pathlib import Path
 
+from benchmarks.paper.energy import read
 from neuralfuse.transforms import generators
 
-DATA = Path(__file__).parents[2] / "tests" / "data"
 DATASETS = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "GTSRB": "gtsrb", "ImageNet-10": "imagenet10"}
 
 
@@ -100,8 +98,3 @@ def percent(rate: float) -> str:
     '0.35%'
     """
     return f"{100 * rate:g}%"
-
-
-def read(name: str) -> list[dict[str, str]]:
-    lines = (DATA / name).read_text(encoding="utf-8").splitlines()
-    return list(csv.DictReader(line for line in lines if not line.startswith("#")))

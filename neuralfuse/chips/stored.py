@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from neuralfuse.chips import sources
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from simulator.accelerator import Accelerator
 from simulator.array.cycles import Counts
@@ -31,16 +32,19 @@ class StoredChip:
     map: FaultMap  # as the protected memory has it
     hits: Hits | None  # bits in weak cells, the weakest first; None where whole words have to be read
 
-    def faults(self, voltage: float) -> FaultyBits:
-        """(weight, bit, kind) of the stored bits that a read at `voltage` has to be given."""
+    def faults(self, voltage: float, epoch: int | None = None) -> FaultyBits:
+        """(weight, bit, kind) of the stored bits that a read at `voltage` has to be given; with `epoch`, of cells that
+        fail now and then those that do in that very access."""
         if self.hits is None:
-            return self._read(voltage)
+            return self._read(voltage, epoch)
+        if epoch is not None and self.map.noise is not None:
+            return sources.placed(self.placed, self.network.numbering(self.placed.tensors), self.map.at(voltage, epoch))
         n = int(np.searchsorted(self.hits.fault, self.map.count(voltage)))
         return self.hits.weight[:n], self.hits.bit[:n], self.map.kind[self.hits.fault[:n]]
 
-    def _read(self, voltage: float) -> FaultyBits:
+    def _read(self, voltage: float, epoch: int | None) -> FaultyBits:
         """Words read through the protection's logic; what comes out different from what was stored, as flipped bits."""
-        found = word_faults(self.map.geometry, self.map.at(voltage))
+        found = word_faults(self.map.geometry, self.map.at(voltage, epoch))
         row, weight = self.placed.contents(found.word)
         weight = _in_network(self.placed, self.network, weight)
         words, layout = self.network.clean_words, layout_of(self.placed)
@@ -114,3 +118,17 @@ def check_words(transform: nn.Module) -> None:
         if getattr(module, "stored_weights", ()):
             allowed = "a generator of convolutions and linear layers, with own_faults"
             raise InputError("study", "generator", type(module).__name__, allowed)
+
+
+def known(faults: FaultyBits, share: float, seed: int) -> FaultyBits:
+    """A random `share` of the bits that read wrong, the same ones for the same seed: what an incomplete map tells.
+
+    >>> bits = np.arange(1000), np.zeros(1000, np.uint8), np.zeros(1000, np.uint8)
+    >>> 850 < len(known(bits, 0.9, seed=0)[0]) < 950, known(bits, 1, seed=0) is bits
+    (True, True)
+    """
+    if share == 1:
+        return faults
+    weight, bit, kind = faults
+    told = np.random.default_rng(seed).random(len(weight)) < share
+    return weight[told], bit[told], kind[told]

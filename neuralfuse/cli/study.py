@@ -63,12 +63,21 @@ def train(
 
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Results folders; two or more are compared.", metavar="DIR...")],
+    against: Annotated[
+        str | None, typer.Option(help="Instead, every protection (or network) against this one on the same chips.")
+    ] = None,
 ) -> None:
     """Table, PNG/SVG figures and one self-contained HTML page from a results folder."""
     from neuralfuse.report import build_report
     from neuralfuse.report.compare import compare
     from neuralfuse.study import variants
 
+    if against is not None:
+        from neuralfuse.report import paired
+
+        for folder in folders:
+            print(paired.write(folder, against))
+        return
     parts = [part for folder in folders for part in variants.folders(folder).values()]
     for part in parts:
         _print_report(build_report(part))

@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuralfuse import networks
 from neuralfuse.chips.stored import check_words, layout_of
@@ -45,9 +46,10 @@ def check(study: StudyConfig) -> None:
         check_options(networks.build, config.options, f"networks.{config.name}.options")
         network = build_network(config, study)
         objectives.objective(config.training.objective, config.bits)
-        if config.checkpoint is not None:
-            checkpoint.load_network(network, config.checkpoint)
+        if (given_weights := config.checkpoint or config.start) is not None:
+            checkpoint.load_network(network, given_weights)
             FaultyNetwork(network, config.bits, config.per_channel)  # refuses weights that are not finite
+        _check_statistics(study, config, network)
         if config.activations == "int8":
             _check_words(config, network, test_set(study.dataset)[0][:1])
     for protection in study.protections:
@@ -64,6 +66,15 @@ def check(study: StudyConfig) -> None:
                 if study.sram.schedule == "resident" and shield.spec != "none":
                     allowed = "none with schedule = resident and own_faults, whose banks stand apart"
                     raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
+
+
+def _check_statistics(study: StudyConfig, config: NetworkConfig, network: nn.Module) -> None:
+    """Refuse statistics of the chip's own where a network has none, or none of its own to change."""
+    has_some = any(isinstance(module, _BatchNorm) for module in network.modules())
+    for protection in study.protections:
+        if protection.batchnorm is not None and not (has_some and config.activations == "float"):
+            allowed = "networks with BatchNorm and activations float"
+            raise InputError("study", f"protections.{protection.name}.batchnorm", config.name, allowed)
 
 
 def _check_layers(study: StudyConfig, protection: ProtectionConfig) -> None:

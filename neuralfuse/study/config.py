@@ -23,6 +23,11 @@ from neuralfuse.training.settings import (
 from sram.errors import InputError
 
 
+def _unset(value: object) -> bool:
+    """Left out where a study is written or hashed: what came later leaves the rows of studies without it theirs."""
+    return not value
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,13 +48,20 @@ class NetworkConfig(Strict):
     bits: Annotated[int, Field(ge=2, le=8)] = 8
     per_channel: bool = False
     activations: Literal["float", "int8"] = "float"  # int8: what a layer is given is rounded to words, as on a device
-    checkpoint: str | None = None  # weights to start from; without it the network is trained
+    checkpoint: str | None = None  # weights; without it the network is trained
+    start: Annotated[str | None, Field(exclude_if=_unset)] = None  # weights that its training goes on from
     training: Annotated[NetworkSettings, BeforeValidator(NetworkSettings.read)] = NetworkSettings()
 
     @model_validator(mode="before")
     @classmethod
     def name_alone(cls, value):
         return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def trained_or_given(self):
+        if self.start is not None and self.checkpoint is not None:
+            raise ValueError(f"start {self.start}: not with checkpoint, which is not trained")
+        return self
 
     @model_validator(mode="after")
     def words_of_one_width(self):
@@ -75,6 +87,10 @@ class SramConfig(Strict):
     mode: Literal["stuck", "flip"] = "stuck"
     stuck_at_one: Annotated[float, Field(ge=0, le=1)] = 0.5
     schedule: Literal["streamed", "resident", "paper"] = "streamed"
+    # What has become of a chip since it was characterised: cells fail at voltages higher by `drift` (the curve's unit),
+    # and `noise`, a share of their spread, is drawn anew at each access. What is fitted to a chip knows neither.
+    drift: Annotated[float, Field(ge=0, exclude_if=_unset)] = 0.0
+    noise: Annotated[float, Field(ge=0, lt=1, exclude_if=_unset)] = 0.0
 
     @field_validator("structures")
     @classmethod
@@ -104,11 +120,14 @@ class CalibrateConfig(CalibrationSettings):
 
     warm: bool = False  # start from the generator trained for all chips (or its checkpoint), not from an untrained one
     at: Literal["each", "lowest", "all"] = "each"  # one a voltage; the lowest voltage's for all; one made at all
+    knows: Annotated[float, Field(gt=0, le=1, exclude_if=lambda share: share == 1)] = 1.0  # share of the wrong bits
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.access != "gradient" and self.at == "all":
             raise InputError(self.about, "access", self.access, "gradient, at all voltages at once")
+        if self.access != "gradient" and self.knows < 1:
+            raise InputError(self.about, "knows", self.knows, "1, where the chip itself answers the queries")
 
     def voltages(self, voltage: float, swept: tuple[float, ...]) -> tuple[float, ...]:
         """Where the transform that is used at `voltage` is made, in a study of the voltages `swept`."""
@@ -172,12 +191,27 @@ class NeuralFuseConfig(Strict):
         return self.train_on or (network,)
 
 
+class BatchNormConfig(Strict):
+    """The network's BatchNorm statistics taken anew on each chip at each voltage, from so many training images."""
+
+    batches: Annotated[int, Field(ge=1)] = 8
+    batch: Annotated[int, Field(ge=1)] = 128
+
+
 class ProtectionConfig(Strict):
-    """One protection: at most one input transform (NeuralFuse) and any chain of SRAM transforms."""
+    """One protection: at most one input transform (NeuralFuse), or statistics of the chip's own, and any chain of SRAM
+    transforms."""
 
     name: str
     neuralfuse: NeuralFuseConfig | None = None
     sram: tuple[str, ...] = ()  # specs of sram.protection; they act in the order of their hardware
+    batchnorm: Annotated[BatchNormConfig | None, Field(exclude_if=_unset)] = None
+
+    @model_validator(mode="after")
+    def one_beside_the_memory(self):
+        if self.batchnorm is not None and self.neuralfuse is not None:
+            raise ValueError("batchnorm: not with neuralfuse, in front of the same network")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -196,6 +230,8 @@ class ProtectionConfig(Strict):
             if isinstance(inner, dict) and "generator" in inner:
                 generator = str(inner["generator"])
                 parts.append(f"calibrated({generator})" if inner.get("calibrate") is not None else generator)
+            if value.get("batchnorm") is not None:
+                parts.append("batchnorm")
             return {**value, "name": "+".join(parts) or "none"}
         return value
 

@@ -55,6 +55,8 @@ def make_network(folder: StudyFolder, config: NetworkConfig, say: Say) -> nn.Mod
         if config.checkpoint is not None:
             checkpoint.load_network(network, config.checkpoint)
         elif not isinstance(network, ModelFile):  # a file brings its weights
+            if config.start is not None:
+                checkpoint.load_network(network, config.start)
             train_network(
                 network.to(study.device),
                 load_data(study.dataset),
@@ -228,7 +230,7 @@ def _found_or_copied(path: Path, settings: object) -> bool:
 def network_settings(study: StudyConfig, config: NetworkConfig) -> list:
     """All that a trained network follows from."""
     built = config.build or config.name
-    contents = content_hashes(built, config.checkpoint, own_objective(config.training.objective))
+    contents = content_hashes(built, config.checkpoint, config.start, own_objective(config.training.objective))
     own = config.model_dump(mode="json", exclude={"name", "build", "activations"})
     trained_on = [] if config.checkpoint is not None else [training_hash(study.dataset)]
     return [built, own, study.dataset.model_dump(mode="json"), study.seed, *contents, *trained_on]

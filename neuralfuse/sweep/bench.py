@@ -9,23 +9,25 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from neuralfuse.chips.stored import StoredChip, layout_of, place_generator, store
+from neuralfuse.chips.stored import StoredChip, known, layout_of, place_generator, store
 from neuralfuse.data import Dataset
 from neuralfuse.quantized import evaluate
-from neuralfuse.quantized.faulty import FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.integer import IntegerNetwork
 from neuralfuse.results.rows import Result
+from neuralfuse.study.config import BatchNormConfig
 from neuralfuse.study.cost import Cost
 from neuralfuse.study.data import load_data, test_set
 from neuralfuse.study.folder import StudyFolder, stamp_of
 from neuralfuse.study.memory import memory_of
 from neuralfuse.sweep.task import Task
+from neuralfuse.training.batchnorm import own_statistics
 from neuralfuse.training.calibrate import calibrate
 from neuralfuse.transforms.generators import NeuralFuse
 from neuralfuse.transforms.per_voltage import at, level
@@ -37,6 +39,7 @@ from sram.protection import Layout, Overhead
 
 P = ParamSpec("P")
 T = TypeVar("T")
+ACCESS = 1  # the one that is measured, of cells that fail now and then
 
 
 def last(size: int, function: Callable[P, T]) -> Callable[P, T]:
@@ -51,6 +54,7 @@ class Die:
     accelerator: str
     structure: str
     chip: int
+    drift: float = 0.0  # of all its cells, in the curve's unit, since it was characterised
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Bench:
         self.folder, self.study = folder, folder.study
         self.images, self.labels = (part.to(self.study.device) for part in test_set(self.study.dataset))
         self.network = last(1, self._network)
+        self.unfolded = last(1, self._unfolded)
         self.answers = last(1, self._answers)
         # those of many generators where images are small, seldom more than 256 MB
         self.inputs = last(max(3, 2**28 // max(self.images.nbytes, 1)), self._inputs)
@@ -87,6 +92,11 @@ class Bench:
     def _network(self, name: str) -> FaultyNetwork:
         config = self.study.network(name)
         return FaultyNetwork(self.folder.network(name), config.bits, config.per_channel, self.study.device, fold=True)
+
+    def _unfolded(self, name: str) -> FaultyNetwork:
+        """With its BatchNorm, which is elsewhere folded into the weights' scales."""
+        config = self.study.network(name)
+        return FaultyNetwork(self.folder.network(name), config.bits, config.per_channel, self.study.device)
 
     def _answers(self, name: str) -> Callable[[Tensor], Tensor]:
         """The network as it is measured: with its faults as they are set, activations in numbers or in words."""
@@ -129,12 +139,12 @@ class Bench:
         machine = accelerator(die.accelerator)
         placed, bank = place_generator(workload, machine, self.placement(network, die.accelerator), bits)
         if bank:
-            raw = self._made(memory_of(self.study.sram, placed.geometry, die.structure, bank), die.chip)
+            raw = self._made(memory_of(self.study.sram, placed.geometry, die.structure, bank), die)
         else:
             raw = self.map(network, die)
         faulty = FaultyNetwork(transform, bits, device=self.study.device)
         shield = protection.parse(found.sram or "none", layout_of(placed))
-        faulty.set_faults(*store(raw, placed, faulty, shield).faults(voltage))
+        faulty.set_faults(*store(raw, placed, faulty, shield).faults(voltage, ACCESS))
         return faulty
 
     def _fit(self, task: Task) -> Fit | None:
@@ -145,19 +155,18 @@ class Bench:
         if fuse.calibrate is not None:
             return Fit(fuse.calibrate.voltages(task.voltage, self.study.voltages), die_of(task))
         if fuse.own_faults is not None:
-            return Fit((task.voltage,), die_of(task))
+            return Fit((task.voltage,), self.now(die_of(task)))
         return Fit((task.voltage,)) if fuse.per_voltage is not None else None
 
     def _calibrated(self, network: str, name: str, die: Die, voltages: tuple[float, ...]) -> NeuralFuse:
-        """The protection's transform, fitted to one chip: the same from every worker."""
+        """The protection's transform, fitted to one chip as it was characterised: the same from every worker."""
         found, transform = self.study.protection(name), self.transform(network, name)
         assert transform is not None
         assert found.neuralfuse is not None
         assert found.neuralfuse.calibrate is not None
-        stored = self.chip(network, die, found.sram)
-        faults = [stored.faults(voltage) for voltage in voltages]
-        settings, bits = found.neuralfuse.calibrate, found.neuralfuse.bits
-        calibrate(self.network(network), transform, self.data, faults, settings, bits, self.study.seed)
+        stored, how, seed = self.chip(network, die, found.sram), found.neuralfuse.calibrate, self.study.seed
+        faults = [known(stored.faults(voltage), how.knows, seed) for voltage in voltages]
+        calibrate(self.network(network), transform, self.data, faults, how, found.neuralfuse.bits, seed)
         return transform
 
     def _layout(self, network: str, machine: str) -> Layout:
@@ -165,10 +174,16 @@ class Bench:
 
     def _map(self, network: str, die: Die) -> FaultMap:
         geometry = self.placement(network, die.accelerator).geometry
-        return self._made(memory_of(self.study.sram, geometry, die.structure), die.chip)
+        return self._made(memory_of(self.study.sram, geometry, die.structure), die)
 
-    def _made(self, memory: Memory, chip: int) -> FaultMap:
-        return Chip(chip, self.study.seed).fault_map(memory, self.study.voltage_floor)
+    def _made(self, memory: Memory, die: Die) -> FaultMap:
+        chip, floor = Chip(die.chip, self.study.seed), self.study.voltage_floor
+        made = chip.fault_map(memory, floor - die.drift, noise=self.study.sram.noise)
+        return made.drifted(die.drift) if die.drift else made
+
+    def now(self, die: Die) -> Die:
+        """The die as it is in use, not as it was characterised."""
+        return replace(die, drift=self.study.sram.drift)
 
     def _chip(self, network: str, die: Die, sram: tuple[str, ...]) -> StoredChip:
         placed = self.placement(network, die.accelerator)
@@ -188,6 +203,13 @@ class Bench:
     def _cost(self, network: str, machine: str, name: str, voltage: float, overhead: Overhead) -> Cost:
         return self.folder.cost(network, machine, self.study.protection(name), voltage, overhead)
 
+    def _renormalised(self, network: str, faults: FaultyBits, how: BatchNormConfig) -> int:
+        """Right answers with these faults and the statistics that BatchNorm finds with them."""
+        faulty = self.unfolded(network)
+        faulty.set_faults(*faults)
+        with own_statistics(faulty, self.data.train_x, how.batches, how.batch, self.study.seed):
+            return evaluate.correct(faulty, self.images, self.labels, self.study.batch_size)
+
     def measure(self, task: Task) -> Result:
         """Accuracy of one chip at one voltage, with its rates and the energy of an inference."""
         start = time.perf_counter()
@@ -197,10 +219,13 @@ class Bench:
         correct_clean = self.clean(point.network, None)
         fit = self._fit(task)
         images = self.inputs(point.network, point.protection, fit)
-        chip = self.chip(point.network, die_of(task), protection.sram)
-        model.set_faults(*chip.faults(task.voltage))
+        chip = self.chip(point.network, self.now(die_of(task)), protection.sram)
+        faults = chip.faults(task.voltage, ACCESS)
+        model.set_faults(*faults)
         flip_rate = model.flip_rate()
-        if flip_rate:
+        if protection.batchnorm is not None:
+            correct = self._renormalised(point.network, faults, protection.batchnorm)
+        elif flip_rate:
             correct = self.correct(point.network, images)
         else:  # the words are as written, and so are the answers: nothing to compute
             correct = self.clean(point.network, point.protection if protection.neuralfuse else None, fit)

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.paper import __main__ as runner
-from benchmarks.paper.anchors import Anchor, anchors, efficiency, million_parameters, read
+from benchmarks.paper.anchors import Anchor, anchors, efficiency, million_parameters
+from benchmarks.paper.energy import read
 from neuralfuse.study.files import dump_study, load_studies
 from sram import failure
 

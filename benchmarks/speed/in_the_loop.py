@@ -5,7 +5,7 @@ Device protocol alone, then a copy of the generic generator is tuned with the fo
 gradient through the characterised model. All accuracies are of the device, on test images that no tuning saw.
 Comparisons are paired by chip. Device calls are counted.
 
-    python -m benchmarks.in_the_loop [--chips 12] [--out benchmarks/results/in_the_loop.txt]
+    python -m benchmarks.speed.in_the_loop [--chips 12] [--out benchmarks/results/in_the_loop.txt]
 """
 
 import argparse
