@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mpmath import exp as mpexp
+from mpmath import log as mplog
+from mpmath import mp, mpf
 
 from sram import energy, faultmap
+from sram.cell.technology import BOLTZMANN_OVER_CHARGE
 from sram.errors import InputError
 from sram.geometry import Geometry
 from sram.protection import parse
@@ -117,6 +121,20 @@ def test_delay_limits():
     assert low == pytest.approx(10 * (0.2 - slope) / 0.2, rel=0.02)
     v = np.linspace(0.1, 1.2, 200)
     assert (np.diff(energy.delay_scale(v, 1.0, threshold_v=0.4)) < 0).all()
+
+
+@pytest.mark.parametrize("volts", [0.05, 0.2, 0.45, 1.0])
+def test_delay_is_ekvs_in_fifty_digits(volts):
+    """C v / I(v), I = ln(1 + exp(p / 2 ut))^2 - ln(1 + exp((p - v) / 2 ut))^2 with p = ((1 + dibl) v - vth) / n."""
+    mp.dps = 50
+    two_ut = 2 * mpf(BOLTZMANN_OVER_CHARGE) * 300
+
+    def delay(v):
+        p = ((1 + mpf("0.126")) * v - mpf("0.4")) / mpf("1.3")
+        return v / (mplog(1 + mpexp(p / two_ut)) ** 2 - mplog(1 + mpexp((p - v) / two_ut)) ** 2)
+
+    expected = float(delay(mpf(volts)) / delay(mpf("0.9")))
+    assert float(energy.delay_scale(volts, 0.9, threshold_v=0.4)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_minimum_energy_point_exists_only_when_the_clock_follows():

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from neuralfuse.results.statistics import (
+    bootstrap_indices,
     bootstrap_interval,
     chip_yield,
     crossing,
@@ -23,14 +24,23 @@ def test_t_interval_equals_scipy():
 
 
 def test_intervals_cover_the_truth():
-    """2000 studies of 20 chips. Coverage of a 95% interval is binomial: outside 0.936..0.964 by chance 1 in 260 (t);
-    the percentile bootstrap of 20 is known to cover slightly less (about 0.93), so its band is wider below."""
+    """2000 studies of 20 chips. Coverage of a 95% interval is binomial: outside 0.936..0.964 by chance 1 in 260 (t).
+    The percentile bootstrap of n has the width of a normal interval with variance over n instead of n - 1: of 20 chips
+    it covers P(|t19| < 1.96 sqrt(19/20)) = 0.9287, within 0.02 but by chance 1 in 2000."""
     rng = np.random.default_rng(2)
     studies = rng.normal(0.5, 0.1, (2000, 20))
     covered = np.mean([(e := t_interval(s)).low <= 0.5 <= e.high for s in studies])
     assert 0.936 <= covered <= 0.964
-    covered = np.mean([(e := bootstrap_interval(s, resamples=500)).low <= 0.5 <= e.high for s in studies[:500]])
-    assert 0.89 <= covered <= 0.97
+    covered = np.mean([(e := bootstrap_interval(s, resamples=1000)).low <= 0.5 <= e.high for s in studies])
+    known = 1 - 2 * stats.t.sf(stats.norm.ppf(0.975) * np.sqrt(19 / 20), 19)
+    assert abs(covered - known) < 0.02
+
+
+def test_every_chip_is_drawn_as_often_as_any_other():
+    """Chi-square at 1e-4, fixed seed."""
+    drawn = np.bincount(bootstrap_indices(7, 5000, seed=3).ravel(), minlength=7)
+    assert len(drawn) == 7
+    assert stats.chisquare(drawn).pvalue > 1e-4
 
 
 def test_pooled_images_would_be_far_too_narrow():

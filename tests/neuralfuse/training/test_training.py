@@ -23,7 +23,7 @@ from neuralfuse.training.baselines import RandomBitErrors
 from neuralfuse.training.eopm import eopm_backward
 from neuralfuse.training.generator import HeldOut, held_out_accuracy, train_generator
 from neuralfuse.training.loop import Checkpoints, batch_indices, described, deterministic, seeded
-from neuralfuse.training.network import cross_entropy, train_network
+from neuralfuse.training.network import cross_entropy, one_cycle, train_network
 from neuralfuse.training.settings import PRECISIONS
 from neuralfuse.transforms import generators
 from sram.errors import InputError
@@ -426,3 +426,14 @@ def test_digits_network_reaches_the_demos_accuracy():
     accuracy = train_network(network, digits, epochs=5, learning_rate=0.1, shift=1, flip=False)
     assert accuracy == correct(network, digits.test_x, digits.test_y) / 450
     assert accuracy >= 0.95  # a quarter of the demo's channels and a quarter of its epochs
+
+
+def test_one_cycle_by_hand():
+    """Of 100 steps the first 20 rise in equal parts to the peak, then half a cosine falls to nothing."""
+    rate = [one_cycle(step, 100) for step in range(101)]
+    assert rate[0] == pytest.approx(1 / 21)
+    assert rate[19] == pytest.approx(20 / 21)
+    assert rate[20] == max(rate) == 1
+    assert rate[40] == pytest.approx(0.5 + 0.5 * 2**-0.5)
+    assert rate[60] == pytest.approx(0.5)
+    assert rate[100] == pytest.approx(0, abs=1e-12)
