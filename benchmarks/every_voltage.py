@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from neuralfuse.results.statistics import paired_difference, t_interval
+from neuralfuse.results.statistics import mean_interval, paired_difference
 from neuralfuse.study.artifacts import build_transform
 from neuralfuse.study.files import load_study
 from neuralfuse.study.variants import folders
@@ -47,7 +47,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """One line for each structure, voltage and protection."""
     lines = []
     for keys, part in rows.groupby(["structure", "voltage", "rate", "protection"], sort=False):
-        mean = t_interval(part.accuracy.to_numpy())
+        mean = mean_interval(part.accuracy.to_numpy())
         names = ("structure", "voltage", "cell_fault_rate", "protection")
         lines.append(
             dict(zip(names, keys, strict=True))
@@ -94,7 +94,7 @@ def at_equal_saving(rows: pd.DataFrame) -> pd.DataFrame:
         }
         for i, saving in enumerate(savings):
             for name in SUPPLIES:
-                mean = t_interval(accuracy[name][:, i])
+                mean = mean_interval(accuracy[name][:, i])
                 apart = paired_difference(accuracy[name][:, i], accuracy["range"][:, i])
                 lines.append(
                     {"structure": structure, "saving": saving, "protection": name}

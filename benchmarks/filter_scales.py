@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from neuralfuse.report import plots
-from neuralfuse.results.statistics import paired_difference, t_interval
+from neuralfuse.results.statistics import mean_interval, paired_difference
 from neuralfuse.study.files import load_study
 from sram import failure
 from sram.files import write_atomic
@@ -35,7 +35,7 @@ def read(folder: Path) -> pd.DataFrame:
 
 
 def interval(values: pd.Series) -> str:
-    found = t_interval(values.to_numpy())
+    found = mean_interval(values.to_numpy())
     return f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]"
 
 
@@ -63,7 +63,7 @@ def plot(rows: pd.DataFrame, network: str) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     rows = rows[(rows.structure == "iid") & (rows.rate > 0)]
     for (name, protection), part in rows.groupby(["network", "protection"], sort=False):
-        points = [(rate, 100 * of_rate.saving_weight_sram.mean(), t_interval(of_rate.accuracy.to_numpy()))
+        points = [(rate, 100 * of_rate.saving_weight_sram.mean(), mean_interval(of_rate.accuracy.to_numpy()))
                   for rate, of_rate in part.groupby("rate")]  # fmt: skip
         style = {"color": LOOKS[name], "linestyle": "-" if protection == "none" else "--", "markersize": 4,
                  "marker": "o" if protection == "none" else "s", "capsize": 2.5, "linewidth": 1.3}  # fmt: skip

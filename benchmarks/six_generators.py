@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from neuralfuse.results import pareto
-from neuralfuse.results.statistics import t_interval
+from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.artifacts import build_transform
 from neuralfuse.study.files import load_study
 from sram import failure
@@ -90,7 +90,7 @@ def plot(results: pd.DataFrame, table: pd.DataFrame, folder: Path) -> None:
         for i, row in enumerate(part.itertuples()):
             same = (results.protection == row.protection) & (results.voltage == row.voltage)
             accuracy = 100 * results[same].accuracy.to_numpy()
-            mean = t_interval(accuracy)
+            mean = mean_interval(accuracy)
             axis.plot([i - 0.15] * len(accuracy), accuracy, "o", ms=3, color="0.65", mec="none")
             axis.errorbar(i + 0.1, mean.mean, mean.half_width, fmt="s", ms=5, color="#0072B2", capsize=3)
         axis.set_xticks(range(len(part)), part.protection, rotation=40, ha="right")

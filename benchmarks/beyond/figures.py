@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from neuralfuse.results.statistics import Estimate, t_interval
+from neuralfuse.results.statistics import Estimate, mean_interval
 
 GAIN = "gain over the unprotected chip, points"
 NARROWEST = 2  # points of saving that a panel shows
@@ -128,7 +128,7 @@ def _dots(axis: Axes, found: Sequence[np.ndarray], names: Sequence[str]) -> None
     """One row for each: mean gain with its interval, and every chip's."""
     at = np.arange(len(names))[::-1]
     for y, values in zip(at, found, strict=True):
-        e = t_interval(values)
+        e = mean_interval(values)
         axis.plot(values, np.full(len(values), y + 0.25), "|", color="0.45", ms=6)
         axis.errorbar(e.mean, y, xerr=e.half_width, fmt="o", color="C0", ms=5, lw=1.2, capsize=3)
     axis.axvline(0, color="0.4", lw=1)
@@ -171,7 +171,7 @@ def queries(chips: pd.DataFrame, rows: pd.DataFrame) -> Figure | None:
     found = gains(chips, [*wanted, ("main", "affine")]) if wanted else None
     if found is None:
         return None
-    *by_queries, gradient = map(t_interval, found)
+    *by_queries, gradient = map(mean_interval, found)
     asked = [int(rows[rows.method == method].queries.max()) for _, method in wanted]
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axis = figure.subplots()
@@ -205,7 +205,7 @@ def few_steps(chips: pd.DataFrame) -> Figure | None:
     found = gains(chips, wanted) if wanted else None
     if found is None:
         return None
-    gain = dict(zip((method for _, method in wanted), map(t_interval, found), strict=True))
+    gain = dict(zip((method for _, method in wanted), map(mean_interval, found), strict=True))
     figure = Figure(figsize=(1 + 4 * len(names), 3.4), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
         for i, start in enumerate(STARTS):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.beyond import figures
-from neuralfuse.results.statistics import paired_difference, t_interval
+from neuralfuse.results.statistics import mean_interval, paired_difference
 from sram.files import write_atomic
 
 GROUP = ["structure", "rate", "condition"]
@@ -28,7 +28,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         by_chip = part.pivot_table(index="chip", columns="method", values="accuracy", sort=False)
         for method in by_chip.columns:
             own, mine = by_chip[method].dropna(), part[part.method == method]
-            e = t_interval(own.to_numpy())
+            e = mean_interval(own.to_numpy())
             line = dict(structure=structure, rate=rate, condition=condition, method=method, chips=len(own))
             line |= dict(seeds=mine.seed.nunique(), clean=mine.clean_accuracy.mean())
             line |= dict(accuracy=e.mean, low=e.low, high=e.high, worst_chip=own.min())

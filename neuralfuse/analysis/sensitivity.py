@@ -15,7 +15,7 @@ from torch import Tensor
 from neuralfuse.analysis.kept import by_network, kept
 from neuralfuse.quantized import evaluate
 from neuralfuse.quantized.faulty import Faults, FaultyNetwork
-from neuralfuse.results.statistics import t_interval
+from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.config import NetworkConfig, StudyConfig
 from neuralfuse.study.cost import counts_of
 from neuralfuse.sweep.bench import Bench
@@ -149,7 +149,7 @@ def summarise(readings: list[Reading]) -> pd.DataFrame:
     table = pd.DataFrame([asdict(r) for r in readings])
     records = []
     for (part, name), rows in table.groupby(["part", "name"], sort=False):
-        lost = t_interval(100 * rows.lost.to_numpy())
+        lost = mean_interval(100 * rows.lost.to_numpy())
         flip_rate = rows.flipped_bits.mean() / rows.stored_bits.iloc[0]
         records.append((part, name, rows.stored_bits.iloc[0], flip_rate, lost.chips, lost.mean, lost.low, lost.high))
     columns = [

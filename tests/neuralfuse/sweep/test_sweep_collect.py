@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from neuralfuse.results.statistics import t_interval
+from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.config import AdaptiveConfig, ChipsConfig, NetworkConfig, StudyConfig
 from neuralfuse.study.grid import Point
 from neuralfuse.study.ownership import claim
@@ -229,7 +229,7 @@ def test_adaptive_stops_where_the_interval_is_narrow(goal, tmp_path):
         assert half <= goal + 1e-9 or n == 12
         first = group.sort_values("chip").accuracy
         for fewer in range(4, n, 4):  # and no wave sooner
-            assert 100 * t_interval(first[:fewer].to_numpy()).half_width > goal
+            assert 100 * mean_interval(first[:fewer].to_numpy()).half_width > goal
     assert len(rows) == len(table)  # nothing was run that the plan does not want
     if goal == 50.0:
         assert len(table) == 4 * 3 * 4
