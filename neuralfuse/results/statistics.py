@@ -53,7 +53,7 @@ def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> Estimat
 
     Accuracies pile up below the clean one with a tail of bad chips, and Student's own interval is then too narrow on
     that side: of such lots it covers 87 to 93% where this one covers 92 to 95, at the same width for normal lots.
-    Neither knows of bad chips that are not among those measured (MEAN_COVERAGE): for these, `chip_margin` and `chip_yield`.
+    Neither knows of bad chips that are not among those measured (MEAN_COVERAGE): `chip_margin` and `chip_yield` do.
 
     >>> e = mean_interval(np.array([0.1, 0.2, 0.3, 0.4]))
     >>> round(e.mean, 3), round(e.low, 3), round(e.high, 3)
@@ -167,10 +167,10 @@ def margin(
     """The headline: `voltages` (v,) falling, `accuracy` (chips, v), `saving` (v,), `clean` accuracy of the bare
     network.
 
-    The interval holds the voltages at which the band around the mean (`mean_interval`) does not rule the margin out; how
-    often it holds the truth says MARGIN_COVERAGE (`chip_margin` is exact). Where the band rules the margin out at the
-    highest voltage, the bound is that voltage and its saving (which may be negative for a generator): the user would
-    have to stay there.
+    The interval holds the voltages at which the band around the mean (`mean_interval`) does not rule the margin out;
+    how often it holds the truth says MARGIN_COVERAGE (`chip_margin` is exact). Where the band rules the margin out at
+    the highest voltage, the bound is that voltage and its saving (negative for a generator, maybe): the user would have
+    to stay there.
     """
     threshold = clean - points / 100
     accuracy, voltages, nan = np.asarray(accuracy, dtype=float), np.asarray(voltages, dtype=float), math.nan
