@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from neuralfuse.results.statistics import mean_interval, paired_difference
-from neuralfuse.study.artifacts import build_transform
+from neuralfuse.study.data import build_transform
 from neuralfuse.study.files import load_study
 from neuralfuse.study.variants import folders
 from neuralfuse.training.calibrate import storage_bytes

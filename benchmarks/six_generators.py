@@ -15,7 +15,7 @@ import pandas as pd
 
 from neuralfuse.results import pareto
 from neuralfuse.results.statistics import mean_interval
-from neuralfuse.study.artifacts import build_transform
+from neuralfuse.study.data import build_transform
 from neuralfuse.study.files import load_study
 from sram import failure
 from sram.files import write_atomic

@@ -113,6 +113,26 @@ class Accelerator:
                 raise InputError(self.name, f"rails.{rail}", self.rails.get(rail), allowed)
 
 
+WEIGHT_RAIL = "weights"
+
+
+def with_weight_rail(machine: Accelerator) -> Accelerator:
+    """The machine with its weight buffer on a rail of its own: `WEIGHT_RAIL`, unless it has one already.
+
+    >>> machine = with_weight_rail(accelerator("paper"))
+    >>> machine.weight_buffer.rail, machine.ifmap_buffer.rail, machine.rails["weights"]
+    ('weights', 'sram', 0.8)
+    """
+    rail = machine.weight_buffer.rail
+    if rail not in ("logic", machine.ifmap_buffer.rail, machine.ofmap_buffer.rail):
+        return machine
+    if WEIGHT_RAIL in machine.rails:
+        allowed = f"no rail of this name, or one of the weight buffer alone, which is on {rail}"
+        raise InputError(machine.name, "rails", WEIGHT_RAIL, allowed)
+    buffer = dataclasses.replace(machine.weight_buffer, rail=WEIGHT_RAIL)
+    return dataclasses.replace(machine, weight_buffer=buffer, rails=machine.rails | {WEIGHT_RAIL: machine.rails[rail]})
+
+
 def _check_range(where: str, name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise InputError(where, name, value, f"{least} to {most}")

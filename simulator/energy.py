@@ -23,7 +23,6 @@ reads and writes of all buffers and their leakage. `system`: that, the array, th
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -35,6 +34,7 @@ from numpy.typing import NDArray
 from simulator import userfile
 from simulator.accelerator import Accelerator, Buffer
 from simulator.array.dataflow import NAMES
+from simulator.operating_point import NOMINAL, OperatingPoint
 from sram.energy import MacroEnergy, dynamic_scale, leakage_scale, macro
 from sram.errors import InputError
 
@@ -201,32 +201,30 @@ class LayerEnergy:
 
 def energy(
     counts: Counts,
+    at: OperatingPoint = NOMINAL,
     accelerator: Accelerator | None = None,
-    voltage: float | None = None,
-    nominal: float | None = None,
     table: EnergyTable | None = None,
 ) -> LayerEnergy:
-    """Energy of one inference of `counts`.
+    """Energy of one inference of `counts` at an operating point: every buffer and the logic at the supply of its rail.
 
-    `voltage`: supply of the weight buffer's rail, and so of every buffer on it, in the unit of `nominal`, which is the
-    voltage that stands for the rail's nominal volts: 1.0 where a curve counts in multiples of Vmin. Without `nominal`,
-    volts; without `voltage`, all rails are nominal. `accelerator` is the one of `counts` if left out. A component
-    without an entry is an InputError.
+    `accelerator` is the one of `counts` if left out. A component without an entry, or a rail that the accelerator has
+    not, is an InputError.
 
     >>> from simulator.accelerator import accelerator
     >>> from simulator.array.cycles import simulate
+    >>> from simulator.operating_point import weights_at
     >>> from simulator.workload import Workload, conv
     >>> counts = simulate(Workload("one", (conv("stem", 32, 32, 3, 64, kernel=3, padding=1),)), accelerator("paper"))
-    >>> full, low = energy(counts), energy(counts, voltage=20 / 24, nominal=1.0)
+    >>> full, low = energy(counts), energy(counts, weights_at(counts.accelerator, 20 / 24, nominal=1.0))
     >>> round(low.weight_sram_pj / full.weight_sram_pj, 4)
     0.6944
     """
     machine = accelerator or counts.accelerator
-    figures = _Figures(machine, table or _published(), voltage, nominal)
+    figures = _Figures(machine, table or _published(), at.volts(machine))
     rows, layers = counts.layers, counts.workload.layers
     has_weights = np.array([layer.weights + layer.constants > 0 for layer in layers], dtype=bool)
     outputs = np.array([layer.batch * layer.groups * layer.m * layer.n for layer in layers]) * machine.batch
-    seconds = rows["cycles"] / machine.clock_hz
+    seconds = rows["cycles"] / (at.clock_hz or machine.clock_hz)
 
     filters = {way: rows[f"filter_sram_{way}"] * machine.weight_bits for way in ("reads", "writes")}
     other = {
@@ -283,13 +281,8 @@ def _published() -> EnergyTable:
 class _Figures:
     """Values of the table at the accelerator's node and rails; what was used is kept for the record."""
 
-    def __init__(self, machine: Accelerator, entries: EnergyTable, voltage: float | None, nominal: float | None):
-        self.machine, self.entries = machine, entries
-        rail = machine.weight_buffer.rail
-        ratio = 1.0 if voltage is None else voltage / (machine.rails[rail] if nominal is None else nominal)
-        if not 0 < ratio < math.inf:
-            raise InputError("energy", "voltage", voltage, "more than 0, and finite")
-        self.volts = machine.rails | {rail: machine.rails[rail] * ratio}
+    def __init__(self, machine: Accelerator, entries: EnergyTable, volts: dict[str, float]):
+        self.machine, self.entries, self.volts = machine, entries, volts
         self.used: dict[str, dict[str, object]] = {}
 
     def _record(

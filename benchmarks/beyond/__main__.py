@@ -25,8 +25,9 @@ from benchmarks.beyond.lot import BY_LAYER, CONDITIONS, OTHERS, SHARES, Lot, Pla
 from benchmarks.beyond.methods import METHODS, Method, run
 from benchmarks.beyond.retrained import retrained
 from neuralfuse.cli.progress import steps as progress
-from neuralfuse.study.artifacts import generator_file
 from neuralfuse.study.digest import RESULTS_VERSION
+from neuralfuse.study.file_names import generator_file
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
 from neuralfuse.sweep.allocator import keep_freed_memory
 from neuralfuse.training.calibrate import Settings
@@ -209,7 +210,7 @@ def main() -> None:
                 if absent and given.only:
                     sys.exit(f"{given.generators or '--generators'}: no {generator_file([given.network], absent[0])}")
                 with progress() as say:
-                    prepare(plan.study(), folder, say)
+                    prepare(StudyFolder(folder, plan.study()), say)
                     lots = {False: Lot(folder)}
                     if any(m.retrained for m in methods):
                         seed, epochs, lot = int(given.seeds.split(",")[0]), given.retrain_epochs, lots[False]

@@ -12,23 +12,24 @@ from torch import Tensor, nn
 
 from neuralfuse import data, networks
 from neuralfuse.analysis import hardening
-from neuralfuse.chips.cost import machine_of, scopes
+from neuralfuse.chips.cost import scopes
 from neuralfuse.chips.sources import Source, placed, training_source
-from neuralfuse.quantized import checkpoint
 from neuralfuse.quantized.checkpoint import save_network
 from neuralfuse.quantized.evaluate import correct, transform
 from neuralfuse.quantized.faulty import Faults, FaultyNetwork
-from neuralfuse.study.artifacts import build_network, network_path, read_workload
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.files import parse_study
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import memory_of
 from neuralfuse.sweep import executors
-from neuralfuse.sweep.bench import Bench
+from neuralfuse.sweep.bench import Bench, Die
 from neuralfuse.training.loop import batch_indices
 from neuralfuse.training.network import train_network
 from neuralfuse.transforms.generators import NeuralFuse, build
+from simulator.accelerator import accelerator
 from simulator.array.cycles import simulate
 from simulator.device.canary import Drift, canaries, judge
+from simulator.operating_point import weights_at
 from simulator.readers.read import trace
 from sram import failure, faultmap
 from sram.faultmap import FaultMap
@@ -101,7 +102,7 @@ class Lot:
     """Chips of one structure around one cell fault rate, behind a prepared study's folder."""
 
     def __init__(self, folder: Path):
-        self.bench = Bench(folder)
+        self.bench = Bench(StudyFolder.open(folder))
         self.study = self.bench.study
         self.name = self.study.networks[0].name
         self.faulty = self.bench.network(self.name)
@@ -109,7 +110,7 @@ class Lot:
         self.structure = self.study.sram.structures[0]
         self.voltages = dict(zip(SHARES, self.study.voltages, strict=True))
         self.voltages |= {name: self.voltages[at] for name, at in UNEVEN.items()}
-        self.counts = simulate(read_workload(folder, self.name), machine_of(MACHINE))
+        self.counts = self.bench.folder.counts(MACHINE, self.name)
         self.nominal = failure.curve(self.study.sram.curve).nominal
         self.clean = self.bench.clean(self.name, None) / len(self.bench.labels)
 
@@ -127,14 +128,14 @@ class Lot:
             return self._placed(self._cells(chip, condition)), Overhead()
         if sram == BY_LAYER:
             sram = self.hardened_layers
-        stored = self.bench.chip(self.name, MACHINE, self.structure, chip, () if sram == "none" else (sram,))
+        stored = self.bench.chip(self.name, Die(MACHINE, self.structure, chip), () if sram == "none" else (sram,))
         return stored.faults(self.voltages[condition]), stored.overhead
 
     @functools.cached_property
     def hardening(self) -> pd.DataFrame:
         """Of each layer the top bits at nominal voltage that leave LEAST_SAVING at the main supply; chosen for the lot,
         on training chips."""
-        asked = self.study, self.bench.folder, self.voltages["main"], LEAST_SAVING
+        asked = self.bench.folder, self.voltages["main"], LEAST_SAVING
         return hardening.measure(*asked, executors.choose(1), lambda *_: None)
 
     @property
@@ -204,9 +205,10 @@ class Lot:
 
     def savings(self, made: nn.Module | None, condition: str, overhead: Overhead) -> tuple[float, float]:
         """Shares of the unprotected network's energy at nominal supply: weight SRAM, whole system."""
-        total, base = scopes(self.counts, self.voltages[condition], self.nominal, overhead), scopes(self.counts)
+        at = weights_at(self.counts.accelerator, self.voltages[condition], self.nominal)
+        total, base = scopes(self.counts, at, overhead), scopes(self.counts)
         if made is not None:
-            total = total + scopes(simulate(trace(made.cpu(), self.data.input_shape), machine_of(MACHINE)))
+            total = total + scopes(simulate(trace(made.cpu(), self.data.input_shape), accelerator(MACHINE)))
             made.to(self.faulty.device)
         return 1 - total.weight_sram / base.weight_sram, 1 - total.system / base.system
 
@@ -214,8 +216,7 @@ class Lot:
     def unfolded(self) -> FaultyNetwork:
         """The network with its BatchNorm, which the bench folds into the weights."""
         config = self.study.networks[0]
-        network = build_network(config, self.study)
-        checkpoint.load_network(network, network_path(self.bench.folder, self.name))
+        network = self.bench.folder.network(self.name)
         return FaultyNetwork(network, config.bits, config.per_channel, self.study.device)
 
     def with_own_statistics(self, faults: Faults, batches: int = 8, batch: int = 128) -> float:

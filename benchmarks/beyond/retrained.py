@@ -6,7 +6,6 @@ from pathlib import Path
 
 from neuralfuse.quantized.checkpoint import load_network, save_network
 from neuralfuse.quantized.faulty import FaultyNetwork
-from neuralfuse.study.artifacts import build_network, network_path
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.training.baselines import RandomBitErrors
 from neuralfuse.training.loop import Progress
@@ -30,10 +29,8 @@ def retrained(
 
     A stuck cell reads wrong half of the time, so bits flip with half the rate. A training that is killed goes on.
     """
-    config = next(n for n in bench.study.networks if n.name == name)
-    network = build_network(config, bench.study)
+    config, network = bench.study.network(name), bench.folder.network(name)
     if not path.is_file():
-        load_network(network, network_path(bench.folder, name))
         digits = bench.study.dataset.name == "digits"
         settings = dict(flip=False, shift=2) if digits else {}
         accuracy = train_network(

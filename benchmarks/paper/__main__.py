@@ -21,6 +21,7 @@ from neuralfuse.cli.progress import steps
 from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.files import load_studies, load_study
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.run import run_study
 from sram import failure
@@ -66,7 +67,7 @@ def _run(name: str, variant: str, given: argparse.Namespace) -> None:
     for key, study in studies.items():
         if variant in ("", key):
             with steps() as say:
-                run_study(reduced(study, given), given.out / name / key, workers, say)
+                run_study(StudyFolder(given.out / name / key, reduced(study, given)), workers, say)
 
 
 def reduced(study: StudyConfig, given: argparse.Namespace) -> StudyConfig:

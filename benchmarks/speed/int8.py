@@ -23,12 +23,14 @@ from neuralfuse import networks
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.integer import IntegerNetwork, integers_are_exact
 from neuralfuse.quantized.program import compile_network
+from neuralfuse.results.rows import Result
 from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.files import parse_study
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
 from neuralfuse.sweep.bench import run_chunk
-from neuralfuse.sweep.task import Result, Task
+from neuralfuse.sweep.task import Task
 
 SHAPES = {"resnet8": (1, 16), "resnet14": (3, 32), "resnet18": (3, 32), "vgg19": (3, 32)}
 RATES = [0, 0.0025, 0.005, 0.01, 0.0175, 0.03]
@@ -73,7 +75,7 @@ def study_of(dataset: dict, network: dict) -> StudyConfig:
 
 
 def answers(study: StudyConfig, chips: int, folder: Path) -> None:
-    points = prepare(study, folder, lambda title: lambda done, total, figures: None)
+    points = prepare(StudyFolder(folder, study), lambda title: lambda done, total, figures: None)
     rows: dict[str, list[list[Result]]] = {"float": [], "int8": []}
     took: dict[str, list[float]] = {"float": [], "int8": []}
     for point in points:

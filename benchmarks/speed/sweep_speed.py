@@ -27,14 +27,16 @@ import torch
 from neuralfuse.quantized import checkpoint, evaluate
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.quantize import dequantize, quantize, weight_parameters
-from neuralfuse.study.artifacts import build_network
+from neuralfuse.results.rows import Result
 from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
+from neuralfuse.study.data import build_network
 from neuralfuse.study.files import load_study
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import Point
 from neuralfuse.study.prepare import prepare
-from neuralfuse.sweep.bench import Bench, run_chunk
+from neuralfuse.sweep.bench import Bench, Die, run_chunk
 from neuralfuse.sweep.executors import choose
-from neuralfuse.sweep.task import Result, Task
+from neuralfuse.sweep.task import Task
 from neuralfuse.transforms import generators
 from sram import failure
 
@@ -91,7 +93,7 @@ def check(bench: Bench, counts: list[int], rows: list[Result]) -> None:
     plain = build_network(bench.study.networks[0], bench.study)
     checkpoint.load_network(plain, bench.study.networks[0].checkpoint)
     read = FaultyNetwork(plain.eval())
-    chip = bench.chip(last.network, last.accelerator, last.structure, last.chip, ())
+    chip = bench.chip(last.network, Die(last.accelerator, last.structure, last.chip), ())
     weight, bit, kind = chip.faults(last.voltage)
     words = read.clean_words.astype(np.int64) & 255
     for w, b, k in zip(weight.tolist(), bit.tolist(), kind.tolist(), strict=True):
@@ -147,8 +149,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         weights, folder = Path(name), Path(name) / "study"
         study = study_of(given.network, [part for part in given.generators.split(",") if part], weights)
-        points = prepare(study, folder, lambda title: lambda done, total, figures: None)
-        bench = Bench(folder)
+        opened = StudyFolder(folder, study)
+        points = prepare(opened, lambda title: lambda done, total, figures: None)
+        bench = Bench(opened)
         network = build_network(study.networks[0], study).eval()
         checkpoint.load_network(network, study.networks[0].checkpoint)
         fuses = [bench.transform(point.network, point.protection) for point in points]

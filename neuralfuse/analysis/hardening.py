@@ -8,7 +8,6 @@ Operations Research 27, 1979): no worse than the best choice but for one step of
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,9 +18,10 @@ from neuralfuse.analysis.sensitivity import reads_share
 from neuralfuse.chips.sources import Chips
 from neuralfuse.quantized import evaluate
 from neuralfuse.quantized.faulty import Faults, FaultyNetwork
+from neuralfuse.study.check import check
 from neuralfuse.study.config import ProtectionConfig, StudyConfig
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import memory_of
-from neuralfuse.study.prepare import check
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.sweep.executors import Workers
 from neuralfuse.training.loop import batch_indices
@@ -147,8 +147,7 @@ def _of_folder(folder: str, network: str, draw: int, voltage: float) -> dict[str
 
 
 def measure(
-    study: StudyConfig,
-    folder: str | Path,
+    folder: StudyFolder,
     voltage: float,
     saving: float,
     workers: Workers,
@@ -156,7 +155,8 @@ def measure(
 ) -> pd.DataFrame:
     """The choice for each network of a prepared study at `voltage`, where `saving` of the weight-SRAM energy is to be
     left: a row a layer with its share of the reads, its damage by hardened bits, and the `hardened_bits` chosen."""
-    found, tables = by_network(_of_folder, study, folder, range(CHIPS), voltage, workers, advance), []
+    study = folder.study
+    found, tables = by_network(_of_folder, folder, range(CHIPS), voltage, workers, advance), []
     for network in study.networks:
         damages = found[network.name]
         names, kept_bits = list(damages[0]), np.array(levels(network.bits))

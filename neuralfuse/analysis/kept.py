@@ -5,36 +5,36 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.digest import RESULTS_VERSION, digest
+from neuralfuse.study.folder import StudyFolder, stamp_of
 from neuralfuse.sweep.bench import Bench, bench_of, one_thread
 from neuralfuse.sweep.executors import Workers
 from sram.files import write_atomic
 
 
-def kept(folder: str | Path, made_from: Sequence[object], make: Callable[[Bench], Any]) -> Any:
+def kept(folder: str, made_from: Sequence[object], make: Callable[[Bench], Any]) -> Any:
     """What `make` gives (plain data, as JSON has it) on the bench of a prepared folder; read from the folder if it was
     made before from the same, by this code."""
-    stamp = json.loads((Path(folder) / "provenance.json").read_text(encoding="utf-8"))["stamp"]
+    stamp = stamp_of(folder)
     path = Path(folder) / "sensitivity" / f"{digest([stamp, RESULTS_VERSION, *made_from])}.json"
     if not path.is_file():
         with one_thread():
-            found = make(bench_of(str(folder), stamp))
+            found = make(bench_of(folder, stamp))
         write_atomic(path, json.dumps(found))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def by_network(
     read: Callable[[str, str, int, float], Any],
-    study: StudyConfig,
-    folder: str | Path,
+    folder: StudyFolder,
     chips: Sequence[int],
     voltage: float,
     workers: Workers,
     advance: Callable[[int, int, dict[str, float]], None],
 ) -> dict[str, list]:
-    """`read(folder, network, chip, voltage)` of all networks of a study and these chips, in the order of the chips."""
-    total, done = len(study.networks) * len(chips), 0
+    """`read(folder, network, chip, voltage)` of all networks of a folder and these chips, in the order of the chips."""
+    networks = folder.study.networks
+    total, done = len(networks) * len(chips), 0
 
     def one_more(_: object) -> None:
         nonlocal done
@@ -43,8 +43,8 @@ def by_network(
 
     with workers.make() as pool:
         waiting = {}
-        for network in study.networks:
-            waiting[network.name] = [pool.submit(read, str(folder), network.name, chip, voltage) for chip in chips]
+        for network in networks:
+            waiting[network.name] = [pool.submit(read, str(folder.path), network.name, chip, voltage) for chip in chips]
             for future in waiting[network.name]:
                 future.add_done_callback(one_more)
         return {name: [future.result() for future in futures] for name, futures in waiting.items()}

@@ -10,16 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from neuralfuse.chips.cost import machine_of
 from neuralfuse.chips.stored import layout_of, store
 from neuralfuse.quantized.evaluate import correct, transform
-from neuralfuse.study.artifacts import read_workload
 from neuralfuse.study.config import CalibrateConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
-from neuralfuse.study.cost import cost_of, counts_of
 from neuralfuse.study.files import parse_study
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.training.calibrate import calibrate, calibration_set, learning_rate, storage_bytes
 from neuralfuse.training.on_device import DeviceNetwork, tune, tune_by_queries
+from simulator.accelerator import accelerator
 from simulator.device.protocol import Device
 from simulator.placement import place
 from sram import failure
@@ -80,10 +78,10 @@ def fit_to_map(
     """Fit a protection's transform to the chip of a map and measure it at `voltage` on the test images."""
     study, network, (fuse, settings) = bench.study, bench.study.networks[0], _calibrated(protection)
     check_unit(study, fault_map.curve.unit)
-    workload, machine = read_workload(bench.folder, network.name), machine_of(study.accelerators[0])
+    workload, machine = bench.folder.workload(network.name), accelerator(study.accelerators[0])
     placed = place(workload, machine, fault_map.geometry, schedule=study.sram.schedule, bits=network.bits)
     faulty = bench.network(network.name)
-    layout = layout_of(placed, counts_of(bench.folder, study.accelerators[0], network.name))
+    layout = layout_of(placed, bench.folder.counts(study.accelerators[0], network.name))
     chip = store(fault_map, placed, faulty, parse(protection.sram or "none", layout))
     bare = store(fault_map, placed, faulty, parse("none"))
     made = bench.transform(network.name, protection.name)
@@ -154,7 +152,7 @@ def _fitted(
     asked: tuple[int, int, int],
 ) -> Fitted:
     study, network = bench.study, bench.study.networks[0].name
-    cost = cost_of(bench.folder, study, network, study.accelerators[0], protection, voltage, overhead)
+    cost = bench.folder.cost(network, study.accelerators[0], protection, voltage, overhead)
     savings = cost.saving_weight_sram, cost.saving_sram, cost.saving_system
     bits = _calibrated(protection)[0].bits or 32
     counts = before, after, len(bench.labels)

@@ -6,7 +6,6 @@ position (all layers); what is lost against the network without faults is compar
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,8 +16,8 @@ from neuralfuse.quantized import evaluate
 from neuralfuse.quantized.faulty import Faults, FaultyNetwork
 from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.config import NetworkConfig, StudyConfig
-from neuralfuse.study.cost import counts_of
-from neuralfuse.sweep.bench import Bench
+from neuralfuse.study.folder import StudyFolder
+from neuralfuse.sweep.bench import Bench, Die
 from neuralfuse.sweep.executors import Workers
 from simulator.energy import energy
 from simulator.workload import stored_name
@@ -92,7 +91,7 @@ def _of_folder(folder: str, network: str, chip: int, voltage: float) -> list[Rea
 
     def read(bench: Bench) -> list[dict]:
         study, model = bench.study, bench.network(network)
-        stored = bench.chip(network, study.accelerators[0], study.sram.structures[0], chip, ())
+        stored = bench.chip(network, Die(study.accelerators[0], study.sram.structures[0], chip), ())
         clean, answers = bench.clean(network, None), bench.answers(network)
         images = bench.images, bench.labels
         found = read_chip(model, stored.faults(voltage), chip, clean, *images, study.batch_size, answers)
@@ -111,15 +110,15 @@ def supply(study: StudyConfig, voltage: float | None) -> float:
 
 
 def measure(
-    study: StudyConfig,
-    folder: str | Path,
+    folder: StudyFolder,
     voltage: float,
     workers: Workers,
     advance: Callable[[int, int, dict[str, float]], None],
 ) -> pd.DataFrame:
     """`summarise` of all networks of a prepared study over its evaluation chips at `voltage`; chips done are kept."""
+    study = folder.study
     chips, tables = range(study.chips.evaluation), []
-    found = by_network(_of_folder, study, folder, chips, voltage, workers, advance)
+    found = by_network(_of_folder, folder, chips, voltage, workers, advance)
     for network in study.networks:
         table = summarise([reading for readings in found[network.name] for reading in readings])
         share = reads_share(folder, network, study.accelerators[0])
@@ -132,9 +131,9 @@ def measure(
     return pd.concat(tables, ignore_index=True)
 
 
-def reads_share(folder: str | Path, network: NetworkConfig, accelerator: str) -> dict[tuple[str, str], float]:
+def reads_share(folder: StudyFolder, network: NetworkConfig, accelerator: str) -> dict[tuple[str, str], float]:
     """What part of the energy of all weight-SRAM reads each part (part, name) of a network's bits is."""
-    counts = counts_of(Path(folder), accelerator, network.name)
+    counts = folder.counts(accelerator, network.name)
     spent = energy(counts).components["weight_sram_reads"]
     shares: dict[tuple[str, str], float] = {("all", ""): 1.0}
     for layer, part in zip(counts.workload.layers, spent / spent.sum(), strict=True):

@@ -1,14 +1,12 @@
-"""Energy of an inference at the three scopes, with the weight buffer on a rail of its own."""
+"""Energy of an inference at the three scopes, what an SRAM protection adds included."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from simulator.accelerator import Accelerator, accelerator
 from simulator.array.cycles import Counts
 from simulator.energy import LayerEnergy, energy
+from simulator.operating_point import NOMINAL, OperatingPoint
 from sram.energy import leakage_scale
 from sram.protection import Overhead
-
-WEIGHT_RAIL = "weight_sram"
 
 
 @dataclass(frozen=True)
@@ -23,37 +21,27 @@ class Scopes:
         return Scopes(self.weight_sram + other.weight_sram, self.sram + other.sram, self.system + other.system)
 
 
-def machine_of(name: str) -> Accelerator:
-    """An accelerator whose weight buffer has a rail of its own: the only one that a study lowers."""
-    machine = accelerator(name)
-    buffer = machine.weight_buffer
-    rails = machine.rails | {WEIGHT_RAIL: machine.rails[buffer.rail]}
-    return replace(machine, weight_buffer=replace(buffer, rail=WEIGHT_RAIL), rails=rails)
+def scopes(counts: Counts, at: OperatingPoint = NOMINAL, overhead: Overhead | None = None) -> Scopes:
+    """Energy of one inference at an operating point, and what an SRAM protection of the weight buffer adds.
 
-
-def scopes(
-    counts: Counts, voltage: float | None = None, nominal: float = 1.0, overhead: Overhead | None = None
-) -> Scopes:
-    """Energy of one inference with the weight buffer at `voltage` (None: nominal), and what an SRAM protection adds.
-
-    An overhead multiplies the reads and writes of the weight buffer by their energy at this supply, and its leakage by
-    the storage; the cells that stay at nominal voltage leak as at nominal.
+    An overhead, which counts in the unit of the weight rail's supply, multiplies the reads and writes of the weight
+    buffer by their energy at this supply, and its leakage by the storage; the cells that stay at nominal voltage leak
+    as at nominal.
     """
-    found = energy(counts, voltage=voltage, nominal=nominal)
+    found = energy(counts, at)
     plain = Scopes(found.weight_sram_pj, found.sram_pj, found.system_pj)
     if overhead is None or overhead == Overhead():
         return plain
-    supply = nominal if voltage is None else voltage
-    plainly = (supply / nominal) ** 2
-    reads = found.weight_sram_pj * (float(overhead.read_scale(supply, nominal)) / plainly - 1)
+    rail = counts.accelerator.weight_buffer.rail
+    supply, volts = at.supply(rail), counts.accelerator.rails[rail]
+    plainly = supply.share**2
+    reads = found.weight_sram_pj * (float(overhead.read_scale(supply.voltage, supply.nominal)) / plainly - 1)
     written = float(found.components["weight_sram_writes"].sum())
-    writes = written * (float(overhead.write_scale(supply, nominal)) / plainly - 1)
+    writes = written * (float(overhead.write_scale(supply.voltage, supply.nominal)) / plainly - 1)
     leakage = weight_leakage_pj(found)
-    volts = counts.accelerator.rails[WEIGHT_RAIL]
-    ratio = supply / nominal
-    kept = (1 - overhead.nominal_cells) * _leak(volts, ratio + overhead.voltage_offset / nominal)
+    kept = (1 - overhead.nominal_cells) * _leak(volts, supply.share + overhead.voltage_offset / supply.nominal)
     kept += overhead.nominal_cells * _leak(volts, 1.0)
-    leaked = leakage * (overhead.storage * kept / _leak(volts, ratio) - 1)
+    leaked = leakage * (overhead.storage * kept / _leak(volts, supply.share) - 1)
     return Scopes(
         plain.weight_sram + reads, plain.sram + reads + writes + leaked, plain.system + reads + writes + leaked
     )

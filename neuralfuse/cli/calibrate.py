@@ -42,8 +42,9 @@ def calibrate(
     from neuralfuse.analysis import one_chip
     from neuralfuse.cli.progress import steps
     from neuralfuse.quantized import checkpoint
-    from neuralfuse.study.artifacts import slug
+    from neuralfuse.study.file_names import slug
     from neuralfuse.study.files import load_study
+    from neuralfuse.study.folder import StudyFolder
     from neuralfuse.study.prepare import prepare
     from neuralfuse.sweep.bench import Bench, one_thread
     from sram.files import write_atomic
@@ -56,8 +57,9 @@ def calibrate(
         fault_map.count(at)  # refuses voltages below the map's before anything is trained
     rows: list[Fitted] = []
     with steps() as say:
-        prepare(wanted, out / "study", say)
-        bench = Bench(out / "study")
+        folder = StudyFolder(out / "study", wanted)
+        prepare(folder, say)
+        bench = Bench(folder)
         bits = {p.name: p.neuralfuse.bits for p in wanted.protections if p.neuralfuse is not None}
 
         def keep(fitted: "Fitted", made) -> None:

@@ -1,11 +1,14 @@
 """`neuralfuse sensitivity`: which layers and bits low voltage hurts."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from neuralfuse.cli.study import Out, WorkersOption
+
+if TYPE_CHECKING:
+    from neuralfuse.study.folder import StudyFolder
 
 
 def sensitivity(
@@ -38,52 +41,56 @@ def sensitivity(
 
     chosen = choose(workers)
     studies = variants.claim(study, out).values()
-    supplies = [supply(config, voltage) for config, _ in studies]  # refused before anything is trained
+    supplies = [supply(folder.study, voltage) for folder in studies]  # refused before anything is trained
     if cost_limit is not None:
-        for (config, _), at in zip(studies, supplies, strict=True):
-            hardening.budget(config, at, cost_limit / 100)
-            hardening.check_layers(config, cost_limit / 100)
+        for folder, at in zip(studies, supplies, strict=True):
+            hardening.budget(folder.study, at, cost_limit / 100)
+            hardening.check_layers(folder.study, cost_limit / 100)
     with steps() as say:
         made = []
-        for (config, folder), at in zip(studies, supplies, strict=True):
-            made.append(_one(config, folder, at, chosen, say))
+        for folder, at in zip(studies, supplies, strict=True):
+            folder = _with_own_protections(folder)
+            made.append(_one(folder, at, chosen, say))
             if cost_limit is not None:
-                made.append(_harden(config, folder, at, cost_limit / 100, chosen, say))
+                made.append(_harden(folder, at, cost_limit / 100, chosen, say))
     for path in (path for paths in made for path in paths):
         print(path)
 
 
-def _one(study, folder: Path, voltage: float, workers, say) -> list[Path]:
+def _with_own_protections(folder: "StudyFolder") -> "StudyFolder":
+    """Protections are not looked at: those that the folder has stay, and none is trained for this."""
+    from neuralfuse.study.config import ProtectionConfig
+    from neuralfuse.study.folder import StudyFolder
+
+    there = StudyFolder.open(folder.path).study.protections if folder.claimed else (ProtectionConfig(name="none"),)
+    return StudyFolder(folder.path, folder.study.model_copy(update={"protections": there}))
+
+
+def _one(folder: "StudyFolder", voltage: float, workers, say) -> list[Path]:
     """Table and figures of one study; the files written."""
     from neuralfuse.analysis.sensitivity import measure
     from neuralfuse.report import plots
-    from neuralfuse.study.config import ProtectionConfig
-    from neuralfuse.study.files import load_study
     from neuralfuse.study.prepare import prepare
     from sram import failure
     from sram.files import write_atomic
 
-    # Protections are not looked at: those that the folder has stay, and none is trained for this.
-    there = folder / "study.yaml"
-    protections = load_study(there).protections if there.is_file() else (ProtectionConfig(name="none"),)
-    study = study.model_copy(update={"protections": protections})
-    prepare(study, folder, say)
-    table = measure(study, folder, voltage, workers, say(f"sensitivity ({workers.label})"))
-    written = [write_atomic(folder / "sensitivity.csv", table.to_csv(index=False))]
-    unit = failure.curve(study.sram.curve).unit
+    prepare(folder, say)
+    table = measure(folder, voltage, workers, say(f"sensitivity ({workers.label})"))
+    written = [write_atomic(folder.path / "sensitivity.csv", table.to_csv(index=False))]
+    unit = failure.curve(folder.study.sram.curve).unit
     for name, rows in table.groupby("network", sort=False):
-        written += plots.save(plots.sensitivity(rows, unit), folder / "plots", f"sensitivity-{name}")
+        written += plots.save(plots.sensitivity(rows, unit), folder.path / "plots", f"sensitivity-{name}")
     return written
 
 
-def _harden(study, folder: Path, voltage: float, saving: float, workers, say) -> list[Path]:
+def _harden(folder: "StudyFolder", voltage: float, saving: float, workers, say) -> list[Path]:
     """Table of the layers to harden in one prepared folder, and what a study would call it; the files written."""
     from neuralfuse.analysis import hardening
     from sram.files import write_atomic
 
-    table = hardening.measure(study, folder, voltage, saving, workers, say(f"hardening ({workers.label})"))
+    table = hardening.measure(folder, voltage, saving, workers, say(f"hardening ({workers.label})"))
     for network, rows in table.groupby("network", sort=False):
         text = hardening.protection(dict(zip(rows.layer, rows.hardened_bits, strict=True)))
         print(f"{network}, at least {100 * saving:g}% saved at {voltage:g}; a study's protection:")
         print(f'  - {{name: hardened by layer, sram: ["{text}"]}}')
-    return [write_atomic(folder / "hardening.csv", table.to_csv(index=False))]
+    return [write_atomic(folder.path / "hardening.csv", table.to_csv(index=False))]

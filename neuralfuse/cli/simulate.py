@@ -182,19 +182,23 @@ def _energies_and_counts(
 ) -> pd.DataFrame:
     import pandas as pd
 
+    from simulator.accelerator import with_weight_rail
     from simulator.array.cycles import simulate
     from simulator.energy import energy, energy_table
+    from simulator.operating_point import NOMINAL, weights_at
 
+    machine = with_weight_rail(machine)
     volts, nominal = _supply(voltage)
+    at = NOMINAL if volts is None else weights_at(machine, volts, nominal)
     counts = simulate(workload, machine)
-    found = energy(counts, voltage=volts, nominal=nominal, table=energy_table(table))
+    found = energy(counts, at, table=energy_table(table))
     frame = pd.concat([counts.frame(), found.frame().drop(columns="layer")], axis=1)
     shown = frame[["layer", "macs", "cycles", "stall_cycles", "utilization_pct"]].copy()
     shown["dram_bytes"] = frame[[name for name in frame.columns if "_dram_" in name]].sum(axis=1)
     for scope in ("weight_sram", "sram", "system"):
         shown[f"{scope}_uj"] = frame[f"scope_{scope}_pj"] / 1e6
-    at = f", weight memory at {voltage}" if voltage else ""
-    _print(shown, list(shown.columns), f"{workload.name} on {machine.name}{at}")
+    lowered = f", rail {machine.weight_buffer.rail} at {voltage}" if voltage else ""
+    _print(shown, list(shown.columns), f"{workload.name} on {machine.name}{lowered}")
     seconds = counts.latency_s
     print(f"{seconds * 1e3:.4g} ms for {workload.batch * machine.batch} inference(s) at {machine.clock_hz / 1e6:g} MHz")
     if plots is not None:

@@ -2,11 +2,14 @@
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sram.errors import InputError
+
+if TYPE_CHECKING:
+    from neuralfuse.study.folder import StudyFolder
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything the study makes; run again to go on.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", help="Processes; default one for each core.")]
@@ -47,8 +50,8 @@ def train(
     from neuralfuse.study.prepare import prepare
 
     with steps() as say:
-        for config, folder in _claimed(study, out).values():
-            prepare(config, folder, say)
+        for folder in _claimed(study, out).values():
+            prepare(folder, say)
     for kind in ("networks", "generators"):
         for path in sorted(out.glob(f"**/{kind}/*.safetensors")):
             print(path)
@@ -75,10 +78,11 @@ def merge(
 ) -> None:
     """Bring the rows of other folders of one study into a folder in which it was trained or run; none is doubled."""
     from neuralfuse.study import variants
-    from neuralfuse.sweep.store import merge as merge_rows
+    from neuralfuse.study.folder import StudyFolder
 
-    parts = variants.folders(into)
-    new = sum(merge_rows([source / name for source in sources], part) for name, part in parts.items())
+    new = 0
+    for name, part in variants.folders(into).items():
+        new += StudyFolder.open(part).merge(StudyFolder.open(source / name) for source in sources)
     print(f"{new} new rows in {into}; `neuralfuse sweep STUDY.yaml --out {into}` writes results.csv")
 
 
@@ -126,15 +130,15 @@ def _summary(table):
     return pd.concat(parts.values(), ignore_index=True)
 
 
-def _claimed(path: Path, out: Path):
+def _claimed(path: Path, out: Path) -> "dict[str, StudyFolder]":
     """The studies of a file and their folders, now theirs; every variant is checked before the first is run."""
     from neuralfuse.study import variants
-    from neuralfuse.study.prepare import check
+    from neuralfuse.study.check import check
 
     found = variants.studies_of(path, out)
     if "" not in found:  # one study alone is checked when it is prepared
-        for study, _ in found.values():
-            check(study)
+        for folder in found.values():
+            check(folder.study)
     return variants.claim(path, out)
 
 
@@ -155,26 +159,26 @@ def _sweep(path: Path, out: Path, workers: int | None, dask: str | None, part: t
     chosen = choose(workers, dask)
     studies = _claimed(path, out)
     failed = False
-    for study, folder in studies.values():
-        failed |= not _sweep_one(study, folder, chosen, part)
+    for folder in studies.values():
+        failed |= not _sweep_one(folder, chosen, part)
     if "" not in studies and part is None and variants.join(out) is not None:
-        print(compare([folder for _, folder in studies.values()]).to_string(index=False))
+        print(compare([folder.path for folder in studies.values()]).to_string(index=False))
         print(f"all variants: {out / 'results.csv'}")
     if failed:
         raise typer.Exit(1)
 
 
-def _sweep_one(study, out: Path, chosen, part: tuple[int, int] | None) -> bool:
+def _sweep_one(folder: "StudyFolder", chosen, part: tuple[int, int] | None) -> bool:
     """Run one study and report on it; False where something could not be had."""
     from neuralfuse.cli.progress import steps
     from neuralfuse.report import build_report
     from neuralfuse.sweep.run import run_study
 
     with steps() as say:
-        outcome = run_study(study, out, chosen, say, part)
+        outcome = run_study(folder, chosen, say, part)
         if outcome.rows and part is None:
             advance = say("report")
-            made = build_report(out)
+            made = build_report(folder.path)
             advance(1, 1, {})
     print(f"{outcome.rows} of {outcome.wanted} results in {outcome.results}")
     if outcome.rows and part is None:
@@ -190,21 +194,22 @@ def _dry_run(path: Path, out: Path, workers: int | None, part: tuple[int, int] |
     from neuralfuse.study import variants
     from neuralfuse.sweep.executors import choose
 
-    for study, folder in variants.studies_of(path, out).values():
-        _dry_run_one(study, folder, choose(workers), part)
+    for folder in variants.studies_of(path, out).values():
+        _dry_run_one(folder, choose(workers), part)
 
 
-def _dry_run_one(study, out: Path, chosen, part: tuple[int, int] | None) -> None:
-    from neuralfuse.study.prepare import check
+def _dry_run_one(folder: "StudyFolder", chosen, part: tuple[int, int] | None) -> None:
+    from neuralfuse.study.check import check
     from neuralfuse.sweep.run import estimate
 
+    study = folder.study
     check(study)
-    guess = estimate(study, out, chosen, part)
+    guess = estimate(folder, chosen, part)
     print(f"{guess.tasks} tasks: {len(study.networks)} networks x {len(study.accelerators)} accelerators x", end=" ")
     print(f"{len(study.sram.structures)} structures x {len(study.protections)} protections x", end=" ")
     print(f"{len(study.voltages)} voltages x {study.chips.evaluation} chips")
     trainings = ", ".join(guess.trainings) or "none"
-    print(f"{guess.done} done in {out}, {guess.tasks - guess.done} to do; trainings to do: {trainings}")
+    print(f"{guess.done} done in {folder.path}, {guess.tasks - guess.done} to do; trainings to do: {trainings}")
     if guess.seconds is None:
         print("time: not known before the first rows are there")
     else:

@@ -1,7 +1,6 @@
 """Tables and figures of a results folder, written beside it."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
@@ -13,16 +12,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import simulator.plots
-from neuralfuse.chips.cost import machine_of
 from neuralfuse.report import plots
 from neuralfuse.report.page import Tables, render
 from neuralfuse.report.wording import interval, saving, saving_interval, supply, supply_interval
 from neuralfuse.results import pareto
 from neuralfuse.results.tables import read_table
-from neuralfuse.study.artifacts import read_workload
 from neuralfuse.study.config import StudyConfig
-from neuralfuse.study.files import load_study
-from neuralfuse.study.memory import geometry_of, memory_of
+from neuralfuse.study.folder import StudyFolder
+from neuralfuse.study.memory import memory_of
 from simulator.plots import components_figure
 from sram import curveplots, failure, mapplots
 from sram.errors import InputError
@@ -58,8 +55,8 @@ def build_report(folder: str | Path) -> Report:
     folder = Path(folder)
     results = read_results(folder)
     stamp = _stamp(folder)
-    study = load_study(folder / "study.yaml")
-    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    studied = StudyFolder.open(folder)
+    study, provenance = studied.study, studied.provenance()
     unit = provenance["voltage_unit"]
     layers = read_table(folder / "layers.csv")
     if (made := _unchanged(folder, stamp, study, results, layers, unit)) is not None:
@@ -162,8 +159,7 @@ def _energy_by_layer(layers: pd.DataFrame, title: str) -> Figure:
 def _bank(folder: Path, study: StudyConfig, structure: str) -> Figure:
     """Chip 0 of the first network's memory, at the swept voltage where nearest to one cell in a hundred is faulty."""
     network = study.networks[0]
-    workload = read_workload(folder, network.name)
-    geometry = geometry_of(study.sram, workload, machine_of(study.accelerators[0]), network.bits)
+    geometry = StudyFolder(folder, study).placement(network.name, study.accelerators[0]).geometry
     curve = failure.curve(study.sram.curve)
     voltage = min(study.voltages, key=lambda v: abs(np.log(max(float(curve.probability(v)), 1e-300) / 0.01)))
     memory = memory_of(study.sram, geometry, structure)

@@ -264,6 +264,12 @@ class StudyConfig(Strict):
             raise ValueError("each entry needs a name of its own (key `name`)")
         return value
 
+    def network(self, name: str) -> NetworkConfig:
+        return next(network for network in self.networks if network.name == name)
+
+    def protection(self, name: str) -> ProtectionConfig:
+        return next(protection for protection in self.protections if protection.name == name)
+
     @property
     def voltage_floor(self) -> float:
         return min(self.voltages)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from neuralfuse.quantized import checkpoint
-from neuralfuse.study import artifacts
 from neuralfuse.study.config import NetworkConfig, ProtectionConfig, StudyConfig
+from neuralfuse.study.data import content_hashes, test_set
 from neuralfuse.study.digest import digest
+from neuralfuse.study.folder import StudyFolder
 from simulator.accelerator import accelerator
 from sram import failure, structure
 
@@ -27,13 +28,13 @@ class Point:
     setup: str
 
 
-def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
+def points_of(folder: StudyFolder) -> list[Point]:
     """The grid of a prepared folder, each point with the hash of everything that its names stand for.
 
     What is not prepared yet has no hash: no row was ever measured at such a point.
     """
-    folder = Path(folder)
-    images, labels = artifacts.test_set(study.dataset)
+    study = folder.study
+    images, labels = test_set(study.dataset)
     total = hashlib.sha256(images.numpy().tobytes())
     total.update(labels.numpy().tobytes())
     curve = failure.curve(study.sram.curve)
@@ -52,12 +53,12 @@ def points_of(study: StudyConfig, folder: str | Path) -> list[Point]:
                 for protection in study.protections:
                     setup = common | {
                         "network": [
-                            _file_hash(artifacts.network_path(folder, network.name)),
+                            _file_hash(folder.network_file(network.name)),
                             network.bits,
                             network.per_channel,
                             _program_hash(folder, network),
                             _workload_hash(folder, network.name),
-                            artifacts.content_hashes(network.build or network.name, network.checkpoint),
+                            content_hashes(network.build or network.name, network.checkpoint),
                         ],
                         "accelerator": asdict(accelerator(machine)),
                         "structure": asdict(structure.structure(form)),
@@ -81,28 +82,28 @@ def _file_hash(path: Path) -> str | None:
     return total.hexdigest()[:16]
 
 
-def _program_hash(folder: Path, network: NetworkConfig) -> str | None:
-    if network.activations == "float" or not artifacts.program_path(folder, network.name).is_file():
+def _program_hash(folder: StudyFolder, network: NetworkConfig) -> str | None:
+    if network.activations == "float" or not folder.program_file(network.name).is_file():
         return None
-    return digest(artifacts.read_program(folder, network.name).to_json())
+    return digest(folder.program(network.name).to_json())
 
 
-def _generator_hashes(folder: Path, network: str, protection: ProtectionConfig) -> list | None:
+def _generator_hashes(folder: StudyFolder, network: str, protection: ProtectionConfig) -> list | None:
     """Of its weights, its layers, and the files that it was made from; None where there is no generator."""
-    fuse, path = protection.neuralfuse, artifacts.generator_path
+    fuse = protection.neuralfuse
     if fuse is None:
         return None
     return [
-        _file_hash(path(folder, network, protection)),
+        _file_hash(folder.generator_file(network, protection)),
         _workload_hash(folder, network, protection.name),
-        artifacts.content_hashes(fuse.generator, fuse.checkpoint),
+        content_hashes(fuse.generator, fuse.checkpoint),
     ]
 
 
-def _workload_hash(folder: Path, network: str, protection: str | None = None) -> str | None:
-    if not artifacts.workload_path(folder, network, protection).is_file():
+def _workload_hash(folder: StudyFolder, network: str, protection: str | None = None) -> str | None:
+    if not folder.workload_file(network, protection).is_file():
         return None
-    return digest(asdict(artifacts.read_workload(folder, network, protection)))
+    return digest(asdict(folder.workload(network, protection)))
 
 
 def _calibrated_at(study: StudyConfig, protection: ProtectionConfig) -> tuple[float, ...] | None:

@@ -6,32 +6,31 @@ from pathlib import Path
 import pandas as pd
 
 from neuralfuse.results.tables import read_table
-from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.files import load_studies
-from neuralfuse.study.ownership import check_empty, check_folder, study_of
+from neuralfuse.study.folder import StudyFolder, check_empty
 from sram.errors import InputError
 from sram.files import write_atomic
 
 STUDY = "variants.yaml"
 
 
-def studies_of(path: Path, folder: Path) -> dict[str, tuple[StudyConfig, Path]]:
-    """{name: (study, its folder)} of a study file; a study without variants has the name "" and the folder itself.
+def studies_of(path: Path, folder: Path) -> dict[str, StudyFolder]:
+    """{name: its folder} of a study file; a study without variants has the name "" and the folder itself.
 
     InputError where `folder`, or the folder of a variant, is neither new nor theirs. Writes nothing.
     """
-    studies = {name: (study, folder / name) for name, study in load_studies(path).items()}
+    studies = {name: StudyFolder(folder / name, study) for name, study in load_studies(path).items()}
     if "" not in studies:
         _check_top(studies, folder)
-    for study, part in studies.values():
-        check_folder(study, part)
+    for part in studies.values():
+        part.check()
     return studies
 
 
 def _check_top(studies: Iterable[str], folder: Path) -> None:
     """A folder of variants has no study of its own, and knows one of the variants at least."""
     if (folder / "study.yaml").is_file():
-        other = study_of(folder)
+        other = StudyFolder.open(folder).study
         raise InputError(folder, "--out", "study.yaml", f"a folder of variants, not that of the study {other.name!r}")
     if not (folder / STUDY).is_file():
         check_empty(folder)
@@ -39,7 +38,7 @@ def _check_top(studies: Iterable[str], folder: Path) -> None:
         raise InputError(folder, "variants", ", ".join(studies), f"{', '.join(there)}, which are in this folder")
 
 
-def claim(path: Path, folder: Path) -> dict[str, tuple[StudyConfig, Path]]:
+def claim(path: Path, folder: Path) -> dict[str, StudyFolder]:
     """`studies_of`; a folder of variants keeps the file that it was made from."""
     studies = studies_of(path, folder)
     if "" not in studies:

@@ -1,17 +1,18 @@
-"""Run what a plan still lacks, keep every finished row, retry what a lost worker took with it, name what could not
-be had."""
+"""Run what a plan still lacks, keep every finished row, retry what a lost worker took with it, name what could not be
+had."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
 
+from neuralfuse.results.rows import Result, Rows
 from neuralfuse.sweep.executors import Workers
-from neuralfuse.sweep.store import Store
-from neuralfuse.sweep.task import Result, Task
+from neuralfuse.sweep.task import Task
 from sram.errors import InputError
 
 Plan = Callable[[dict[str, Result]], list[Task]]  # which tasks are wanted, given what is known; pure
-RunChunk = Callable[[str, list[Task]], list[Result]]
+RunChunk = Callable[[list[Task]], list[Result]]  # what a worker is sent
+Advance = Callable[[int, int], None]
 ATTEMPTS = 3
 
 
@@ -37,19 +38,18 @@ def shard(tasks: list[Task], index: int, count: int) -> list[Task]:
 
 
 def collect(
-    folder: str,
+    store: Rows,
     plan: Plan,
     run_chunk: RunChunk,
     workers: Workers,
-    advance: Callable[[int, int], None] = lambda done, wanted: None,
+    advance: Advance = lambda done, wanted: None,
 ) -> list[Failure]:
-    """Run until the plan has nothing left that is not in the folder's store; returns what failed `ATTEMPTS` times.
+    """Run until the plan has nothing left that is not in the store; returns what failed `ATTEMPTS` times.
 
     `advance(done, wanted)` is called after each finished chunk. A mistake of the user (InputError) and a store that
-    cannot be
-    written end the run at once; rows that were finished stay. Safe to run twice, or by two processes, into one folder.
+    cannot be written end the run at once; rows that were finished stay. Safe to run twice, or by two processes, into
+    one folder.
     """
-    store = Store(folder)
     failures: dict[tuple[str, ...], Failure] = {}
     while True:
         rows = store.read()
@@ -59,11 +59,13 @@ def collect(
         advance(len(wanted) - len(todo), len(wanted))
         if not todo:
             return list(failures.values())
-        for failure in _run(folder, chunks(todo), run_chunk, workers, store, advance, len(wanted)):
+        for failure in _run(chunks(todo), run_chunk, workers, store, advance, len(wanted)):
             failures[tuple(task.key for task in failure.tasks)] = failure
 
 
-def _run(folder, todo, run_chunk, workers: Workers, store: Store, advance, wanted: int) -> list[Failure]:
+def _run(
+    todo: list[list[Task]], run_chunk: RunChunk, workers: Workers, store: Rows, advance: Advance, wanted: int
+) -> list[Failure]:
     queue = [(chunk, 1) for chunk in reversed(todo)]
     failures: list[Failure] = []
     pending: dict[Future, tuple[list[Task], int]] = {}
@@ -84,7 +86,7 @@ def _run(folder, todo, run_chunk, workers: Workers, store: Store, advance, wante
                 rest = [task for task in chunk if task.key not in known]
                 left -= len(chunk) - len(rest)
                 if rest:
-                    pending[executor.submit(run_chunk, folder, rest)] = (rest, attempt)
+                    pending[executor.submit(run_chunk, rest)] = (rest, attempt)
                 if workers.count == 1:
                     break
             done, _ = wait(pending, return_when=FIRST_COMPLETED) if pending else (set(), None)

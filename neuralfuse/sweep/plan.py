@@ -1,17 +1,17 @@
 """Which tasks a study wants, given the rows it already has: a pure function, so that every run and every executor
 agrees.
 
-Without `adaptive` it is the whole grid. With it, chips come in waves until the interval is narrow enough, and
-voltages are bisected
-around the lowest one that keeps accuracy within the margin.
+Without `adaptive` it is the whole grid. With it, chips come in waves until the interval is narrow enough, and voltages
+are bisected around the lowest one that keeps accuracy within the margin.
 """
 
 import numpy as np
 
+from neuralfuse.results.rows import Result
 from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.config import AdaptiveConfig, StudyConfig
 from neuralfuse.study.grid import Point
-from neuralfuse.sweep.task import Result, Task
+from neuralfuse.sweep.task import Task
 
 
 def plan(study: StudyConfig, points: list[Point], rows: dict[str, Result]) -> list[Task]:

@@ -1,18 +1,20 @@
 """A whole study: prepare the folder, collect what is missing, write results.csv."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from neuralfuse.results.rows import Result
 from neuralfuse.study.config import StudyConfig
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import points_of
+from neuralfuse.study.making import Say
 from neuralfuse.study.prepare import prepare, trainings_to_do
-from neuralfuse.study.trained import Say
 from neuralfuse.sweep.bench import run_chunk
 from neuralfuse.sweep.collect import Failure, collect, shard
 from neuralfuse.sweep.executors import Workers
 from neuralfuse.sweep.plan import plan
-from neuralfuse.sweep.store import Store, write_results_csv
-from neuralfuse.sweep.task import Result, Task
+from neuralfuse.sweep.task import Task
 from sram.errors import InputError
 
 
@@ -26,23 +28,23 @@ class Outcome:
     failures: list[Failure]
 
 
-def run_study(
-    study: StudyConfig, folder: str | Path, workers: Workers, say: Say, part: tuple[int, int] | None = None
-) -> Outcome:
+def run_study(folder: StudyFolder, workers: Workers, say: Say, part: tuple[int, int] | None = None) -> Outcome:
     """Train what must be trained, run what is missing, write results.csv. `part` = (I, N): only the I-th of N
     shards."""
+    study = folder.study
     check_shard(study, part)
-    points = prepare(study, folder, say)
+    points = prepare(folder, say)
 
     def wanted(rows: dict[str, Result]) -> list[Task]:
         tasks = plan(study, points, rows)
         return tasks if part is None else shard(tasks, *part)
 
     advance = say(f"sweep ({workers.label})")
-    failures = collect(str(folder), wanted, run_chunk, workers, lambda done, total: advance(done, total, {}))
-    rows = Store(folder).read()
+    measure = partial(run_chunk, str(folder.path))
+    failures = collect(folder.rows, wanted, measure, workers, lambda done, total: advance(done, total, {}))
+    rows = folder.rows.read()
     tasks = plan(study, points, rows)
-    path = write_results_csv(rows, tasks, folder)
+    path = folder.write_results(task.key for task in tasks)
     return Outcome(path, sum(task.key in rows for task in tasks), len(tasks), failures)
 
 
@@ -64,21 +66,21 @@ class Estimate:
     seconds: float | None
 
 
-def estimate(study: StudyConfig, folder: str | Path, workers: Workers, part: tuple[int, int] | None = None) -> Estimate:
+def estimate(folder: StudyFolder, workers: Workers, part: tuple[int, int] | None = None) -> Estimate:
     """Count tasks (of one shard, with `part`) against the folder's rows; time from the mean of the rows that are there.
 
     Writes nothing.
     """
+    study = folder.study
     check_shard(study, part)
-    folder = Path(folder)
-    trainings = trainings_to_do(study, folder)
+    trainings = trainings_to_do(folder)
     index, count = part or (1, 1)
-    if trainings or not folder.is_dir():
+    if trainings or not folder.path.is_dir():
         settings = len(study.networks) * len(study.accelerators) * len(study.sram.structures) * len(study.protections)
         chips = len(range(index - 1, settings * study.chips.evaluation, count))
         return Estimate(chips * len(study.voltages), 0, trainings, None)
-    rows = Store(folder).read()
-    tasks = shard(plan(study, points_of(study, folder), rows), index, count)
+    rows = folder.rows.read()
+    tasks = shard(plan(study, points_of(folder), rows), index, count)
     done = [rows[task.key] for task in tasks if task.key in rows]
     mean = sum(row.seconds for row in done) / len(done) if done else None
     left = len(tasks) - len(done)

@@ -10,8 +10,8 @@ from benchmarks.beyond.__main__ import KEY, MEASURED, append, applies, generic_o
 from benchmarks.beyond.lot import CONDITIONS, OTHERS, Plan
 from benchmarks.beyond.methods import METHODS
 from benchmarks.beyond.report import markdown, table
-from neuralfuse.study.artifacts import generator_path
-from neuralfuse.study.config import ProtectionConfig
+from neuralfuse.study.config import ProtectionConfig, StudyConfig
+from neuralfuse.study.folder import StudyFolder
 
 
 def row(method, chip, accuracy, condition="main", seed=0):
@@ -147,7 +147,10 @@ def test_generators_are_found_where_a_study_leaves_them(tmp_path):
     files = {}
     for name in OTHERS:
         protection = ProtectionConfig(name=name, neuralfuse={"generator": "ConvS"})
-        files[name] = generator_path(tmp_path, "resnet14", protection)
+        study = StudyConfig(
+            name="generic", networks=({"name": "resnet14"},), voltages=(1.0,), protections=(protection,)
+        )
+        files[name] = StudyFolder(tmp_path, study).generator_file("resnet14", protection)
         files[name].parent.mkdir(exist_ok=True)
         files[name].touch()
     given = argparse.Namespace(digits=False, root="data", test_images=500, options="", network="resnet14", base="base",

@@ -12,6 +12,7 @@ from benchmarks.beyond.methods import METHODS, after, run
 from benchmarks.beyond.retrained import CLIP, retrained
 from neuralfuse import data, networks
 from neuralfuse.quantized.checkpoint import load_network, save, save_network
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
 from neuralfuse.training.calibrate import Settings, calibrate
 from neuralfuse.training.network import train_network
@@ -36,7 +37,7 @@ def lot(tmp_path_factory):
     generic = {"generator": "tiny", "training": dict(steps=1, maps=1, batch=8)}
     plan = Plan({"name": "digits"}, entry, "iid", 0.03, "ibm14", "resident", generic,
                 {"UNetS": str(folder / "unets.safetensors")})  # fmt: skip
-    prepare(plan.study(), folder / "study", silent)
+    prepare(StudyFolder(folder / "study", plan.study()), silent)
     return Lot(folder / "study")
 
 

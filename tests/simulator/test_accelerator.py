@@ -15,6 +15,7 @@ from simulator.accelerator import (
 )
 from simulator.array.cycles import simulate
 from simulator.energy import energy, energy_table
+from simulator.operating_point import weights_at
 from simulator.workload import Workload, conv
 from sram.errors import InputError
 from sram.geometry import Geometry
@@ -130,9 +131,9 @@ def test_the_examples_in_the_documentation_run(tmp_path):
     machine.write_text(machine_text)
     energies.write_text(energies_text)
     counts = simulate(Workload("one", (conv("c", 16, 16, 8, 16, kernel=3),)), accelerator(machine))
-    assert energy(counts, voltage=0.4, table=energy_table(energies)).weight_sram_pj == pytest.approx(
-        float(counts.weight_word_reads().sum()) * 9.3 / 4
-    )
+    assert energy(
+        counts, weights_at(counts.accelerator, 0.4), table=energy_table(energies)
+    ).weight_sram_pj == pytest.approx(float(counts.weight_word_reads().sum()) * 9.3 / 4)
 
 
 def test_an_unknown_name_lists_the_presets():

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from benchmarks.paper import energy as paper_energy
 from neuralfuse import networks
-from simulator.accelerator import accelerator
+from simulator.accelerator import accelerator, with_weight_rail
 from simulator.array.cycles import simulate
 from simulator.compat import paper
 from simulator.energy import COMPONENTS, OF_BITS, SRAM, UNITS, EnergyTable, energy, energy_table
+from simulator.operating_point import OperatingPoint, Supply, weights_at
 from simulator.readers.read import trace
 from simulator.workload import Layer, Workload, conv, linear, matmul
 from sram.energy import leakage_scale, macro
@@ -76,7 +77,7 @@ def test_activations_in_the_weight_buffer_are_not_weights():
 @given(st.floats(0.3, 1.2), st.floats(0.3, 1.2))
 def test_dynamic_energy_goes_with_the_square_and_nothing_else_moves(a, b):
     counts = simulate(MIXED, PAPER)
-    low, high = (energy(counts, voltage=v, nominal=1.0) for v in sorted((a, b)))
+    low, high = (energy(counts, weights_at(PAPER, v, nominal=1.0)) for v in sorted((a, b)))
     ratio = (min(a, b) / max(a, b)) ** 2
     assert low.weight_sram_pj == pytest.approx(ratio * high.weight_sram_pj)
     assert low.sram_pj <= high.sram_pj
@@ -86,19 +87,42 @@ def test_dynamic_energy_goes_with_the_square_and_nothing_else_moves(a, b):
 
 def test_volts_and_multiples_of_nominal_agree():
     counts = simulate(MIXED, PAPER)
-    assert energy(counts, voltage=0.6).sram_pj == pytest.approx(energy(counts, voltage=0.75, nominal=1.0).sram_pj)
-    assert energy(counts).sram_pj == pytest.approx(energy(counts, voltage=1.0, nominal=1.0).sram_pj)
+    assert energy(counts, weights_at(PAPER, 0.6)).sram_pj == pytest.approx(
+        energy(counts, weights_at(PAPER, 0.75, nominal=1.0)).sram_pj
+    )
+    assert energy(counts).sram_pj == pytest.approx(energy(counts, weights_at(PAPER, 1.0, nominal=1.0)).sram_pj)
     with pytest.raises(InputError, match="more than 0"):
-        energy(counts, voltage=0.0)
+        weights_at(PAPER, 0.0)
 
 
 def test_only_the_weight_buffers_rail_is_lowered():
-    rails = PAPER.rails | {"weights": 0.8}
-    machine = replace(PAPER, weight_buffer=replace(PAPER.weight_buffer, rail="weights"), rails=rails)
+    machine = with_weight_rail(PAPER)
+    assert with_weight_rail(machine) is machine
     counts = simulate(STEM, machine)
-    nominal, low = energy(counts), energy(counts, voltage=0.5, nominal=1.0)
+    nominal, low = energy(counts), energy(counts, weights_at(machine, 0.5, nominal=1.0))
     assert low.weight_sram_pj == pytest.approx(nominal.weight_sram_pj / 4)
     assert np.array_equal(low.components["activation_sram"], nominal.components["activation_sram"])
+
+
+def test_every_rail_has_its_supply_and_the_clock_its_leakage():
+    machine = with_weight_rail(PAPER)
+    counts = simulate(MIXED, machine)
+    nominal, logic = energy(counts), energy(counts, OperatingPoint({"logic": Supply(0.5)}))
+    assert logic.components["mac"].sum() == pytest.approx(nominal.components["mac"].sum() / 4)
+    assert logic.sram_pj == nominal.sram_pj
+    slow = energy(counts, OperatingPoint(clock_hz=machine.clock_hz / 2))
+    for name, spent in nominal.components.items():
+        assert slow.components[name].sum() == pytest.approx(spent.sum() * (2 if "leakage" in name else 1))
+    with pytest.raises(InputError, match="rail = 'io'"):
+        energy(counts, OperatingPoint({"io": Supply(0.5)}))
+    with pytest.raises(InputError, match="clock_hz"):
+        OperatingPoint(clock_hz=0.0)
+
+
+def test_a_name_that_another_rail_has_is_refused():
+    machine = replace(PAPER, rails=PAPER.rails | {"weights": 0.7})
+    with pytest.raises(InputError, match="rails = 'weights'"):
+        with_weight_rail(machine)
 
 
 @pytest.mark.parametrize("missing", sorted(energy_table().entries))
@@ -115,7 +139,7 @@ def test_a_buffer_outside_the_sram_table_is_an_error():
 
 
 def test_every_figure_has_unit_node_voltage_and_source():
-    figures = energy(simulate(MIXED, PAPER), voltage=0.7, nominal=1.0).sources()
+    figures = energy(simulate(MIXED, PAPER), weights_at(PAPER, 0.7, nominal=1.0)).sources()
     assert set(figures["unit"]) == {"pJ", "mW"}
     assert (figures["value"] > 0).all()
     assert figures["source"].str.len().min() > 10
@@ -231,7 +255,7 @@ def test_sram_energies_are_of_the_very_node():
     with pytest.raises(InputError, match=r"paper: node_nm = 22\.9 is not allowed; allowed: a whole number"):
         energy(counts)
     with pytest.raises(InputError, match="23 nm"):
-        energy(counts, replace(PAPER, node_nm=23.0))
+        energy(counts, accelerator=replace(PAPER, node_nm=23.0))
     ours = {name: replace(energy_table()["add"], unit=unit) for name, unit in UNITS.items() if "buffer" in name}
     assert energy(counts, table=EnergyTable("mine", energy_table().entries | ours)).system_pj > 0  # no table is asked
 
@@ -239,7 +263,7 @@ def test_sram_energies_are_of_the_very_node():
 def test_a_supply_is_a_number():
     for voltage in (float("inf"), float("nan")):
         with pytest.raises(InputError, match="finite"):
-            energy(simulate(STEM, PAPER), voltage=voltage)
+            weights_at(PAPER, voltage)
 
 
 def test_a_batch_shares_weights_and_energy_is_that_of_one_inference():

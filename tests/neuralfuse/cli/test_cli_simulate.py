@@ -38,12 +38,15 @@ def test_counts_and_energies_of_a_network_with_totals(tmp_path, capsys):
     assert "total" in capsys.readouterr().out
 
 
-def test_voltage_in_volts_and_in_multiples_of_vmin(tmp_path, topology):
-    energy = {}
+def test_voltage_lowers_the_weight_rail_alone_in_volts_or_in_multiples_of_vmin(tmp_path, topology, capsys):
+    energy, other = {}, set()
     for voltage in ("0.8V", "0.4", "0.5Vmin"):  # the paper preset's rails are at 0.8 V
         out = tmp_path / "out.csv"
         assert run("--topology", topology, "--voltage", voltage, "--out", str(out)) == 0
+        assert f"rail weights at {voltage}" in capsys.readouterr().out
         energy[voltage] = float(rows_of(out)[-1]["scope_weight_sram_pj"])
+        other.add(rows_of(out)[-1]["activation_sram_pj"])
+    assert len(other) == 1
     assert energy["0.4"] == pytest.approx(energy["0.5Vmin"])
     assert energy["0.8V"] == pytest.approx(4 * energy["0.4"])
 

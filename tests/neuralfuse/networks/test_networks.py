@@ -14,6 +14,7 @@ from neuralfuse.quantized import checkpoint
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.quantize import quantize_in_place, weight_parameters
 from neuralfuse.study.files import parse_study
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
 from neuralfuse.transforms import generators
 from sram.errors import InputError
@@ -212,7 +213,7 @@ def test_a_study_takes_a_model_file_with_the_weights_that_it_has(tmp_path):
     for seed in (0, 1):
         network = networks.build("resnet8", in_channels=1, seed=seed, width=4).eval()
         torch.export.save(torch.export.export(network, (torch.zeros(4, 1, 16, 16),)), tmp_path / "a.pt2")
-        prepare(parse_study(study, "test"), tmp_path / "out", lambda title: pytest.fail(title))
+        prepare(StudyFolder(tmp_path / "out", parse_study(study, "test")), lambda title: pytest.fail(title))
         (stored,) = (tmp_path / "out" / "networks").glob("*.safetensors")
         tensors, _ = checkpoint.load(stored)
         quantize_in_place(network)

@@ -13,8 +13,8 @@ from neuralfuse import networks
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.integer import IntegerNetwork, integers_are_exact
 from neuralfuse.quantized.program import compile_network
-from neuralfuse.study.artifacts import read_program
-from neuralfuse.sweep.bench import Bench
+from neuralfuse.study.folder import StudyFolder
+from neuralfuse.sweep.bench import Bench, Die
 from simulator.device.program import Add, Conv, Flatten, Pool, Program, execute
 from tests.conftest import run
 from tests.neuralfuse.quantized.test_fold import trained_like
@@ -195,10 +195,10 @@ def test_a_study_of_numbers_and_words(both):
 
 
 def test_measured_answers_are_those_of_the_program(both):
-    bench = Bench(both)
-    program = read_program(both, "words")
+    folder = StudyFolder.open(both)
+    bench, program = Bench(folder), folder.program("words")
     faulty = bench.network("words")
-    stored = bench.chip("words", "paper", "iid", 0, ())
+    stored = bench.chip("words", Die("paper", "iid", 0), ())
     faulty.set_faults(*stored.faults(0.76))
     expected = int((by_the_device(program, faulty.words, bench.images).argmax(1) == bench.labels.numpy()).sum())
     rows = pd.read_csv(both / "results.csv").query("network == 'words' and protection == 'none' and voltage == 0.76")

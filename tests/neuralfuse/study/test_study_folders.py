@@ -9,12 +9,10 @@ import torch
 import yaml
 
 from neuralfuse.quantized import checkpoint
-from neuralfuse.study.artifacts import generator_path, network_path, read_workload, workload_path
-from neuralfuse.study.cost import counts_of
 from neuralfuse.study.files import parse_study
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import points_of
 from neuralfuse.study.prepare import prepare, trainings_to_do
-from neuralfuse.sweep.store import merge
 from neuralfuse.transforms import generators
 from tests.conftest import TINY, run
 from tests.neuralfuse.sweep.test_study import study_with
@@ -39,7 +37,7 @@ def fuse(name="fuse", **changes):
 
 def prepared(folder, *protections, **changes):
     study = parse_study(STUDY | {"protections": list(protections)} | changes, "here")
-    return prepare(study, folder, lambda title: lambda *_: None)
+    return prepare(StudyFolder(folder, study), lambda title: lambda *_: None)
 
 
 def macs(folder):
@@ -63,21 +61,21 @@ def test_another_generator_under_the_same_name_has_its_own_layers_and_pictures(f
     (after,) = prepared(out, identity)
     assert macs(out)["net-fuse"] == 3 * macs(folder)["net-fuse"]
     assert macs(out)["net"] == macs(folder)["net"]
-    assert counts_of(out, "paper", "net", "fuse").layers["macs"].sum() == macs(out)["net-fuse"]
+    assert StudyFolder.open(out).counts("paper", "net", "fuse").layers["macs"].sum() == macs(out)["net-fuse"]
     assert after.setup != before.setup
     assert (out / "images" / "net-fuse.npz").read_bytes() != shown
 
 
 def test_layers_traced_by_other_code_are_traced_again_and_rows_know_the_layers(folder, tmp_path):
     out = shutil.copytree(folder, tmp_path / "out")
-    path, expected = workload_path(out, "net"), read_workload(out, "net")
+    mine, changed = StudyFolder.open(folder), StudyFolder.open(out)
+    path, expected = changed.workload_file("net"), changed.workload("net")
     other = path.read_text().replace('"made_from": "', '"made_from": "0')
     path.write_text(other.replace('"out_channels": 4', '"out_channels": 5'))
-    study = parse_study(STUDY | {"protections": [fuse(options={"width": 2})]}, "here")
-    assert points_of(study, out) != points_of(study, folder)
-    prepare(study, out, lambda title: lambda *_: None)
-    assert read_workload(out, "net") == expected
-    assert points_of(study, out) == points_of(study, folder)
+    assert points_of(changed) != points_of(mine)
+    prepare(changed, lambda title: lambda *_: None)
+    assert changed.workload("net") == expected
+    assert points_of(changed) == points_of(mine)
 
 
 def test_another_checkpoint_under_the_same_path_is_another_generator(tmp_path):
@@ -89,10 +87,11 @@ def test_another_checkpoint_under_the_same_path_is_another_generator(tmp_path):
         made[0].weight.add_(1)
     checkpoint.save(path, made.state_dict(), {})
     study = parse_study(STUDY | {"protections": [given]}, "here")
-    assert trainings_to_do(study, tmp_path / "out") == ["fuse for net"]
+    folder = StudyFolder(tmp_path / "out", study)
+    assert trainings_to_do(folder) == ["fuse for net"]
     (after,) = prepared(tmp_path / "out", given)
     assert before.setup != after.setup
-    file = generator_path(tmp_path / "out", "net", study.protections[0])
+    file = folder.generator_file("net", study.protections[0])
     assert (checkpoint.load(file)[0]["0.weight"] - made[0].weight).abs().max() < 0.02  # rounded to words
 
 
@@ -108,13 +107,13 @@ def test_the_source_of_ones_own_network_and_generator_counts(tmp_path, monkeypat
     )
     own = [{"name": "net", "build": "own_of_this_test:net", "training": {"epochs": 1, "batch": 512}}]
     content = STUDY | {"networks": own, "protections": [fuse(generator="own_of_this_test:fuse")]}
-    study = parse_study(content, "here")
-    prepare(study, tmp_path / "out", lambda title: lambda *_: None)
-    before = points_of(study, tmp_path / "out")
-    assert trainings_to_do(study, tmp_path / "out") == []
+    folder = StudyFolder(tmp_path / "out", parse_study(content, "here"))
+    prepare(folder, lambda title: lambda *_: None)
+    before = points_of(folder)
+    assert trainings_to_do(folder) == []
     source.write_text(source.read_text() + "# changed\n")
-    assert trainings_to_do(study, tmp_path / "out") == ["net", "fuse for net"]
-    assert points_of(study, tmp_path / "out") != before
+    assert trainings_to_do(folder) == ["net", "fuse for net"]
+    assert points_of(folder) != before
 
 
 def test_names_that_differ_in_special_characters_alone_have_files_of_their_own(folder, tmp_path):
@@ -129,23 +128,24 @@ def test_names_that_differ_in_special_characters_alone_have_files_of_their_own(f
 
 def test_no_two_pairs_of_names_share_a_file(tmp_path):
     def pair(network, protection, **changes):
-        (made,) = parse_study(STUDY | {"protections": [fuse(protection)]}, "here").protections
-        return {generator_path(tmp_path, network, made), workload_path(tmp_path, network, protection)}
+        study = parse_study(STUDY | {"protections": [fuse(protection)]}, "here")
+        folder = StudyFolder(tmp_path, study)
+        return {folder.generator_file(network, study.protections[0]), folder.workload_file(network, protection)}
 
     names = [("a", "b-c"), ("a-b", "c"), ("a", "b_c"), ("a", "b c"), ("a ", "b_c"), ("a+b", "c"), ("a", "c")]
     files = [pair(*names) for names in names]
     assert len(set.union(*files)) == 2 * len(names)
-    networks = ["a", "a-b", "a b", "a_b"]
-    files = [*files, *({network_path(tmp_path, name), workload_path(tmp_path, name)} for name in networks)]
+    networks, folder = ["a", "a-b", "a b", "a_b"], StudyFolder(tmp_path, parse_study(STUDY, "here"))
+    files = [*files, *({folder.network_file(name), folder.workload_file(name)} for name in networks)]
     assert len(set.union(*files)) == 2 * (len(names) + len(networks))
     surrogates = {"train_on": ["net"], "training": {"steps": 1}}
     both = STUDY | {"networks": [NETWORK | {"name": n} for n in ("a", "b", "a+b")]}
     found = set()
     for on in (["a", "b"], ["a+b"]):
         (made,) = parse_study(both | {"protections": [fuse(**surrogates | {"train_on": on})]}, "here").protections
-        found.add(generator_path(tmp_path, "a", made))
+        found.add(folder.generator_file("a", made))
     assert len(found) == 2
-    assert network_path(tmp_path, "resnet18-imagenet").name == "resnet18-imagenet.safetensors"
+    assert folder.network_file("resnet18-imagenet").name == "resnet18-imagenet.safetensors"
 
 
 VARIANTS = {"plain": {}, "other": {"sram": {"stuck_at_one": 0.9}}}
@@ -209,7 +209,8 @@ def test_merge_is_for_folders_of_one_study(tiny, tiny_copy, tmp_path, capsys):
     assert "seed = 3" in capsys.readouterr().err
     shutil.copy(study_with(tmp_path), study)
     shutil.rmtree(tiny_copy / "rows")
-    assert merge([tiny_copy], tiny_copy) == 0  # a shard in which nothing fell
-    assert merge([tiny], tiny_copy) == 36
+    into = StudyFolder.open(tiny_copy)
+    assert into.merge([StudyFolder.open(tiny_copy)]) == 0  # a shard in which nothing fell
+    assert into.merge([StudyFolder.open(tiny)]) == 36
     assert run("sweep", TINY, "--out", tiny_copy, "--dry-run") == 0
     assert "0 to do" in capsys.readouterr().out

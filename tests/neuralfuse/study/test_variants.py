@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from neuralfuse.study.files import load_studies, parse_study
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.sweep.task import Task
@@ -156,9 +157,9 @@ def test_a_generator_trained_on_surrogates_is_one_generator(tmp_path):
     content = yaml.safe_load(TINY.read_text()) | {"networks": networks, "voltages": [0.8]}
     content |= {"protections": [{"name": "fuse", "neuralfuse": fuse}], "sram": {"structures": ["iid"]}}
     study = parse_study(content, "here")
-    points = prepare(study, tmp_path / "out", lambda name: lambda *_: None)
+    points = prepare(StudyFolder(tmp_path / "out", study), lambda name: lambda *_: None)
     assert [path.name for path in (tmp_path / "out" / "generators").iterdir()] == ["source+target-fuse.safetensors"]
-    bench = Bench(tmp_path / "out")
+    bench = Bench(StudyFolder.open(tmp_path / "out"))
     rows = [bench.measure(Task(point, 0, 0.8)) for point in points]
     assert [row.network for row in rows] == ["source", "target"]
     with pytest.raises(InputError, match="train_on = 'source' is not allowed; allowed: target"):
@@ -180,10 +181,13 @@ def test_a_training_watched_on_held_out_chips_keeps_the_best_and_stops_early(tmp
     }
     content = yaml.safe_load(TINY.read_text()) | {"protections": [{"name": "fuse", "neuralfuse": fuse}]}
     seen = []
-    prepare(parse_study(content, "here"), tmp_path / "out", lambda name: lambda step, steps, found: seen.append(found))
+    prepare(
+        StudyFolder(tmp_path / "out", parse_study(content, "here")),
+        lambda name: lambda step, steps, found: seen.append(found),
+    )
     watched = [found["held_out_accuracy"] for found in seen if "held_out_accuracy" in found]
     assert len(set(watched)) == 1
     assert len(watched) == 2 * 3 + 1  # from step 2 on: three more looks, two steps each
     content["protections"][0]["neuralfuse"]["held_out"] = {"images": 10**6}
     with pytest.raises(InputError, match="images"):
-        prepare(parse_study(content, "here"), tmp_path / "other", lambda name: lambda *_: None)
+        prepare(StudyFolder(tmp_path / "other", parse_study(content, "here")), lambda name: lambda *_: None)

@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from neuralfuse.quantized import checkpoint
-from neuralfuse.study.artifacts import read_workload
 from neuralfuse.study.files import parse_study
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import points_of
 from neuralfuse.study.prepare import trainings_to_do
-from neuralfuse.sweep.bench import Bench
+from neuralfuse.sweep.bench import Bench, Die
 from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.run import run_study
 from sram.errors import InputError
@@ -41,7 +41,7 @@ def studied(**changes):
 
 
 def swept(folder, workers):
-    outcome = run_study(studied(), folder, choose(workers), lambda title: lambda done, wanted, figures=None: None)
+    outcome = run_study(StudyFolder(folder, studied()), choose(workers), lambda title: lambda *_: None)
     assert not outcome.failures
     return (folder / "results.csv").read_bytes()
 
@@ -68,16 +68,16 @@ def test_rows_are_complete_and_cost_their_words(finished):
     # scale and offset are twice the words of an offset alone
     assert extra["lowest"] == pytest.approx(2 * extra["all"])
     assert extra["all"] > 0
-    workload = read_workload(finished, "resnet8", "lowest")
+    workload = StudyFolder.open(finished).workload("resnet8", "lowest")
     assert sum(layer.constants for layer in workload.layers) == 2 * 16 * 16
 
 
 def test_one_for_all_voltages_is_the_lowest_ones_own(finished):
     """At the lowest voltage `lowest` is what `each` is; above, not."""
-    bench = Bench(finished)
+    bench = Bench(StudyFolder.open(finished))
     each, lowest = PROTECTIONS[1], "lowest"
     made = {
-        (name, voltage): bench.calibrated("resnet8", name, ("paper", "iid", 0, (voltage,))).state_dict()
+        (name, voltage): bench.calibrated("resnet8", name, Die("paper", "iid", 0), (voltage,)).state_dict()
         for name, voltage in ((each, 0.76), (lowest, 0.76), (each, 0.8))
     }
     same = [made[each, 0.76]["generator.scale"].equal(made[lowest, 0.76]["generator.scale"])]
@@ -88,18 +88,18 @@ def test_one_for_all_voltages_is_the_lowest_ones_own(finished):
 
 
 def test_nothing_is_trained_before_the_chips_are_seen(finished):
-    assert trainings_to_do(studied(), finished) == []
+    assert trainings_to_do(StudyFolder(finished, studied())) == []
     start, _ = checkpoint.load(finished / "generators" / "resnet8-lowest.safetensors")
     assert not start["scale"].any()
     warm = studied(protections=["calibrated(ConvS, warm=true)"])
-    assert trainings_to_do(warm, finished) == ["calibrated(ConvS, warm=true) for resnet8"]
+    assert trainings_to_do(StudyFolder(finished, warm)) == ["calibrated(ConvS, warm=true) for resnet8"]
 
 
 def test_every_setting_is_in_the_key(finished):
     """Voltages too, where one transform is made from several."""
 
     def setups(**changes):
-        return [point.setup for point in points_of(studied(**changes), finished)]
+        return [point.setup for point in points_of(StudyFolder(finished, studied(**changes)))]
 
     longer = [*PROTECTIONS[:2], {**PROTECTIONS[2], "neuralfuse": {"generator": "affine", "calibrate": SHORT}}]
     before = setups()

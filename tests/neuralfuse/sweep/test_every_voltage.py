@@ -19,13 +19,13 @@ from neuralfuse.data import Dataset
 from neuralfuse.quantized import checkpoint
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.quantize import quantize_in_place, weight_parameters
-from neuralfuse.study import trained
+from neuralfuse.study import making
 from neuralfuse.study.config import SramConfig
-from neuralfuse.study.cost import counts_of
 from neuralfuse.study.files import parse_study
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import memory_of
 from neuralfuse.study.prepare import prepare, trainings_to_do
-from neuralfuse.sweep.bench import Bench
+from neuralfuse.sweep.bench import Bench, Die, Fit
 from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.run import run_study
 from neuralfuse.training import generator, own_words
@@ -322,7 +322,7 @@ def finished(tmp_path_factory):
         titles.append(title)
         return lambda done, wanted, figures=None: None
 
-    outcome = run_study(parse_study(STUDY, "here"), folder, choose(1), say)
+    outcome = run_study(StudyFolder(folder, parse_study(STUDY, "here")), choose(1), say)
     assert not outcome.failures
     return folder, titles
 
@@ -332,18 +332,19 @@ def test_protections_that_differ_in_what_they_do_to_the_words_share_a_training(f
     assert [title for title in titles if title.startswith("train DeConvS")] == ["train DeConvS for resnet8"] * 3
     ranged, untrained = (folder / "generators" / f"resnet8-{name}.safetensors" for name in ("range", "untrained"))
     assert ranged.read_bytes() == untrained.read_bytes()
-    assert trainings_to_do(parse_study(STUDY, "here"), folder) == []
+    assert trainings_to_do(StudyFolder(folder, parse_study(STUDY, "here"))) == []
 
 
 def test_without_faults_its_supply_changes_nothing_and_with_them_every_chip_differs(finished):
     folder, _ = finished
     rows = pd.read_csv(folder / "results.csv").set_index(["protection", "voltage", "chip"]).sort_index()
     assert (rows.loc["range", 1.2].correct == rows.loc["untrained", 1.2].correct).all()
-    bench = Bench(folder)
+    bench = Bench(StudyFolder.open(folder))
     plain = bench.inputs("resnet8", "untrained")
     assert plain.equal(bench.inputs("resnet8", "range"))
     first, second, higher = (
-        bench.inputs("resnet8", "untrained", ("paper", "iid", *at)) for at in ((0, (0.78,)), (1, (0.78,)), (0, (0.8,)))
+        bench.inputs("resnet8", "untrained", Fit((at,), Die("paper", "iid", chip)))
+        for chip, at in ((0, 0.78), (1, 0.78), (0, 0.8))
     )
     assert not any(a.equal(b) for a, b in pairwise([plain, first, second, higher, first]))
     read = bench._read_by_chip("resnet8", "untrained", ("paper", "iid", 0, (0.78,)))
@@ -352,22 +353,22 @@ def test_without_faults_its_supply_changes_nothing_and_with_them_every_chip_diff
 
 def test_film_is_told_the_voltage_of_the_task(finished):
     folder, _ = finished
-    bench, curve = Bench(folder), failure.curve("ibm14")
+    bench, curve = Bench(StudyFolder.open(folder)), failure.curve("ibm14")
     fuse = bench.transform("resnet8", "film")
     for voltage in (1.2, 0.8, 0.78):
         expected = pervoltage.at(fuse, pervoltage.level(curve, voltage))
         with torch.inference_mode():
             expected = expected(bench.images)
-        assert bench.inputs("resnet8", "film", ("", "", -1, (voltage,))).equal(expected)
-    assert not bench.inputs("resnet8", "film", ("", "", -1, (0.8,))).equal(expected)
+        assert bench.inputs("resnet8", "film", Fit((voltage,))).equal(expected)
+    assert not bench.inputs("resnet8", "film", Fit((0.8,))).equal(expected)
 
 
 def test_savings_are_the_formulas(finished):
     """s - T_NF / T_base at nominal voltage, s - (1 - s) T_NF / T_base at the low one, for reads of 8-byte words."""
     folder, _ = finished
     rows = pd.read_csv(folder / "results.csv").query("chip == 0").set_index(["protection", "voltage"])
-    reads = {name: counts_of(folder, "paper", "resnet8", name).layers["filter_sram_reads"].sum() for name in
-             (None, "range", "film")}  # fmt: skip
+    counts = {name: StudyFolder.open(folder).counts("paper", "resnet8", name) for name in (None, "range", "film")}
+    reads = {name: found.layers["filter_sram_reads"].sum() for name, found in counts.items()}
     ratio = reads["range"] / reads[None]
     assert ratio > 0.05
     assert reads["film"] == reads["range"]
@@ -410,7 +411,11 @@ def test_mistakes_in_a_study_are_named(fuse, says):
 )
 def test_words_without_a_place_are_refused_before_anything_is_trained(tmp_path, changes, says):
     with pytest.raises(InputError) as error:
-        run_study(parse_study(STUDY | changes, "here"), tmp_path / "out", choose(1), lambda title: lambda *_: None)
+        run_study(
+            StudyFolder(tmp_path / "out", parse_study(STUDY | changes, "here")),
+            choose(1),
+            lambda title: lambda *_: None,
+        )
     assert says in str(error.value)
     assert not (tmp_path / "out").exists()
 
@@ -432,9 +437,9 @@ def test_a_training_is_watched_with_the_generator_and_the_words_of_each_chip(fin
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generator, "watched_accuracy", spy)
-        prepare(study, tmp_path / "out", lambda title: lambda done, wanted, found: seen.append(found))
+        prepare(StudyFolder(tmp_path / "out", study), lambda title: lambda done, wanted, found: seen.append(found))
     faulty, _, held_out, bits = held[-1]
-    left = Bench(tmp_path / "out").transform("resnet8", "w")
+    left = Bench(StudyFolder.open(tmp_path / "out")).transform("resnet8", "w")
     right = 0
     for i, chip in enumerate(held_out.faults):
         member = copy.deepcopy(pervoltage.turn(left, i))
@@ -483,10 +488,10 @@ def test_surrogates_meet_all_and_share_no_chip_with_each_other_or_the_held_out(t
         watched.extend(drawn)  # held-out chips are drawn before
         return train(networks, *given, **settings | {"objective": record})
 
-    monkeypatch.setattr(trained, "train_generator", without_training)
+    monkeypatch.setattr(making, "train_generator", without_training)
     held_out = {"images": 50, "chips": 4, "every": 100}
     fuse = FUSE | how | {"train_on": ["one", "two"], "training": TRAINING | {"maps": 1, "steps": 16}}
-    prepare(studied(fuse | {"held_out": held_out}), tmp_path / "out", lambda title: lambda *_: None)
+    prepare(StudyFolder(tmp_path / "out", studied(fuse | {"held_out": held_out})), lambda title: lambda *_: None)
     first, second = faulty_of.values()
     for met in (first, second):
         assert {(form, at) for _, form, at in met} == {(f, v) for f in ("iid", "column") for v in (0.82, 0.78)}
@@ -516,11 +521,11 @@ def test_a_stopped_training_of_a_protection_that_was_edited_starts_afresh(tmp_pa
         return FUSE | {"train_on": ["one", "two"], "held_out": watched}
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(studied(fuse(50)), tmp_path / "out", say(3))
+        prepare(StudyFolder(tmp_path / "out", studied(fuse(50))), say(3))
     (partial,) = (tmp_path / "out" / "generators").glob("*.partial")
-    prepare(studied(fuse(60)), tmp_path / "out", say(-1))
+    prepare(StudyFolder(tmp_path / "out", studied(fuse(60))), say(-1))
     assert not partial.exists()
-    prepare(studied(fuse(60)), tmp_path / "fresh", say(-1))
+    prepare(StudyFolder(tmp_path / "fresh", studied(fuse(60))), say(-1))
     made, fresh = (
         checkpoint.load(next((tmp_path / name / "generators").glob("*.safetensors"))) for name in ("out", "fresh")
     )
@@ -536,9 +541,10 @@ def test_a_network_per_channel_is_trained_with_the_words_that_it_is_stored_in(tm
         given.update(settings)
         return original(*arguments, **settings)
 
-    monkeypatch.setattr(trained, "train_network", spy)
+    monkeypatch.setattr(making, "train_network", spy)
     network = STUDY["networks"][0] | {"per_channel": True}
-    prepare(parse_study(STUDY | {"networks": [network], "protections": ["none"]}, "here"), tmp_path / "out",
+    study = parse_study(STUDY | {"networks": [network], "protections": ["none"]}, "here")
+    prepare(StudyFolder(tmp_path / "out", study),
             lambda title: lambda *_: None)  # fmt: skip
     assert given["per_channel"] is True
     _, record = checkpoint.load(tmp_path / "out" / "networks" / "resnet8.safetensors")

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from neuralfuse import networks
-from neuralfuse.chips.cost import machine_of, scopes
+from neuralfuse.chips.cost import scopes
 from neuralfuse.chips.stored import layout_of, store
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.study.config import SramConfig
 from neuralfuse.study.memory import memory_of
+from simulator.accelerator import accelerator, with_weight_rail
 from simulator.array.cycles import simulate
+from simulator.operating_point import OperatingPoint, Supply
 from simulator.placement import place
 from simulator.readers.read import trace
 from sram import protection
@@ -17,6 +19,7 @@ from sram.geometry import Geometry
 from sram.memory import Chip
 
 VOLTAGE = 0.82  # 1.9% of the cells
+LOW = OperatingPoint({"weights": Supply(0.8)})
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,7 @@ def bench():
     network = networks.build("resnet8", in_channels=1, width=4)
     workload = trace(network, (1, 16, 16))
     faulty = FaultyNetwork(network)
-    machine = machine_of("paper")
+    machine = with_weight_rail(accelerator("paper"))
     placed = place(workload, machine, Geometry.of_capacity(64 * 1024))
     chips = [
         Chip(1, 5).fault_map(memory_of(SramConfig(), placed.geometry, form), VOLTAGE) for form in ("column", "iid")
@@ -123,7 +126,7 @@ def test_hardened_layers_are_the_layers_of_the_network(bench):
         sum(-(-layer.size // 8) for layer in faulty.layer_table if layer.name.startswith(("stem", "head")))
         / placed.geometry.words
     )
-    low, kept = scopes(counts, 0.8), scopes(counts, 0.8, 1.0, cost)
+    low, kept = scopes(counts, LOW), scopes(counts, LOW, cost)
     assert kept.weight_sram / low.weight_sram == pytest.approx((share + (1 - share) * 0.64) / 0.64)
     assert low.sram < kept.sram < scopes(counts).sram
 
@@ -162,13 +165,13 @@ def test_every_content_of_every_word_is_seen_once(bench):
 def test_overheads_enter_the_energy(bench):
     _, placed, chips, workload, machine = bench
     counts = simulate(workload, machine)
-    plain = scopes(counts, 0.8)
-    coded = scopes(counts, 0.8, 1.0, protection.parse("secded72").apply(chips[0])[1])
+    plain = scopes(counts, LOW)
+    coded = scopes(counts, LOW, protection.parse("secded72").apply(chips[0])[1])
     assert coded.weight_sram / plain.weight_sram == pytest.approx(72 / 64)
     assert coded.sram > plain.sram
-    hard = scopes(counts, 0.8, 1.0, protection.parse("hardened_msb:2").apply(chips[0])[1])
+    hard = scopes(counts, LOW, protection.parse("hardened_msb:2").apply(chips[0])[1])
     assert hard.weight_sram / plain.weight_sram == pytest.approx((0.75 * 0.64 + 0.25) / 0.64)
-    boosted = scopes(counts, 0.8, 1.0, protection.parse("boost:0.05").apply(chips[0])[1])
+    boosted = scopes(counts, LOW, protection.parse("boost:0.05").apply(chips[0])[1])
     assert boosted.weight_sram / plain.weight_sram == pytest.approx((0.85 / 0.8) ** 2)
     assert layout_of(placed).weight_bits == 8
 

@@ -14,9 +14,9 @@ import torch
 import yaml
 
 from neuralfuse.data import Dataset
-from neuralfuse.study import artifacts
+from neuralfuse.results.rows import COLUMNS
+from neuralfuse.study import data as study_data
 from neuralfuse.study.config import DatasetConfig
-from neuralfuse.sweep.task import COLUMNS
 from tests.conftest import TINY, run
 
 CONTRACT = (
@@ -248,11 +248,11 @@ def test_some_test_images_are_of_all_classes_and_nested(monkeypatch):
     """
     labels = torch.arange(10).repeat_interleave(100)
     sorted_data = Dataset("sorted", torch.zeros(1, 1, 2, 2), labels[:1], labels.view(-1, 1, 1, 1).float(), labels, 10)
-    monkeypatch.setattr(artifacts, "load_data", lambda config: sorted_data)
-    images, found = artifacts.test_set(DatasetConfig(test_images=100))
+    monkeypatch.setattr(study_data, "load_data", lambda config: sorted_data)
+    images, found = study_data.test_set(DatasetConfig(test_images=100))
     assert len(found) == 100
     assert len(found.unique()) == 10
     assert torch.equal(images.flatten(), found.float())  # images and labels stay together
-    fewer = artifacts.test_set(DatasetConfig(test_images=50))[1]
+    fewer = study_data.test_set(DatasetConfig(test_images=50))[1]
     assert torch.equal(fewer, found[:50])
-    assert torch.equal(artifacts.test_set(DatasetConfig())[1], labels)
+    assert torch.equal(study_data.test_set(DatasetConfig())[1], labels)

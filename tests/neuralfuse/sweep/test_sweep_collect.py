@@ -12,15 +12,15 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
+from neuralfuse.results.rows import Result, Rows
 from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.config import AdaptiveConfig, ChipsConfig, NetworkConfig, StudyConfig
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import Point
-from neuralfuse.study.ownership import claim
 from neuralfuse.sweep.collect import chunks, collect, shard
 from neuralfuse.sweep.executors import InProcess, Workers, choose
 from neuralfuse.sweep.plan import plan
-from neuralfuse.sweep.store import Store, frame, merge, write_results_csv
-from neuralfuse.sweep.task import Result, Task
+from neuralfuse.sweep.task import Task
 from sram.errors import InputError
 from tests.conftest import ROOT
 
@@ -38,7 +38,7 @@ def accuracy_of(task: Task) -> int:
     return int(1000 * (0.95 - loss * (0.8 + 0.4 * noise)))
 
 
-def fake_chunk(folder: str, tasks: list[Task]) -> list[Result]:
+def fake_chunk(tasks: list[Task]) -> list[Result]:
     rows = []
     for t in tasks:
         p = t.point
@@ -59,15 +59,22 @@ def in_process() -> Workers:
     return choose(workers=1)
 
 
+def rows_of(folder) -> Rows:
+    return Rows(folder / "rows")
+
+
+def table_of(folder, wanted=whole):
+    rows = rows_of(folder)
+    return rows.frame(task.key for task in wanted(rows.read()))
+
+
 def csv_of(folder) -> bytes:
-    rows = Store(folder).read()
-    return write_results_csv(rows, whole(rows), folder).read_bytes()
+    return table_of(folder).to_csv(index=False).encode()
 
 
 def test_whole_grid_in_order(tmp_path):
-    assert collect(str(tmp_path), whole, fake_chunk, in_process()) == []
-    rows = Store(tmp_path).read()
-    table = frame(rows, whole(rows))
+    assert collect(rows_of(tmp_path), whole, fake_chunk, in_process()) == []
+    table = table_of(tmp_path)
     assert len(table) == 4 * 3 * 12
     assert list(table.structure[:36]) == ["iid"] * 36
     assert list(table.voltage[:13]) == [1.0] * 12 + [0.9]
@@ -76,45 +83,46 @@ def test_whole_grid_in_order(tmp_path):
 
 
 def test_same_bytes_from_pool_shards_and_two_runs(tmp_path):
-    collect(str(tmp_path / "one"), whole, fake_chunk, in_process())
+    collect(rows_of(tmp_path / "one"), whole, fake_chunk, in_process())
     expected = csv_of(tmp_path / "one")
-    collect(str(tmp_path / "pool"), whole, fake_chunk, choose(workers=2))
+    collect(rows_of(tmp_path / "pool"), whole, fake_chunk, choose(workers=2))
     assert csv_of(tmp_path / "pool") == expected
     for name in ("s1", "s2", "s3", "merged"):
-        claim(STUDY, tmp_path / name)
+        StudyFolder(tmp_path / name, STUDY).claim()
     for i in (1, 2, 3):
         part = shard(whole({}), i, 3)
-        collect(str(tmp_path / f"s{i}"), lambda rows, part=part: part, fake_chunk, in_process())
-    assert merge([tmp_path / f"s{i}" for i in (1, 2, 3)], tmp_path / "merged") == 144
-    assert merge([tmp_path / "s1"], tmp_path / "merged") == 0
+        collect(rows_of(tmp_path / f"s{i}"), lambda rows, part=part: part, fake_chunk, in_process())
+    shards, merged = [StudyFolder.open(tmp_path / f"s{i}") for i in (1, 2, 3)], StudyFolder.open(tmp_path / "merged")
+    assert merged.merge(shards) == 144
+    assert merged.merge(shards[:1]) == 0
     assert csv_of(tmp_path / "merged") == expected
-    collect(str(tmp_path / "one"), whole, _must_not_run, in_process())
+    collect(rows_of(tmp_path / "one"), whole, _must_not_run, in_process())
     assert csv_of(tmp_path / "one") == expected
 
 
-def _must_not_run(folder, tasks):
+def _must_not_run(tasks):
     raise AssertionError("everything is there already")
 
 
 def test_torn_and_foreign_lines_are_skipped_and_redone(tmp_path):
-    collect(str(tmp_path), whole, fake_chunk, in_process())
+    collect(rows_of(tmp_path), whole, fake_chunk, in_process())
     expected = csv_of(tmp_path)
     (file,) = (tmp_path / "rows").glob("*.jsonl")
     text = file.read_bytes()
     file.write_bytes(text[: len(text) // 2 + 7])  # killed in the middle of a line
     (tmp_path / "rows" / "other.jsonl").write_text('{"half": 1}\nnonsense\n{"key": "no newline"')
-    assert len(Store(tmp_path).read()) < 144
-    collect(str(tmp_path), whole, fake_chunk, in_process())
+    assert len(rows_of(tmp_path).read()) < 144
+    collect(rows_of(tmp_path), whole, fake_chunk, in_process())
     assert csv_of(tmp_path) == expected
 
 
 def test_two_stores_in_one_folder_count_once(tmp_path):
     tasks = whole({})[:10]
-    first, second = Store(tmp_path), Store(tmp_path)
-    first.append(fake_chunk("", tasks))
-    second.append(fake_chunk("", tasks[5:]))
+    first, second = rows_of(tmp_path), rows_of(tmp_path)
+    first.append(fake_chunk(tasks))
+    second.append(fake_chunk(tasks[5:]))
     assert len(list((tmp_path / "rows").glob("*.jsonl"))) == 2
-    assert len(frame(first.read(), tasks)) == 10
+    assert len(first.frame(task.key for task in tasks)) == 10
 
 
 def test_kill_9_then_resume(tmp_path):
@@ -122,11 +130,12 @@ def test_kill_9_then_resume(tmp_path):
     script = textwrap.dedent(
         f"""
         import sys, time
+        from pathlib import Path
         sys.path.insert(0, {str(ROOT)!r})
         from tests.neuralfuse.sweep.test_sweep_collect import *
-        def slow(folder, tasks):
-            time.sleep(0.02); return fake_chunk(folder, tasks)
-        collect(sys.argv[1], whole, slow, in_process(), lambda done, wanted: print(done, flush=True))
+        def slow(tasks):
+            time.sleep(0.02); return fake_chunk(tasks)
+        collect(rows_of(Path(sys.argv[1])), whole, slow, in_process(), lambda done, wanted: print(done, flush=True))
         """
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -136,10 +145,10 @@ def test_kill_9_then_resume(tmp_path):
             process.kill()
             break
     process.wait()
-    kept = len(Store(tmp_path).read())
+    kept = len(rows_of(tmp_path).read())
     assert 24 <= kept < 144
-    collect(str(tmp_path), whole, fake_chunk, in_process())
-    collect(str(tmp_path / "clean"), whole, fake_chunk, in_process())
+    collect(rows_of(tmp_path), whole, fake_chunk, in_process())
+    collect(rows_of(tmp_path / "clean"), whole, fake_chunk, in_process())
     assert csv_of(tmp_path) == csv_of(tmp_path / "clean")
 
 
@@ -163,65 +172,65 @@ class DyingPool(InProcess):
 
 def test_a_lost_worker_is_replaced(tmp_path):
     DyingPool.made = 0
-    assert collect(str(tmp_path), whole, fake_chunk, Workers(DyingPool, 2, "dying")) == []
+    assert collect(rows_of(tmp_path), whole, fake_chunk, Workers(DyingPool, 2, "dying")) == []
     assert DyingPool.made == 2
-    assert len(Store(tmp_path).read()) == 144
+    assert len(rows_of(tmp_path).read()) == 144
 
 
 def test_what_fails_is_retried_and_named_and_the_rest_is_kept(tmp_path):
     calls = []
 
-    def bad(folder, tasks):
+    def bad(tasks):
         if tasks[0].chip == 3 and tasks[0].point == POINTS[0]:
             calls.append(1)
             raise RuntimeError("boom")
-        return fake_chunk(folder, tasks)
+        return fake_chunk(tasks)
 
-    (failure,) = collect(str(tmp_path), whole, bad, in_process())
+    (failure,) = collect(rows_of(tmp_path), whole, bad, in_process())
     assert len(calls) == 3
     assert "boom" in failure.reason
     assert {t.chip for t in failure.tasks} == {3}
-    assert len(Store(tmp_path).read()) == 144 - 3
+    assert len(rows_of(tmp_path).read()) == 144 - 3
 
 
 def test_user_mistakes_end_the_run_at_once(tmp_path):
-    def wrong(folder, tasks):
+    def wrong(tasks):
         raise InputError("map", "voltage", 0.1, "more")
 
     with pytest.raises(InputError):
-        collect(str(tmp_path), whole, wrong, in_process())
+        collect(rows_of(tmp_path), whole, wrong, in_process())
 
 
 def test_full_disk_keeps_what_was_written(tmp_path, monkeypatch):
-    store = Store(tmp_path)
+    store = rows_of(tmp_path)
     tasks = whole({})
-    store.append(fake_chunk("", tasks[:5]))
+    store.append(fake_chunk(tasks[:5]))
     real = os.write
     monkeypatch.setattr(
         os, "write", lambda fd, data: (real(fd, data[:40]), (_ for _ in ()).throw(OSError(28, "full")))[0]
     )
     with pytest.raises(OSError, match="full"):
-        store.append(fake_chunk("", tasks[5:8]))
+        store.append(fake_chunk(tasks[5:8]))
     monkeypatch.undo()
-    store.append(fake_chunk("", tasks[5:8]))
-    assert len(Store(tmp_path).read()) == 8
+    store.append(fake_chunk(tasks[5:8]))
+    assert len(rows_of(tmp_path).read()) == 8
 
 
 def test_merge_of_a_foreign_folder_is_refused(tmp_path):
     for name in ("one", "other"):
-        claim(STUDY.model_copy(update={"seed": 1} if name == "other" else {}), tmp_path / name)
+        StudyFolder(tmp_path / name, STUDY.model_copy(update={"seed": int(name == "other")})).claim()
     for source, into in ((tmp_path, "one"), (tmp_path / "one", "typo"), (tmp_path / "other", "one")):
         with pytest.raises(InputError, match=r"study\.yaml|seed"):
-            merge([source], tmp_path / into)
+            StudyFolder.open(tmp_path / into).merge([StudyFolder.open(source)])
     assert {path.name for path in tmp_path.iterdir()} == {"one", "other"}
 
 
 @pytest.mark.parametrize("goal", [0.5, 2.0, 50.0])
 def test_adaptive_stops_where_the_interval_is_narrow(goal, tmp_path):
     study = STUDY.model_copy(update={"adaptive": AdaptiveConfig(half_width_points=goal)})
-    collect(str(tmp_path), lambda rows: plan(study, POINTS, rows), fake_chunk, in_process())
-    rows = Store(tmp_path).read()
-    table = frame(rows, plan(study, POINTS, rows))
+    collect(rows_of(tmp_path), lambda rows: plan(study, POINTS, rows), fake_chunk, in_process())
+    rows = rows_of(tmp_path).read()
+    table = table_of(tmp_path, lambda rows: plan(study, POINTS, rows))
     for _, group in table.groupby(["structure", "protection", "voltage"]):
         n = len(group)
         assert n in (4, 8, 12)
@@ -238,9 +247,9 @@ def test_adaptive_stops_where_the_interval_is_narrow(goal, tmp_path):
 def test_bisection_brackets_the_lowest_good_voltage(tmp_path):
     adaptive = AdaptiveConfig(margin_points=5, voltage_step=0.002)
     study = STUDY.model_copy(update={"adaptive": adaptive})
-    collect(str(tmp_path), lambda rows: plan(study, POINTS, rows), fake_chunk, in_process())
-    rows = Store(tmp_path).read()
-    table = frame(rows, plan(study, POINTS, rows))
+    collect(rows_of(tmp_path), lambda rows: plan(study, POINTS, rows), fake_chunk, in_process())
+    rows = rows_of(tmp_path).read()
+    table = table_of(tmp_path, lambda rows: plan(study, POINTS, rows))
     assert len(rows) == len(table)
     for (_, _), group in table.groupby(["structure", "protection"]):
         loss = (0.95 - group.groupby("voltage").accuracy.mean()).round(9)
@@ -268,7 +277,7 @@ def test_chunks_hold_one_chip_with_falling_voltages():
 
 
 def test_rows_are_json_lines(tmp_path):
-    Store(tmp_path).append(fake_chunk("", whole({})[:2]))
+    rows_of(tmp_path).append(fake_chunk(whole({})[:2]))
     (file,) = (tmp_path / "rows").glob("*.jsonl")
     assert [json.loads(line)["chip"] for line in file.read_text().splitlines()] == [0, 1]
 
@@ -277,9 +286,9 @@ def test_rows_are_json_lines(tmp_path):
 def test_dask_gives_the_same_rows(tmp_path):
     """A local cluster of two workers, by address, as on a real one."""
     distributed = pytest.importorskip("distributed")
-    collect(str(tmp_path / "one"), whole, fake_chunk, in_process())
+    collect(rows_of(tmp_path / "one"), whole, fake_chunk, in_process())
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
-        collect(str(tmp_path / "dask"), whole, fake_chunk, choose(dask=cluster.scheduler_address))
+        collect(rows_of(tmp_path / "dask"), whole, fake_chunk, choose(dask=cluster.scheduler_address))
         distributed.default_client().close()
     assert csv_of(tmp_path / "dask") == csv_of(tmp_path / "one")
 

@@ -1,5 +1,5 @@
-"""A study folder's networks and generators: loaded, or trained and rounded to words; each skipped where it lies there,
-made from the same settings."""
+"""Making a study folder's networks and generators: trained, or loaded, and rounded to words; each skipped where it lies
+there, made from the same settings."""
 
 import copy
 import hashlib
@@ -20,10 +20,11 @@ from neuralfuse.quantized import checkpoint
 from neuralfuse.quantized.faulty import Faults, FaultyNetwork
 from neuralfuse.quantized.program import compile_network
 from neuralfuse.quantized.quantize import quantize_in_place
-from neuralfuse.study import artifacts
 from neuralfuse.study.config import HeldOutConfig, NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
+from neuralfuse.study.data import build_network, build_transform, content_hashes, kind_of, load_data
 from neuralfuse.study.digest import RESULTS_VERSION, digest
-from neuralfuse.study.memory import memory_of, place_weights
+from neuralfuse.study.folder import StudyFolder
+from neuralfuse.study.memory import memory_of
 from neuralfuse.training import baselines
 from neuralfuse.training.generator import HeldOut, train_generator
 from neuralfuse.training.loop import random
@@ -45,19 +46,19 @@ Words = tuple[Placement, FaultyNetwork, int]  # where a network's words lie, and
 Say = Callable[[str], Callable[[int, int, dict[str, float]], None]]  # start a named step, get its progress callback
 
 
-def make_network(study: StudyConfig, config: NetworkConfig, folder: Path, say: Say) -> nn.Module:
+def make_network(folder: StudyFolder, config: NetworkConfig, say: Say) -> nn.Module:
     """The frozen base network, its weights rounded to words."""
-    path = artifacts.network_path(folder, config.name)
-    network = artifacts.build_network(config, study)
+    study, path = folder.study, folder.network_file(config.name)
+    network = build_network(config, study)
     settings = network_settings(study, config)
-    if not _found(path, settings):
+    if not _found_or_copied(path, settings):
         if config.checkpoint is not None:
             checkpoint.load_network(network, config.checkpoint)
         elif not isinstance(network, ModelFile):  # a file brings its weights
             objective = baselines.objective(config.training.get("objective"), config.bits, config.per_channel)
             train_network(
                 network.to(study.device),
-                artifacts.load_data(study.dataset),
+                load_data(study.dataset),
                 bits=config.bits,
                 seed=study.seed,
                 per_channel=config.per_channel,
@@ -69,18 +70,17 @@ def make_network(study: StudyConfig, config: NetworkConfig, folder: Path, say: S
         quantize_in_place(network.cpu(), config.bits, config.per_channel)
         checkpoint.save(path, network.state_dict(), _record(settings))
         path.with_suffix(".partial").unlink(missing_ok=True)
-    checkpoint.load_network(network, path)
-    return network.eval()
+    return folder.network(config.name)
 
 
-def make_program(study: StudyConfig, config: NetworkConfig, network: nn.Module, folder: Path, say: Say) -> None:
+def make_program(folder: StudyFolder, config: NetworkConfig, network: nn.Module, say: Say) -> None:
     """Write the network as a device runs it; training images give the units of its activations."""
-    path = artifacts.program_path(folder, config.name)
+    study, path = folder.study, folder.program_file(config.name)
     settings = digest([network_settings(study, config), _tensor_hash(network), UNIT_IMAGES])
     if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["settings"] == settings:
         return
     advance = say(f"units of the activations of {config.name}")
-    images = artifacts.load_data(study.dataset).train_x
+    images = load_data(study.dataset).train_x
     chosen = torch.randperm(len(images), generator=random(study.seed, -3))[:UNIT_IMAGES]
     faulty = FaultyNetwork(copy.deepcopy(network), per_channel=config.per_channel, device=study.device, fold=True)
     made = compile_network(faulty, images[chosen]).to_json()
@@ -89,23 +89,18 @@ def make_program(study: StudyConfig, config: NetworkConfig, network: nn.Module, 
 
 
 def make_generator(
-    study: StudyConfig,
-    bases: list[Base],
-    protection: ProtectionConfig,
-    fuse: NeuralFuseConfig,
-    folder: Path,
-    say: Say,
+    folder: StudyFolder, bases: list[Base], protection: ProtectionConfig, fuse: NeuralFuseConfig, say: Say
 ) -> generators.NeuralFuse:
     """The protection's generator, trained on `bases`, behind x -> clip(x + G(x)), its weights rounded; or untrained,
     where each chip gets its own."""
-    transform = artifacts.build_transform(fuse, study)
-    path = artifacts.generator_path(folder, bases[0][0].name, protection)
+    study, path = folder.study, folder.generator_file(bases[0][0].name, protection)
+    transform = build_transform(fuse, study)
     settings = generator_settings(study, bases, fuse)
-    if not _found(path, settings):
+    if not _found_or_copied(path, settings):
         if fuse.checkpoint is not None and not fuse.starts_untrained:
             checkpoint.load_network(transform.generator, fuse.checkpoint)
         elif not fuse.starts_untrained:
-            _train_generator(study, bases, protection.name, fuse, transform, digest(settings), path, folder, say)
+            _train_generator(folder, bases, protection, fuse, transform, digest(settings), say)
         if fuse.bits is not None:
             quantize_in_place(transform.cpu(), fuse.bits)
         checkpoint.save(path, transform.generator.state_dict(), _record(settings))
@@ -115,17 +110,16 @@ def make_generator(
 
 
 def _train_generator(
-    study: StudyConfig,
+    folder: StudyFolder,
     bases: list[Base],
-    name: str,
+    protection: ProtectionConfig,
     fuse: NeuralFuseConfig,
     transform: generators.NeuralFuse,
     settings: str,
-    path: Path,
-    folder: Path,
     say: Say,
 ) -> None:
     """EOPM on training chips: other chip numbers than any evaluation uses, all structures of the study in turn."""
+    study, path = folder.study, folder.generator_file(bases[0][0].name, protection)
     networks, sources = [], []
     draws = fuse.training.get("maps", PAPER_MAPS)  # of a step
     apart, turns = (draws, len(fuse.train_voltages or ())) if fuse.per_voltage else (1, 1)
@@ -135,15 +129,14 @@ def _train_generator(
     own_draws -= own_draws % (apart * turns * len(study.sram.structures))
     for which, (config, network) in enumerate(bases):
         faulty = FaultyNetwork(copy.deepcopy(network), config.bits, config.per_channel, study.device, fold=True)
-        write_workload(network, network_settings(study, config), study, folder, config.name)
-        machine = accelerator(study.accelerators[0])
-        placed = place_weights(study.sram, artifacts.read_workload(folder, config.name), machine, config.bits)
+        write_workload(folder, network, network_settings(study, config), config.name)
+        placed = folder.placement(config.name, study.accelerators[0])
         networks.append(faulty)
         words = [(placed, faulty, 0)]
         if fuse.own_faults == "trained":
-            words.append(_own_words(study, fuse, placed, transform, (config.name, name), folder))
+            words.append(_own_words(folder, fuse, placed, transform, (config.name, protection.name)))
         sources.append(From(_source(study, fuse, words, draws), which * own_draws))
-    dataset, held_out = artifacts.load_data(study.dataset), None
+    dataset, held_out = load_data(study.dataset), None
     if fuse.held_out is not None:
         faults = [sources[0](held_out_draw + i * apart) for i in range(fuse.held_out.chips)]
         dataset, held_out = _hold_out(dataset, fuse.held_out, faults, study.seed)
@@ -164,19 +157,18 @@ def _train_generator(
 
 
 def _own_words(
-    study: StudyConfig,
+    folder: StudyFolder,
     fuse: NeuralFuseConfig,
     network: Placement,
     transform: generators.NeuralFuse,
     names: tuple[str, str],
-    folder: Path,
 ) -> Words:
     """Those of a generator that runs at low voltage itself."""
     assert fuse.bits is not None
     one = turn(transform, 0)
-    write_workload(one, transform_settings(study, fuse), study, folder, *names)
-    workload, machine = artifacts.read_workload(folder, *names), accelerator(study.accelerators[0])
-    placed, bank = place_generator(workload, machine, network, fuse.bits)
+    write_workload(folder, one, transform_settings(folder.study, fuse), *names)
+    machine = accelerator(folder.study.accelerators[0])
+    placed, bank = place_generator(folder.workload(*names), machine, network, fuse.bits)
     return placed, FaultyNetwork(copy.deepcopy(one), fuse.bits), bank
 
 
@@ -213,16 +205,15 @@ def _hold_out(data: Dataset, config: HeldOutConfig, faults: list[Faults], seed: 
     return replace(data, train_x=data.train_x[rest], train_y=data.train_y[rest]), watched
 
 
-def write_workload(module: nn.Module, settings: object, study: StudyConfig, folder: Path, *names: str) -> None:
+def write_workload(folder: StudyFolder, module: nn.Module, settings: object, *names: str) -> None:
     """Write the layers of a module, unless they are there, traced by this code from a module of the same `settings`.
 
     `names`: of a network, or of a network and the protection whose generator runs before it.
     """
-    path = artifacts.workload_path(folder, *names)
     made_from = digest([settings, names, RESULTS_VERSION])
-    if not path.is_file() or json.loads(path.read_text(encoding="utf-8")).get("made_from") != made_from:
-        _, shape = artifacts.kind_of(study.dataset)
-        write_atomic(path, artifacts.workload_text(trace(module, shape, name="-".join(names)), made_from))
+    if folder.workload_made_from(*names) != made_from:
+        _, shape = kind_of(folder.study.dataset)
+        folder.write_workload(trace(module, shape, name="-".join(names)), made_from, *names)
 
 
 def _record(settings: object) -> dict:
@@ -234,7 +225,7 @@ def fresh(path: Path, settings: object) -> bool:
     return path.is_file() and checkpoint.load(path)[1].get("settings") == digest(settings)
 
 
-def _found(path: Path, settings: object) -> bool:
+def _found_or_copied(path: Path, settings: object) -> bool:
     """Whether `path` is there now: another file of its folder, made from the same settings under a name that differs
     in other things, is copied."""
     known = [path, *sorted(path.parent.glob("*.safetensors"))]
@@ -246,7 +237,7 @@ def _found(path: Path, settings: object) -> bool:
 
 def network_settings(study: StudyConfig, config: NetworkConfig) -> list:
     built = config.build or config.name
-    contents = artifacts.content_hashes(built, config.checkpoint)
+    contents = content_hashes(built, config.checkpoint)
     own = config.model_dump(mode="json", exclude={"name", "build", "activations"})
     return [built, own, study.dataset.model_dump(mode="json"), study.seed, *contents]
 
@@ -260,13 +251,13 @@ def generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseCo
         [_tensor_hash(network) for _, network in bases],
         study.identity(),
         fuse.train_voltages or study.voltages,
-        *artifacts.content_hashes(fuse.generator, fuse.checkpoint),
+        *content_hashes(fuse.generator, fuse.checkpoint),
     ]
 
 
 def transform_settings(study: StudyConfig, fuse: NeuralFuseConfig) -> list:
     """What the layers of a generator depend on, whatever its weights are."""
-    data, contents = study.dataset.model_dump(mode="json"), artifacts.content_hashes(fuse.generator)
+    data, contents = study.dataset.model_dump(mode="json"), content_hashes(fuse.generator)
     return [fuse.generator, fuse.options, fuse.per_voltage, data, study.seed, *contents]
 
 

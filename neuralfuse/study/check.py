@@ -1,0 +1,130 @@
+"""Every name and number of a study looked up before anything is written or trained."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from neuralfuse import networks
+from neuralfuse.chips.stored import check_words, layout_of
+from neuralfuse.quantized import checkpoint
+from neuralfuse.quantized.faulty import FaultyNetwork
+from neuralfuse.quantized.program import compile_network
+from neuralfuse.study.arguments import check_arguments, check_options
+from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
+from neuralfuse.study.data import build_network, build_transform, kind_of, test_set
+from neuralfuse.study.memory import geometry_of, place_weights
+from neuralfuse.training import baselines
+from neuralfuse.training.generator import train_generator
+from neuralfuse.training.network import train_network
+from neuralfuse.transforms import generators
+from simulator.accelerator import accelerator, with_weight_rail
+from simulator.array.cycles import simulate
+from simulator.readers.read import trace
+from simulator.workload import Workload
+from sram import failure, structure
+from sram.errors import InputError
+from sram.protection import parse
+
+# What the trainings are given here; all else may come from the study.
+_OF_NETWORKS = {"bits", "per_channel", "seed", "settings", "checkpoint_path", "progress"}
+_OF_GENERATORS = {"bits", "seed", "held_out", "settings", "checkpoint_path", "progress"}
+
+
+def check(study: StudyConfig) -> None:
+    """Look up every name before anything is written or trained."""
+    curve = failure.curve(study.sram.curve)
+    try:
+        torch.empty(0, device=study.device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError("study", "device", study.device, f"one that torch has here ({error})") from None
+    for name in study.sram.structures:
+        structure.structure(name)
+    for name in study.accelerators:
+        _check_geometry(study, name)
+    too_high = [v for v in study.voltages if v > 2 * curve.nominal]
+    if too_high:
+        allowed = f"at most {2 * curve.nominal:g}; {curve.name} counts in {curve.unit}, nominal {curve.nominal:g}"
+        raise InputError("study", "voltages", too_high[0], allowed)
+    test_set(study.dataset)
+    for config in study.networks:
+        check_options(networks.build, config.options, f"networks.{config.name}.options")
+        network = build_network(config, study)
+        baselines.objective(config.training.get("objective"), config.bits)
+        given = {name: value for name, value in config.training.items() if name != "objective"}
+        check_arguments(train_network, given, f"networks.{config.name}.training", _OF_NETWORKS, beside=("objective",))
+        if config.checkpoint is not None:
+            checkpoint.load_network(network, config.checkpoint)
+            FaultyNetwork(network, config.bits, config.per_channel)  # refuses weights that are not finite
+        if config.activations == "int8":
+            _check_words(config, network, test_set(study.dataset)[0][:1])
+    for protection in study.protections:
+        shield = parse(protection.sram or "none")
+        if study.sram.schedule == "paper" and shield.spec != "none":
+            allowed = "none with schedule = paper, whose mapping of weights to cells has no memory words"
+            raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
+        if shield.needs_regions:
+            _check_layers(study, protection)
+        if protection.neuralfuse is not None:
+            transform = _check_generator(study, protection.name, protection.neuralfuse)
+            if protection.neuralfuse.own_faults is not None:
+                check_words(transform)
+                if study.sram.schedule == "resident" and shield.spec != "none":
+                    allowed = "none with schedule = resident and own_faults, whose banks stand apart"
+                    raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
+
+
+def _check_layers(study: StudyConfig, protection: ProtectionConfig) -> None:
+    """Refuse a protection of single layers where they have no words of their own, or go by other names."""
+    key, given = f"protections.{protection.name}.sram", "+".join(protection.sram)
+    if protection.neuralfuse is not None and protection.neuralfuse.own_faults is not None:
+        raise InputError("study", key, given, "none of single layers with own_faults")
+    _, shape = kind_of(study.dataset)
+    for config in study.networks:
+        workload = trace(build_network(config, study), shape)
+        for name in study.accelerators:
+            machine = accelerator(name)
+            placed = place_weights(study.sram, workload, machine, config.bits)
+            layout = layout_of(placed, simulate(workload, machine))
+            if not layout.regions:
+                allowed = f"schedule = resident for single layers: {config.name} passes through the buffer of {name}"
+                raise InputError("study", key, given, allowed)
+            try:
+                parse(protection.sram, layout)
+            except InputError as error:
+                allowed = f"layers of {config.name}: {error.allowed}"
+                raise InputError("study", key, error.value, allowed) from None
+
+
+def _check_geometry(study: StudyConfig, name: str) -> None:
+    """Refuse arrays that the accelerator's weight memory cannot be made of."""
+    try:
+        geometry_of(study.sram, Workload("nothing", ()), with_weight_rail(accelerator(name)), bits=8)
+    except InputError as error:
+        if error.where != "geometry":
+            raise
+        raise InputError("study", f"sram.{error.key}", error.value, error.allowed) from None
+
+
+def _check_generator(study: StudyConfig, name: str, fuse: NeuralFuseConfig) -> generators.NeuralFuse:
+    """Refuse a generator that cannot be built, loaded or trained; returns it, not trained."""
+    key = f"protections.{name}.neuralfuse"
+    check_options(generators.build, fuse.options, f"{key}.options", free=("width", "identity"))
+    transform = build_transform(fuse, study)
+    needed: tuple[str, ...] = ("steps",)
+    if fuse.starts_untrained:
+        needed = ()
+    elif fuse.checkpoint is not None:
+        checkpoint.load_network(transform.generator, fuse.checkpoint)
+        needed = ()
+    check_arguments(train_generator, fuse.training, f"{key}.training", _OF_GENERATORS, needed)
+    return transform
+
+
+def _check_words(config: NetworkConfig, network: nn.Module, image: Tensor) -> None:
+    """Refuse activations of words where no device could run the network."""
+    try:
+        compile_network(FaultyNetwork(copy.deepcopy(network)), image)
+    except InputError as error:
+        key, allowed = f"networks.{config.name}.activations", f"float; int8 is for {error.allowed}"
+        raise InputError("study", key, f"int8 for {error.key}, {error.value}", allowed) from None

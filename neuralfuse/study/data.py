@@ -1,0 +1,83 @@
+"""What the names of a study stand for before anything is trained: its images, its networks and transforms as they are
+built, and the files behind them."""
+
+import functools
+import hashlib
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from neuralfuse import data, networks
+from neuralfuse.study.config import DatasetConfig, NetworkConfig, NeuralFuseConfig, StudyConfig
+from neuralfuse.transforms import generators
+from neuralfuse.transforms.per_voltage import PerVoltage, level
+from sram import failure
+from sram.errors import InputError
+
+
+def load_data(config: DatasetConfig) -> data.Dataset:
+    return data.load(config.name, config.root)
+
+
+@functools.cache
+def kind_of(config: DatasetConfig) -> tuple[int, tuple[int, int, int]]:
+    """(classes, shape of an image): a worker asks for each network and each chip's transform, but reads files once."""
+    dataset = load_data(config)
+    return dataset.num_classes, dataset.input_shape
+
+
+def test_set(config: DatasetConfig) -> tuple[Tensor, Tensor]:
+    """Images and labels that results are measured on."""
+    dataset = load_data(config)
+    if config.test_images is not None and config.test_images > len(dataset.test_y):
+        raise InputError("study", "dataset.test_images", config.test_images, f"at most {len(dataset.test_y)}")
+    if config.test_images is None:
+        return dataset.test_x, dataset.test_y
+    # Not the first: a folder of images, or a file made from one, is sorted by class.
+    chosen = torch.randperm(len(dataset.test_y), generator=torch.Generator().manual_seed(0))[: config.test_images]
+    return dataset.test_x[chosen], dataset.test_y[chosen]
+
+
+def build_network(config: NetworkConfig, study: StudyConfig) -> nn.Module:
+    """The base network, not trained, for the study's data."""
+    classes, (channels, _, _) = kind_of(study.dataset)
+    return networks.build(config.build or config.name, classes, channels, seed=study.seed, **config.options)
+
+
+def build_transform(fuse: NeuralFuseConfig, study: StudyConfig) -> generators.NeuralFuse:
+    """The input transform, not trained, for the study's images; with `per_voltage` all of its generators."""
+    _, (channels, height, width) = kind_of(study.dataset)
+
+    def make() -> nn.Module:
+        return generators.build(fuse.generator, channels, seed=study.seed, size=(height, width), **fuse.options)
+
+    if fuse.per_voltage is None:
+        return generators.NeuralFuse(make())
+    curve = failure.curve(study.sram.curve)
+    levels = [level(curve, voltage) for voltage in fuse.train_voltages or ()]
+    return generators.NeuralFuse(PerVoltage(make, levels, fuse.per_voltage))
+
+
+def content_hashes(*names: str | None) -> list[str]:
+    """SHA-256 of the files behind the names of networks, generators and checkpoints, so that what is made from a file
+    follows its content: a checkpoint or model file itself; the source of a `package.module:callable`, of its module and
+    of the one that defines it. Built-in names have none.
+
+    >>> content_hashes("resnet18", None), len(content_hashes("neuralfuse.networks:build"))
+    ([], 1)
+    """
+    files: dict[str, None] = {}
+    for name in names:
+        if name is None:
+            continue
+        if Path(name).is_file():
+            files[name] = None
+        elif ":" in name:
+            made = networks.model_file.imported(name, "study")
+            for module in (name.partition(":")[0], getattr(made, "__module__", None)):
+                source = getattr(sys.modules.get(str(module)), "__file__", None)
+                if source is not None:
+                    files[source] = None
+    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]

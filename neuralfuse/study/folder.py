@@ -1,0 +1,228 @@
+"""A study's folder: what was asked, and what is known so far.
+
+No other module knows what lies where. Results of two studies never mix: a folder belongs to the study that it was
+made for, and only voltages, chips, protections and how it is computed may change.
+"""
+
+import functools
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from neuralfuse.quantized import checkpoint
+from neuralfuse.results.rows import Result, Rows
+from neuralfuse.study.config import ProtectionConfig, StudyConfig
+from neuralfuse.study.cost import Cost, cost_of
+from neuralfuse.study.data import build_network, build_transform
+from neuralfuse.study.file_names import generator_file, slug
+from neuralfuse.study.files import dump_study, load_study
+from neuralfuse.study.memory import place_weights
+from neuralfuse.transforms.generators import NeuralFuse
+from simulator.accelerator import accelerator, with_weight_rail
+from simulator.array.cycles import Counts, simulate
+from simulator.device.program import Program
+from simulator.operating_point import weights_at
+from simulator.placement import Placement
+from simulator.workload import Layer, Workload
+from sram import failure
+from sram.errors import InputError
+from sram.files import write_atomic
+from sram.protection import Overhead
+
+_MAY_GROW = ("voltages", "chips", "protections", "adaptive", "batch_size")
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The study in a folder, or one that is to be run there (`claim`).
+
+    Networks and accelerators go by their names in the study. A workload, and counts, are of a network or, with the name
+    of a protection, of the generator that it puts before the network.
+    """
+
+    path: Path
+    study: StudyConfig
+
+    @classmethod
+    def open(cls, path: str | Path) -> "StudyFolder":
+        """A folder that a study was trained or run in; InputError for any other."""
+        path = Path(path)
+        file = path / "study.yaml"
+        if not file.is_file():
+            raise InputError(path, "folder", file.name + " missing", "one that a study was trained or run in")
+        return cls(path, load_study(file))
+
+    @property
+    def claimed(self) -> bool:
+        """Whether there is a study in the folder: this one or another."""
+        return (self.path / "study.yaml").is_file()
+
+    def check(self) -> None:
+        """Refuse a folder that is neither this study's nor new. Writes nothing."""
+        if self.claimed:
+            _check_same(self.study, StudyFolder.open(self.path).study, self.path)
+        else:
+            check_empty(self.path)
+
+    def claim(self) -> None:
+        """Make the folder this study's, or refuse it. Writes study.yaml."""
+        self.check()
+        write_atomic(self.path / "study.yaml", dump_study(self.study))
+
+    def network_file(self, network: str) -> Path:
+        """The trained network, its weights rounded to words."""
+        return self.path / "networks" / f"{slug(network)}.safetensors"
+
+    def network(self, network: str) -> nn.Module:
+        """A network with its words as weights."""
+        built = build_network(self.study.network(network), self.study)
+        checkpoint.load_network(built, self.network_file(network))
+        return built.eval()
+
+    def program_file(self, network: str) -> Path:
+        return self.path / "networks" / f"{slug(network)}.program.json"
+
+    def program(self, network: str) -> Program:
+        """A network as a device runs it, its activations' units included."""
+        return Program.from_json(json.loads(self.program_file(network).read_text(encoding="utf-8"))["program"])
+
+    def generator_file(self, network: str, protection: ProtectionConfig) -> Path:
+        """The generator that a protection puts before `network`: one for all networks where it has surrogates."""
+        assert protection.neuralfuse is not None
+        name = generator_file(protection.neuralfuse.trained_on(network), protection.name)
+        return self.path / "generators" / name
+
+    def transform(self, network: str, protection: str) -> NeuralFuse | None:
+        """The input transform of a protection as it was trained for all chips; None where it has none."""
+        found = self.study.protection(protection)
+        if found.neuralfuse is None:
+            return None
+        built = build_transform(found.neuralfuse, self.study)
+        checkpoint.load_network(built.generator, self.generator_file(network, found))
+        return built.eval()
+
+    def images_file(self, network: str, protection: str) -> Path:
+        """Some test images, and what the protection's generator makes of them."""
+        return self.path / "images" / f"{slug(f'{network}-{protection}')}.npz"
+
+    def workload_file(self, network: str, protection: str | None = None) -> Path:
+        where = self.path / "workloads"
+        if protection is None:
+            return where / f"{slug(network)}.json"
+        return where / slug(network) / f"{slug(protection)}.json"  # NETWORK-PROTECTION may be another network's name
+
+    def write_workload(self, workload: Workload, made_from: str, *names: str) -> None:
+        """Keep the layers of (network,) or (network, protection), with the digest of what they were traced from."""
+        write_atomic(self.workload_file(*names), json.dumps({"made_from": made_from, **asdict(workload)}))
+
+    def workload_made_from(self, *names: str) -> str | None:
+        """The digest that a workload was written with; None before it is written."""
+        file = self.workload_file(*names)
+        return json.loads(file.read_text(encoding="utf-8")).get("made_from") if file.is_file() else None
+
+    def workload(self, network: str, protection: str | None = None) -> Workload:
+        """The layers, as they were traced: a worker needs no tracer."""
+        raw = json.loads(self.workload_file(network, protection).read_text(encoding="utf-8"))
+        raw.pop("made_from", None)
+        layers = tuple(Layer(**_tuples(layer)) for layer in raw.pop("layers"))
+        return Workload(layers=layers, **_tuples(raw))
+
+    def counts(self, machine: str, network: str, protection: str | None = None) -> Counts:
+        """Cycles and accesses of one inference on an accelerator."""
+        return _counts(self.workload(network, protection), machine)
+
+    def cost(
+        self, network: str, machine: str, protection: ProtectionConfig, voltage: float, overhead: Overhead | None = None
+    ) -> Cost:
+        """Cost of one inference at a supply in the curve's unit; `overhead` is that of the protection's SRAM part."""
+        fuse, base = protection.neuralfuse, self.counts(machine, network)
+        extra = self.counts(machine, network, protection.name) if fuse is not None else None
+        at = weights_at(base.accelerator, voltage, failure.curve(self.study.sram.curve).nominal)
+        return cost_of(base, extra, at, overhead, generator_at_nominal=fuse is None or fuse.own_faults is None)
+
+    def placement(self, network: str, machine: str) -> Placement:
+        """Where each stored weight bit of a network lies."""
+        bits = self.study.network(network).bits
+        return place_weights(self.study.sram, self.workload(network), accelerator(machine), bits)
+
+    @functools.cached_property
+    def rows(self) -> Rows:
+        """The rows measured so far."""
+        return Rows(self.path / "rows")
+
+    def merge(self, sources: Iterable["StudyFolder"]) -> int:
+        """Copy the rows of other folders of this study that are not here yet; returns how many came."""
+        have = dict(self.rows.read())
+        fresh: dict[str, Result] = {}
+        for source in sources:
+            _check_same(source.study, self.study, self.path)
+            for key, row in source.rows.read().items():
+                if key not in have:
+                    fresh.setdefault(key, row)
+        self.rows.append(fresh.values())
+        return len(fresh)
+
+    @property
+    def results_file(self) -> Path:
+        return self.path / "results.csv"
+
+    def write_results(self, keys: Iterable[str]) -> Path:
+        """Write results.csv: the rows of these keys that are there, in their order."""
+        return write_atomic(self.results_file, self.rows.frame(keys).to_csv(index=False))
+
+    @property
+    def layers_file(self) -> Path:
+        """Counts and energies of every layer at nominal supply."""
+        return self.path / "layers.csv"
+
+    def write_provenance(self, record: dict[str, Any]) -> None:
+        write_atomic(self.path / "provenance.json", json.dumps(record, indent=1))
+
+    def provenance(self) -> dict[str, Any]:
+        """What a prepared folder says of versions and sources."""
+        return _provenance(self.path)
+
+
+def stamp_of(path: str | Path) -> str:
+    """Changes whenever what the tasks of a prepared folder are measured on does; cheaper than to open it."""
+    return _provenance(Path(path))["stamp"]
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    return json.loads((path / "provenance.json").read_text(encoding="utf-8"))
+
+
+def _check_same(study: StudyConfig, other: StudyConfig, path: Path) -> None:
+    """Refuse `study` where `other`, of this folder, is about something else."""
+    if other.identity() != study.identity():
+        mine, theirs = study.model_dump(mode="json"), other.model_dump(mode="json")
+        key = next(k for k in mine if k not in _MAY_GROW and mine[k] != theirs[k])
+        raise InputError(path, key, mine[key], f"{theirs[key]!r}, of the study {other.name!r} in this folder")
+
+
+def check_empty(path: Path) -> None:
+    """Refuse a folder with something in it that no study has put there."""
+    file = next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), None)
+    if file is not None:
+        raise InputError(path, "--out", str(file), "a folder; this is a file")
+    if path.is_dir() and any(path.iterdir()):
+        names = ", ".join(sorted(p.name for p in path.iterdir())[:3])
+        raise InputError(path, "--out", names, "a new or empty folder, or one that a study was run in")
+
+
+@functools.lru_cache(maxsize=64)
+def _counts(workload: Workload, machine: str) -> Counts:
+    return simulate(workload, with_weight_rail(accelerator(machine)))
+
+
+def _tuples(record: dict) -> dict:
+    """JSON knows lists only."""
+
+    def frozen(value: object) -> object:
+        return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+    return {key: frozen(value) for key, value in record.items()}

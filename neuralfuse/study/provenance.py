@@ -1,0 +1,81 @@
+"""What a prepared folder says of itself: layers and their energies, versions and sources."""
+
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from neuralfuse.study.data import build_transform
+from neuralfuse.study.digest import RESULTS_VERSION, digest
+from neuralfuse.study.folder import StudyFolder
+from neuralfuse.study.grid import Point
+from simulator.energy import energy
+from sram import failure
+
+
+def layer_table(folder: StudyFolder) -> pd.DataFrame:
+    """Counts and energy of every layer at nominal supply, networks and generators, one row a layer and one of
+    totals."""
+    tables = []
+    for network in folder.study.networks:
+        fuses = [p.name for p in folder.study.protections if p.neuralfuse is not None]
+        for fuse in [None, *fuses]:
+            for machine in folder.study.accelerators:
+                counts = folder.counts(machine, network.name, fuse)
+                table = counts.frame().merge(energy(counts).frame(), on="layer", how="left", validate="one_to_one")
+                table.insert(0, "accelerator", machine)
+                table.insert(0, "network", network.name if fuse is None else f"{network.name}-{fuse}")
+                tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def energy_sources(folder: StudyFolder) -> list[dict[str, str]]:
+    """Every energy figure that went in, with unit, supply and source, at nominal supply."""
+    rows = []
+    for machine in folder.study.accelerators:
+        counts = folder.counts(machine, folder.study.networks[0].name)
+        for figure in energy(counts).sources().to_dict("records"):
+            volts = figure["voltage_v"]
+            rows.append(
+                {
+                    "name": f"{figure['component']} ({machine})",
+                    "value": f"{figure['value']:.4g}",
+                    "unit": f"{figure['unit']} per {figure['per']}",
+                    "node": f"{counts.accelerator.node_nm:g} nm"
+                    + ("" if volts is None or np.isnan(volts) else f", {volts:g} V"),
+                    "source": str(figure["source"]),
+                }
+            )
+    return rows
+
+
+def provenance(folder: StudyFolder, points: list[Point]) -> dict[str, Any]:
+    """What the page says of versions and sources, and the stamp by which workers see that the folder changed."""
+    study = folder.study
+    packages = ("torch", "numpy", "numba", "scipy", "pandas")
+    unknown = [u for n in study.networks for u in folder.workload(n.name).unknown]
+    return {
+        "stamp": digest([asdict(p) for p in points] + [RESULTS_VERSION]),
+        "voltage_unit": failure.curve(study.sram.curve).unit,
+        "parameters": {
+            p.name: sum(tensor.numel() for tensor in build_transform(p.neuralfuse, study).parameters())
+            for p in study.protections
+            if p.neuralfuse
+        },
+        "versions": {
+            "neuralfuse-sim": version("neuralfuse-sim"),
+            "results": RESULTS_VERSION,
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
+        "notes": {
+            "failure curve": f"{study.sram.curve}: {failure.curve(study.sram.curve).source}",
+            "rate": "the curve gives the cell fault rate: the share of cells that are faulty",
+            "seed": study.seed,
+            "operators without a cost": ", ".join(unknown) or "none",
+        },
+        "energy_sources": energy_sources(folder),
+    }
