@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from neuralfuse.study.config import StudyConfig
+from simulator import userfile
 from sram.errors import InputError
 
 
@@ -103,12 +104,16 @@ def _merged(base: dict, changes: dict) -> dict:
 def _read(path: Path) -> object:
     if not path.is_file():
         raise InputError(path, "study", str(path), "an existing YAML file")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(path, "study", str(error).splitlines()[0], "valid YAML") from None
+    return userfile.read(path)
 
 
 def dump_study(study: StudyConfig) -> str:
     """The study as YAML with every default written out."""
-    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(study.model_dump(mode="json"), Dumper=_Plain, sort_keys=False, allow_unicode=True)
+
+
+class _Plain(yaml.SafeDumper):
+    """What occurs twice stands there twice: files are read without aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True

@@ -262,8 +262,8 @@ def test_bisection_goes_on_where_already_the_second_voltage_fails(tmp_path):
     study = STUDY.model_copy(
         update={"adaptive": AdaptiveConfig(margin_points=5, voltage_step=0.02), "voltages": (1.0, 0.75, 0.7)}
     )
-    collect(str(tmp_path), lambda rows: plan(study, POINTS, rows), fake_chunk, in_process())
-    table = frame(Store(tmp_path).read(), plan(study, POINTS, Store(tmp_path).read()))
+    collect(rows_of(tmp_path), lambda rows: plan(study, POINTS, rows), fake_chunk, in_process())
+    table = table_of(tmp_path, lambda rows: plan(study, POINTS, rows))
     for _, group in table.groupby(["structure", "protection"]):
         loss = (0.95 - group.groupby("voltage").accuracy.mean()).round(9)
         assert loss[0.75] > 0.05
