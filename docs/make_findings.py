@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from neuralfuse.results.statistics import paired_difference, t_interval
+from neuralfuse.results.statistics import mean_interval, paired_difference
 from sram.files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +60,7 @@ def chosen(selection: str) -> tuple[pd.DataFrame, dict]:
 
 @cache
 def measures(of: str, against: str | None = None) -> dict[str, float]:
-    """What a blank may name. Of rows with chips: accuracies and savings in percent, gains in points, 95% by Student's t
+    """What a blank may name. Of rows with chips: accuracies and savings in percent, gains in points, 95% of the mean
     over chips (seeds of one chip are averaged first). Of other rows: the columns of the only one, or their sums in
     percent of those of `against`."""
     rows, source = chosen(of)
@@ -68,7 +68,7 @@ def measures(of: str, against: str | None = None) -> dict[str, float]:
         return _columns(rows, against, source.get("times", 1))
     unit = source.get("unit", ["chip"])
     own = 100 * rows.groupby(unit).accuracy.mean()
-    e = t_interval(own.to_numpy())
+    e = mean_interval(own.to_numpy())
     found = {"accuracy": e.mean, "low": e.low, "high": e.high, "std": e.std, "worst": own.min(), "chips": len(own)}
     if "total" in rows:
         rows = rows.assign(clean=rows.correct_clean / rows.total)

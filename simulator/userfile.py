@@ -1,8 +1,16 @@
-"""What the files that users write have in common: YAML that becomes a record, and whole numbers in cells."""
+"""What the files that users write have in common: YAML that means what it says, and whole numbers in cells.
+
+YAML here is plain data in which a key stands once and a word is what it looks like; aliases and merges (`<<`) may stand
+for so much and no more. YAML 1.1
+reads `yes` as true, `1:20` as 80 and `010` as 8; those are refused, with the line that they stand in.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
@@ -14,19 +22,118 @@ if TYPE_CHECKING:
 Record = TypeVar("Record")
 
 
-def mapping(path: Path, of: str) -> dict[str, Any]:
-    """What a YAML file says. InputError unless it is a mapping; `of` is what its keys should be."""
+MOST_BYTES, MOST_DEPTH, MOST_WORDS = 2**20, 50, 2**17  # of a file, of brackets in brackets, with aliases written out
+TAG = "tag:yaml.org,2002:"
+_PLAIN = {
+    "bool": re.compile("true|false", re.IGNORECASE),
+    "int": re.compile(r"[-+]?(0|[1-9]\d*)"),
+    "float": re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE),
+}
+
+
+def read(path: Path) -> Any:
+    """What a YAML file says, as plain data. InputError for what is no YAML, or may not mean what it looks like."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise InputError(path, "file", error.strerror, "a YAML file that can be read") from None
+    if len(content) > MOST_BYTES:
+        raise InputError(path, "content", f"more than {MOST_BYTES} bytes", f"at most {MOST_BYTES} bytes of YAML")
+    try:
+        return parse(content.decode("utf-8-sig"), path)
+    except UnicodeDecodeError:
+        raise InputError(path, "content", "bytes that are not UTF-8", "valid YAML") from None
+
+
+def parse(text: str, where: object) -> Any:
+    r"""`read` of a text.
+
+    >>> parse("a: [1, 2.5, true, x]", "here")
+    {'a': [1, 2.5, True, 'x']}
+    >>> parse("a: 1\na: 2", "here")
+    Traceback (most recent call last):
+    ...
+    sram.errors.InputError: here: content (line 2) = 'a' is not allowed; allowed: each key once
+    """
     import yaml
 
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(path, "file", error.strerror, "a YAML file that can be read") from None
-    except UnicodeDecodeError:
-        raise InputError(path, "content", "bytes that are not UTF-8", "valid YAML") from None
-    # ValueError: a number of five thousand digits, a 13th month; RecursionError: brackets in brackets in brackets
+        node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    # ValueError: a character that YAML does not know; RecursionError: brackets in brackets in brackets
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(path, "content", " ".join(str(error).split()), "valid YAML") from None
+        raise InputError(where, "content", " ".join(str(error).split())[:200], "valid YAML") from None
+    return None if node is None else _data(node, where, (), itertools.count(1))
+
+
+def _data(node: Any, where: object, place: tuple[str, ...], words: Iterator[int]) -> Any:
+    """A node of YAML as plain data; `place` are the keys on the way to it, `words` counts what was read."""
+    import yaml
+
+    kind = node.tag.removeprefix(TAG)
+    if len(place) > MOST_DEPTH:
+        raise InputError(where, f"line {node.start_mark.line + 1}", f"{len(place)} levels", f"at most {MOST_DEPTH}")
+    if next(words) > MOST_WORDS:  # a few hundred bytes of aliases can stand for gigabytes
+        raise InputError(where, "content", f"more than {MOST_WORDS} words", "less, with aliases written out")
+    if isinstance(node, yaml.ScalarNode):
+        try:
+            return _word(node.value, kind)
+        except ValueError as error:
+            raise _refused(where, place, node, node.value[:40], str(error)) from None
+    if kind == "seq":
+        return [_data(entry, where, (*place, str(i)), words) for i, entry in enumerate(node.value)]
+    if kind != "map":
+        raise _refused(where, place, node, node.tag[:40], "plain lists and mappings")
+    return _mapping(node, where, place, words)
+
+
+def _mapping(node: Any, where: object, place: tuple[str, ...], words: Iterator[int]) -> dict[str, Any]:
+    """A mapping, each of whose own keys stands once; keys that it merges (`<<`) stand behind its own."""
+    found: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
+    for key, value in node.value:
+        if key.tag == f"{TAG}merge":
+            parts = _data(value, where, place, words)
+            for part in parts if isinstance(parts, list) else [parts]:
+                if not isinstance(part, dict):
+                    raise _refused(where, place, key, "<<", "a mapping, or a list of mappings")
+                merged = part | merged
+            continue
+        name = _data(key, where, place, words)
+        if not isinstance(name, str):
+            raise _refused(where, place, key, str(name)[:40], "a text as key")
+        if name in found:
+            raise _refused(where, place, key, name[:40], "each key once")
+        found[name] = _data(value, where, (*place, name[:40]), words)
+    return merged | found
+
+
+def _refused(where: object, place: tuple[str, ...], node: Any, value: object, allowed: str) -> InputError:
+    return InputError(where, f"{'.'.join(place) or 'content'} (line {node.start_mark.line + 1})", value, allowed)
+
+
+def _word(text: str, kind: str) -> str | bool | int | float | None:
+    """A word as what YAML takes it for, if that is what it looks like; else ValueError says what is allowed."""
+    if kind == "str":
+        return text
+    if kind == "null":
+        return None
+    if kind not in _PLAIN:
+        raise ValueError("quotes around it")
+    if len(text) > 40 or not _PLAIN[kind].fullmatch(text):
+        plain = "true or false" if kind == "bool" else "a finite number in plain decimals"
+        raise ValueError(f"{plain}, or quotes around it")
+    if kind == "bool":
+        return text.lower() == "true"
+    number = int(text) if kind == "int" else float(text)
+    if not abs(number) < 2**63:
+        raise ValueError("a number below 2^63")
+    return number
+
+
+def mapping(path: Path, of: str) -> dict[str, Any]:
+    """What a YAML file says. InputError unless it is a mapping; `of` is what its keys should be."""
+    raw = read(path)
     if not isinstance(raw, dict):
         raise InputError(path, "content", type(raw).__name__, f"a YAML mapping with {of}")
     return raw

@@ -17,7 +17,7 @@ import pandas as pd
 
 from benchmarks.paper import energy
 from benchmarks.paper.anchors import Anchor, anchors, efficiency, million_parameters, percent
-from neuralfuse.results.statistics import t_interval
+from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.files import load_studies, load_study
 from neuralfuse.study.folder import StudyFolder
@@ -128,7 +128,7 @@ def _print_group(title: str, printed: Iterable[Anchor], results: pd.DataFrame, s
             skipped += 1
             continue
         accuracy = 100 * rows.accuracy.to_numpy()
-        interval, std = t_interval(accuracy), float(accuracy.std(ddof=1))
+        interval, std = mean_interval(accuracy), float(accuracy.std(ddof=1))
         within = anchor.std is not None and interval.mean >= anchor.mean - anchor.std
         inside, run = inside + within, run + 1
         printed_std = "" if anchor.std is None else f"±{anchor.std:.1f}"

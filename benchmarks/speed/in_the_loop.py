@@ -23,7 +23,7 @@ from neuralfuse.chips.sources import FIRST_TRAINING_CHIP
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.on_device import DeviceNetwork, gap, protected_accuracy
 from neuralfuse.quantized.program import device_faults
-from neuralfuse.results.statistics import paired_difference, t_interval
+from neuralfuse.results.statistics import mean_interval, paired_difference
 from neuralfuse.training.generator import train_generator
 from neuralfuse.training.network import train_network
 from neuralfuse.training.on_device import tune
@@ -134,7 +134,7 @@ def main() -> None:
 
 
 def report(clean: float, rows: list[dict[str, float]], calls: dict[str, list[int]]) -> str:
-    """The table over chips; intervals are 95%, Student's t over chips."""
+    """The table over chips; intervals are 95%, over chips."""
 
     def values(name: str) -> np.ndarray:
         return np.array([row[name] for row in rows if name in row])
@@ -154,7 +154,7 @@ def report(clean: float, rows: list[dict[str, float]], calls: dict[str, list[int
         "affine": f"scale and offset a pixel, tuned, {TUNING_STEPS} steps",
     }
     for key, name in names.items():
-        e = t_interval(values(key))
+        e = mean_interval(values(key))
         lines.append(f"{name:<42} {e.mean:6.3f}   [{e.low:.3f}, {e.high:.3f}]   {values(key).min():6.3f}")
     lines.append("")
     pairs = [("tuned", "generic"), ("affine", "generic"), ("generic", "unprotected"), ("another chip's", "generic")]

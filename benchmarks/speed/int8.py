@@ -24,7 +24,7 @@ from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.integer import IntegerNetwork, integers_are_exact
 from neuralfuse.quantized.program import compile_network
 from neuralfuse.results.rows import Result
-from neuralfuse.results.statistics import t_interval
+from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.files import parse_study
 from neuralfuse.study.folder import StudyFolder
@@ -85,7 +85,7 @@ def answers(study: StudyConfig, chips: int, folder: Path) -> None:
             took[point.network].append(time.process_time() - start)
     for i, rate in enumerate(RATES):
         floats, ints = (np.array([100 * chip[i].accuracy for chip in rows[kind]]) for kind in ("float", "int8"))
-        lost = t_interval(ints - floats)
+        lost = mean_interval(ints - floats)
         interval = f"{lost.mean:+.1f} [{lost.low:+.1f}, {lost.high:+.1f}]" if rate else f"{lost.mean:+.1f}"
         print(f"{100 * rate:8.2f}%{floats.mean():9.1f}{ints.mean():9.1f}   {interval}", flush=True)
     seconds = [statistics.median(took[kind][1:]) for kind in ("float", "int8")]  # a first chip loads and compiles

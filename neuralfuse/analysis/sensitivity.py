@@ -14,7 +14,7 @@ from torch import Tensor
 from neuralfuse.analysis.kept import by_network, kept
 from neuralfuse.quantized import evaluate
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
-from neuralfuse.results.statistics import t_interval
+from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.config import NetworkConfig, StudyConfig
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.sweep.bench import Bench, Die
@@ -144,11 +144,11 @@ def reads_share(folder: StudyFolder, network: NetworkConfig, accelerator: str) -
 
 
 def summarise(readings: list[Reading]) -> pd.DataFrame:
-    """Mean over chips of what each part loses, in accuracy points, with Student's t 95% interval; as they come."""
+    """Mean over chips of what each part loses, in accuracy points, with its 95% interval; as they come."""
     table = pd.DataFrame([asdict(r) for r in readings])
     records = []
     for (part, name), rows in table.groupby(["part", "name"], sort=False):
-        lost = t_interval(100 * rows.lost.to_numpy())
+        lost = mean_interval(100 * rows.lost.to_numpy())
         flip_rate = rows.flipped_bits.mean() / rows.stored_bits.iloc[0]
         records.append((part, name, rows.stored_bits.iloc[0], flip_rate, lost.chips, lost.mean, lost.low, lost.high))
     columns = [

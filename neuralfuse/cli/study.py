@@ -235,6 +235,6 @@ def _print_report(made) -> None:
     for line in headline_lines(made.headline):
         table.add_row(*line)
     print_table(table)
-    for line in made.gains:
+    for line in [*made.gains, *made.yields, *([made.warning] if made.warning else [])]:
         print(line)
     print(f"page: {made.page}")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 import simulator.plots
 from neuralfuse.report import plots
 from neuralfuse.report.page import Tables, render
-from neuralfuse.report.wording import interval, saving, saving_interval, supply, supply_interval
+from neuralfuse.report.wording import chip_share, few_chips, interval, saving, saving_interval, supply, supply_interval
 from neuralfuse.results import pareto
 from neuralfuse.results.tables import read_table
 from neuralfuse.study.config import StudyConfig
@@ -38,6 +38,8 @@ class Report:
     headline: pd.DataFrame
     unit: str  # of voltages
     gains: list[str]  # one sentence for each protection: where it helps most
+    yields: list[str]  # one sentence for each protection: how low most chips may go
+    warning: str  # of too few chips; empty where there are enough
 
 
 def read_results(folder: str | Path) -> pd.DataFrame:
@@ -52,7 +54,7 @@ def read_results(folder: str | Path) -> pd.DataFrame:
 
 
 def build_report(folder: str | Path) -> Report:
-    """Write summary.csv, headline.csv, equal.csv, plots/*.png and *.svg, and report.html into `folder`."""
+    """Write summary.csv, headline.csv, yields.csv, equal.csv, plots/*.png and *.svg, and report.html into `folder`."""
     folder = Path(folder)
     results = read_results(folder)
     stamp = _stamp(folder)
@@ -65,15 +67,24 @@ def build_report(folder: str | Path) -> Report:
     summary = pareto.per_million_parameters(pareto.summarise(results), provenance.get("parameters", {}))
     headline = pd.concat([pareto.headline(results, scope) for scope in pareto.SCOPES], ignore_index=True)
     write_atomic(folder / "summary.csv", summary.to_csv(index=False))
-    equal = pareto.at_equal(results)
+    equal, yields = pareto.at_equal(results), pareto.yields(results)
     write_atomic(folder / "equal.csv", equal.to_csv(index=False))
     write_atomic(folder / "headline.csv", headline.to_csv(index=False))
+    write_atomic(folder / "yields.csv", yields.to_csv(index=False))
     drawings = _drawings(folder, study, results, summary, layers, unit)
     figures = {name: plots.save(draw(), folder / "plots", name) for name, draw in drawings.items()}
     figures |= _drawn_elsewhere(folder)
-    tables = Tables(results, summary, headline, equal, layers)
+    tables = Tables(results, summary, headline, yields, equal, layers)
     page = write_atomic(folder / "report.html", render(study, tables, provenance, figures, folder, stamp))
-    return Report(page, figures, summary, headline, unit, gain_lines(summary, unit))
+    return _report(page, figures, summary, headline, yields, unit)
+
+
+def _report(
+    page: Path, figures: dict[str, list[Path]], summary: pd.DataFrame, headline: pd.DataFrame, yields: pd.DataFrame,
+    unit: str,
+) -> Report:  # fmt: skip
+    words = gain_lines(summary, unit), yield_lines(yields, unit), few_chips(int(summary.chips.min()))
+    return Report(page, figures, summary, headline, unit, *words)
 
 
 # What a page shows follows from these, its folder aside: it is made anew where one of them changed.
@@ -109,7 +120,7 @@ def _unchanged(
     if not all(path.is_file() for paths in figures.values() for path in paths):
         return None
     figures |= _drawn_elsewhere(folder)
-    return Report(page, figures, summary, headline, unit, gain_lines(summary, unit))
+    return _report(page, figures, summary, headline, read_table(folder / "yields.csv"), unit)
 
 
 def _drawings(
@@ -174,6 +185,12 @@ def headline_lines(headline: pd.DataFrame, scope: str = "weight_sram") -> list[t
         found = (supply(row) + supply_interval(row), saving(row) + saving_interval(row))
         lines.append((row.setting, row.protection, f"{row.points:g}", *found))
     return lines
+
+
+def yield_lines(yields: pd.DataFrame, unit: str, points: float = 5.0, share: float = 0.9) -> list[str]:
+    """How low `share` of the chips may go and stay within so many points of clean, in words."""
+    rows = pareto.labelled(yields[(yields.points == points) & (yields["share"] == share)])
+    return [f"{row.protection}, {row.setting} maps: {chip_share(row, unit)}" for row in rows.itertuples()]
 
 
 def gain_lines(summary: pd.DataFrame, unit: str) -> list[str]:

@@ -12,8 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from neuralfuse.report.plots import COLOURS, SCOPE_LABEL, looks
-from neuralfuse.report.wording import interval, saving, saving_interval, supply, supply_interval
+from neuralfuse.report.wording import chip_share, few_chips, interval, saving, saving_interval, supply, supply_interval
 from neuralfuse.results import pareto
+from neuralfuse.results.statistics import MARGIN_COVERAGE, MEAN_COVERAGE
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.files import dump_study
 
@@ -49,6 +50,7 @@ class Tables:
     results: pd.DataFrame
     summary: pd.DataFrame
     headline: pd.DataFrame
+    yields: pd.DataFrame
     equal: pd.DataFrame
     layers: pd.DataFrame
 
@@ -72,6 +74,10 @@ def render(
         fronts=[interactive_front(tables.summary, scope, provenance["voltage_unit"]) for scope in pareto.SCOPES],
         scopes=SCOPE_LABEL,
         headline=_headline(tables.headline, provenance["voltage_unit"]),
+        yields=_yields(tables.yields, provenance["voltage_unit"]),
+        mean_coverage=MEAN_COVERAGE,
+        margin_coverage=MARGIN_COVERAGE,
+        warning=few_chips(int(tables.summary.chips.min())),
         equal=_equal(tables.equal),
         table=_table(tables.summary),
         layers=_layer_table(tables.layers),
@@ -162,6 +168,13 @@ def _headline(headline: pd.DataFrame, unit: str) -> list[dict[str, Any]]:
             "saving": saving(row) + saving_interval(row),
         }
         for row in pareto.labelled(headline).itertuples()
+    ]
+
+
+def _yields(yields: pd.DataFrame, unit: str) -> list[dict[str, Any]]:
+    return [
+        {"setting": row.setting, "protection": row.protection, "found": chip_share(row, unit)}
+        for row in pareto.labelled(yields).itertuples()
     ]
 
 

@@ -2,7 +2,7 @@
 
 Rows are those of results.csv, or any with a column of accuracies and columns that name a chip and what is compared. The
 chip is the statistical unit: what was measured of one chip twice (with two seeds of a fit) counts as its mean. All
-intervals are 95%, Student's t over chips.
+intervals are 95%, `statistics.mean_interval` over chips.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from neuralfuse.report import plots
 from neuralfuse.report.build import read_results
 from neuralfuse.report.wording import interval
 from neuralfuse.results import pareto
-from neuralfuse.results.statistics import paired_difference, t_interval
+from neuralfuse.results.statistics import mean_interval, paired_difference
 from neuralfuse.study import variants
 from neuralfuse.study.files import load_study
 from sram import failure
@@ -61,7 +61,7 @@ def compare(
         rest = part.groupby(of).agg(**more).to_dict("index")
         for name in chips:
             own = chips[name].dropna()
-            mean = t_interval(own.to_numpy())
+            mean = mean_interval(own.to_numpy())
             line = dict(zip(by, key, strict=True)) | {of: name, "chips": mean.chips, "accuracy": mean.mean}
             line |= {"low": mean.low, "high": mean.high, "std": mean.std, "worst_chip": own.min()}
             for base in against:

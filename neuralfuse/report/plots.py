@@ -1,7 +1,7 @@
 """Figures of a study. Each function takes a table and returns a matplotlib Figure; `save` writes PNG and SVG.
 
 Colours are Okabe and Ito's (colour-blind safe); marker and line style repeat the distinction, so the figures survive
-grey print. Bands are 95% intervals over chips (Student's t of the mean).
+grey print. Bands are 95% intervals over chips (of the mean).
 """
 
 from collections.abc import Sequence

@@ -4,6 +4,8 @@ from typing import Any
 
 import pandas as pd
 
+from neuralfuse.results.statistics import FEW_CHIPS, MARGIN_COVERAGE, chips_for_a_bound
+
 
 def interval(low: float, high: float, form: str = ".1f") -> str:
     """The bounds behind a number; nothing where a single chip leaves none.
@@ -46,3 +48,41 @@ def supply_interval(row: Any) -> str:
 def saving_interval(row: Any) -> str:
     """The bounds behind `saving`."""
     return "" if pd.isna(row.saving) else interval(100 * row.saving_low, 100 * row.saving_high)
+
+
+def chip_share(row: Any, unit: str) -> str:
+    """How low a share of the chips may go, with the interval that is exact for any lot.
+
+    >>> from types import SimpleNamespace as Row
+    >>> row = Row(share=0.9, points=5.0, voltage=0.83, voltage_low=0.82, voltage_high=0.85, coverage=0.957, chips=40)
+    >>> chip_share(row, "Vmin")
+    '90% of chips stay within 5 points down to 0.830 Vmin [0.820, 0.850] (96% sure, whatever the lot)'
+    >>> row.chips, row.voltage_high = 20, float("nan")
+    >>> chip_share(row, "Vmin")
+    '90% of the 20 chips stay within 5 points down to 0.830 Vmin; a bound for all chips takes 36 of them'
+    """
+    share = f"{100 * row.share:.0f}%"
+    if pd.isna(row.voltage):
+        return f"at no swept supply do {share} of the {row.chips} chips stay within {row.points:g} points"
+    found = f"stay within {row.points:g} points down to {row.voltage:.3f} {unit}"
+    needed = chips_for_a_bound(row.share)
+    if row.chips < needed:
+        return f"{share} of the {row.chips} chips {found}; a bound for all chips takes {needed} of them"
+    high = "none swept" if pd.isna(row.voltage_high) else f"{row.voltage_high:.3f}"
+    bounds = f"[{row.voltage_low:.3f}, {high}] ({100 * row.coverage:.0f}% sure, whatever the lot)"
+    return f"{share} of chips {found} {bounds}"
+
+
+def few_chips(chips: int) -> str:
+    """A warning where intervals of means hold the truth less often than they say.
+
+    >>> few_chips(20), few_chips(5)[:12]
+    ('', 'only 5 chips')
+    """
+    if chips >= FEW_CHIPS:
+        return ""
+    margins = MARGIN_COVERAGE[max(n for n in MARGIN_COVERAGE if n <= max(chips, min(MARGIN_COVERAGE)))]
+    return (
+        f"only {chips} chips: 95% intervals of lowest supplies hold the truth in {min(margins)} to 95% of lots, and "
+        f"none knows of bad chips that are not among them; {FEW_CHIPS} or more are better"
+    )

@@ -9,14 +9,13 @@ import pandas as pd
 
 from neuralfuse.results.statistics import (
     Estimate,
-    bootstrap_indices,
-    bootstrap_interval,
+    chip_margin,
     chip_yield,
     crossings,
     margin,
+    mean_interval,
     mean_over_chips,
     paired_difference,
-    t_interval,
 )
 
 SCOPES = ("weight_sram", "sram", "system")
@@ -66,7 +65,7 @@ def clean_accuracy(rows: pd.DataFrame) -> float:
 
 
 def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
-    """One row per setting, protection and voltage: accuracy over chips with both intervals, yield, worst chip, rates,
+    """One row per setting, protection and voltage: accuracy over chips with its interval, yield, worst chip, rates,
     energy, savings and cycles as means over chips, and the paired difference to the unprotected network (`gain_*`).
 
     `yield` is the share of chips within `points` accuracy points of clean.
@@ -77,20 +76,18 @@ def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
         bare = group[group.protection == "none"].set_index(["voltage", "chip"]).accuracy
         for (protection, voltage), rows in group.groupby(["protection", "voltage"], sort=False):
             accuracy = rows.accuracy.to_numpy()
-            t, boot = t_interval(accuracy), bootstrap_interval(accuracy, resamples=2000)
+            mean = mean_interval(accuracy)
             good = chip_yield(accuracy, clean - points / 100)
             record: dict = {
                 **setting,
                 "protection": protection,
                 "voltage": voltage,
-                "chips": t.chips,
+                "chips": mean.chips,
                 "clean_accuracy": clean,
-                "accuracy_mean": t.mean,
-                "accuracy_std": t.std,
-                "accuracy_low": t.low,
-                "accuracy_high": t.high,
-                "accuracy_bootstrap_low": boot.low,
-                "accuracy_bootstrap_high": boot.high,
+                "accuracy_mean": mean.mean,
+                "accuracy_std": mean.std,
+                "accuracy_low": mean.low,
+                "accuracy_high": mean.high,
                 "accuracy_worst_chip": accuracy.min(),
                 "accuracy_q10": np.quantile(accuracy, 0.1),
                 "accuracy_median": np.median(accuracy),
@@ -134,6 +131,23 @@ def headline(results: pd.DataFrame, scope: str = "weight_sram", points: Sequence
     return pd.DataFrame(table)
 
 
+SHARES = (0.5, 0.9)  # of chips
+
+
+def yields(results: pd.DataFrame, points: Sequence[float] = MARGINS, shares: Sequence[float] = SHARES) -> pd.DataFrame:
+    """Lowest swept voltage at which at least so many chips stay within so many points of clean, with an interval that
+    is exact for any lot (`chip_margin`): per setting, protection, points, share."""
+    table = []
+    for setting, group in settings(results):
+        for protection, rows in group.groupby("protection", sort=False):
+            voltages, _, accuracy = accuracy_matrix(rows)
+            for within in points:
+                for share in shares:
+                    found = chip_margin(voltages, accuracy, clean_accuracy(group), within, share)
+                    table.append({**setting, "protection": protection, **found.__dict__})
+    return pd.DataFrame(table)
+
+
 def front(summary: pd.DataFrame, scope: str = "weight_sram") -> pd.DataFrame:
     """Of one setting's summary: the rows that no other beats in both mean accuracy and energy saving.
 
@@ -168,10 +182,10 @@ def attainment(rows: pd.DataFrame, scope: str, percentiles: Sequence[float] = (5
 
 
 def hypervolume(rows: pd.DataFrame, scope: str) -> Estimate:
-    """Area under each chip's front of saving (from 0) and accuracy (from 0), mean over chips with a t interval."""
+    """Area under each chip's front of saving (from 0) and accuracy (from 0), mean over chips with its interval."""
     points, chips = chip_points(rows, scope)
     volumes = [moocore.hypervolume(points[chips == chip], ref=[0.0, 0.0], maximise=True) for chip in np.unique(chips)]
-    return t_interval(np.array(volumes))
+    return mean_interval(np.array(volumes))
 
 
 @dataclass(frozen=True)
@@ -219,7 +233,7 @@ class Trade:
 
 def accuracy_at_saving(rows: pd.DataFrame, scope: str, saving: float) -> Estimate:
     """Mean accuracy over chips where the energy saving is `saving`, linear between voltages; NaN outside the sweep."""
-    return t_interval(Trade.of(rows, scope).accuracy_at(saving))
+    return mean_interval(Trade.of(rows, scope).accuracy_at(saving))
 
 
 def accuracy_difference(treated: pd.DataFrame, control: pd.DataFrame, scope: str, saving: float) -> Estimate:
@@ -229,23 +243,31 @@ def accuracy_difference(treated: pd.DataFrame, control: pd.DataFrame, scope: str
     return paired_difference(ours.accuracy_at(saving), theirs.accuracy_at(saving))
 
 
-def saving_difference(
-    treated: pd.DataFrame, control: pd.DataFrame, scope: str, accuracy: float, resamples: int = 2000
-) -> Estimate:
-    """Energy saving at equal mean accuracy, treated minus control, paired bootstrap over the chips that both share; NaN
-    where they share none, NaN bounds where they share one."""
-    ours, theirs = _on_the_same_chips(treated, control, scope)
+def saving_difference(treated: pd.DataFrame, control: pd.DataFrame, scope: str, accuracy: float) -> Estimate:
+    """Energy saving at equal mean accuracy, treated minus control, over the chips that both share; NaN where they share
+    none, NaN bounds where they share one.
+
+    The interval is that of the jackknife's pseudo-values (Tukey, 1958): what each chip adds to the difference.
+    """
+    return saving_between(*_on_the_same_chips(treated, control, scope), accuracy)
+
+
+def saving_between(ours: Trade, theirs: Trade, accuracy: float) -> Estimate:
+    """`saving_difference` of two protections on the same chips."""
     chips, nan = len(ours.chips), float("nan")
     if chips == 0:
         return Estimate(nan, nan, nan, nan, 0)
-    everyone = np.arange(chips)[None]
-    mean = float((ours.saving_at(accuracy, everyone) - theirs.saving_at(accuracy, everyone))[0])
+
+    def difference(draws: np.ndarray) -> np.ndarray:
+        return ours.saving_at(accuracy, draws) - theirs.saving_at(accuracy, draws)
+
+    everyone = np.arange(chips)
+    mean = float(difference(everyone[None])[0])
     if chips == 1:
         return Estimate(mean, nan, nan, nan, 1)
-    draws = bootstrap_indices(chips, resamples, seed=0)
-    samples = ours.saving_at(accuracy, draws) - theirs.saving_at(accuracy, draws)
-    low, high = np.quantile(samples, [0.025, 0.975])
-    return Estimate(mean, float(samples.std(ddof=1)), float(low), float(high), chips)
+    without = difference(np.array([np.delete(everyone, chip) for chip in everyone]))
+    found = mean_interval(chips * mean - (chips - 1) * without)
+    return Estimate(mean, found.std, mean + found.low - found.mean, mean + found.high - found.mean, chips)
 
 
 def _on_the_same_chips(treated: pd.DataFrame, control: pd.DataFrame, scope: str) -> tuple[Trade, Trade]:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from neuralfuse.study.config import StudyConfig
+from simulator import userfile
 from sram.errors import InputError
 
 
@@ -148,10 +149,7 @@ def _merged(base: dict, changes: dict) -> dict:
 def _read(path: Path) -> object:
     if not path.is_file():
         raise InputError(path, "study", str(path), "an existing YAML file")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(path, "study", str(error).splitlines()[0], "valid YAML") from None
+    return userfile.read(path)
 
 
 def dump_study(study: StudyConfig) -> str:

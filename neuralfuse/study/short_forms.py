@@ -3,8 +3,7 @@
 import re
 from typing import Any
 
-import yaml
-
+from simulator import userfile
 from sram import failure
 from sram.errors import InputError
 
@@ -26,8 +25,8 @@ def _calibrated(text: str) -> dict[str, Any]:
         raise ValueError(f"{text!r}: calibrated(GENERATOR) or calibrated(GENERATOR, KEY=VALUE, ...)")
     pairs = dict(pair.split("=") for pair in inside[2].split(",")[1:])
     try:
-        values = {key.strip(): yaml.safe_load(value) for key, value in pairs.items()}
-    except yaml.YAMLError:
+        values = {key.strip(): userfile.parse(value, text) for key, value in pairs.items()}
+    except InputError:
         raise ValueError(f"{text!r}: values as YAML has them, such as steps=200 or warm=true") from None
     options = {"width": values.pop("width")} if "width" in values else {}
     fuse = {"generator": inside[1], "options": options, "calibrate": values}

@@ -8,7 +8,7 @@ are bisected around the lowest one that keeps accuracy within the margin.
 import numpy as np
 
 from neuralfuse.results.rows import Result
-from neuralfuse.results.statistics import t_interval
+from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.config import AdaptiveConfig, StudyConfig
 from neuralfuse.study.grid import Point
 from neuralfuse.sweep.task import Task
@@ -43,7 +43,7 @@ def _chips_at(study: StudyConfig, point: Point, voltages: list[float], rows: dic
         wanted = min(study.chips.wave, len(chips))
         while wanted < len(chips) and all(task.key in rows for task in chips[:wanted]):
             accuracy = np.array([rows[task.key].accuracy for task in chips[:wanted]])
-            if 100 * t_interval(accuracy).half_width <= goal:
+            if 100 * mean_interval(accuracy).half_width <= goal:
                 break
             wanted = min(wanted + study.chips.wave, len(chips))
         tasks += chips[:wanted]

@@ -295,3 +295,9 @@ def test_counts_file(tmp_path):
         path.write_text(text)
         with pytest.raises(InputError, match="counts"):
             curvefit.read_counts(path)
+
+
+def test_a_curve_through_points_rests_on_them_and_counts_in_volts_of_a_nominal_volt():
+    curve = through("mine", [0.5, 0.6, 0.4], [1e-3, 1e-6, 0.1])
+    assert (curve.low, curve.high) == (0.4, 0.6)
+    assert (curve.unit, curve.nominal, curve.source, curve.node_nm) == ("V", 1.0, "", None)

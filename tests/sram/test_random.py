@@ -77,3 +77,11 @@ def test_bits_are_the_same_on_every_machine():
 def test_seeds_outside_32_bits_are_refused(seed):
     with pytest.raises(InputError, match="seed"):
         random.uniforms(1, Stream.CELL, seed=seed)
+
+
+def test_element_i_of_a_stream_has_the_counter_i():
+    """Philox (index, item, bank, stream) under the key (seed, chip): the words as in the known answers above."""
+    words = [kernels.philox(i, 0, 9, int(Stream.ROW), 5, 6)[:2] for i in range(4)]
+    expected = [kernels.uniform(np.uint64(a), np.uint64(b)) for a, b in words]
+    assert random.uniforms(4, Stream.ROW, seed=5, chip=6, bank=9).tolist() == expected
+    assert random.normals(4, Stream.ROW, seed=5, chip=6, bank=9) == pytest.approx(ndtri(expected), abs=4e-7)

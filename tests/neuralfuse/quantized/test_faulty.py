@@ -12,7 +12,7 @@ from torch import nn
 
 from neuralfuse import networks
 from neuralfuse.quantized import kernels
-from neuralfuse.quantized.faulty import FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyNetwork, Numbering
 from neuralfuse.quantized.quantize import dequantize, fake_quantize, fake_quantized, quantize, quantize_in_place
 from sram.errors import InputError
 
@@ -249,3 +249,10 @@ def test_placement_numbers_reach_the_right_words():
     assert words.tolist() == [linear + 75, linear + 374, 0, 71, linear, linear + 74]
     with pytest.raises(InputError, match="stored weights"):
         faulty.numbering([Tensor("9.weight", 0, 0, 1)])
+
+
+def test_a_tensor_that_stays_where_it_is_between_others_that_move():
+    numbering = Numbering(first=np.array([0, 10, 20]), shift=np.array([5, 0, -7]))
+    assert numbering.words(np.array([0, 9, 10, 19, 20, 29])).tolist() == [5, 14, 10, 19, 13, 22]
+    still = Numbering(first=np.array([0, 10]), shift=np.array([0, 0]))
+    assert still.words(np.array([3, 12])).tolist() == [3, 12]

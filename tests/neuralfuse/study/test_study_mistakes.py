@@ -30,7 +30,7 @@ def fuse(**changes):
         (network(training={"epochs": "many"}), "networks.resnet8.training.epochs = 'many' "),
         (network(training={"epochs": 0}), "networks.resnet8.training.epochs = 0 "),
         (network(training={"seed": 3}), "networks.resnet8.training.seed = 3 "),
-        (network(training={"learning_rate": float("nan")}), "networks.resnet8.training.learning_rate = nan "),
+        (network(training={"learning_rate": float("nan")}), "networks.0.training.learning_rate (line "),
         (network(training={"flip": 1}), "networks.resnet8.training.flip = 1 "),
         (network(options={"seed": 3}), "networks.resnet8.options.seed = 3 "),
         (fuse(training={}), "protections.fuse.neuralfuse.training.steps = None "),

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from neuralfuse.results.rows import Result, Rows
+from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.config import AdaptiveConfig, ChipsConfig, NetworkConfig, StudyConfig
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import Point
@@ -235,6 +236,9 @@ def test_adaptive_stops_where_the_interval_is_narrow(goal, tmp_path):
         assert n in (4, 8, 12)
         half = 100 * group.accuracy.sem() * __import__("scipy.stats").stats.t.ppf(0.975, n - 1)
         assert half <= goal + 1e-9 or n == 12
+        first = group.sort_values("chip").accuracy
+        for fewer in range(4, n, 4):  # and no wave sooner
+            assert 100 * mean_interval(first[:fewer].to_numpy()).half_width > goal
     assert len(rows) == len(table)  # nothing was run that the plan does not want
     if goal == 50.0:
         assert len(table) == 4 * 3 * 4
@@ -252,6 +256,18 @@ def test_bisection_brackets_the_lowest_good_voltage(tmp_path):
         good, bad = loss[loss <= 0.05].index.min(), loss[loss > 0.05].index.max()
         assert 0 < good - bad <= 0.002
         assert group.voltage.nunique() <= 3 + 6  # log2(0.1 / 0.002) = 5.6
+
+
+def test_bisection_goes_on_where_already_the_second_voltage_fails(tmp_path):
+    study = STUDY.model_copy(
+        update={"adaptive": AdaptiveConfig(margin_points=5, voltage_step=0.02), "voltages": (1.0, 0.75, 0.7)}
+    )
+    collect(rows_of(tmp_path), lambda rows: plan(study, POINTS, rows), fake_chunk, in_process())
+    table = table_of(tmp_path, lambda rows: plan(study, POINTS, rows))
+    for _, group in table.groupby(["structure", "protection"]):
+        loss = (0.95 - group.groupby("voltage").accuracy.mean()).round(9)
+        assert loss[0.75] > 0.05
+        assert 0 < loss[loss <= 0.05].index.min() - loss[loss > 0.05].index.max() <= 0.02
 
 
 def test_chunks_hold_one_chip_with_falling_voltages():

@@ -23,7 +23,7 @@ from neuralfuse.training.checkpoints import Checkpoints, Run, described
 from neuralfuse.training.eopm import eopm_backward
 from neuralfuse.training.generator import HeldOut, held_out_accuracy, train_generator
 from neuralfuse.training.loop import batch_indices, deterministic, seeded
-from neuralfuse.training.network import train_network
+from neuralfuse.training.network import one_cycle, train_network
 from neuralfuse.training.objectives import CrossEntropy, RandomBitErrors, objective
 from neuralfuse.training.settings import PRECISIONS, GeneratorSettings, NetworkSettings
 from neuralfuse.transforms import generators
@@ -307,7 +307,7 @@ def test_base_training_survives_kill_9(tmp_path):
         import sys; sys.path[:0] = {[str(ROOT)]!r}
         import os, signal, torch
         from neuralfuse.training.checkpoints import Checkpoints, Run
-        from neuralfuse.training.network import train_network
+        from neuralfuse.training.network import one_cycle, train_network
         from neuralfuse.training.settings import NetworkSettings
         from tests.neuralfuse.training.test_training import tiny_data, tiny_network
         torch.set_num_threads({torch.get_num_threads()})
@@ -425,3 +425,14 @@ def test_digits_network_reaches_the_demos_accuracy():
     accuracy = train_network(network, digits, NetworkSettings(5, shift=1, flip=False))
     assert accuracy == correct(network, digits.test_x, digits.test_y) / 450
     assert accuracy >= 0.95  # a quarter of the demo's channels and a quarter of its epochs
+
+
+def test_one_cycle_by_hand():
+    """Of 100 steps the first 20 rise in equal parts to the peak, then half a cosine falls to nothing."""
+    rate = [one_cycle(step, 100) for step in range(101)]
+    assert rate[0] == pytest.approx(1 / 21)
+    assert rate[19] == pytest.approx(20 / 21)
+    assert rate[20] == max(rate) == 1
+    assert rate[40] == pytest.approx(0.5 + 0.5 * 2**-0.5)
+    assert rate[60] == pytest.approx(0.5)
+    assert rate[100] == pytest.approx(0, abs=1e-12)

@@ -1,5 +1,6 @@
 """Are cycles, accesses and traffic what one counts by hand, and do they obey the laws of any memory?"""
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -454,3 +455,16 @@ def test_numbers_for_each_pixel_are_read_from_the_weight_memory():
     assert counts.layers["vector_operations"].sum() == 4 * 3072
     channels = generators.NeuralFuse(generators.build("channel_affine", 3, size=(32, 32)))
     assert simulate(trace(channels, (3, 32, 32)), accelerator("paper")).layers["filter_sram_reads"].sum() == 6
+
+
+@pytest.mark.parametrize(("room", "traffic"), [(-5, 400), (0, 400), (25, 325), (99, 103), (100, 100), (150, 100)])
+def test_room_for_a_part_saves_its_part(room, traffic):
+    """A quarter of the room for an operand that would save 300 of 400 bytes pins a quarter of it."""
+    assert memory_kernels.kept(room, 100, 400, 300) == traffic
+
+
+def test_between_two_tiers_the_room_above_the_lower_pins_a_part_of_what_the_upper_keeps():
+    tiers = functools.partial(memory_kernels.tiers, need1=100, need2=200, need3=400)
+    traffic = dict(traffic0=1000, traffic1=700, traffic2=500, traffic3=100)
+    by_hand = {0: 1000, 50: 850, 100: 700, 150: 700 - 200 * 50 / 200, 200: 500, 300: 500 - 400 * 100 / 400, 400: 100}
+    assert {room: tiers(room, **traffic) for room in by_hand} == by_hand

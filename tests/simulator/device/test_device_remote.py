@@ -83,6 +83,16 @@ def frame(header, array=b"", magic=b"NFD1"):
 
 
 HELLO = frame({"call": "hello", "protocol": 1, "nonce": "n"})
+READ = frame({"call": "read", "address": 0, "count": 1})
+
+
+def unserved(connection):
+    """Whether a read on this connection gets no answer: it is shut, not only told no."""
+    try:
+        connection.sendall(READ)
+        return read_frame(connection) is None
+    except OSError:
+        return True
 
 
 def greeted(address):
@@ -608,8 +618,29 @@ def test_the_secret_opens_both_ways():
             echo = proof(SECRET, "server", greeting["nonce"], "n")
             connection.sendall(frame({"call": "hello", "protocol": 1, "nonce": "n", "proof": echo}))
             assert read_frame(connection)["error"] == "Refused"
+            assert unserved(connection)
     with serving(Plain()) as address, pytest.raises(Refused, match="does not know"):
         RemoteDevice(address, secret=SECRET, timeout_s=10)
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        {"call": "hello", "protocol": 1, "nonce": "n"},
+        {"call": "hello", "protocol": 1, "nonce": "n", "proof": "0" * 64},
+        {"call": "hello", "protocol": 2, "nonce": "n"},
+        {"call": "hello", "protocol": 1},
+        {"call": "read", "address": 0, "count": 1},
+    ],
+)
+def test_who_is_refused_is_not_served(hello):
+    """Told so and then served all the same would be a secret that opens nothing."""
+    with serving(Plain(), secret=SECRET) as address:
+        connection, _ = raw(address)
+        with connection:
+            connection.sendall(frame(hello))
+            assert "error" in read_frame(connection)
+            assert unserved(connection)
 
 
 def test_nothing_but_loopback_without_a_secret():
