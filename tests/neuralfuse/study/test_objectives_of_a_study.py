@@ -5,6 +5,7 @@ import torch
 
 from neuralfuse.quantized import checkpoint
 from neuralfuse.study.files import parse_study
+from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import check, prepare, trainings_to_do
 from neuralfuse.training import network as training
 from sram.errors import InputError
@@ -49,7 +50,7 @@ def study(objective=None, fuse=None, **changes):
 def prepared(study, folder):
     """Weights of the network, and the figures of all steps."""
     figures = []
-    prepare(study, folder, lambda title: lambda step, steps, found: figures.append(found))
+    prepare(StudyFolder(folder, study), lambda title: lambda step, steps, found: figures.append(found))
     tensors, _ = checkpoint.load(folder / "networks" / "net.safetensors")
     return torch.cat([tensor.flatten().float() for tensor in tensors.values()]), figures
 
@@ -62,9 +63,9 @@ def test_ones_own_objectives_are_trained_towards_and_their_source_counts(tmp_pat
     own = study("objectives_of_this_test:margin", fuse)
     weights, figures = prepared(own, tmp_path / "out")
     assert [(one["clean_loss"], one["faulty_loss"]) for one in figures if "clean_loss" in one] == [(0, 0)] * 2
-    assert trainings_to_do(own, tmp_path / "out") == []
+    assert trainings_to_do(StudyFolder(tmp_path / "out", own)) == []
     source.write_text(source.read_text() + "# changed\n")
-    assert trainings_to_do(own, tmp_path / "out") == ["net", "fuse for net"]
+    assert trainings_to_do(StudyFolder(tmp_path / "out", own)) == ["net", "fuse for net"]
     assert not weights.equal(prepared(study(), tmp_path / "plain")[0])
 
 
