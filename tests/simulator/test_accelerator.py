@@ -125,8 +125,8 @@ def test_the_largest_machine_still_counts(key):
 
 
 def test_the_examples_in_the_documentation_run(tmp_path):
-    text = (ROOT / "docs" / "accelerator.md").read_text(encoding="utf-8")
-    machine_text, energies_text = re.findall(r"```yaml\n(.*?)```", text, flags=re.S)
+    text = (ROOT / "docs" / "tutorials" / "accelerator.md").read_text(encoding="utf-8")
+    machine_text, energies_text, _ = re.findall(r"```yaml\n(.*?)```", text, flags=re.S)
     machine, energies = tmp_path / "machine.yaml", tmp_path / "energies.yaml"
     machine.write_text(machine_text)
     energies.write_text(energies_text)

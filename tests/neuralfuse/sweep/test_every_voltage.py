@@ -338,7 +338,7 @@ def test_without_faults_its_supply_changes_nothing_and_with_them_every_chip_diff
         for chip, at in ((0, 0.78), (1, 0.78), (0, 0.8))
     )
     assert not any(a.equal(b) for a, b in pairwise([plain, first, second, higher, first]))
-    read = bench._read_by_chip("resnet8", "untrained", ("paper", "iid", 0, (0.78,)))
+    read = bench._read_by_chip("resnet8", "untrained", Die("paper", "iid", 0), 0.78)
     assert 0.02 < read.flip_rate() < 0.08  # a cell fault rate of 9%, of which half is seen
 
 

@@ -47,7 +47,7 @@ def double(faulty: FaultyNetwork) -> FaultyNetwork:
     error."""
     faulty.network.double()
     faulty._values = faulty._values.double()
-    faulty._read = faulty._values.numpy()
+    faulty._stored.values = faulty._values.numpy()
     for layer in faulty.layer_table:
         faulty.network.get_parameter(layer.name).data = faulty._values[layer.offset : layer.offset + layer.size].view(
             layer.shape
@@ -93,7 +93,7 @@ def test_eopm_gradient_equals_the_papers_sum(weight):
         network.set_faults(*source(i))
         for parameter, layer in zip(weight_parameters(network.network).values(), network.layer_table, strict=True):
             words = network.words[layer.offset : layer.offset + layer.size].reshape(layer.shape)
-            scale = network._scale[network.layer_table.index(layer)]
+            scale = network._stored.scale[network.layer_table.index(layer)]
             parameter.data = torch.from_numpy(words.astype(np.float32) * scale).double()
     terms = [F.cross_entropy(network(naive(x)), y) for network in faulty]
     (F.cross_entropy(clean(naive(x)), y) + weight / maps * sum(terms)).backward()
