@@ -4,7 +4,7 @@ The chip is a fault map, in which the study's schedule says where the weights li
 them and whose array computes the forward pass (`inloop`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from neuralfuse.chips.stored import layout_of, store
 from neuralfuse.quantized.evaluate import correct, transform
 from neuralfuse.study.config import CalibrateConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.files import parse_study
+from neuralfuse.study.making import Say
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.training.calibrate import calibrate, calibration_set, storage_bytes
 from neuralfuse.training.on_device import DeviceNetwork, tune
@@ -27,7 +28,6 @@ from sram.faultmap import FaultMap
 from sram.protection import Overhead, parse
 
 CANDIDATES = ("calibrated(affine)", "calibrated(channel_affine)", "calibrated(tiny)", "calibrated(ConvS, width=8)")
-Say = Callable[[str], Callable[[int, int, dict[str, float]], None]]
 
 
 @dataclass(frozen=True)

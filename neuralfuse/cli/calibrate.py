@@ -10,6 +10,8 @@ from neuralfuse.cli.study import Quiet
 if TYPE_CHECKING:
     import pandas as pd
 
+    from neuralfuse.analysis.calibrate import Calibration
+
 
 def calibrate(
     study: Annotated[Path, typer.Argument(help="Study file (YAML) with one network.", metavar="STUDY.yaml")],
@@ -49,7 +51,16 @@ def calibrate(
     print(f"picked: {found.best.protection}, {found.best.correct / found.best.total:.1%} right; {found.path}")
 
 
-def _on_device(study: Path, spec: str, out: Path, protection, voltage, limit, map_file: Path | None, quiet: bool):
+def _on_device(
+    study: Path,
+    spec: str,
+    out: Path,
+    protection: str | None,
+    voltage: float | None,
+    limit: float | None,
+    map_file: Path | None,
+    quiet: bool,
+) -> "Calibration":
     """The same on a live device, which is not kept waiting for what is trained before."""
     from neuralfuse.analysis import one_chip
     from neuralfuse.analysis.calibrate import calibrate as fit

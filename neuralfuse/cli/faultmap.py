@@ -12,6 +12,8 @@ from neuralfuse.cli.study import Quiet
 from sram import progress
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from sram.faultmap import FaultMap
     from sram.geometry import Geometry
 
@@ -268,7 +270,7 @@ def _say_written(path: Path, fault_map: "FaultMap") -> None:
     print(f"{path}: {fault_map.count(floor):,} faulty cells at {floor:g} {unit}, cell fault rate {rate:.4g}")
 
 
-def _save(figure, path: Path) -> None:
+def _save(figure: "Figure", path: Path) -> None:
     from sram.errors import InputError
     from sram.files import write_atomic
 

@@ -9,6 +9,8 @@ from neuralfuse.cli.study import Out, Quiet, WorkersOption
 
 if TYPE_CHECKING:
     from neuralfuse.study.folder import StudyFolder
+    from neuralfuse.study.making import Say
+    from neuralfuse.sweep.executors import Workers
 
 
 def sensitivity(
@@ -67,7 +69,7 @@ def _with_own_protections(folder: "StudyFolder") -> "StudyFolder":
     return StudyFolder(folder.path, folder.study.model_copy(update={"protections": there}))
 
 
-def _one(folder: "StudyFolder", voltage: float, workers, say) -> list[Path]:
+def _one(folder: "StudyFolder", voltage: float, workers: "Workers", say: "Say") -> list[Path]:
     """Table and figures of one study; the files written."""
     from neuralfuse.analysis.sensitivity import measure
     from neuralfuse.report import plots
@@ -84,7 +86,7 @@ def _one(folder: "StudyFolder", voltage: float, workers, say) -> list[Path]:
     return written
 
 
-def _harden(folder: "StudyFolder", voltage: float, saving: float, workers, say) -> list[Path]:
+def _harden(folder: "StudyFolder", voltage: float, saving: float, workers: "Workers", say: "Say") -> list[Path]:
     """Table of the layers to harden in one prepared folder, and what a study would call it; the files written."""
     from neuralfuse.analysis import hardening
     from sram.files import write_atomic

@@ -9,7 +9,11 @@ import typer
 from sram.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from neuralfuse.report import Report
     from neuralfuse.study.folder import StudyFolder
+    from neuralfuse.sweep.executors import Workers
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything the study makes; run again to go on.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", help="Processes; default one for each core.")]
@@ -129,7 +133,7 @@ def results(
     print(table.to_csv(index=False), end="")
 
 
-def _summary(table):
+def _summary(table: "pd.DataFrame") -> "pd.DataFrame":
     """Over chips; of variants each on its own, for they may differ in more than a summary's settings."""
     import pandas as pd
 
@@ -172,7 +176,7 @@ def _sweep(
         raise typer.Exit(1)
 
 
-def _sweep_one(folder: "StudyFolder", chosen, part: tuple[int, int] | None, quiet: bool) -> bool:
+def _sweep_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int] | None, quiet: bool) -> bool:
     """Run one study and report on it; False where something could not be had."""
     from neuralfuse.report import build_report
     from neuralfuse.sweep.run import run_study
@@ -202,7 +206,7 @@ def _dry_run(path: Path, out: Path, workers: int | None, part: tuple[int, int] |
         _dry_run_one(folder, choose(workers), part)
 
 
-def _dry_run_one(folder: "StudyFolder", chosen, part: tuple[int, int] | None) -> None:
+def _dry_run_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int] | None) -> None:
     from neuralfuse.study.check import check
     from neuralfuse.sweep.run import estimate
 
@@ -220,7 +224,7 @@ def _dry_run_one(folder: "StudyFolder", chosen, part: tuple[int, int] | None) ->
         print(f"time: about {guess.seconds:.0f} s for the tasks on {chosen.label}")
 
 
-def _print_report(made) -> None:
+def _print_report(made: "Report") -> None:
     from rich.table import Table
 
     from neuralfuse.cli.tables import print_table
@@ -232,8 +236,8 @@ def _print_report(made) -> None:
     )
     for name in ("maps", "protection", "points", f"supply, {made.unit} [95%]", "saving, % [95%]"):
         table.add_column(name, no_wrap=True)
-    for line in headline_lines(made.headline):
-        table.add_row(*line)
+    for row in headline_lines(made.headline):
+        table.add_row(*row)
     print_table(table)
     for line in [*made.gains, *made.yields, *([made.warning] if made.warning else [])]:
         print(line)

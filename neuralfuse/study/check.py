@@ -27,7 +27,17 @@ from sram.protection import parse
 
 
 def check(study: StudyConfig) -> None:
-    """Look up every name before anything is written or trained."""
+    """Look up every name before anything is written or trained. Raises InputError."""
+    _check_grid(study)
+    test_set(study.dataset)
+    for config in study.networks:
+        _check_network(study, config)
+    for protection in study.protections:
+        _check_protection(study, protection)
+
+
+def _check_grid(study: StudyConfig) -> None:
+    """Refuse a device, a structure, an accelerator or a voltage that there is not."""
     curve = failure.curve(study.sram.curve)
     try:
         torch.empty(0, device=study.device)
@@ -41,31 +51,36 @@ def check(study: StudyConfig) -> None:
     if too_high:
         allowed = f"at most {2 * curve.nominal:g}; {curve.name} counts in {curve.unit}, nominal {curve.nominal:g}"
         raise InputError("study", "voltages", too_high[0], allowed)
-    test_set(study.dataset)
-    for config in study.networks:
-        check_options(networks.build, config.options, f"networks.{config.name}.options")
-        network = build_network(config, study)
-        objectives.objective(config.training.objective, config.bits)
-        if (given_weights := config.checkpoint or config.start) is not None:
-            checkpoint.load_network(network, given_weights)
-            FaultyNetwork(network, config.bits, config.per_channel)  # refuses weights that are not finite
-        _check_statistics(study, config, network)
-        if config.activations == "int8":
-            _check_words(config, network, test_set(study.dataset)[0][:1])
-    for protection in study.protections:
-        shield = parse(protection.sram or "none")
-        if study.sram.schedule == "paper" and shield.spec != "none":
-            allowed = "none with schedule = paper, whose mapping of weights to cells has no memory words"
-            raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
-        if shield.needs_regions:
-            _check_layers(study, protection)
-        if protection.neuralfuse is not None:
-            transform = _check_generator(study, protection.name, protection.neuralfuse)
-            if protection.neuralfuse.own_faults is not None:
-                check_words(transform)
-                if study.sram.schedule == "resident" and shield.spec != "none":
-                    allowed = "none with schedule = resident and own_faults, whose banks stand apart"
-                    raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
+
+
+def _check_network(study: StudyConfig, config: NetworkConfig) -> None:
+    """Refuse a network that cannot be built, filled with its weights, trained or put into words as the study says."""
+    check_options(networks.build, config.options, f"networks.{config.name}.options")
+    network = build_network(config, study)
+    objectives.objective(config.training.objective, config.bits)
+    if (given_weights := config.checkpoint or config.start) is not None:
+        checkpoint.load_network(network, given_weights)
+        FaultyNetwork(network, config.bits, config.per_channel)  # refuses weights that are not finite
+    _check_statistics(study, config, network)
+    if config.activations == "int8":
+        _check_words(config, network, test_set(study.dataset)[0][:1])
+
+
+def _check_protection(study: StudyConfig, protection: ProtectionConfig) -> None:
+    """Refuse a generator, or a chain in the memory, that does not fit the study's networks and schedule."""
+    shield = parse(protection.sram or "none")
+    if study.sram.schedule == "paper" and shield.spec != "none":
+        allowed = "none with schedule = paper, whose mapping of weights to cells has no memory words"
+        raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
+    if shield.needs_regions:
+        _check_layers(study, protection)
+    if protection.neuralfuse is not None:
+        transform = _check_generator(study, protection.name, protection.neuralfuse)
+        if protection.neuralfuse.own_faults is not None:
+            check_words(transform)
+            if study.sram.schedule == "resident" and shield.spec != "none":
+                allowed = "none with schedule = resident and own_faults, whose banks stand apart"
+                raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
 
 
 def _check_statistics(study: StudyConfig, config: NetworkConfig, network: nn.Module) -> None:

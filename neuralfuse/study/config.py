@@ -6,7 +6,7 @@ Pydantic lives at this edge only; everything behind it takes plain values and fr
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -23,13 +23,17 @@ from neuralfuse.training.settings import (
 from sram.errors import InputError
 
 
-def _unset(value: object) -> bool:
-    """Left out where a study is written or hashed: what came later leaves the rows of studies without it theirs."""
-    return not value
-
-
 class Strict(BaseModel):
+    """A group of keys of a study."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def given(self, *left_out: str) -> dict[str, Any]:
+        """What is hashed of it: the keys that are not as their defaults, but for those `left_out`.
+
+        A key that comes later, with a default that changes no result, leaves the rows of studies without it theirs.
+        """
+        return self.model_dump(mode="json", exclude=set(left_out), exclude_defaults=True)
 
 
 def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -49,28 +53,30 @@ class NetworkConfig(Strict):
     per_channel: bool = False
     activations: Literal["float", "int8"] = "float"  # int8: what a layer is given is rounded to words, as on a device
     checkpoint: str | None = None  # weights; without it the network is trained
-    start: Annotated[str | None, Field(exclude_if=_unset)] = None  # weights that its training goes on from
+    start: str | None = None  # weights that its training goes on from
     training: Annotated[NetworkSettings, BeforeValidator(NetworkSettings.read)] = NetworkSettings()
 
     @model_validator(mode="before")
     @classmethod
-    def name_alone(cls, value):
+    def name_alone(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def trained_or_given(self):
+    def trained_or_given(self) -> Self:
         if self.start is not None and self.checkpoint is not None:
             raise ValueError(f"start {self.start}: not with checkpoint, which is not trained")
         return self
 
     @model_validator(mode="after")
-    def words_of_one_width(self):
+    def words_of_one_width(self) -> Self:
         if self.activations == "int8" and self.bits != 8:
             raise ValueError(f"activations int8: needs bits 8, the width of the array's operands, not {self.bits}")
         return self
 
 
 class DatasetConfig(Strict):
+    """Images: a built-in dataset, one of an entry point, or one's own as `package.module:callable`."""
+
     name: str = "digits"
     root: str | None = None
     test_images: Annotated[int, Field(ge=1)] | None = None  # so many, drawn once and for all; None: all
@@ -89,18 +95,20 @@ class SramConfig(Strict):
     schedule: Literal["streamed", "resident", "paper"] = "streamed"
     # What has become of a chip since it was characterised: cells fail at voltages higher by `drift` (the curve's unit),
     # and `noise`, a share of their spread, is drawn anew at each access. What is fitted to a chip knows neither.
-    drift: Annotated[float, Field(ge=0, exclude_if=_unset)] = 0.0
-    noise: Annotated[float, Field(ge=0, lt=1, exclude_if=_unset)] = 0.0
+    drift: Annotated[float, Field(ge=0)] = 0.0
+    noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @field_validator("structures")
     @classmethod
-    def some(cls, value):
+    def some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
             raise ValueError("at least one structure")
         return _each_once(value)
 
 
 class ChipsConfig(Strict):
+    """How many chips are measured."""
+
     # Chips 0, 1, ...; training chips are numbered from FIRST_TRAINING_CHIP, so that the two never meet.
     evaluation: Annotated[int, Field(ge=1, lt=FIRST_TRAINING_CHIP)] = 20
     wave: Annotated[int, Field(ge=2)] = 5  # adaptive runs decide anew after so many chips
@@ -120,7 +128,7 @@ class CalibrateConfig(CalibrationSettings):
 
     warm: bool = False  # start from the generator trained for all chips (or its checkpoint), not from an untrained one
     at: Literal["each", "lowest", "all"] = "each"  # one a voltage; the lowest voltage's for all; one made at all
-    knows: Annotated[float, Field(gt=0, le=1, exclude_if=lambda share: share == 1)] = 1.0  # share of the wrong bits
+    knows: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the wrong bits
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,7 +172,7 @@ class NeuralFuseConfig(Strict):
     calibrate: Annotated[CalibrateConfig | None, _or_none(CalibrateConfig)] = None
 
     @model_validator(mode="after")
-    def go_together(self):
+    def go_together(self) -> Self:
         if self.per_voltage is not None and len(set(self.train_voltages or ())) < 2:
             raise ValueError(f"per_voltage {self.per_voltage}: needs train_voltages, two or more")
         for key in ("per_voltage", "own_faults"):
@@ -183,7 +191,7 @@ class NeuralFuseConfig(Strict):
 
     @field_validator("train_on", mode="before")
     @classmethod
-    def one_or_more(cls, value):
+    def one_or_more(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value or None
 
     def trained_on(self, network: str) -> tuple[str, ...]:
@@ -205,17 +213,17 @@ class ProtectionConfig(Strict):
     name: str
     neuralfuse: NeuralFuseConfig | None = None
     sram: tuple[str, ...] = ()  # specs of sram.protection; they act in the order of their hardware
-    batchnorm: Annotated[BatchNormConfig | None, Field(exclude_if=_unset)] = None
+    batchnorm: BatchNormConfig | None = None
 
     @model_validator(mode="after")
-    def one_beside_the_memory(self):
+    def one_beside_the_memory(self) -> Self:
         if self.batchnorm is not None and self.neuralfuse is not None:
             raise ValueError("batchnorm: not with neuralfuse, in front of the same network")
         return self
 
     @model_validator(mode="before")
     @classmethod
-    def short_forms(cls, value):
+    def short_forms(cls, value: object) -> object:
         """`none`, `secded72` and `calibrated(affine)` are protections by name; `{neuralfuse: {...}}` takes the
         generator's name."""
         if value == "none":
@@ -254,7 +262,7 @@ class StudyConfig(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def rates_become_voltages(cls, value):
+    def rates_become_voltages(cls, value: object) -> object:
         """`cell_fault_rates` and `train_cell_fault_rates` stand for the voltages at which the curve has these rates."""
         if not isinstance(value, dict):
             return value
@@ -267,7 +275,7 @@ class StudyConfig(Strict):
         return value
 
     @model_validator(mode="after")
-    def surrogates_are_networks(self):
+    def surrogates_are_networks(self) -> Self:
         names = [network.name for network in self.networks]
         for protection in self.protections:
             for name in (protection.neuralfuse and protection.neuralfuse.train_on) or ():
@@ -277,42 +285,44 @@ class StudyConfig(Strict):
 
     @field_validator("networks", "accelerators", "protections", "voltages")
     @classmethod
-    def not_empty(cls, value):
+    def not_empty(cls, value: tuple) -> tuple:
         if not value:
             raise ValueError("at least one entry")
         return value
 
     @field_validator("accelerators")
     @classmethod
-    def accelerators_differ(cls, value):
+    def accelerators_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return _each_once(value)
 
     @field_validator("voltages")
     @classmethod
-    def finite_and_falling(cls, value):
+    def finite_and_falling(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not all(math.isfinite(v) and v > 0 for v in value):
             raise ValueError("positive finite voltages, in the unit of the curve")
         return tuple(sorted(set(value), reverse=True))
 
     @field_validator("protections", "networks")
     @classmethod
-    def names_differ(cls, value):
+    def names_differ(cls, value: tuple) -> tuple:
         names = [entry.name for entry in value]
         if len(set(names)) < len(names):
             raise ValueError("each entry needs a name of its own (key `name`)")
         return value
 
     def network(self, name: str) -> NetworkConfig:
+        """The network of this name."""
         return next(network for network in self.networks if network.name == name)
 
     def protection(self, name: str) -> ProtectionConfig:
+        """The protection of this name."""
         return next(protection for protection in self.protections if protection.name == name)
 
     @property
     def voltage_floor(self) -> float:
+        """Lowest supply that is swept, in the curve's unit."""
         return min(self.voltages)
 
     def identity(self) -> str:
         """Hash of what the folder's results are about. Voltages, chips, protections and batch size may grow later."""
-        fixed = self.model_dump(mode="json", exclude={"voltages", "chips", "protections", "adaptive", "batch_size"})
-        return digest(fixed)
+        return digest(self.given("voltages", "chips", "protections", "adaptive", "batch_size"))

@@ -1,7 +1,7 @@
 """The grid of a prepared study folder, and the hash of everything that its names stand for."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from neuralfuse import data
 from neuralfuse.quantized import checkpoint
 from neuralfuse.study.config import NetworkConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import content_hashes, test_set, training_hash
-from neuralfuse.study.digest import digest
+from neuralfuse.study.digest import digest, given
 from neuralfuse.study.folder import StudyFolder
 from simulator.accelerator import accelerator
 from sram import failure, structure
@@ -42,8 +42,8 @@ def points_of(folder: StudyFolder) -> list[Point]:
     curve = failure.curve(study.sram.curve)
     common = {
         "data": total.hexdigest(),
-        "curve": curve.to_dict(),
-        "sram": study.sram.model_dump(mode="json", exclude={"structures"}),
+        "curve": {key: value for key, value in curve.to_dict().items() if key != "source"},
+        "sram": study.sram.given("structures"),
         "seed": study.seed,
         "device": study.device,
         "batch": study.batch_size,  # float sums depend on it in the last bit
@@ -62,9 +62,9 @@ def points_of(folder: StudyFolder) -> list[Point]:
                             _workload_hash(folder, network.name),
                             content_hashes(network.build or network.name, network.checkpoint),
                         ],
-                        "accelerator": asdict(accelerator(machine)),
-                        "structure": asdict(structure.structure(form)),
-                        "protection": protection.model_dump(mode="json"),
+                        "accelerator": given(accelerator(machine)),
+                        "structure": given(structure.structure(form)),
+                        "protection": protection.given(),
                         "generator": _generator_hashes(folder, network.name, protection),
                         "calibrated_at": _calibrated_at(study, protection),
                         **_calibrated_on(study, protection),
@@ -113,13 +113,14 @@ def _generator_hashes(folder: StudyFolder, network: str, protection: ProtectionC
 def _workload_hash(folder: StudyFolder, network: str, protection: str | None = None) -> str | None:
     if not folder.workload_file(network, protection).is_file():
         return None
-    return digest(asdict(folder.workload(network, protection)))
+    return digest(given(folder.workload(network, protection)))
 
 
 def _calibrated_on(study: StudyConfig, protection: ProtectionConfig) -> dict[str, str]:
-    """The training images, where each chip's transform is fitted to them."""
+    """The training images, where each chip's transform or statistics are fitted to them."""
     fuse = protection.neuralfuse
-    return {"training": training_hash(study.dataset)} if fuse is not None and fuse.calibrate is not None else {}
+    fitted = protection.batchnorm is not None or (fuse is not None and fuse.calibrate is not None)
+    return {"training": training_hash(study.dataset)} if fitted else {}
 
 
 def _calibrated_at(study: StudyConfig, protection: ProtectionConfig) -> tuple[float, ...] | None:

@@ -231,9 +231,9 @@ def network_settings(study: StudyConfig, config: NetworkConfig) -> list:
     """All that a trained network follows from."""
     built = config.build or config.name
     contents = content_hashes(built, config.checkpoint, config.start, own_objective(config.training.objective))
-    own = config.model_dump(mode="json", exclude={"name", "build", "activations"})
+    own = config.given("name", "build", "activations")
     trained_on = [] if config.checkpoint is not None else [training_hash(study.dataset)]
-    return [built, own, study.dataset.model_dump(mode="json"), study.seed, *contents, *trained_on]
+    return [built, own, study.dataset.given(), study.seed, *contents, *trained_on]
 
 
 def generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseConfig) -> list:
@@ -243,7 +243,7 @@ def generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseCo
         left_out.add("own_faults")
     objective = own_objective(fuse.training.objective) if fuse.training else None
     return [
-        fuse.model_dump(mode="json", exclude=left_out),
+        fuse.given(*left_out),
         [_tensor_hash(network) for _, network in bases],
         study.identity(),
         fuse.train_voltages or study.voltages,
@@ -254,7 +254,7 @@ def generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseCo
 
 def transform_settings(study: StudyConfig, fuse: NeuralFuseConfig) -> list:
     """What the layers of a generator depend on, whatever its weights are."""
-    data, contents = study.dataset.model_dump(mode="json"), content_hashes(fuse.generator)
+    data, contents = study.dataset.given(), content_hashes(fuse.generator)
     return [fuse.generator, fuse.options, fuse.per_voltage, data, study.seed, *contents]
 
 

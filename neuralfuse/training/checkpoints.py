@@ -48,6 +48,7 @@ class Checkpoints:
     def write(
         self, module: nn.Module, optimizer: torch.optim.Optimizer, record: dict, best: dict[str, Tensor], last: bool
     ) -> None:
+        """Keep the state, if the last one is old enough; at the `last` step whatever its age."""
         if self.path is None or not (last or time.monotonic() - self.written > self.seconds):
             return
         tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
@@ -69,6 +70,7 @@ class Run:
     progress: Progress | None = None
 
     def checkpoints(self, arguments: dict) -> Checkpoints:
+        """Of a training with these arguments."""
         return Checkpoints(self.path, arguments | {"settings": self.settings})
 
 

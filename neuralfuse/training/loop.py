@@ -28,6 +28,7 @@ class Watch:
         self.weights: dict[str, Tensor] = {}
 
     def look(self, module: nn.Module, step: int, last: bool) -> None:
+        """Measure after a step, if it is one to measure at, and keep the weights where they are the best yet."""
         if step % self.every and not last:
             return
         module.eval()
@@ -38,12 +39,15 @@ class Watch:
 
     @property
     def over(self) -> bool:
+        """Whether `patience` measurements in a row were no better."""
         return self.stale >= self.patience
 
     def record(self) -> dict:
+        """Its state, for a checkpoint; the best weights apart."""
         return {"best": self.best, "best_step": self.best_step, "stale": self.stale}
 
     def restore(self, record: dict, weights: dict[str, Tensor]) -> None:
+        """Go on from a checkpoint."""
         self.best, self.best_step, self.stale = record["best"], record["best_step"], record["stale"]
         self.weights = weights
 

@@ -38,6 +38,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
+        """One step along the gradients."""
         for group in self.param_groups:
             for weight in group["params"]:
                 state = self.state[weight]
@@ -77,6 +78,7 @@ class Convolution(nn.Conv2d):
     without the padding, on which a filter spends 5 of 9 multiplications there, and 8 of 9 on a single pixel."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """float[n, c, h, w] to float[n, filters, h, w]."""
         height, width = x.shape[2:]
         if max(height, width) > 2:
             return super().forward(x)

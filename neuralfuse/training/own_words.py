@@ -59,7 +59,7 @@ def read_words(transform: nn.Module, bits: int) -> Iterator[Callable[[FaultyBits
 
 @dataclass(frozen=True)
 class OwnFaults:
-    """EOPM where map i hits the generator too, an objective of `training.train_generator` for draws of `Both`:
+    """EOPM where map i hits the generator too, an objective of `training.train_generator` for draws of `Both`.
 
         L(G) = CE(M0(F(x)), y) + lambda / N * sum_i CE(Mp_i(Fp_i(x)), y)
 

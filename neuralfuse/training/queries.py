@@ -38,6 +38,7 @@ class Counted:
     queries: int = 0
 
     def __call__(self, x: Tensor) -> Tensor:
+        """The chip's outputs for images x, each of which counts."""
         self.queries += len(x)
         with torch.no_grad():
             return self.outputs(x)

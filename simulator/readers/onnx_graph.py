@@ -96,6 +96,7 @@ class Reader:
         self.unknown: list[str] = []
 
     def workload(self, name: str) -> Workload:
+        """The layers of the graph, in its order."""
         if self.inputs and self.shapes.get(self.inputs[0]):
             self.batch = self.shapes[self.inputs[0]][0]
         for node in self.graph.node:
@@ -141,7 +142,7 @@ class Reader:
         except checker.ValidationError as error:
             raise NotCounted(f"({' '.join(str(error).split())[:100]})") from None
 
-    def _layer(self, node: onnx.NodeProto, path: str, operands: list[str]) -> None:
+    def _layer(self, node: onnx.NodeProto, path: str, operands: list[str]) -> None:  # noqa: C901 (a case an operator)
         op, out = node.op_type, node.output[0]
         if op in ("Conv", "ConvTranspose"):
             self._conv(node, path)

@@ -75,7 +75,11 @@ class Value:
 
     @property
     def constant(self) -> bool:
+        """Whether it is made of parameters alone."""
         return bool(self.parameters) and not self.layers
+
+
+Values = dict[torch.fx.Node, Value]
 
 
 class Reader:
@@ -96,7 +100,7 @@ class Reader:
 
     def read(self, graph_module: torch.fx.GraphModule, bound: list[Value], path: str = "") -> list[Value]:
         """Read a graph whose placeholders are `bound`; returns the values of its outputs."""
-        values: dict[torch.fx.Node, Value] = {}
+        values: Values = {}
         arguments = iter(bound)
         for node in graph_module.graph.nodes:
             if node.op == "placeholder":
@@ -111,7 +115,7 @@ class Reader:
                     _write(values, node.all_input_nodes[0], values[node])
         return []
 
-    def _node(self, graph_module, node: torch.fx.Node, values: dict[torch.fx.Node, Value], outer: str) -> Value:
+    def _node(self, graph_module: torch.fx.GraphModule, node: torch.fx.Node, values: Values, outer: str) -> Value:
         sources = [values[part] for part in node.all_input_nodes]
         merged = Value(
             tuple(sorted({layer for value in sources for layer in value.layers})),
@@ -145,7 +149,7 @@ class Reader:
             return Value(tuple(sorted({layer for value in outputs for layer in value.layers})))
         return Value(layers=(len(self.layers) - 1,)) if len(self.layers) > before else activation
 
-    def _layer(self, node, op: str, path: str, values: dict[torch.fx.Node, Value]) -> bool:
+    def _layer(self, node: torch.fx.Node, op: str, path: str, values: Values) -> bool:  # noqa: C901 (a case an operator)
         """Add the layers of one operator; False if there is no entry for it."""
         arguments = _bind(node)
         if op in CONVS:
@@ -176,14 +180,14 @@ class Reader:
             self._vector(node, op, "elementwise", path, values, operations=_size(node.all_input_nodes[0].meta["val"]))
         elif op in MOVES:
             self._vector(node, op, "move", path, values, operations=_size(_first(node)), read=_size(_first(node)))
-        elif torch.Tag.pointwise in node.target.tags and op not in FREE:
+        elif torch.Tag.pointwise in getattr(node.target, "tags", ()) and op not in FREE:
             self._vector(node, op, "elementwise", path, values, operations=_size(_first(node)))
         else:
             return False
         return True
 
     def _add(
-        self, layer: Layer, node: torch.fx.Node, path: str, op: str, values: dict[torch.fx.Node, Value],
+        self, layer: Layer, node: torch.fx.Node, path: str, op: str, values: Values,
         operands: tuple[torch.fx.Node, ...] | None = None,
     ) -> None:  # fmt: skip
         """`operands`: the activations among the inputs, if their order there is another."""
@@ -201,7 +205,7 @@ class Reader:
         self.layers.append(replace(layer, **free) if free else layer)
         self.places.append((path, op))
 
-    def _conv(self, node, op: str, path: str, arguments: dict, values: dict[torch.fx.Node, Value]) -> bool:
+    def _conv(self, node: torch.fx.Node, op: str, path: str, arguments: dict, values: Values) -> bool:
         x, w = arguments["input"].meta["val"], arguments["weight"].meta["val"]
         axes = w.dim() - 2
         transposed = op in TRANSPOSED_CONVS or bool(arguments.get("transposed"))
@@ -247,7 +251,7 @@ class Reader:
         self._add(layer, node, path, "conv_transpose" if transposed else "conv", values, operands)
         return True
 
-    def _weight(self, node: torch.fx.Node, values: dict[torch.fx.Node, Value], path: str) -> tuple[str, int]:
+    def _weight(self, node: torch.fx.Node, values: Values, path: str) -> tuple[str, int]:
         """Name and first element of a constant operand; one made of several parameters is called after its module."""
         parameters = values[node].parameters
         if len(parameters) == 1:
@@ -258,7 +262,15 @@ class Reader:
             self.made[parameters] = f"{name}#{others + 1}" if others else name
         return self.made[parameters], int(node.meta["val"].storage_offset())
 
-    def _product(self, node, path: str, values, a: torch.fx.Node, b: torch.fx.Node, transpose_b: bool = False) -> None:
+    def _product(
+        self,
+        node: torch.fx.Node,
+        path: str,
+        values: Values,
+        a: torch.fx.Node,
+        b: torch.fx.Node,
+        transpose_b: bool = False,
+    ) -> None:
         x, y = a.meta["val"], b.meta["val"]
         if x.dim() == 1:
             x = x.unsqueeze(0)
@@ -293,7 +305,13 @@ class Reader:
         self._add(layer, node, path, "linear", values)
 
     def _attention(
-        self, node, path: str, values, query: torch.fx.Node, key: torch.fx.Node, value: torch.fx.Node
+        self,
+        node: torch.fx.Node,
+        path: str,
+        values: Values,
+        query: torch.fx.Node,
+        key: torch.fx.Node,
+        value: torch.fx.Node,
     ) -> None:
         q, k, v = query.meta["val"], key.meta["val"], value.meta["val"]
         if _bind(node).get("enable_gqa"):  # groups of query heads share the keys' and values'
@@ -317,7 +335,16 @@ class Reader:
         sources = tuple(sorted({last, *values[value].layers}))
         self._append(replace(context, sources=sources, operands=(((last,), size), operands[2])), path, "context")
 
-    def _vector(self, node, op: str, kind: str, path: str, values, operations: int, read: int | None = None) -> None:
+    def _vector(
+        self,
+        node: torch.fx.Node,
+        op: str,
+        kind: str,
+        path: str,
+        values: Values,
+        operations: int,
+        read: int | None = None,
+    ) -> None:
         """A layer on the vector unit. Reads are the activation operands, each once, as large as they are stored."""
         output = _first(node)
         if read is None:
@@ -356,7 +383,7 @@ class Reader:
         self._add(layer, node, path, op.strip("_"), values)
 
 
-def _sources(values: dict[torch.fx.Node, Value], *nodes: torch.fx.Node) -> tuple[int, ...]:
+def _sources(values: Values, *nodes: torch.fx.Node) -> tuple[int, ...]:
     return tuple(sorted({index for node in nodes for index in values[node].layers}))
 
 
@@ -364,7 +391,7 @@ def _is_in_place(node: torch.fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
-def _write(values: dict[torch.fx.Node, Value], node: torch.fx.Node, value: Value) -> None:
+def _write(values: Values, node: torch.fx.Node, value: Value) -> None:
     """What is written into a view is in the tensor that it is a view of, beside what was there."""
     values[node] = value
     while isinstance(node.target, torch._ops.OpOverload) and node.target.is_view:
@@ -411,7 +438,7 @@ def _opened(node: torch.fx.Node) -> torch.fx.GraphModule | None:
         return None
     inputs = node.all_input_nodes
 
-    def call(*tensors):
+    def call(*tensors: torch.Tensor) -> Any:
         known = dict(zip(inputs, tensors, strict=True))
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda part: known[part])
         return target(*args, **kwargs)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -34,6 +36,7 @@ class Recorder(TorchDispatchMode):
         self.path.pop()
 
     def remove(self) -> None:
+        """Take the hooks off the modules again."""
         for handle in self.handles:
             handle.remove()
 
@@ -55,7 +58,7 @@ class Recorder(TorchDispatchMode):
             self.nodes[tensor] = node
         return self.nodes[tensor]
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         link = lambda leaf: self._node(leaf) if isinstance(leaf, torch.Tensor) else leaf  # noqa: E731

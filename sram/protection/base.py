@@ -190,7 +190,9 @@ class Chain(Protection):
     def map(self, fault_map: FaultMap) -> FaultMap:
         return self.apply(fault_map)[0]
 
-    def correct(self, stored, seen, faults, row, data_bits) -> None:
+    def correct(
+        self, stored: np.ndarray, seen: np.ndarray, faults: WordFaults, row: np.ndarray, data_bits: int
+    ) -> None:
         for part in self.parts:
             part.correct(stored, seen, faults, row, data_bits)
 

@@ -60,7 +60,14 @@ def _noise(fault_map: FaultMap) -> float:
     return round(float(np.median(width)), 3)
 
 
-def _sorted(fault_map: FaultMap, cell, critical_voltage, kind, noise, floor: float) -> FaultMap:
+def _sorted(
+    fault_map: FaultMap,
+    cell: np.ndarray,
+    critical_voltage: np.ndarray,
+    kind: np.ndarray,
+    noise: np.ndarray | None,
+    floor: float,
+) -> FaultMap:
     """A map of these cells, weakest first, without those that never fail at the floor."""
     critical_voltage = critical_voltage.astype(np.float32)
     lowest = np.float64(floor)
@@ -189,7 +196,16 @@ def _swap(fault_map: FaultMap, spares: int, replaced: np.ndarray, by_row: bool, 
     return merge(kept, np.concatenate([kept.cell, address[used]]), moved)
 
 
-def optimal_lines(row, column, rows, columns, spare_rows, spare_columns, replaced_rows, replaced_columns) -> None:
+def optimal_lines(
+    row: np.ndarray,
+    column: np.ndarray,
+    rows: int,
+    columns: int,
+    spare_rows: int,
+    spare_columns: int,
+    replaced_rows: np.ndarray,
+    replaced_columns: np.ndarray,
+) -> None:
     """The lines of one bank that together cover most faults; arguments as in kernels.greedy_lines.
 
     maximise sum of covered faults, covered_f <= row chosen + column chosen, within the spares: as an integer programme,

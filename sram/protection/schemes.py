@@ -8,7 +8,7 @@ import numpy as np
 from sram.errors import InputError
 from sram.protection import ecc, kernels, repair
 from sram.protection.base import Overhead, Protection, Stage
-from sram.protection.words import EIGHT_BIT, Layout
+from sram.protection.words import EIGHT_BIT, Layout, WordFaults
 from sram.weakcells import FaultMap
 
 
@@ -36,7 +36,9 @@ class Secded(Protection):
         """The same words widened by their check bits: bits word_bits, word_bits + 1, ... of the new geometry."""
         return repair.widened(fault_map, self._checks(fault_map.geometry.word_bits))
 
-    def correct(self, stored, seen, faults, row, data_bits) -> None:
+    def correct(
+        self, stored: np.ndarray, seen: np.ndarray, faults: WordFaults, row: np.ndarray, data_bits: int
+    ) -> None:
         code = ecc.secded(self.block_bits)
         detected = np.zeros(len(stored), np.bool_)
         kernels.secded(
@@ -292,7 +294,9 @@ class Masking(Protection):
     def spec(self) -> str:
         return "bit_masking" if self.by_bit else "word_masking"
 
-    def correct(self, stored, seen, faults, row, data_bits) -> None:
+    def correct(
+        self, stored: np.ndarray, seen: np.ndarray, faults: WordFaults, row: np.ndarray, data_bits: int
+    ) -> None:
         place = self.layout.positions(data_bits).astype(np.uint64)
         fields = np.bitwise_or.reduce(np.uint64(1) << place, axis=1)
         kernels.mask_wrong(stored, fields, place[:, -1].astype(np.int64), self.by_bit, seen)
