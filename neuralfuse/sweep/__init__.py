@@ -27,7 +27,7 @@ def sweep(study: StudyConfig | str | Path, out: str | Path, workers: int = 1, qu
 
     Returns
     -------
-    The rows of results.csv (docs/results.md explains the columns); of variants, the joined ones.
+    The rows of results.csv (docs/reference/columns.md explains the columns); of variants, the joined ones.
 
     Raises
     ------
