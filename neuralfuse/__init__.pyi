@@ -14,6 +14,7 @@ from neuralfuse.study.files import load_study as load_study
 from neuralfuse.sweep import sweep as sweep
 from neuralfuse.training.generator import train_generator as train_generator
 from sram.errors import InputError as InputError
+from sram.plugins import allow_imports as allow_imports
 
 load_data = _load_data
 __version__: str

@@ -14,6 +14,7 @@ from sram.mapfile import save as save
 from sram.measured import read as _read_measured
 from sram.memory import Chip as Chip
 from sram.memory import Memory as Memory
+from sram.plugins import allow_imports as allow_imports
 from sram.protection import Layout as Layout
 from sram.protection import Overhead as Overhead
 from sram.protection import Protection as Protection

@@ -4,6 +4,8 @@ import importlib
 import sys
 from pathlib import Path
 
+from sram import plugins
+
 
 def install(folder: Path, monkeypatch, name: str, source: str, entry_points: dict[str, dict[str, str]]) -> Path:
     """Module `name` of this source with these {group: {name: module:callable}}; the path of its file."""
@@ -17,6 +19,7 @@ def install(folder: Path, monkeypatch, name: str, source: str, entry_points: dic
     )
     (info / "entry_points.txt").write_text("\n".join(groups))
     monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(plugins, "_opened", {name: None})
     monkeypatch.delitem(sys.modules, name, raising=False)
     importlib.invalidate_caches()
     return folder / f"{name}.py"

@@ -9,6 +9,7 @@ from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder, stamp_of
 from neuralfuse.sweep.bench import Bench, bench_of, one_thread
 from neuralfuse.sweep.executors import Workers
+from sram import plugins
 from sram.files import write_atomic
 
 
@@ -44,7 +45,12 @@ def by_network(
     with workers.make() as pool:
         waiting = {}
         for network in networks:
-            waiting[network.name] = [pool.submit(read, str(folder.path), network.name, chip, voltage) for chip in chips]
+            waiting[network.name] = [
+                pool.submit(
+                    plugins.with_allowed, plugins.allowed(), read, str(folder.path), network.name, chip, voltage
+                )
+                for chip in chips
+            ]
             for future in waiting[network.name]:
                 future.add_done_callback(one_more)
         return {name: [future.result() for future in futures] for name, futures in waiting.items()}

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from neuralfuse.cli import calibrate, curve, device, faultmap, listing, sensitivity, simulate, study
+from neuralfuse.cli.imports import importing
 from neuralfuse.sweep.allocator import keep_freed_memory
 from sram.errors import InputError
 
@@ -18,19 +19,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(study.demo)
-app.command("sweep")(study.sweep)
+app.command("sweep")(importing(study.sweep))
 app.command("report")(study.report)
-app.command("train")(study.train)
+app.command("train")(importing(study.train))
 app.command("merge")(study.merge)
 app.command("results")(study.results)
-app.command("sensitivity")(sensitivity.sensitivity)
+app.command("sensitivity")(importing(sensitivity.sensitivity))
 app.add_typer(curve.app, name="curve")
 app.add_typer(faultmap.app, name="faultmap")
 app.add_typer(device.app, name="device")
-app.command("calibrate")(calibrate.calibrate)
-app.command("simulate")(simulate.simulate)
-app.command("place")(simulate.place)
-app.command("trace")(simulate.trace)
+app.command("calibrate")(importing(calibrate.calibrate))
+app.command("simulate")(importing(simulate.simulate))
+app.command("place")(importing(simulate.place))
+app.command("trace")(importing(simulate.trace))
 app.add_typer(listing.networks, name="networks")
 app.add_typer(listing.accelerator, name="accelerator")
 app.command("version")(listing.version)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neuralfuse.cli.imports import importing
 from neuralfuse.cli.study import Quiet
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def group() -> None:
 
 
 @app.command()
+@importing
 def serve(
     device: Device_,
     host: Annotated[str, typer.Option(help=f"Beyond loopback only with a secret in {SECRET}.")] = "127.0.0.1",
@@ -47,6 +49,7 @@ def serve(
 
 
 @app.command()
+@importing
 def characterize(
     device: Device_,
     out: Annotated[Path, typer.Option(metavar="DIR", help="map.npz, rates.csv, report.html; resumable.")],

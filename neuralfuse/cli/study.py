@@ -106,24 +106,20 @@ def merge(
 def results(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
     query: Annotated[
-        str | None, typer.Option("--query", help='Rows to keep, a pandas query: "voltage < 0.85".')
+        str | None, typer.Option("--query", help='Rows to keep: "voltage < 0.85 and chip in [0, 1]".')
     ] = None,
     columns: Annotated[str | None, typer.Option("--columns", help="Names, with commas between them.")] = None,
     summary: Annotated[bool, typer.Option("--summary", help="Over chips, instead of chip by chip.")] = False,
 ) -> None:
     """Print results as CSV for a shell: all rows, or those of a query."""
     from neuralfuse.report.build import read_results
+    from neuralfuse.results.query import rows
 
     table = read_results(folder)
     if summary:
         table = _summary(table)
     if query is not None:
-        try:
-            table = table.query(query)
-        except Exception as error:
-            raise InputError(
-                folder, "--query", query, f"a pandas query over {', '.join(table.columns)} ({error})"
-            ) from None
+        table = rows(table, query, folder)
     if columns is not None:
         wanted = [name.strip() for name in columns.split(",")]
         unknown = [name for name in wanted if name not in table.columns]

@@ -1,5 +1,6 @@
 """One frozen record for every dataset, and the two things that training does with it: split and augment."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -74,11 +75,15 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
         return Dataset("digits", *digits.load(), num_classes=10)
     read, num_classes, _ = _reader(name)
     folder = Path(root if root is not None else f"data/{name}")
-    train_x, train_y, test_x, test_y = read(folder, **options)
+    train_x, train_y, test_x, test_y = _parts(name, read, folder, options)
     for part, x, y in (("training", train_x, train_y), ("test", test_x, test_y)):
         if x.ndim != 4 or len(x) != len(y) or x.size == 0:
             allowed = "one label for each image, one image at least: [n, channels, height, width]"
             raise InputError(folder, f"{part} images", f"{list(x.shape)} with {len(y)} labels", allowed)
+        if x.shape[1:] != train_x.shape[1:]:
+            raise InputError(folder, f"{part} images", list(x.shape[1:]), f"{list(train_x.shape[1:])}, as for training")
+        if y.ndim != 1 or y.dtype.kind not in "iu":
+            raise InputError(folder, f"{part} labels", f"{y.dtype}{list(y.shape)}", "one whole number for each image")
         if x.dtype != np.uint8 and not np.abs(x).max() <= 1:
             raise InputError(folder, f"{part} images", f"{x.dtype} up to {np.abs(x).max():g}", "uint8, or -1 to 1")
         classes = num_classes or int(train_y.max()) + 1
@@ -89,6 +94,25 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
         *(scale(test_x), torch.from_numpy(test_y).long()),
         num_classes=classes,
     )
+
+
+def _parts(name: str, read: Callable[..., tuple], folder: Path, options: dict[str, Any]) -> list[np.ndarray]:
+    """The four arrays that a reader returns. InputError where it takes no such options, or returns something else."""
+    allowed = "training images and labels, test images and labels, as arrays"
+    try:
+        inspect.signature(read).bind(folder, **options)
+    except TypeError as error:
+        raise InputError("data", f"{name} options", options, f"what its reader takes ({error})") from None
+    found = read(folder, **options)
+    if not isinstance(found, tuple | list) or len(found) != 4:
+        raise InputError("data", name, type(found).__name__, allowed)
+    try:
+        parts = [np.asarray(part) for part in found]
+    except (ValueError, TypeError) as error:
+        raise InputError("data", name, str(error), allowed) from None
+    if any(part.dtype.kind not in "biuf" for part in parts):
+        raise InputError("data", name, [str(part.dtype) for part in parts], allowed + " of numbers")
+    return parts
 
 
 def sources(name: str) -> list[str]:

@@ -2,25 +2,34 @@
 
 import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neuralfuse.data.files import need
 from sram.errors import InputError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
 GTSRB_CLASSES = 43
+MOST_PIXELS, MOST_TIMES, MOST_SIZE = 2**26, 32, 1024  # of a file, of its sides, of an edge that it is brought to
 SPLITS = {"train": ("train",), "test": ("test", "val")}
 
 
 def read(path: Path, size: int, crop: bool) -> np.ndarray:
     """uint8[3, size, size]: resized as a whole, or (crop) its short side to 8/7 size and the middle cut out (256 ->
-    224)."""
+    224). Of 16 bits a channel the upper 8 count."""
     from PIL import Image
 
     try:
         with Image.open(path) as opened:
-            image = opened.convert("RGB")
+            if opened.width * opened.height > MOST_PIXELS:
+                raise ValueError(f"{opened.width}x{opened.height}, more than {MOST_PIXELS} pixels")
+            if max(opened.size) > MOST_TIMES * min(opened.size):  # its short side is enlarged, and the other with it
+                raise ValueError(f"{opened.width}x{opened.height}, sides that differ more than {MOST_TIMES} times")
+            image = _grey(opened) if opened.mode[0] in "IF" else opened.convert("RGB")
     except Exception as error:  # each of Pillow's decoders has errors of its own for damaged bytes
         raise InputError(path, "image", str(error), "a readable image") from None
     if not crop:
@@ -32,8 +41,20 @@ def read(path: Path, size: int, crop: bool) -> np.ndarray:
     return np.asarray(resized).transpose(2, 0, 1)
 
 
+def _grey(opened: "Image") -> "Image":
+    """RGB of an image whose pixels are whole numbers of 16 bits; Pillow's own conversion cuts them at 255."""
+    from PIL import Image
+
+    pixels = np.asarray(opened)
+    if pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 0xFFFF:
+        raise ValueError(f"pixels of mode {opened.mode}, up to {pixels.max()}")
+    return Image.fromarray((pixels.astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+
+
 def stack(files: list[Path], labels: list[int], size: int, crop: bool) -> tuple[np.ndarray, np.ndarray]:
     """uint8[n, 3, size, size] of the files, and their labels as int64[n]."""
+    if not (isinstance(size, int) and 1 <= size <= MOST_SIZE):
+        raise InputError("data", "size", size, f"a whole number of pixels, 1 to {MOST_SIZE}")
     images = np.empty((len(files), 3, size, size), np.uint8)
     for i, file in enumerate(files):
         images[i] = read(file, size, crop)

@@ -59,6 +59,12 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3, seed: int = 0,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return make(num_classes=num_classes, in_channels=in_channels, **options)
+            made = make(num_classes=num_classes, in_channels=in_channels, **options)
         except TypeError as error:
             raise InputError("network", f"{name} options", options, str(error)) from None
+        except Exception as error:  # of code of anybody's
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError("network", name, reason, "a callable that makes a network of these options") from error
+    if not isinstance(made, nn.Module):
+        raise InputError("network", name, type(made).__name__, "a callable that returns a torch.nn.Module")
+    return made

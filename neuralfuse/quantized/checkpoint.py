@@ -15,6 +15,8 @@ from neuralfuse.quantized.quantize import dequantize, quantize, weight_parameter
 from sram.errors import InputError
 from sram.files import write_atomic
 
+PICKLES = {".pth", ".pt", ".ckpt", ".bin", ".pkl", ".tar"}  # as PyTorch's users name them
+
 
 def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], record: Mapping) -> Path:
     """Write tensors and a JSON-able record.
@@ -30,7 +32,13 @@ def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], record: Mapping
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
-    """Read what `save` wrote; a missing or damaged file, or a folder, is an InputError."""
+    """Read what `save` wrote; a missing or damaged file, a folder or a pickle is an InputError."""
+    if (path := Path(path)).suffix in PICKLES:
+        allowed = (
+            "a .safetensors file, which runs nothing; of a file that you trust: safetensors.torch.save_file("
+            f"torch.load({path.name!r}, weights_only=True), '{path.stem}.safetensors')"
+        )
+        raise InputError(path, "checkpoint", path.suffix, allowed)
     try:
         with safe_open(path, "pt") as file:
             record = json.loads((file.metadata() or {}).get("record", "{}"))
@@ -59,6 +67,9 @@ def load_network(network: nn.Module, path: str | os.PathLike) -> dict:
     tensors, record = load(path)
     for name in [name for name in tensors if f"{name}.scale" in tensors]:
         tensors[name] = dequantize(tensors[name], tensors.pop(f"{name}.scale"))
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise InputError(path, f"tensor {name}", "NaN or infinity", "finite numbers")
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

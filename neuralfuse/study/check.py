@@ -29,11 +29,11 @@ from sram.protection import parse
 def check(study: StudyConfig) -> None:
     """Look up every name before anything is written or trained. Raises InputError."""
     _check_grid(study)
-    test_set(study.dataset)
+    images = test_set(study.dataset)[0][:2].clone()  # to see what comes out
     for config in study.networks:
-        _check_network(study, config)
+        _check_network(study, config, images)
     for protection in study.protections:
-        _check_protection(study, protection)
+        _check_protection(study, protection, images)
 
 
 def _check_grid(study: StudyConfig) -> None:
@@ -53,20 +53,21 @@ def _check_grid(study: StudyConfig) -> None:
         raise InputError("study", "voltages", too_high[0], allowed)
 
 
-def _check_network(study: StudyConfig, config: NetworkConfig) -> None:
+def _check_network(study: StudyConfig, config: NetworkConfig, images: Tensor) -> None:
     """Refuse a network that cannot be built, filled with its weights, trained or put into words as the study says."""
     check_options(networks.build, config.options, f"networks.{config.name}.options")
     network = build_network(config, study)
+    _check_outputs(study, config, network, images)
     objectives.objective(config.training.objective, config.bits)
     if (given_weights := config.checkpoint or config.start) is not None:
         checkpoint.load_network(network, given_weights)
-        FaultyNetwork(network, config.bits, config.per_channel)  # refuses weights that are not finite
+    FaultyNetwork(network, config.bits, config.per_channel)  # refuses weights that are not finite, or none
     _check_statistics(study, config, network)
     if config.activations == "int8":
-        _check_words(config, network, test_set(study.dataset)[0][:1])
+        _check_words(config, network, images[:1])
 
 
-def _check_protection(study: StudyConfig, protection: ProtectionConfig) -> None:
+def _check_protection(study: StudyConfig, protection: ProtectionConfig, images: Tensor) -> None:
     """Refuse a generator, or a chain in the memory, that does not fit the study's networks and schedule."""
     shield = parse(protection.sram or "none")
     if study.sram.schedule == "paper" and shield.spec != "none":
@@ -75,12 +76,36 @@ def _check_protection(study: StudyConfig, protection: ProtectionConfig) -> None:
     if shield.needs_regions:
         _check_layers(study, protection)
     if protection.neuralfuse is not None:
-        transform = _check_generator(study, protection.name, protection.neuralfuse)
+        transform = _check_generator(study, protection.name, protection.neuralfuse, images)
         if protection.neuralfuse.own_faults is not None:
             check_words(transform)
             if study.sram.schedule == "resident" and shield.spec != "none":
                 allowed = "none with schedule = resident and own_faults, whose banks stand apart"
                 raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
+
+
+def _check_outputs(study: StudyConfig, config: NetworkConfig, network: nn.Module, images: Tensor) -> None:
+    """Refuse a network that takes no images of the dataset, or gives no tensor of a number for each class."""
+    classes, _ = kind_of(study.dataset)
+    key = f"networks.{config.name}"
+    found = _on_images(key, network, images)
+    if not isinstance(found, Tensor) or list(found.shape[1:]) != [classes]:
+        what = list(found.shape[1:]) if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        allowed = f"one tensor [images, {classes}]: {study.dataset.name} has {classes} classes"
+        raise InputError("study", f"{key} output", what, allowed)
+
+
+def _on_images(key: str, network: nn.Module, images: Tensor) -> object:
+    """What a module gives for images. InputError with whatever it says where it does not take them."""
+    training = network.training
+    try:
+        with torch.no_grad():
+            return network.eval()(images)
+    except Exception as error:  # of code of anybody's
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError("study", key, reason, f"a network that takes images {list(images.shape[1:])}") from error
+    finally:
+        network.train(training)
 
 
 def _check_statistics(study: StudyConfig, config: NetworkConfig, network: nn.Module) -> None:
@@ -124,11 +149,15 @@ def _check_geometry(study: StudyConfig, name: str) -> None:
         raise InputError("study", f"sram.{error.key}", error.value, error.allowed) from None
 
 
-def _check_generator(study: StudyConfig, name: str, fuse: NeuralFuseConfig) -> generators.NeuralFuse:
+def _check_generator(study: StudyConfig, name: str, fuse: NeuralFuseConfig, images: Tensor) -> generators.NeuralFuse:
     """Refuse a generator that cannot be built, loaded or trained; returns it, not trained."""
     key = f"protections.{name}.neuralfuse"
     check_options(generators.build, fuse.options, f"{key}.options", free=("width", "identity"))
     transform = build_transform(fuse, study)
+    changed = _on_images(key, transform, images)
+    if not isinstance(changed, Tensor) or changed.shape != images.shape:
+        what = list(changed.shape[1:]) if isinstance(changed, Tensor) else f"a {type(changed).__name__}"
+        raise InputError("study", f"{key} output", what, f"images like those given: {list(images.shape[1:])}")
     if fuse.training is not None:
         generator.objective(fuse.training.objective)
     if fuse.starts_untrained:

@@ -79,6 +79,7 @@ class DatasetConfig(Strict):
 
     name: str = "digits"
     root: str | None = None
+    size: Annotated[int | None, Field(ge=1, exclude_if=_unset)] = None  # edge of images of `folders` and `gtsrb`
     test_images: Annotated[int, Field(ge=1)] | None = None  # so many, drawn once and for all; None: all
 
 

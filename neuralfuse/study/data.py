@@ -18,7 +18,8 @@ from sram.errors import InputError
 
 def load_data(config: DatasetConfig) -> data.Dataset:
     """The dataset that a study names."""
-    return data.load(config.name, config.root)
+    options = {} if config.size is None else {"size": config.size}
+    return data.load(config.name, config.root, **options)
 
 
 @functools.cache

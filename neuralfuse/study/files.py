@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from neuralfuse.study.config import StudyConfig
 from simulator import userfile
+from sram import plugins
 from sram.errors import InputError
 
 
@@ -149,6 +150,7 @@ def _merged(base: dict, changes: dict) -> dict:
 def _read(path: Path) -> object:
     if not path.is_file():
         raise InputError(path, "study", str(path), "an existing YAML file")
+    plugins.allow_folder(path.parent)  # what lies beside a study is part of it
     return userfile.read(path)
 
 

@@ -17,6 +17,7 @@ from neuralfuse.sweep.collect import Failure, collect, shard
 from neuralfuse.sweep.executors import Workers
 from neuralfuse.sweep.plan import plan
 from neuralfuse.sweep.task import Task
+from sram import plugins
 from sram.errors import InputError
 
 
@@ -42,7 +43,7 @@ def run_study(folder: StudyFolder, workers: Workers, say: Say, part: tuple[int, 
         return tasks if part is None else shard(tasks, *part)
 
     advance = say(f"sweep ({workers.label})")
-    measure = partial(run_chunk, str(folder.path))
+    measure = partial(plugins.with_allowed, plugins.allowed(), run_chunk, str(folder.path))
     failures = collect(folder.rows, wanted, measure, workers, lambda done, total: advance(done, total, {}))
     rows = folder.rows.read()
     tasks = plan(study, points, rows)

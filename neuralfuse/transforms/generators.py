@@ -207,6 +207,8 @@ def build(
                 made = make(in_channels=in_channels, **own, **options)
             except TypeError as error:
                 raise InputError("generator", f"{name} options", own | options, str(error)) from None
+            if not isinstance(made, nn.Module):
+                raise InputError("generator", name, type(made).__name__, "a callable that returns a torch.nn.Module")
             return silence(made) if identity else made
         if name in PIXELWISE:
             if own or options:

@@ -8,7 +8,6 @@ is heard. Where it does not come back, that is printed and told to whoever calls
 import argparse
 import contextlib
 import hmac
-import importlib
 import ipaddress
 import math
 import os
@@ -20,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from simulator.device.frames import OPEN, STRANGER, BrokenFrame, Frame, Link, LinkClosed, TooLate, pack
 from simulator.device.program import Program
 from simulator.device.protocol import VERSION, Counters, Device, DeviceError, Refused, VersionMismatch
+from sram import plugins
 from sram.errors import InputError
 
 Reply = tuple[dict[str, Any], NDArray[Any] | None]
@@ -335,16 +336,8 @@ def check_secret(host: str, secret: str | None) -> None:
 
 def load_driver(name: str) -> Device:
     """The device that `module:Class` makes when called without arguments; the module may lie in the current folder."""
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise InputError("device", "driver", name, "module:Class")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        make = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError("device", "driver", name, f"a class that can be imported ({error})") from None
-    device = make()
+    plugins.allow_folder(Path.cwd())
+    device = plugins.imported(name, "device driver")()
     if not isinstance(device, Device):
         raise InputError("device", "driver", name, "a subclass of simulator.device.protocol.Device")
     return device
@@ -365,10 +358,14 @@ def main() -> None:
         description="Put a device behind a TCP port. The secret is read from NEURALFUSE_SECRET."
     )
     parser.add_argument("driver", help="module:Class of a simulator.device.board.Board")
+    parser.add_argument(
+        "--allow-import", action="append", default=[], metavar="MODULE", help="where the driver is installed"
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=7533)
     options = parser.parse_args()
     try:
+        plugins.allow_imports(*options.allow_import)
         with load_driver(options.driver) as device:
             serve(device, options.host, options.port, os.environ.get("NEURALFUSE_SECRET"))
     except (InputError, DeviceError) as error:

@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from neuralfuse import data
 from neuralfuse.data import cifar, images
@@ -299,3 +300,52 @@ def test_split_takes_no_test_image():
     assert len(parts.train_y) + len(parts.test_y) == 1347
     training = {x.numpy().tobytes() for x in digits.train_x}
     assert all(x.numpy().tobytes() in training for x in parts.test_x)
+
+
+def class_folders(root, make):
+    """One image of `make` in each class of each part."""
+    for part in ("train", "test"):
+        for name in "ab":
+            (root / part / name).mkdir(parents=True)
+            make().save(root / part / name / "0.png")
+
+
+def test_images_of_sixteen_bits_are_scaled_not_cut(tmp_path):
+    ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    class_folders(tmp_path / "16", lambda: Image.fromarray(ramp))
+    class_folders(tmp_path / "8", lambda: Image.fromarray((ramp // 256).astype(np.uint8)))
+    found, expected = (data.load("folders", tmp_path / bits, size=32).train_x for bits in ("16", "8"))
+    assert found.equal(expected)
+    assert len(found.unique()) > 50
+
+
+@pytest.mark.parametrize("size", [0, -1, 10**9, 1.5, "32"])
+def test_sizes_of_images_are_pixels(tmp_path, size):
+    class_folders(tmp_path, lambda: Image.new("RGB", (8, 8)))
+    with pytest.raises(InputError, match="size"):
+        data.load("folders", tmp_path, size=size)
+
+
+@pytest.mark.parametrize("shape", [(60_000, 1), (1, 60_000), (9000, 9000)])
+def test_images_that_would_fill_the_memory_are_refused(tmp_path, shape):
+    class_folders(tmp_path, lambda: Image.new("L", shape))
+    with pytest.raises(InputError, match=r"sides that differ|more than"):
+        data.load("folders", tmp_path, size=32)
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (lambda x, y: (x, y + 0.5, x, y), "one whole number for each image"),
+        (lambda x, y: (x, np.eye(4)[y], x, y), "one whole number for each image"),
+        (lambda x, y: (x, y, x[:, :, :4], y), "as for training"),
+        (lambda x, y: (x, y, x), "as arrays"),
+        (lambda x, y: "x", "as arrays"),
+        (lambda x, y: (x, ["a", "b", "c", "d"], x, y), "of numbers"),
+    ],
+)
+def test_what_a_reader_returns_is_checked(monkeypatch, found, says):
+    x, y = np.zeros((4, 1, 8, 8), np.uint8), np.arange(4)
+    monkeypatch.setitem(data.dataset.FILE_DATASETS, "own", (lambda root: found(x, y), None))
+    with pytest.raises(InputError, match=says):
+        data.load("own")

@@ -17,6 +17,7 @@ from neuralfuse.study.files import parse_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
 from neuralfuse.transforms import generators
+from sram import plugins
 from sram.errors import InputError
 from tests.conftest import DATA
 
@@ -99,7 +100,8 @@ def my_network(num_classes, in_channels, width=3):
     return nn.Sequential(nn.Conv2d(in_channels, width, 3), nn.Flatten(), nn.Linear(width * 36, num_classes))
 
 
-def test_networks_and_generators_by_import_path():
+def test_networks_and_generators_by_import_path(monkeypatch):
+    monkeypatch.setattr(plugins, "_opened", {__name__: None, "torch.nn": None})
     built = networks.build(f"{__name__}:my_network", num_classes=5, in_channels=2, width=4)
     assert built(torch.zeros(1, 2, 8, 8)).shape == (1, 5)
     assert generators.build("torch.nn:Identity", in_channels=1).__class__ is nn.Identity

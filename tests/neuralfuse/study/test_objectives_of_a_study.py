@@ -9,6 +9,7 @@ from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import check, prepare, trainings_to_do
 from neuralfuse.training import network as training
 from sram.errors import InputError
+from sram.plugins import allow_folder
 
 NETWORK = {"name": "net", "build": "resnet8", "options": {"width": 2}}
 TRAINING = {"epochs": 1, "batch": 1024}
@@ -56,7 +57,7 @@ def prepared(study, folder):
 
 
 def test_ones_own_objectives_are_trained_towards_and_their_source_counts(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
+    allow_folder(tmp_path)
     source = tmp_path / "objectives_of_this_test.py"
     source.write_text(OWN)
     fuse = FUSE | {"training": FUSE["training"] | {"objective": {"objectives_of_this_test:Clean": {"scale": 0.0}}}}
@@ -75,7 +76,7 @@ def test_ones_own_objectives_are_trained_towards_and_their_source_counts(tmp_pat
         ("hinge", "cross_entropy, random_bit_errors, adversarial, or package.module:callable"),
         ({"adversarial": {}, "cross_entropy": {}}, "one of cross_entropy"),
         ({"random_bit_errors": {"rate": 0.1}}, "unexpected keyword argument 'rate'"),
-        ("nowhere.at.all:hinge", "an importable package.module:callable"),
+        ("nowhere.at.all:hinge", "--allow-import nowhere.at.all"),
         (3, "one of cross_entropy"),
     ],
 )

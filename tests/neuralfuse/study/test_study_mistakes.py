@@ -7,6 +7,7 @@ from neuralfuse.quantized import checkpoint
 from neuralfuse.study import prepare
 from neuralfuse.study.files import parse_study
 from neuralfuse.transforms import generators
+from sram import plugins
 from sram.errors import InputError
 from tests.conftest import run
 from tests.neuralfuse.sweep.test_study import study_with
@@ -21,6 +22,12 @@ def network(**changes):
 
 def fuse(**changes):
     return {"protections": [{"name": "fuse", "neuralfuse": FUSE | changes}]}
+
+
+@pytest.fixture
+def torch_nn(monkeypatch):
+    """What --allow-import torch.nn says."""
+    monkeypatch.setattr(plugins, "_opened", {"torch.nn": None})
 
 
 @pytest.mark.parametrize(
@@ -54,7 +61,9 @@ def fuse(**changes):
         ({"accelerators": ["paper", "paper"]}, "accelerators = ['paper', 'paper'] "),
     ],
 )
-def test_a_study_is_refused_with_its_key_before_anything_is_done(changes, says, tmp_path, capsys, monkeypatch):
+def test_a_study_is_refused_with_its_key_before_anything_is_done(
+    changes, says, tmp_path, capsys, monkeypatch, torch_nn
+):
     monkeypatch.setattr(prepare, "make_network", lambda *_: pytest.fail("something was trained"))
     path = study_with(tmp_path, **changes)
     for more in (["--dry-run"], ["--workers", 1]):
@@ -110,7 +119,7 @@ def test_a_dry_run_counts_its_shard_and_knows_whose_the_folder_is(tiny, tmp_path
     assert run("sweep", study_with(tmp_path), "--out", tmp_path / "full", "--dry-run") == 2
 
 
-def test_own_generators_are_called_with_what_the_study_says():
+def test_own_generators_are_called_with_what_the_study_says(torch_nn):
     with pytest.raises(InputError, match=r"torch\.nn:Identity2"):
         generators.build("torch.nn:Identity2")
     assert isinstance(generators.build("torch.nn:Identity", width=3), torch.nn.Identity)
