@@ -19,6 +19,7 @@ from neuralfuse.training import generator, objectives
 from neuralfuse.transforms import generators
 from simulator.accelerator import accelerator, with_weight_rail
 from simulator.array.cycles import simulate
+from simulator.operating_point import nominal_on
 from simulator.readers.read import trace
 from simulator.workload import Workload
 from sram import failure, structure
@@ -37,10 +38,10 @@ def check(study: StudyConfig) -> None:
         structure.structure(name)
     for name in study.accelerators:
         _check_geometry(study, name)
-    too_high = [v for v in study.voltages if v > 2 * curve.nominal]
-    if too_high:
-        allowed = f"at most {2 * curve.nominal:g}; {curve.name} counts in {curve.unit}, nominal {curve.nominal:g}"
-        raise InputError("study", "voltages", too_high[0], allowed)
+        nominal = nominal_on(accelerator(name), curve)
+        if study.voltages[0] > 2 * nominal:
+            allowed = f"at most {2 * nominal:g}; {curve.name} counts in {curve.unit}, nominal {nominal:g} on {name}"
+            raise InputError("study", "voltages", study.voltages[0], allowed)
     test_set(study.dataset)
     for config in study.networks:
         check_options(networks.build, config.options, f"networks.{config.name}.options")

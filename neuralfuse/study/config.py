@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from neuralfuse.chips.memory import FIRST_TRAINING_CHIP
 from neuralfuse.study.digest import digest
-from neuralfuse.study.short_forms import _calibrated, _trained_at_rates, _with_voltages
+from neuralfuse.study.short_forms import DEFAULT_ACCELERATORS, _calibrated, _trained_at_rates, _with_voltages
 from neuralfuse.training.settings import (
     CalibrationSettings,
     GeneratorSettings,
@@ -243,7 +243,7 @@ class StudyConfig(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     dataset: DatasetConfig = DatasetConfig()
     networks: tuple[NetworkConfig, ...]
-    accelerators: tuple[str, ...] = ("paper",)
+    accelerators: tuple[str, ...] = DEFAULT_ACCELERATORS
     sram: SramConfig = SramConfig()
     voltages: tuple[float, ...]
     chips: ChipsConfig = ChipsConfig()
@@ -260,10 +260,11 @@ class StudyConfig(Strict):
             return value
         sram, usual = value.get("sram"), SramConfig().curve
         curve = sram.get("curve", usual) if isinstance(sram, dict) else usual
-        value = _with_voltages(value, "cell_fault_rates", "voltages", curve)
+        machines = value.get("accelerators", [])
+        value = _with_voltages(value, "cell_fault_rates", "voltages", curve, machines)
         protections = value.get("protections")
         if isinstance(protections, list):
-            value = {**value, "protections": [_trained_at_rates(entry, curve) for entry in protections]}
+            value = {**value, "protections": [_trained_at_rates(entry, curve, machines) for entry in protections]}
         return value
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ from neuralfuse.transforms.generators import NeuralFuse
 from simulator.accelerator import accelerator, with_weight_rail
 from simulator.array.cycles import Counts, simulate
 from simulator.device.program import Program
-from simulator.operating_point import weights_at
+from simulator.operating_point import nominal_on, weights_at
 from simulator.placement import Placement
 from simulator.workload import Layer, Workload
 from sram import failure
@@ -143,7 +143,8 @@ class StudyFolder:
         """Cost of one inference at a supply in the curve's unit; `overhead` is that of the protection's SRAM part."""
         fuse, base = protection.neuralfuse, self.counts(machine, network)
         extra = self.counts(machine, network, protection.name) if fuse is not None else None
-        at = weights_at(base.accelerator, voltage, failure.curve(self.study.sram.curve).nominal)
+        nominal = nominal_on(base.accelerator, failure.curve(self.study.sram.curve))
+        at = weights_at(base.accelerator, voltage, nominal)
         return cost_of(base, extra, at, overhead, generator_at_nominal=fuse is None or fuse.own_faults is None)
 
     def placement(self, network: str, machine: str) -> Placement:

@@ -12,8 +12,10 @@ from neuralfuse.study.config import NetworkConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import content_hashes, test_set, training_hash
 from neuralfuse.study.digest import digest
 from neuralfuse.study.folder import StudyFolder
-from simulator.accelerator import accelerator
+from simulator.accelerator import Accelerator, accelerator
+from simulator.operating_point import nominal_on
 from sram import failure, structure
+from sram.failure import FailureCurve
 from sram.protection import spec
 
 
@@ -63,6 +65,7 @@ def points_of(folder: StudyFolder) -> list[Point]:
                             content_hashes(network.build or network.name, network.checkpoint),
                         ],
                         "accelerator": asdict(accelerator(machine)),
+                        **_rail_volts(curve, accelerator(machine)),
                         "structure": asdict(structure.structure(form)),
                         "protection": protection.model_dump(mode="json"),
                         "generator": _generator_hashes(folder, network.name, protection),
@@ -73,6 +76,11 @@ def points_of(folder: StudyFolder) -> list[Point]:
                     names = (network.name, study.dataset.name, machine, curve.name, form, protection.name)
                     points.append(Point(*names, digest(setup)))
     return points
+
+
+def _rail_volts(curve: FailureCurve, machine: Accelerator) -> dict[str, float]:
+    """What a curve in volts is scored against: rows that were scored against the curve's own nominal are others."""
+    return {"nominal_v": nominal_on(machine, curve)} if curve.unit == "V" else {}
 
 
 def _plugin_hashes(study: StudyConfig, protection: ProtectionConfig) -> dict[str, list[str]]:
