@@ -27,7 +27,6 @@ from neuralfuse.sweep.executors import Workers
 from neuralfuse.training.loop import batch_indices
 from simulator.accelerator import accelerator
 from simulator.operating_point import nominal_on
-from sram import failure
 from sram.errors import InputError
 
 CHIPS, IMAGES = 4, 64
@@ -123,7 +122,7 @@ def check_layers(study: StudyConfig, saving: float) -> None:
 def budget(study: StudyConfig, voltage: float, saving: float) -> float:
     """What part of the reads' energy may stay at nominal voltage, if `saving` (a share) of the weight-SRAM energy is to
     be saved at `voltage`. InputError where the bare network saves less."""
-    nominal = nominal_on(accelerator(study.accelerators[0]), failure.curve(study.sram.curve))
+    nominal = nominal_on(accelerator(study.accelerators[0]), study.curve)
     most = 1 - (voltage / nominal) ** 2
     if not 0 <= saving <= most + EXACT:
         allowed = f"0 to {np.floor(1000 * (most + EXACT)) / 10:g}, which the bare network saves at {voltage:g}"

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuralfuse import networks
-from neuralfuse.chips.stored import check_words, layout_of
+from neuralfuse.chips.memory import maps_of
+from neuralfuse.chips.stored import check_words, layout_of, place_on
 from neuralfuse.quantized import checkpoint
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.program import compile_network
@@ -22,14 +23,14 @@ from simulator.array.cycles import simulate
 from simulator.operating_point import nominal_on
 from simulator.readers.read import trace
 from simulator.workload import Workload
-from sram import failure, structure
+from sram import faultmap, structure
 from sram.errors import InputError
 from sram.protection import parse
 
 
 def check(study: StudyConfig) -> None:
     """Look up every name before anything is written or trained."""
-    curve = failure.curve(study.sram.curve)
+    curve = study.curve
     try:
         torch.empty(0, device=study.device)
     except (RuntimeError, AssertionError) as error:
@@ -43,6 +44,7 @@ def check(study: StudyConfig) -> None:
             allowed = f"at most {2 * nominal:g}; {curve.name} counts in {curve.unit}, nominal {nominal:g} on {name}"
             raise InputError("study", "voltages", study.voltages[0], allowed)
     test_set(study.dataset)
+    _check_maps(study)
     for config in study.networks:
         check_options(networks.build, config.options, f"networks.{config.name}.options")
         network = build_network(config, study)
@@ -67,6 +69,36 @@ def check(study: StudyConfig) -> None:
                 if study.sram.schedule == "resident" and shield.spec != "none":
                     allowed = "none with schedule = resident and own_faults, whose banks stand apart"
                     raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)
+                if study.sram.schedule == "resident" and study.sram.map:
+                    allowed = "none with schedule = resident and own_faults, whose words lie beside the map"
+                    raise InputError("study", "sram.map", study.sram.map, allowed)
+
+
+def _check_maps(study: StudyConfig) -> None:
+    """Refuse measured chips that cannot be the study's."""
+    where = study.sram.map
+    if where is None:
+        return
+    maps = maps_of(where)
+    if study.chips.evaluation > len(maps):
+        raise InputError(
+            "study", "chips.evaluation", study.chips.evaluation, f"at most {len(maps)}, the maps of {where}"
+        )
+    if study.sram.noise:
+        raise InputError("study", "sram.noise", study.sram.noise, "0 with sram.map, whose chips have their own")
+    lowest = study.voltage_floor - study.sram.drift
+    for path in maps:
+        found = faultmap.load(path)
+        if found.curve.unit != study.curve.unit:
+            allowed = f"in {study.curve.unit}, as {study.sram.curve}, not in {found.curve.unit}"
+            raise InputError(path, "curve.unit", found.curve.unit, allowed)
+        if not found.reaches(lowest):
+            allowed = f"at least {found.voltage_floor:g}, where {path} ends" + (", and drift" * bool(study.sram.drift))
+            raise InputError("study", "voltages", study.voltage_floor, allowed)
+        for config in study.networks:
+            workload = trace(build_network(config, study), kind_of(study.dataset)[1])
+            for name in study.accelerators:
+                place_on(found, workload, accelerator(name), study.sram.schedule, config.bits)
 
 
 def _check_statistics(study: StudyConfig, config: NetworkConfig, network: nn.Module) -> None:

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from neuralfuse.chips.memory import FIRST_TRAINING_CHIP
+from neuralfuse.chips.memory import FIRST_TRAINING_CHIP, curve_of
 from neuralfuse.study.digest import digest
-from neuralfuse.study.short_forms import DEFAULT_ACCELERATORS, _calibrated, _trained_at_rates, _with_voltages
+from neuralfuse.study.short_forms import DEFAULT_ACCELERATORS, _calibrated, _of_maps, _trained_at_rates, _with_voltages
 from neuralfuse.training.settings import (
     CalibrationSettings,
     GeneratorSettings,
@@ -21,6 +21,9 @@ from neuralfuse.training.settings import (
     Settings,
 )
 from sram.errors import InputError
+from sram.failure import FailureCurve
+
+MEASURED = "measured"  # in place of a structure, where chips are given
 
 
 def _unset(value: object) -> bool:
@@ -80,6 +83,8 @@ class SramConfig(Strict):
     """The weight SRAM: arrays of rows x columns cells on a failure curve."""
 
     curve: str = "ibm14"
+    # Measured chips, a map or a folder of maps, instead of generated ones; trainings still draw theirs from the curve.
+    map: Annotated[str | None, Field(exclude_if=_unset)] = None
     structures: tuple[str, ...] = ("column", "iid")
     rows: Annotated[int, Field(ge=1)] = 512
     columns: Annotated[int, Field(ge=1)] = 64
@@ -258,6 +263,7 @@ class StudyConfig(Strict):
         """`cell_fault_rates` and `train_cell_fault_rates` stand for the voltages at which the curve has these rates."""
         if not isinstance(value, dict):
             return value
+        value = _of_maps(value)
         sram, usual = value.get("sram"), SramConfig().curve
         curve = sram.get("curve", usual) if isinstance(sram, dict) else usual
         machines = value.get("accelerators", [])
@@ -308,6 +314,16 @@ class StudyConfig(Strict):
 
     def protection(self, name: str) -> ProtectionConfig:
         return next(protection for protection in self.protections if protection.name == name)
+
+    @property
+    def curve(self) -> FailureCurve:
+        """The failure curve, in whose unit all voltages are."""
+        return curve_of(self.sram.curve)
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """What the chips of the evaluation have in common, by name: structures, or that they were measured."""
+        return self.sram.structures if self.sram.map is None else (MEASURED,)
 
     @property
     def voltage_floor(self) -> float:

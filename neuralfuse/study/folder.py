@@ -28,7 +28,6 @@ from simulator.device.program import Program
 from simulator.operating_point import nominal_on, weights_at
 from simulator.placement import Placement
 from simulator.workload import Layer, Workload
-from sram import failure
 from sram.errors import InputError
 from sram.files import write_atomic
 from sram.protection import Overhead
@@ -143,7 +142,7 @@ class StudyFolder:
         """Cost of one inference at a supply in the curve's unit; `overhead` is that of the protection's SRAM part."""
         fuse, base = protection.neuralfuse, self.counts(machine, network)
         extra = self.counts(machine, network, protection.name) if fuse is not None else None
-        nominal = nominal_on(base.accelerator, failure.curve(self.study.sram.curve))
+        nominal = nominal_on(base.accelerator, self.study.curve)
         at = weights_at(base.accelerator, voltage, nominal)
         return cost_of(base, extra, at, overhead, generator_at_nominal=fuse is None or fuse.own_faults is None)
 

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from neuralfuse import data
+from neuralfuse.chips.memory import maps_of
 from neuralfuse.quantized import checkpoint
-from neuralfuse.study.config import NetworkConfig, ProtectionConfig, StudyConfig
+from neuralfuse.study.config import MEASURED, NetworkConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import content_hashes, test_set, training_hash
 from neuralfuse.study.digest import digest
 from neuralfuse.study.folder import StudyFolder
 from simulator.accelerator import Accelerator, accelerator
 from simulator.operating_point import nominal_on
-from sram import failure, structure
+from sram import structure
 from sram.failure import FailureCurve
 from sram.protection import spec
 
@@ -41,7 +42,7 @@ def points_of(folder: StudyFolder) -> list[Point]:
     images, labels = test_set(study.dataset)
     total = hashlib.sha256(images.numpy().tobytes())
     total.update(labels.numpy().tobytes())
-    curve = failure.curve(study.sram.curve)
+    curve = study.curve
     common = {
         "data": total.hexdigest(),
         "curve": curve.to_dict(),
@@ -49,11 +50,12 @@ def points_of(folder: StudyFolder) -> list[Point]:
         "seed": study.seed,
         "device": study.device,
         "batch": study.batch_size,  # float sums depend on it in the last bit
+        **_map_hashes(study),
     }
     points = []
     for network in study.networks:
         for machine in study.accelerators:
-            for form in study.sram.structures:
+            for form in study.forms:
                 for protection in study.protections:
                     setup = common | {
                         "network": [
@@ -66,7 +68,7 @@ def points_of(folder: StudyFolder) -> list[Point]:
                         ],
                         "accelerator": asdict(accelerator(machine)),
                         **_rail_volts(curve, accelerator(machine)),
-                        "structure": asdict(structure.structure(form)),
+                        "structure": None if form == MEASURED else asdict(structure.structure(form)),
                         "protection": protection.model_dump(mode="json"),
                         "generator": _generator_hashes(folder, network.name, protection),
                         "calibrated_at": _calibrated_at(study, protection),
@@ -76,6 +78,12 @@ def points_of(folder: StudyFolder) -> list[Point]:
                     names = (network.name, study.dataset.name, machine, curve.name, form, protection.name)
                     points.append(Point(*names, digest(setup)))
     return points
+
+
+def _map_hashes(study: StudyConfig) -> dict[str, list[str]]:
+    """Of the measured chips; empty where they are generated."""
+    maps = () if study.sram.map is None else maps_of(study.sram.map)
+    return {"maps": [hashlib.sha256(path.read_bytes()).hexdigest() for path in maps]} if maps else {}
 
 
 def _rail_volts(curve: FailureCurve, machine: Accelerator) -> dict[str, float]:

@@ -3,10 +3,11 @@
 import re
 from typing import Any
 
+from neuralfuse.chips.memory import curve_of, maps_of
 from simulator import userfile
 from simulator.accelerator import accelerator
 from simulator.operating_point import nominal_on
-from sram import failure
+from sram import faultmap
 from sram.errors import InputError
 from sram.failure import FailureCurve
 
@@ -40,6 +41,17 @@ def _calibrated(text: str) -> dict[str, Any]:
     return fuse | {"training": {"steps": WARM_STEPS}} if start else fuse
 
 
+def _of_maps(value: dict) -> dict:
+    """The study with what its measured chips say, where it does not say so itself: curve, cells, how many they are."""
+    sram, chips = value.get("sram"), value.get("chips", {})
+    if not (isinstance(sram, dict) and isinstance(sram.get("map"), str) and isinstance(chips, dict)):
+        return value
+    maps = maps_of(sram["map"])
+    cells = faultmap.load(maps[0]).geometry
+    said = {"curve": str(maps[0]), "rows": cells.rows, "columns": cells.columns, "word_bits": cells.word_bits}
+    return value | {"sram": said | sram, "chips": {"evaluation": len(maps)} | chips}
+
+
 def _with_voltages(value: dict, rates: str, voltages: str, name: object, machines: object) -> dict:
     """The mapping with its key `rates` replaced by `voltages` on this curve; a rate of 0 is the nominal supply."""
     if rates not in value:
@@ -52,7 +64,7 @@ def _with_voltages(value: dict, rates: str, voltages: str, name: object, machine
     if not isinstance(name, str):
         raise InputError("study", "sram.curve", name, "the name of a failure curve")
     try:
-        curve = failure.curve(name)
+        curve = curve_of(name)
     except InputError as error:
         raise InputError("study", "sram.curve", name, error.allowed) from None
     found = [round(float(curve.voltage(p)), 6) if p else _nominal(curve, rates, machines) for p in given]
