@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from simulator.accelerator import Accelerator
 from sram.errors import InputError
+from sram.failure import FailureCurve
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,19 @@ class OperatingPoint:
 
 
 NOMINAL = OperatingPoint()
+
+
+def nominal_on(machine: Accelerator, curve: FailureCurve) -> float:
+    """The voltage, in the curve's unit, that stands for the nominal volts of the weight buffer's rail.
+
+    Of a curve in volts these volts themselves, whatever the memory was run at that the curve was measured on.
+
+    >>> from simulator.accelerator import accelerator
+    >>> from sram.failure import curve
+    >>> [nominal_on(accelerator("paper"), curve(name)) for name in ("ibm14", "kc705b")]
+    [1.0, 0.8]
+    """
+    return machine.rails[machine.weight_buffer.rail] if curve.unit == "V" else curve.nominal
 
 
 def weights_at(machine: Accelerator, voltage: float, nominal: float | None = None) -> OperatingPoint:

@@ -1,15 +1,17 @@
 """Measured maps in and out as CSV: one faulty cell a line, with the highest voltage at which it fails.
 
-Columns, in any order: bank, row, column, voltage, and if known polarity (0 stuck at 0, 1 stuck at 1, 2 reads the
-opposite) and noise (width of the critical voltage from access to access). Read-backs at several voltages are the same
-with a line for every voltage at which the cell failed. A cell that fails at V has a critical voltage just above V: the
-next float32, so that what is written comes back bit for bit.
+Columns, in any order: bank, row, column (or col), voltage, and if known polarity (0 stuck at 0, 1 stuck at 1, 2 reads
+the opposite) and noise (width of the critical voltage from access to access). Case and a byte order mark do not matter;
+semicolons may part the columns, then with decimal commas; voltage_mv is in millivolts. Read-backs at several voltages
+are the same with a line for every voltage at which the cell failed. A cell that fails at V has a critical voltage just
+above V: the next float32, so that what is written comes back bit for bit.
 """
 
 import json
 import os
+import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,9 +24,13 @@ from sram.faultmap import FaultMap
 from sram.files import write_atomic
 from sram.geometry import Geometry
 from sram.inject import FLIP
+from sram.memory import polarities
 from sram.structure import structure
 
 NEEDED, OPTIONAL = ("bank", "row", "column", "voltage"), ("polarity", "noise")
+SAME = {"col": "column", "voltage_v": "voltage"}
+MILLIVOLTS = "voltage_mv"
+MOST_VOLTS = 10
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,12 @@ class Inclusion:
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """An imported map, and how well its read-backs nest: one step per tested voltage but the lowest, from the top."""
+    """An imported map, how well its read-backs nest (one step per tested voltage but the lowest, from the top), and
+    whether the file said what its cells read."""
 
     fault_map: FaultMap
     steps: tuple[Inclusion, ...]
+    polarity_known: bool
 
     @property
     def inclusion(self) -> float:
@@ -79,8 +87,8 @@ def read(
 
     A file that `export` wrote knows its geometry and the rest; for any other, `geometry` is needed. Without a `curve`
     the map gets one of its own through its rates (`own_curve`), in `unit`. The floor is the lowest voltage in the file
-    unless a lower one was tested (`voltage_floor`) and showed nothing new. Cells of unknown polarity read the opposite.
-    Raises InputError, which names the file and the line.
+    unless a lower one was tested (`voltage_floor`) and showed nothing new. Raises InputError, which names the file and
+    the line. Cells of unknown polarity read the opposite, the worst that they can; see `stuck_by_chance`.
     """
     path = Path(path)
     header, table = _table(path, NEEDED, OPTIONAL)
@@ -103,7 +111,7 @@ def read(
     if "noise" in table:
         arrays["noise"] = table["noise"][order].astype(np.float32)
     if header:
-        return Measurement(mapfile.from_header(header, arrays, path), steps)
+        return Measurement(mapfile.from_header(header, arrays, path), steps, "polarity" in table)
     if not len(cell):
         raise InputError(path, "faults", 0, "at least one, or the header of an exported map")
     lowest = float(voltage.min())
@@ -111,10 +119,20 @@ def read(
     if not 0 < floor <= lowest:
         raise InputError(path, "voltage_floor", floor, f"positive, at most {lowest}, the lowest voltage of the file")
     if curve is None:
-        curve = own_curve(voltage[order], geometry, path.stem, unit, nominal)
+        curve = own_curve(voltage[order], geometry, path, unit, nominal)
     fault_map = FaultMap(geometry, failure.curve(curve), structure("iid"), chip, 0, floor, **arrays)
     mapfile.check(fault_map, path)
-    return Measurement(fault_map, steps)
+    return Measurement(fault_map, steps, "polarity" in table)
+
+
+def stuck_by_chance(fault_map: FaultMap) -> FaultMap:
+    """The map with every cell stuck, at 0 or 1 as drawn for cell and chip: for polarities that nobody knows.
+
+    On balanced data half as many bits read wrong as where cells read the opposite.
+    """
+    kind = np.empty_like(fault_map.kind)
+    polarities(fault_map.cell, fault_map.chip, kind, fault_map.seed)
+    return replace(fault_map, kind=kind)
 
 
 def read_rates(path: str | os.PathLike, unit: str = "V", nominal: float = 1.0) -> FailureCurve:
@@ -125,31 +143,35 @@ def read_rates(path: str | os.PathLike, unit: str = "V", nominal: float = 1.0) -
     """
     path = Path(path)
     _, table = _table(path, ("voltage", "cell_fault_rate"), ())
-    seen = table["cell_fault_rate"] > 0
-    return failure.through(
-        path.stem, table["voltage"][seen], table["cell_fault_rate"][seen], unit=unit, nominal=nominal, source=path.name
-    )
+    rate = table["cell_fault_rate"]
+    _refuse_first(path, "cell_fault_rate", rate, (rate >= 0) & (rate < 1), "0 or more, below 1: not every cell failed")
+    seen = rate > 0
+    return failure.through(path.stem, table["voltage"][seen], rate[seen], unit=unit, nominal=nominal, source=path.name)
 
 
-def own_curve(voltage: np.ndarray, geometry: Geometry, name: str, unit: str, nominal: float) -> FailureCurve:
+def own_curve(voltage: np.ndarray, geometry: Geometry, path: Path, unit: str, nominal: float) -> FailureCurve:
     """The failure curve through a map's own rates; voltage float64[n] at which each cell first fails.
 
-    At most 16 points, evenly spaced in faults on a logarithmic scale. Raises InputError if there is only one voltage.
+    At most 16 points, evenly spaced in faults on a logarithmic scale. Raises InputError if there is only one voltage,
+    or one at which every cell fails.
     """
     levels, counts = np.unique(-voltage, return_counts=True)
     total = np.cumsum(counts)
     if len(levels) < 2:
-        raise InputError(name, "voltages", len(levels), "two or more, or a curve given with the map")
+        raise InputError(path, "voltages", len(levels), "two or more, or a curve given with the map")
+    if total[-1] == geometry.cells:
+        allowed = "one at which some cells do not fail, or a curve given with the map"
+        raise InputError(path, "voltage", -float(levels[-1]), allowed)
     wanted = np.geomspace(total[0], total[-1], 16)
     points = np.unique(np.searchsorted(total, wanted).clip(max=len(total) - 1))
     rates = total[points] / geometry.cells
-    return failure.through(name, -levels[points], rates, unit=unit, nominal=nominal, source="measured map")
+    return failure.through(path.stem, -levels[points], rates, unit=unit, nominal=nominal, source="measured map")
 
 
 def _table(path: Path, needed: tuple[str, ...], optional: tuple[str, ...]) -> tuple[dict | None, dict[str, np.ndarray]]:
     """The JSON header if there is one, and the columns by name, float64[n]."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             first = file.readline()
             header = None
             if first.startswith("#"):
@@ -160,12 +182,15 @@ def _table(path: Path, needed: tuple[str, ...], optional: tuple[str, ...]) -> tu
                 first = file.readline()
             while first.startswith("#"):
                 first = file.readline()
-            names = [name.strip() for name in first.strip().split(",")]
+            comma = ";" if ";" in first else ","
+            names = [_column(name) for name in first.strip().split(comma)]
+            given, names = names, ["voltage" if name == MILLIVOLTS else name for name in names]
             if len(set(names)) != len(names) or not set(needed) <= set(names) <= {*needed, *optional}:
                 allowed = ", ".join(needed) + (f", and if known {', '.join(optional)}" if optional else "")
                 raise InputError(path, "columns", first.strip()[:60], allowed)
             with warnings.catch_warnings(action="ignore", category=UserWarning):  # of an empty table
-                values = np.loadtxt(file, delimiter=",", ndmin=2, comments="#")
+                lines = (line.replace(",", ".") for line in file) if comma == ";" else file
+                values = np.loadtxt(lines, delimiter=comma, ndmin=2, comments="#")
     except InputError:
         raise
     except OSError as error:
@@ -178,7 +203,19 @@ def _table(path: Path, needed: tuple[str, ...], optional: tuple[str, ...]) -> tu
         raise InputError(path, "table", f"{values.shape[1]} values in a line", f"{len(names)}, as in the first line")
     if header is not None and not (isinstance(header, dict) and isinstance(header.get("geometry"), dict)):
         header = None
+    if MILLIVOLTS in given:
+        values[:, names.index("voltage")] /= 1000
     return header, dict(zip(names, values.T, strict=True))
+
+
+def _column(name: str) -> str:
+    """A column by the name that it has here: `Col`, `voltage (mV)` and `Voltage [V]` are others' for the same.
+
+    >>> [_column(name) for name in ("Bank", " col", "voltage (mV)", "Voltage [V]")]
+    ['bank', 'column', 'voltage_mv', 'voltage']
+    """
+    plain = "_".join(re.findall(r"\w+", name.lower()))
+    return SAME.get(plain, plain)
 
 
 def _cells(path: Path, table: dict[str, np.ndarray], geometry: Geometry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -188,7 +225,8 @@ def _cells(path: Path, table: dict[str, np.ndarray], geometry: Geometry) -> tupl
         values = table.get(name, np.zeros(0))
         _refuse_first(path, name, values, (values >= 0) & (values < limit) & (values % 1 == 0), f"0 to {limit - 1}")
     voltage = table["voltage"]
-    _refuse_first(path, "voltage", voltage, (voltage > 0) & (voltage < np.inf), "a positive number")
+    allowed = f"above 0, below {MOST_VOLTS}; millivolts in a column voltage_mv"
+    _refuse_first(path, "voltage", voltage, (voltage > 0) & (voltage < MOST_VOLTS), allowed)
     bank, row, column = (table[name].astype(np.int64) for name in ("bank", "row", "column"))
     cell = (bank * geometry.rows + row) * geometry.columns + column
     kind = table["polarity"].astype(np.uint8) if "polarity" in table else np.full(len(cell), FLIP, np.uint8)

@@ -145,7 +145,7 @@ class Chip:
         cell = packed.view(np.int64)
         kind = np.full(len(cell), FLIP, np.uint8)
         if memory.mode == "stuck":
-            kernels.polarity(cell, np.uint64(round(memory.stuck_at_one * 2**32)), key, kind)
+            polarities(cell, self.number, kind, self.seed, memory.stuck_at_one)
         cell -= memory.first_bank * geometry.cells_per_bank
         width = noise_width(curve, critical_voltage, noise) if noise else None
         return FaultMap(geometry, curve, shares, key[1], key[0], voltage_floor, cell, critical_voltage, kind, width)
@@ -165,6 +165,11 @@ class Chip:
 
         _in_blocks(block, memory, threads)
         return out[memory.first_bank :]
+
+
+def polarities(cell: np.ndarray, chip: int, kind: np.ndarray, seed: int = 0, stuck_at_one: float = 0.5) -> None:
+    """Write into kind uint8[n] what each cell (int64[n], of its die) of a chip is stuck at: a draw of its own."""
+    kernels.polarity(cell, np.uint64(round(stuck_at_one * 2**32)), random.key(seed, chip), kind)
 
 
 def _model(key: tuple[int, int], memory: Memory, floor: float, steady: float) -> tuple:

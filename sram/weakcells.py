@@ -17,6 +17,7 @@ from sram.structure import Structure
 
 # A cell further than this many noise widths from the voltage always fails, or never: 3e-5 of the accesses are cut off.
 NOISE_REACH = 4.0
+ROUNDING = 1e-9  # of a voltage: 0.58 - 10 * 0.01 is not 0.48
 
 
 def noise_width(curve: FailureCurve, critical_voltage: np.ndarray, noise: float) -> np.ndarray:
@@ -63,12 +64,16 @@ class FaultMap:
     def __len__(self) -> int:
         return len(self.cell)
 
+    def reaches(self, voltage: float) -> bool:
+        """Whether the map knows all cells that fail here: down to its floor, errors of rounding forgiven."""
+        return voltage >= self.voltage_floor * (1 - ROUNDING)
+
     def count(self, voltage: float) -> int:
         """Number of cells whose critical voltage lies above this one. Raises InputError below `voltage_floor`."""
-        if not voltage >= self.voltage_floor:
+        if not self.reaches(voltage):
             allowed = f"at least {self.voltage_floor} {self.curve.unit}, the lowest voltage of the map"
             raise InputError("fault map", "voltage", voltage, allowed)
-        return self._above(voltage)
+        return self._above(max(voltage, self.voltage_floor))
 
     def _above(self, voltage: float) -> int:
         return bisect_left(self.critical_voltage, -float(voltage), key=lambda critical: -float(critical))

@@ -25,7 +25,8 @@ from neuralfuse.study.memory import memory_of
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.sweep.executors import Workers
 from neuralfuse.training.loop import batch_indices
-from sram import failure
+from simulator.accelerator import accelerator
+from simulator.operating_point import nominal_on
 from sram.errors import InputError
 
 CHIPS, IMAGES = 4, 64
@@ -121,7 +122,8 @@ def check_layers(study: StudyConfig, saving: float) -> None:
 def budget(study: StudyConfig, voltage: float, saving: float) -> float:
     """What part of the reads' energy may stay at nominal voltage, if `saving` (a share) of the weight-SRAM energy is to
     be saved at `voltage`. InputError where the bare network saves less."""
-    most = 1 - (voltage / failure.curve(study.sram.curve).nominal) ** 2
+    nominal = nominal_on(accelerator(study.accelerators[0]), study.curve)
+    most = 1 - (voltage / nominal) ** 2
     if not 0 <= saving <= most + EXACT:
         allowed = f"0 to {np.floor(1000 * (most + EXACT)) / 10:g}, which the bare network saves at {voltage:g}"
         raise InputError("sensitivity", "--cost-limit", round(100 * saving, 6), allowed)

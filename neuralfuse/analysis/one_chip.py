@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuralfuse.chips.stored import layout_of, store
+from neuralfuse.chips.stored import layout_of, place_on, store
 from neuralfuse.quantized.evaluate import correct, transform
 from neuralfuse.study.config import CalibrateConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.files import parse_study
@@ -21,8 +21,6 @@ from neuralfuse.training.queries import WAYS, evolution
 from neuralfuse.transforms.generators import NeuralFuse
 from simulator.accelerator import accelerator
 from simulator.device.protocol import Device
-from simulator.placement import place
-from sram import failure
 from sram.errors import InputError
 from sram.faultmap import FaultMap
 from sram.protection import Overhead, parse
@@ -47,6 +45,7 @@ class Fitted:
     steps: int
     images: int  # training images used
     queries: int  # images that the chip was asked about
+    placement: str  # which weight lies in which cell: the schedule of `sram.schedule`, or `device`, word i in byte i
 
 
 def candidates(study: StudyConfig, name: str | None = None) -> StudyConfig:
@@ -66,7 +65,7 @@ def candidates(study: StudyConfig, name: str | None = None) -> StudyConfig:
 
 def check_unit(study: StudyConfig, unit: str) -> None:
     """Energy counts in the voltages of the study's curve: a chip of another unit cannot be costed."""
-    curve = failure.curve(study.sram.curve)
+    curve = study.curve
     if unit != curve.unit:
         raise InputError(
             study.name, "sram.curve", curve.name, f"one in {unit}, as the chip has it, not in {curve.unit}"
@@ -80,7 +79,7 @@ def fit_to_map(
     study, network, (fuse, settings) = bench.study, bench.study.networks[0], _calibrated(protection)
     check_unit(study, fault_map.curve.unit)
     workload, machine = bench.folder.workload(network.name), accelerator(study.accelerators[0])
-    placed = place(workload, machine, fault_map.geometry, schedule=study.sram.schedule, bits=network.bits)
+    placed = place_on(fault_map, workload, machine, study.sram.schedule, network.bits)
     faulty = bench.network(network.name)
     layout = layout_of(placed, bench.folder.counts(study.accelerators[0], network.name))
     chip = store(fault_map, placed, faulty, parse(protection.sram or "none", layout))
@@ -97,7 +96,7 @@ def fit_to_map(
     after = bench.correct(network.name, transform(made, bench.images, study.batch_size))
     faulty.restore()
     asked = took.steps, took.images, took.queries
-    return _fitted(bench, protection, voltage, before, after, chip.overhead, made, asked), made
+    return _fitted(bench, protection, voltage, (before, after), chip.overhead, made, asked, placed.schedule), made
 
 
 def fit_to_device(
@@ -126,7 +125,8 @@ def fit_to_device(
         WAYS.get(settings.access, evolution)(on_device, made, data, *how)
     asked = settings.steps, len(data.train_y), on_device.images - asked_before
     after = correct(on_device, transform(made.eval(), bench.images), bench.labels)
-    return _fitted(bench, protection, on_device.voltage, before, after, Overhead(), made, asked), made
+    right = before, after
+    return _fitted(bench, protection, on_device.voltage, right, Overhead(), made, asked, "device"), made
 
 
 def _calibrated(protection: ProtectionConfig) -> tuple[NeuralFuseConfig, CalibrateConfig]:
@@ -140,18 +140,20 @@ def _fitted(
     bench: Bench,
     protection: ProtectionConfig,
     voltage: float,
-    before: int,
-    after: int,
+    correct: tuple[int, int],
     overhead: Overhead,
     made: NeuralFuse,
     asked: tuple[int, int, int],
+    placement: str,
 ) -> Fitted:
     study, network = bench.study, bench.study.networks[0].name
     cost = bench.folder.cost(network, study.accelerators[0], protection, voltage, overhead)
     savings = cost.saving_weight_sram, cost.saving_sram, cost.saving_system
     bits = _calibrated(protection)[0].bits or 32
-    counts = before, after, len(bench.labels)
-    return Fitted(protection.name, voltage, *counts, *savings, cost.cycles, storage_bytes(made, bits), *asked)
+    counts = *correct, len(bench.labels)
+    return Fitted(
+        protection.name, voltage, *counts, *savings, cost.cycles, storage_bytes(made, bits), *asked, placement
+    )
 
 
 def best(rows: Sequence[Fitted], least_saving: float | None = None) -> Fitted:

@@ -91,7 +91,7 @@ def _of_folder(folder: str, network: str, chip: int, voltage: float) -> list[Rea
 
     def read(bench: Bench) -> list[dict]:
         study, model = bench.study, bench.network(network)
-        stored = bench.chip(network, Die(study.accelerators[0], study.sram.structures[0], chip), ())
+        stored = bench.chip(network, Die(study.accelerators[0], study.forms[0], chip), ())
         clean, answers = bench.clean(network, None), bench.answers(network)
         images = bench.images, bench.labels
         found = read_chip(model, stored.faults(voltage), chip, clean, *images, study.batch_size, answers)
@@ -124,7 +124,7 @@ def measure(
         share = reads_share(folder, network, study.accelerators[0])
         shares = [share[part, name] for part, name in zip(table.part, table.name, strict=True)]
         table.insert(table.columns.get_loc("flip_rate"), "reads_share", shares)
-        setting = (network.name, study.accelerators[0], study.sram.curve, study.sram.structures[0], voltage)
+        setting = (network.name, study.accelerators[0], study.sram.curve, study.forms[0], voltage)
         for name, value in zip(("network", "accelerator", "curve", "structure", "voltage"), setting, strict=True):
             table.insert(table.columns.get_loc("part"), name, value)
         tables.append(table)

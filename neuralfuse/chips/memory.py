@@ -1,7 +1,12 @@
-"""The weight memory of a study: its size, and the numbers of the chips that trainings and evaluations take."""
+"""The weight memory of a study: its size, its curve, and the numbers of the chips that trainings and evaluations
+take."""
+
+from pathlib import Path
 
 from simulator.workload import Workload
-from sram import paper
+from sram import failure, faultmap, paper
+from sram.errors import InputError
+from sram.failure import FailureCurve
 from sram.geometry import Geometry
 
 FIRST_TRAINING_CHIP = 1_000_000  # evaluations count from 0, so that the two never meet
@@ -21,3 +26,17 @@ def weight_geometry(schedule: str, workload: Workload, capacity_bytes: int, cell
         words = sum(-(-layer.weights // slots) for layer in workload.array_layers)
         capacity_bytes = max(capacity_bytes, words * cells.word_bits // 8)
     return Geometry.of_capacity(capacity_bytes, cells.rows, cells.columns, cells.word_bits)
+
+
+def curve_of(name: str) -> FailureCurve:
+    """The published curve of this name, the one in a .json file, or that of a fault map (.npz). Raises InputError."""
+    return faultmap.load(name).curve if name.endswith(".npz") else failure.curve(name)
+
+
+def maps_of(where: str) -> tuple[Path, ...]:
+    """Measured chips: a fault map (.npz), or those in a folder by name. InputError where there are none."""
+    path = Path(where)
+    found = tuple(sorted(path.glob("*.npz"))) if path.is_dir() else (path,)
+    if not found or found[0].suffix != ".npz":
+        raise InputError("study", "sram.map", where, "a fault map (.npz), or a folder with some")
+    return found

@@ -7,8 +7,9 @@ import numpy as np
 from torch import nn
 
 from neuralfuse.chips import sources
+from neuralfuse.chips.memory import weight_geometry
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
-from simulator.accelerator import Accelerator
+from simulator.accelerator import Accelerator, accelerator
 from simulator.array.cycles import Counts
 from simulator.energy import energy
 from simulator.placement import Hits, Placement, place
@@ -16,7 +17,7 @@ from simulator.workload import Layer, Workload, stored_name
 from sram.errors import InputError
 from sram.faultmap import FaultMap
 from sram.geometry import Geometry
-from sram.protection import Layout, Overhead, Protection, word_faults
+from sram.protection import Layout, Overhead, Protection, parse, word_faults
 from sram.protection.words import Region
 
 
@@ -94,6 +95,41 @@ def store(raw: FaultMap, placed: Placement, network: FaultyNetwork, shield: Prot
         found = placed.hits(protected.cell)
         hits = Hits(found.fault, network.numbering(placed.tensors).words(found.weight), found.bit)
     return StoredChip(raw, overhead, placed, network, shield, protected, hits)
+
+
+def in_accelerator(
+    raw: FaultMap,
+    network: FaultyNetwork,
+    workload: Workload,
+    machine: Accelerator | str = "paper",
+    schedule: str = "streamed",
+    shield: Protection | str = "none",
+) -> StoredChip:
+    """The network in a chip as an accelerator's schedule puts it there, which is where a study has it.
+
+    `workload` is the network's as it was before `FaultyNetwork` took it (`simulator.trace`). Raises InputError for the
+    map of a memory of another size than the accelerator's.
+    """
+    machine = accelerator(machine) if isinstance(machine, str) else machine
+    placed = place_on(raw, workload, machine, schedule, network.bits)
+    return store(raw, placed, network, parse(shield) if isinstance(shield, str) else shield)
+
+
+def place_on(raw: FaultMap, workload: Workload, machine: Accelerator, schedule: str, bits: int) -> Placement:
+    """Where each stored weight bit lies on a chip, in banks as its map has them.
+
+    Raises InputError for the map of a memory of another size than the accelerator's.
+    """
+    cells = raw.geometry
+    memory = weight_geometry(schedule, workload, machine.weight_buffer.capacity_bytes, cells, bits)
+    if cells != memory:
+        allowed = f"{_size(memory)}: the weight memory of {machine.name} with schedule = {schedule}"
+        raise InputError(f"fault map of chip {raw.chip}", "size", _size(cells), allowed)
+    return place(workload, machine, cells, schedule, bits)
+
+
+def _size(cells: Geometry) -> str:
+    return f"{cells.banks} banks of {cells.rows} x {cells.columns}, {cells.capacity_bytes / 1024:g} KiB"
 
 
 def place_generator(workload: Workload, machine: Accelerator, network: Placement, bits: int) -> tuple[Placement, int]:

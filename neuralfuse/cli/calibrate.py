@@ -85,8 +85,9 @@ def _print(rows: "pd.DataFrame", network: str) -> None:
     from neuralfuse.cli.tables import print_table
 
     first = rows.iloc[0]
+    where = {"device": "device (word i in byte i)"}.get(first.placement, f"schedule = {first.placement}")
     table = Table(
-        title=f"{network} on this chip at {first.voltage:g}",
+        title=f"{network} on this chip at {first.voltage:g}, weights placed by {where}",
         caption="right: of the test images. saving: weight-SRAM reads per inference, transform included, against "
         "unprotected at nominal supply. bytes: kept for this chip. images: of training, used once or more",
     )

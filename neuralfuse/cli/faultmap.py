@@ -26,6 +26,10 @@ CapacityKib = Annotated[float | None, typer.Option(help="Capacity in KiB instead
 Rows = Annotated[int, typer.Option(help="Rows of a bank.")]
 Columns = Annotated[int, typer.Option(help="Columns of a bank.")]
 WordBits = Annotated[int, typer.Option(help="Bits of a word.")]
+UNKNOWN_POLARITY = {
+    "flip": "read the opposite of what was stored, the worst case",
+    "stuck": "be stuck by chance, half of them at 0 and half at 1",
+}
 Chip = Annotated[int, typer.Option(help="Number of the chip.")]
 
 
@@ -134,7 +138,8 @@ def import_(
     csv_file: Annotated[
         Path,
         typer.Argument(
-            help="CSV: bank, row, column, voltage at which it first fails[, polarity][, noise].", show_default=False
+            help="CSV: bank, row, column, voltage (or voltage_mv) at which it first fails[, polarity][, noise].",
+            show_default=False,
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Where to write the map (.npz).", show_default=False)],
@@ -155,10 +160,22 @@ def import_(
     readbacks: Annotated[
         bool, typer.Option("--readbacks", help="A line for every voltage at which a cell failed, not just the highest.")
     ] = False,
+    unknown: Annotated[
+        str,
+        typer.Option(
+            "--unknown-polarity",
+            metavar="flip|stuck",
+            help="Without a column polarity, cells read the opposite of what was stored (flip, the worst case), or are "
+            "stuck by chance, half of them at 0 and half at 1: half as many wrong bits (stuck).",
+        ),
+    ] = "flip",
 ) -> None:
     """Bring in a measured map. Files written by `export` know their geometry and curve; others need --banks."""
     from sram import faultmap, measured
+    from sram.errors import InputError
 
+    if unknown not in UNKNOWN_POLARITY:
+        raise InputError("command line", "--unknown-polarity", unknown, "flip or stuck")
     given = banks is not None or capacity_kib is not None
     with _working(f"reading {csv_file}"):
         got = measured.read(
@@ -171,8 +188,12 @@ def import_(
             chip=chip,
             readbacks=readbacks,
         )
-    faultmap.save(got.fault_map, out)
-    _say_written(out, got.fault_map)
+    known = got.polarity_known
+    found = measured.stuck_by_chance(got.fault_map) if unknown == "stuck" and not known else got.fault_map
+    faultmap.save(found, out)
+    _say_written(out, found)
+    if not known:
+        print(f"polarity unknown: cells are taken to {UNKNOWN_POLARITY[unknown]} (--unknown-polarity {unknown})")
     for step in got.steps:
         share = step.still_failing / step.failing
         print(f"of {step.failing:,} cells failing at {step.voltage:g}, {share:.1%} also fail at the next lower voltage")

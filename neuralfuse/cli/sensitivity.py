@@ -74,13 +74,12 @@ def _one(folder: "StudyFolder", voltage: float, workers: "Workers", say: "Say") 
     from neuralfuse.analysis.sensitivity import measure
     from neuralfuse.report import plots
     from neuralfuse.study.prepare import prepare
-    from sram import failure
     from sram.files import write_atomic
 
     prepare(folder, say)
     table = measure(folder, voltage, workers, say(f"sensitivity ({workers.label})"))
     written = [write_atomic(folder.path / "sensitivity.csv", table.to_csv(index=False))]
-    unit = failure.curve(folder.study.sram.curve).unit
+    unit = folder.study.curve.unit
     for name, rows in table.groupby("network", sort=False):
         written += plots.save(plots.sensitivity(rows, unit), folder.path / "plots", f"sensitivity-{name}")
     return written

@@ -210,7 +210,7 @@ def _dry_run_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int]
     check(study)
     guess = estimate(folder, chosen, part)
     print(f"{guess.tasks} tasks: {len(study.networks)} networks x {len(study.accelerators)} accelerators x", end=" ")
-    print(f"{len(study.sram.structures)} structures x {len(study.protections)} protections x", end=" ")
+    print(f"{len(study.forms)} structures x {len(study.protections)} protections x", end=" ")
     print(f"{len(study.voltages)} voltages x {study.chips.evaluation} chips")
     trainings = ", ".join(guess.trainings) or "none"
     print(f"{guess.done} done in {folder.path}, {guess.tasks - guess.done} to do; trainings to do: {trainings}")

@@ -47,7 +47,9 @@ def compile_network(faulty: FaultyNetwork, images: Tensor) -> Program:
 def device_faults(fault_map: FaultMap, voltage: float, words: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Faults (weight int64[k], bit uint8[k], kind uint8[k]) of a network of so many words in the device's memory.
 
-    What `FaultyNetwork.set_faults` takes. InputError below the map's floor.
+    Word i is in byte i, as `DeviceNetwork` writes it; an accelerator's schedule puts words elsewhere
+    (`neuralfuse.chips.stored.in_accelerator`). What `FaultyNetwork.set_faults` takes. InputError below the map's floor,
+    and for a memory that is too small for the words.
 
     >>> from sram import faultmap, geometry
     >>> chip = faultmap.generate(0, geometry.Geometry(1), "ibm14", voltage_floor=0.8)
@@ -56,6 +58,9 @@ def device_faults(fault_map: FaultMap, voltage: float, words: int) -> tuple[np.n
     (True, True)
     """
     faults = fault_map.at(voltage)
+    if words > fault_map.geometry.capacity_bytes:
+        allowed = f"at most {fault_map.geometry.capacity_bytes:,}, the bytes of the map's memory"
+        raise InputError("device network", "words", words, allowed)
     word, bit = fault_map.geometry.word_bit(faults.cell)
     weight = word * (fault_map.geometry.word_bits // 8) + bit // 8
     inside = weight < words

@@ -19,13 +19,12 @@ from neuralfuse.results import pareto
 from neuralfuse.results.tables import read_table
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.folder import StudyFolder
-from neuralfuse.study.memory import memory_of
+from neuralfuse.study.memory import chip_map
 from simulator.plots import components_figure
 from simulator.workload import TOTALS
-from sram import curveplots, failure, mapplots
+from sram import curveplots, mapplots
 from sram.errors import InputError
 from sram.files import write_atomic
-from sram.memory import Chip
 
 
 @dataclass(frozen=True)
@@ -142,8 +141,8 @@ def _drawings(
     for (network, accelerator), part in layers.groupby(["network", "accelerator"], sort=False):
         title = f"{network} on {accelerator}, nominal supply"
         drawings[f"layers-{network}-{accelerator}"] = partial(_energy_by_layer, part, title)
-    drawings["failure-curve"] = partial(plots.failure_curve, results, failure.curve(study.sram.curve))
-    for structure in study.sram.structures:
+    drawings["failure-curve"] = partial(plots.failure_curve, results, study.curve)
+    for structure in study.forms:
         drawings[f"bank-{structure}"] = partial(_bank, folder, study, structure)
     for path in sorted((folder / "images").glob("*.npz")):
         drawings[f"images-{path.stem}"] = partial(_images, path)
@@ -172,10 +171,9 @@ def _bank(folder: Path, study: StudyConfig, structure: str) -> Figure:
     """Chip 0 of the first network's memory, at the swept voltage where nearest to one cell in a hundred is faulty."""
     network = study.networks[0]
     geometry = StudyFolder(folder, study).placement(network.name, study.accelerators[0]).geometry
-    curve = failure.curve(study.sram.curve)
+    curve = study.curve
     voltage = min(study.voltages, key=lambda v: abs(np.log(max(float(curve.probability(v)), 1e-300) / 0.01)))
-    memory = memory_of(study.sram, geometry, structure)
-    return mapplots.show(Chip(0, study.seed).fault_map(memory, study.voltage_floor), voltage)
+    return mapplots.show(chip_map(study, geometry, structure, 0, study.voltage_floor), voltage)
 
 
 def headline_lines(headline: pd.DataFrame, scope: str = "weight_sram") -> list[tuple[str, ...]]:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuralfuse import networks
-from neuralfuse.chips.stored import check_words, layout_of
+from neuralfuse.chips.memory import maps_of
+from neuralfuse.chips.stored import check_words, layout_of, place_on
 from neuralfuse.quantized import checkpoint
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.program import compile_network
@@ -19,9 +20,10 @@ from neuralfuse.training import generator, objectives
 from neuralfuse.transforms import generators
 from simulator.accelerator import accelerator, with_weight_rail
 from simulator.array.cycles import simulate
+from simulator.operating_point import nominal_on
 from simulator.readers.read import trace
 from simulator.workload import Workload
-from sram import failure, structure
+from sram import faultmap, structure
 from sram.errors import InputError
 from sram.protection import parse
 
@@ -29,6 +31,7 @@ from sram.protection import parse
 def check(study: StudyConfig) -> None:
     """Look up every name before anything is written or trained. Raises InputError."""
     _check_grid(study)
+    _check_maps(study)
     images = test_set(study.dataset)[0][:2].clone()  # to see what comes out
     for config in study.networks:
         _check_network(study, config, images)
@@ -38,7 +41,7 @@ def check(study: StudyConfig) -> None:
 
 def _check_grid(study: StudyConfig) -> None:
     """Refuse a device, a structure, an accelerator or a voltage that there is not."""
-    curve = failure.curve(study.sram.curve)
+    curve = study.curve
     try:
         torch.empty(0, device=study.device)
     except (RuntimeError, AssertionError) as error:
@@ -47,10 +50,37 @@ def _check_grid(study: StudyConfig) -> None:
         structure.structure(name)
     for name in study.accelerators:
         _check_geometry(study, name)
-    too_high = [v for v in study.voltages if v > 2 * curve.nominal]
-    if too_high:
-        allowed = f"at most {2 * curve.nominal:g}; {curve.name} counts in {curve.unit}, nominal {curve.nominal:g}"
-        raise InputError("study", "voltages", too_high[0], allowed)
+        nominal = nominal_on(accelerator(name), curve)
+        if study.voltages[0] > 2 * nominal:
+            allowed = f"at most {2 * nominal:g}; {curve.name} counts in {curve.unit}, nominal {nominal:g} on {name}"
+            raise InputError("study", "voltages", study.voltages[0], allowed)
+
+
+def _check_maps(study: StudyConfig) -> None:
+    """Refuse measured chips that cannot be the study's."""
+    where = study.sram.map
+    if where is None:
+        return
+    maps = maps_of(where)
+    if study.chips.evaluation > len(maps):
+        raise InputError(
+            "study", "chips.evaluation", study.chips.evaluation, f"at most {len(maps)}, the maps of {where}"
+        )
+    if study.sram.noise:
+        raise InputError("study", "sram.noise", study.sram.noise, "0 with sram.map, whose chips have their own")
+    lowest = study.voltage_floor - study.sram.drift
+    for path in maps:
+        found = faultmap.load(path)
+        if found.curve.unit != study.curve.unit:
+            allowed = f"in {study.curve.unit}, as {study.sram.curve}, not in {found.curve.unit}"
+            raise InputError(path, "curve.unit", found.curve.unit, allowed)
+        if not found.reaches(lowest):
+            allowed = f"at least {found.voltage_floor:g}, where {path} ends" + (", and drift" * bool(study.sram.drift))
+            raise InputError("study", "voltages", study.voltage_floor, allowed)
+        for config in study.networks:
+            workload = trace(build_network(config, study), kind_of(study.dataset)[1])
+            for name in study.accelerators:
+                place_on(found, workload, accelerator(name), study.sram.schedule, config.bits)
 
 
 def _check_network(study: StudyConfig, config: NetworkConfig, images: Tensor) -> None:

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from neuralfuse.chips.memory import FIRST_TRAINING_CHIP
+from neuralfuse.chips.memory import FIRST_TRAINING_CHIP, curve_of
 from neuralfuse.study.digest import digest
-from neuralfuse.study.short_forms import _calibrated, _trained_at_rates, _with_voltages
+from neuralfuse.study.short_forms import DEFAULT_ACCELERATORS, _calibrated, _of_maps, _trained_at_rates, _with_voltages
 from neuralfuse.training.settings import (
     CalibrationSettings,
     GeneratorSettings,
@@ -21,6 +21,9 @@ from neuralfuse.training.settings import (
     Settings,
 )
 from sram.errors import InputError
+from sram.failure import FailureCurve
+
+MEASURED = "measured"  # in place of a structure, where chips are given
 
 
 class Strict(BaseModel):
@@ -79,7 +82,7 @@ class DatasetConfig(Strict):
 
     name: str = "digits"
     root: str | None = None
-    size: Annotated[int | None, Field(ge=1, exclude_if=_unset)] = None  # edge of images of `folders` and `gtsrb`
+    size: Annotated[int | None, Field(ge=1)] = None  # edge of images of `folders` and `gtsrb`
     test_images: Annotated[int, Field(ge=1)] | None = None  # so many, drawn once and for all; None: all
 
 
@@ -87,6 +90,8 @@ class SramConfig(Strict):
     """The weight SRAM: arrays of rows x columns cells on a failure curve."""
 
     curve: str = "ibm14"
+    # Measured chips, a map or a folder of maps, instead of generated ones; trainings still draw theirs from the curve.
+    map: str | None = None
     structures: tuple[str, ...] = ("column", "iid")
     rows: Annotated[int, Field(ge=1)] = 512
     columns: Annotated[int, Field(ge=1)] = 64
@@ -252,7 +257,7 @@ class StudyConfig(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     dataset: DatasetConfig = DatasetConfig()
     networks: tuple[NetworkConfig, ...]
-    accelerators: tuple[str, ...] = ("paper",)
+    accelerators: tuple[str, ...] = DEFAULT_ACCELERATORS
     sram: SramConfig = SramConfig()
     voltages: tuple[float, ...]
     chips: ChipsConfig = ChipsConfig()
@@ -267,12 +272,14 @@ class StudyConfig(Strict):
         """`cell_fault_rates` and `train_cell_fault_rates` stand for the voltages at which the curve has these rates."""
         if not isinstance(value, dict):
             return value
+        value = _of_maps(value)
         sram, usual = value.get("sram"), SramConfig().curve
         curve = sram.get("curve", usual) if isinstance(sram, dict) else usual
-        value = _with_voltages(value, "cell_fault_rates", "voltages", curve)
+        machines = value.get("accelerators", [])
+        value = _with_voltages(value, "cell_fault_rates", "voltages", curve, machines)
         protections = value.get("protections")
         if isinstance(protections, list):
-            value = {**value, "protections": [_trained_at_rates(entry, curve) for entry in protections]}
+            value = {**value, "protections": [_trained_at_rates(entry, curve, machines) for entry in protections]}
         return value
 
     @model_validator(mode="after")
@@ -318,6 +325,16 @@ class StudyConfig(Strict):
     def protection(self, name: str) -> ProtectionConfig:
         """The protection of this name."""
         return next(protection for protection in self.protections if protection.name == name)
+
+    @property
+    def curve(self) -> FailureCurve:
+        """The failure curve, in whose unit all voltages are."""
+        return curve_of(self.sram.curve)
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """What the chips of the evaluation have in common, by name: structures, or that they were measured."""
+        return self.sram.structures if self.sram.map is None else (MEASURED,)
 
     @property
     def voltage_floor(self) -> float:

@@ -12,7 +12,7 @@ from neuralfuse import data, networks
 from neuralfuse.study.config import DatasetConfig, NetworkConfig, NeuralFuseConfig, StudyConfig
 from neuralfuse.transforms import generators
 from neuralfuse.transforms.per_voltage import PerVoltage, level
-from sram import failure, plugins
+from sram import plugins
 from sram.errors import InputError
 
 
@@ -72,7 +72,7 @@ def build_transform(fuse: NeuralFuseConfig, study: StudyConfig) -> generators.Ne
 
     if fuse.per_voltage is None:
         return generators.NeuralFuse(make())
-    curve = failure.curve(study.sram.curve)
+    curve = study.curve
     levels = [level(curve, voltage) for voltage in fuse.train_voltages or ()]
     return generators.NeuralFuse(PerVoltage(make, levels, fuse.per_voltage))
 

@@ -25,10 +25,9 @@ from neuralfuse.transforms.generators import NeuralFuse
 from simulator.accelerator import accelerator, with_weight_rail
 from simulator.array.cycles import Counts, simulate
 from simulator.device.program import Program
-from simulator.operating_point import weights_at
+from simulator.operating_point import nominal_on, weights_at
 from simulator.placement import Placement
 from simulator.workload import Layer, Workload
-from sram import failure
 from sram.errors import InputError
 from sram.files import write_atomic
 from sram.protection import Overhead
@@ -143,7 +142,8 @@ class StudyFolder:
         """Cost of one inference at a supply in the curve's unit; `overhead` is that of the protection's SRAM part."""
         fuse, base = protection.neuralfuse, self.counts(machine, network)
         extra = self.counts(machine, network, protection.name) if fuse is not None else None
-        at = weights_at(base.accelerator, voltage, failure.curve(self.study.sram.curve).nominal)
+        nominal = nominal_on(base.accelerator, self.study.curve)
+        at = weights_at(base.accelerator, voltage, nominal)
         return cost_of(base, extra, at, overhead, generator_at_nominal=fuse is None or fuse.own_faults is None)
 
     def placement(self, network: str, machine: str) -> Placement:

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from neuralfuse import data
+from neuralfuse.chips.memory import maps_of
 from neuralfuse.quantized import checkpoint
-from neuralfuse.study.config import NetworkConfig, ProtectionConfig, StudyConfig
+from neuralfuse.study.config import MEASURED, NetworkConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import content_hashes, test_set, training_hash
 from neuralfuse.study.digest import digest, given
 from neuralfuse.study.folder import StudyFolder
-from simulator.accelerator import accelerator
-from sram import failure, structure
+from simulator.accelerator import Accelerator, accelerator
+from simulator.operating_point import nominal_on
+from sram import structure
+from sram.failure import FailureCurve
 from sram.protection import spec
 
 
@@ -39,7 +42,7 @@ def points_of(folder: StudyFolder) -> list[Point]:
     images, labels = test_set(study.dataset)
     total = hashlib.sha256(images.numpy().tobytes())
     total.update(labels.numpy().tobytes())
-    curve = failure.curve(study.sram.curve)
+    curve = study.curve
     common = {
         "data": total.hexdigest(),
         "curve": {key: value for key, value in curve.to_dict().items() if key != "source"},
@@ -47,11 +50,12 @@ def points_of(folder: StudyFolder) -> list[Point]:
         "seed": study.seed,
         "device": study.device,
         "batch": study.batch_size,  # float sums depend on it in the last bit
+        **_map_hashes(study),
     }
     points = []
     for network in study.networks:
         for machine in study.accelerators:
-            for form in study.sram.structures:
+            for form in study.forms:
                 for protection in study.protections:
                     setup = common | {
                         "network": [
@@ -63,7 +67,8 @@ def points_of(folder: StudyFolder) -> list[Point]:
                             content_hashes(network.build or network.name, network.checkpoint),
                         ],
                         "accelerator": given(accelerator(machine)),
-                        "structure": given(structure.structure(form)),
+                        **_rail_volts(curve, accelerator(machine)),
+                        "structure": None if form == MEASURED else given(structure.structure(form)),
                         "protection": protection.given(),
                         "generator": _generator_hashes(folder, network.name, protection),
                         "calibrated_at": _calibrated_at(study, protection),
@@ -73,6 +78,17 @@ def points_of(folder: StudyFolder) -> list[Point]:
                     names = (network.name, study.dataset.name, machine, curve.name, form, protection.name)
                     points.append(Point(*names, digest(setup)))
     return points
+
+
+def _map_hashes(study: StudyConfig) -> dict[str, list[str]]:
+    """Of the measured chips; empty where they are generated."""
+    maps = () if study.sram.map is None else maps_of(study.sram.map)
+    return {"maps": [hashlib.sha256(path.read_bytes()).hexdigest() for path in maps]} if maps else {}
+
+
+def _rail_volts(curve: FailureCurve, machine: Accelerator) -> dict[str, float]:
+    """What a curve in volts is scored against: rows that were scored against the curve's own nominal are others."""
+    return {"nominal_v": nominal_on(machine, curve)} if curve.unit == "V" else {}
 
 
 def _plugin_hashes(study: StudyConfig, protection: ProtectionConfig) -> dict[str, list[str]]:

@@ -31,7 +31,6 @@ from neuralfuse.study.making import (
 from neuralfuse.study.provenance import layer_table, provenance
 from neuralfuse.transforms import generators
 from neuralfuse.transforms.per_voltage import at, level
-from sram import failure
 from sram.files import write_atomic
 
 
@@ -40,7 +39,7 @@ def prepare(folder: StudyFolder, say: Say) -> list[Point]:
     study = folder.study
     check(study)
     folder.claim()
-    lowest = level(failure.curve(study.sram.curve), study.voltage_floor)
+    lowest = level(study.curve, study.voltage_floor)
     made = {config.name: (config, make_network(folder, config, say)) for config in study.networks}
     for config in study.networks:
         write_workload(folder, made[config.name][1], network_settings(study, config), config.name)

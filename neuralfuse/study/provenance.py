@@ -13,7 +13,6 @@ from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import Point
 from simulator.energy import energy
-from sram import failure
 
 
 def layer_table(folder: StudyFolder) -> pd.DataFrame:
@@ -59,7 +58,7 @@ def provenance(folder: StudyFolder, points: list[Point]) -> dict[str, Any]:
     unknown = [u for n in study.networks for u in folder.workload(n.name).unknown]
     return {
         "stamp": digest([[asdict(p) for p in points], RESULTS_VERSION, training_hash(study.dataset)]),
-        "voltage_unit": failure.curve(study.sram.curve).unit,
+        "voltage_unit": study.curve.unit,
         "parameters": {
             p.name: sum(tensor.numel() for tensor in build_transform(p.neuralfuse, study).parameters())
             for p in study.protections
@@ -72,7 +71,7 @@ def provenance(folder: StudyFolder, points: list[Point]) -> dict[str, Any]:
             **{name: version(name) for name in packages},
         },
         "notes": {
-            "failure curve": f"{study.sram.curve}: {failure.curve(study.sram.curve).source}",
+            "failure curve": f"{study.sram.curve}: {study.curve.source}",
             "rate": "the curve gives the cell fault rate: the share of cells that are faulty",
             "seed": study.seed,
             "operators without a cost": ", ".join(unknown) or "none",

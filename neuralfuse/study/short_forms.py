@@ -3,10 +3,15 @@
 import re
 from typing import Any
 
+from neuralfuse.chips.memory import curve_of, maps_of
 from simulator import userfile
-from sram import failure
+from simulator.accelerator import accelerator
+from simulator.operating_point import nominal_on
+from sram import faultmap
 from sram.errors import InputError
+from sram.failure import FailureCurve
 
+DEFAULT_ACCELERATORS = ("paper",)
 WARM_STEPS = 2000  # of the training for all chips before a fit, where a short form asks for one
 
 
@@ -36,7 +41,18 @@ def _calibrated(text: str) -> dict[str, Any]:
     return fuse | {"training": {"steps": WARM_STEPS}} if start else fuse
 
 
-def _with_voltages(value: dict, rates: str, voltages: str, name: object) -> dict:
+def _of_maps(value: dict) -> dict:
+    """The study with what its measured chips say, where it does not say so itself: curve, cells, how many they are."""
+    sram, chips = value.get("sram"), value.get("chips", {})
+    if not (isinstance(sram, dict) and isinstance(sram.get("map"), str) and isinstance(chips, dict)):
+        return value
+    maps = maps_of(sram["map"])
+    cells = faultmap.load(maps[0]).geometry
+    said = {"curve": str(maps[0]), "rows": cells.rows, "columns": cells.columns, "word_bits": cells.word_bits}
+    return value | {"sram": said | sram, "chips": {"evaluation": len(maps)} | chips}
+
+
+def _with_voltages(value: dict, rates: str, voltages: str, name: object, machines: object) -> dict:
     """The mapping with its key `rates` replaced by `voltages` on this curve; a rate of 0 is the nominal supply."""
     if rates not in value:
         return value
@@ -48,15 +64,32 @@ def _with_voltages(value: dict, rates: str, voltages: str, name: object) -> dict
     if not isinstance(name, str):
         raise InputError("study", "sram.curve", name, "the name of a failure curve")
     try:
-        curve = failure.curve(name)
+        curve = curve_of(name)
     except InputError as error:
         raise InputError("study", "sram.curve", name, error.allowed) from None
-    found = [round(float(curve.voltage(p)), 6) if p else curve.nominal for p in given]
+    found = [round(float(curve.voltage(p)), 6) if p else _nominal(curve, rates, machines) for p in given]
     return {key: part for key, part in value.items() if key != rates} | {voltages: found}
 
 
-def _trained_at_rates(protection: object, curve: object) -> object:
+def _nominal(curve: FailureCurve, rates: str, machines: object) -> float:
+    """The nominal supply of the accelerators; InputError where a curve in volts meets rails of several."""
+    if curve.unit != "V":
+        return curve.nominal
+    names = [name for name in machines if isinstance(name, str)] if isinstance(machines, list) else []
+    found = {nominal_on(accelerator(name), curve) for name in names or DEFAULT_ACCELERATORS}
+    if len(found) > 1:
+        allowed = (
+            f"more than 0, as rails of {', '.join(f'{v:g} V' for v in sorted(found))} have no nominal supply alike"
+        )
+        raise InputError("study", rates, 0, allowed)
+    return found.pop()
+
+
+def _trained_at_rates(protection: object, curve: object, machines: object) -> object:
     fuse = protection.get("neuralfuse") if isinstance(protection, dict) else None
     if not isinstance(protection, dict) or not isinstance(fuse, dict):
         return protection
-    return {**protection, "neuralfuse": _with_voltages(fuse, "train_cell_fault_rates", "train_voltages", curve)}
+    return {
+        **protection,
+        "neuralfuse": _with_voltages(fuse, "train_cell_fault_rates", "train_voltages", curve, machines),
+    }

@@ -25,16 +25,16 @@ from neuralfuse.study.config import BatchNormConfig
 from neuralfuse.study.cost import Cost
 from neuralfuse.study.data import load_data, test_set
 from neuralfuse.study.folder import StudyFolder, stamp_of
-from neuralfuse.study.memory import memory_of
+from neuralfuse.study.memory import chip_map
 from neuralfuse.sweep.task import Task
 from neuralfuse.training.batchnorm import own_statistics
 from neuralfuse.training.calibrate import calibrate
 from neuralfuse.transforms.generators import NeuralFuse
 from neuralfuse.transforms.per_voltage import at, level
 from simulator.accelerator import accelerator
-from sram import failure, protection
+from sram import protection
 from sram.faultmap import FaultMap
-from sram.memory import Chip, Memory
+from sram.geometry import Geometry
 from sram.protection import Layout, Overhead
 
 P = ParamSpec("P")
@@ -126,7 +126,7 @@ class Bench:
         """
         transform = self.folder.transform(network, name)
         if transform is not None and voltage is not None:
-            transform = at(transform, level(failure.curve(self.study.sram.curve), voltage)).eval()
+            transform = at(transform, level(self.study.curve, voltage)).eval()
         return None if transform is None else transform.to(self.study.device)
 
     def _read_by_chip(self, network: str, name: str, die: Die, voltage: float) -> FaultyNetwork:
@@ -139,7 +139,7 @@ class Bench:
         machine = accelerator(die.accelerator)
         placed, bank = place_generator(workload, machine, self.placement(network, die.accelerator), bits)
         if bank:
-            raw = self._made(memory_of(self.study.sram, placed.geometry, die.structure, bank), die)
+            raw = self._made(placed.geometry, die, bank)
         else:
             raw = self.map(network, die)
         faulty = FaultyNetwork(transform, bits, device=self.study.device)
@@ -173,12 +173,11 @@ class Bench:
         return layout_of(self.placement(network, machine), self.folder.counts(machine, network))
 
     def _map(self, network: str, die: Die) -> FaultMap:
-        geometry = self.placement(network, die.accelerator).geometry
-        return self._made(memory_of(self.study.sram, geometry, die.structure), die)
+        return self._made(self.placement(network, die.accelerator).geometry, die)
 
-    def _made(self, memory: Memory, die: Die) -> FaultMap:
-        chip, floor = Chip(die.chip, self.study.seed), self.study.voltage_floor
-        made = chip.fault_map(memory, floor - die.drift, noise=self.study.sram.noise)
+    def _made(self, geometry: Geometry, die: Die, first_bank: int = 0) -> FaultMap:
+        floor = self.study.voltage_floor - die.drift
+        made = chip_map(self.study, geometry, die.structure, die.chip, floor, first_bank)
         return made.drifted(die.drift) if die.drift else made
 
     def now(self, die: Die) -> Die:

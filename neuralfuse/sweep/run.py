@@ -95,7 +95,7 @@ def estimate(folder: StudyFolder, workers: Workers, part: tuple[int, int] | None
     trainings = trainings_to_do(folder)
     index, count = part or (1, 1)
     if trainings or not folder.path.is_dir():
-        settings = len(study.networks) * len(study.accelerators) * len(study.sram.structures) * len(study.protections)
+        settings = len(study.networks) * len(study.accelerators) * len(study.forms) * len(study.protections)
         chips = len(range(index - 1, settings * study.chips.evaluation, count))
         return Forecast(chips * len(study.voltages), 0, trainings, None)
     rows = folder.rows.read()

@@ -138,3 +138,55 @@ def test_binary_missing_and_unknown_geometry_are_refused(tmp_path):
             measured.read(path, geometry=GEOMETRY)
     with pytest.raises(InputError, match="geometry"):
         measured.read(write(tmp_path / "m.csv", FIRST))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bank,Row,Col,Voltage,Polarity\n0,0,0,0.60,1\n1,3,7,0.55,0\n0,2,5,0.55,2\n",
+        "\ufeffbank,row,column,voltage,polarity\n0,0,0,0.60,1\n1,3,7,0.55,0\n0,2,5,0.55,2\n",
+        "bank;row;column;voltage;polarity\n0;0;0;0,60;1\n1;3;7;0,55;0\n0;2;5;0,55;2\n",
+        "bank,row,col,Voltage (mV),polarity\n0,0,0,600,1\n1,3,7,550,0\n0,2,5,550,2\n",
+    ],
+)
+def test_others_spellings_are_the_same_map(text, tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text(text, encoding="utf-8")
+    found = measured.read(path, geometry=GEOMETRY, curve="kc705b").fault_map
+    same = measured.read(write(tmp_path / "same.csv", FIRST), geometry=GEOMETRY, curve="kc705b").fault_map
+    for name in ("cell", "critical_voltage", "kind"):
+        assert np.array_equal(getattr(found, name), getattr(same, name))
+    assert found.voltage_floor == same.voltage_floor
+
+
+def test_millivolts_that_do_not_say_so_are_asked_about(tmp_path):
+    with pytest.raises(InputError, match=r"voltage, entry 1 = 600.0 .* millivolts in a column voltage_mv"):
+        measured.read(write(tmp_path / "m.csv", "bank,row,column,voltage\n0,0,0,600\n"), geometry=GEOMETRY)
+
+
+def test_a_memory_of_which_every_cell_fails_has_no_curve(tmp_path):
+    every = [f"0,0,{column},{0.6 if column else 0.5}" for column in range(4)]
+    path = write(tmp_path / "m.csv", "\n".join(["bank,row,column,voltage", *every]))
+    small = Geometry(banks=1, rows=1, columns=4, word_bits=4)
+    with pytest.raises(InputError, match=r"m.csv: voltage = 0.5 .* some cells do not fail, or a curve given"):
+        measured.read(path, geometry=small)
+    assert measured.read(path, geometry=small, curve="kc705b").fault_map.count(0.5) == 4
+    with pytest.raises(InputError, match=r"r.csv: cell_fault_rate, entry 2 = 1.0 .* not every cell failed"):
+        measured.read_rates(write(tmp_path / "r.csv", "voltage,cell_fault_rate\n0.6,0.1\n0.5,1\n"))
+
+
+def test_cells_of_unknown_polarity_may_be_stuck_by_chance(tmp_path):
+    truth = faultmap.generate(5, Geometry(64), "kc705b", voltage_floor=0.45)
+    bank, row, column = truth.geometry.bank_row_column(truth.cell)
+    lines = [f"{b},{r},{c},{0.45 + i % 3 / 100}" for i, (b, r, c) in enumerate(zip(bank, row, column, strict=True))]
+    path = write(tmp_path / "m.csv", "bank,row,column,voltage\n" + "\n".join(lines) + "\n")
+    got = measured.read(path, geometry=truth.geometry, chip=5)
+    assert not got.polarity_known
+    stuck = measured.stuck_by_chance(got.fault_map)
+    assert stuck.flip_rate(0.45) == got.fault_map.flip_rate(0.45) / 2
+    assert set(stuck.kind) == {0, 1}
+    drawn = dict(
+        zip(truth.cell.tolist(), truth.kind.tolist(), strict=True)
+    )  # as a generated chip of this number has it
+    assert [drawn[cell] for cell in stuck.cell.tolist()] == stuck.kind.tolist()
+    assert measured.read(write(tmp_path / "f.csv", FIRST), geometry=GEOMETRY, curve="kc705b").polarity_known

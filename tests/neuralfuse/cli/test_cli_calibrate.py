@@ -41,7 +41,7 @@ def lot(tmp_path_factory):
     checkpoint.save(folder / "base.safetensors", quantize_in_place(network).state_dict(), {})
     config = {"name": "resnet8", "options": {"width": 4}, "checkpoint": str(folder / "base.safetensors")}
     (folder / "study.yaml").write_text(yaml.safe_dump(STUDY | {"networks": [config]}))
-    chip = faultmap.generate(5, Geometry.of_capacity(128 * 1024), "ibm14", voltage_floor=0.78)
+    chip = faultmap.generate(5, Geometry.of_capacity(256 * 1024), "ibm14", voltage_floor=0.78)
     faultmap.save(chip, folder / "map.npz")
     return folder
 
@@ -119,7 +119,7 @@ def test_mistakes_are_one_line_and_write_nothing(arguments, says, lot, tmp_path,
 
 def test_the_most_accurate_within_the_limit():
     def row(name, correct, saving):
-        return Fitted(name, 0.8, 10, correct, 100, saving, 0.1, 0.1, 5, 512, 10, 64, 0)
+        return Fitted(name, 0.8, 10, correct, 100, saving, 0.1, 0.1, 5, 512, 10, 64, 0, "streamed")
 
     rows = [row("a", 90, 0.20), row("b", 80, 0.30), row("c", 80, 0.35), row("d", 70, 0.36)]
     assert best(rows).protection == "a"

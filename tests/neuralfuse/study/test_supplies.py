@@ -1,0 +1,59 @@
+"""Supplies in the curve's unit and in volts: is every figure scored against the rail that the machine has?"""
+
+import pytest
+
+from neuralfuse.analysis.hardening import budget
+from neuralfuse.analysis.simulate import simulate, workload_of
+from neuralfuse.study.check import check
+from neuralfuse.study.config import ProtectionConfig
+from neuralfuse.study.files import Study
+from neuralfuse.study.folder import StudyFolder
+from sram.errors import InputError
+
+VOLTS = {"curve": "kc705b", "structures": ["iid"]}
+NONE = ProtectionConfig(name="none")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Of a curve in volts, measured on a board at 1.0 V; rails of 0.8 and 1.1 V."""
+    study = Study("v", networks=["resnet8"], accelerators=["paper", "eyeriss"], sram=VOLTS, voltages=[0.8, 0.513])
+    found = StudyFolder(tmp_path, study)
+    found.write_workload(workload_of("resnet8", (1, 16, 16)), "by hand", "resnet8")
+    return found
+
+
+def test_volts_count_against_the_rail_of_the_machine(folder):
+    def saving(machine, voltage):
+        return folder.cost("resnet8", machine, NONE, voltage).saving_weight_sram
+
+    assert saving("paper", 0.8) == saving("eyeriss", 1.1) == 0
+    assert saving("paper", 0.513) == pytest.approx(1 - (0.513 / 0.8) ** 2)
+    assert saving("eyeriss", 0.513) == pytest.approx(1 - (0.513 / 1.1) ** 2)
+
+
+def test_a_study_and_simulate_mean_the_same_rail_at_the_same_volts(folder):
+    cost = folder.cost("resnet8", "paper", NONE, 0.513)
+    energy = simulate("resnet8", (1, 16, 16), voltage="0.513V").energy
+    assert (cost.weight_sram_pj, cost.sram_pj, cost.system_pj) == pytest.approx(
+        (energy.weight_sram_pj, energy.sram_pj, energy.system_pj)
+    )
+
+
+def test_what_hardening_may_spend_follows_the_rail(folder):
+    most = 1 - (0.513 / 0.8) ** 2
+    assert budget(folder.study, 0.513, most / 2) == pytest.approx(0.5)
+
+
+def test_voltages_far_above_the_rail_are_refused():
+    check(Study("v", networks=["resnet8"], sram=VOLTS, voltages=[1.6]))
+    with pytest.raises(InputError, match=r"voltages = 1.7 .* at most 1.6; .* nominal 0.8 on paper"):
+        check(Study("v", networks=["resnet8"], sram=VOLTS, voltages=[1.7]))
+
+
+def test_no_faults_at_all_is_the_nominal_supply_of_the_rail():
+    study = {"networks": ["resnet8"], "sram": VOLTS, "cell_fault_rates": [0, 0.01]}
+    assert Study("v", **study).voltages[0] == 0.8
+    assert Study("v", **study, accelerators=["eyeriss"]).voltages[0] == 1.1
+    with pytest.raises(InputError, match=r"cell_fault_rates = 0 .* rails of 0.8 V, 1.1 V"):
+        Study("v", **study, accelerators=["paper", "eyeriss"])
