@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from simulator.array.cycles import Counts
 from simulator.energy import LayerEnergy
 from sram.files import write_atomic
+from sram.names import plot_label
 
 COLORS = {
     "weight_sram_reads": "#0072B2",
@@ -92,7 +93,8 @@ def roofline_figure(counts: Counts) -> Figure:
         point = (middle, middle * machine.dram_bytes_per_cycle)
         axes.annotate(slope, point, (8, -4), textcoords="offset points", va="top", fontsize=8)
         axes.set(xlabel="MACs a byte of DRAM traffic", ylabel="MACs a cycle", xlim=(low, high))
-        axes.set_title(f"{counts.workload.name} on {machine.name}: area is the share of cycles", fontsize=9, loc="left")
+        on = plot_label(f"{counts.workload.name} on {machine.name}")
+        axes.set_title(f"{on}: area is the share of cycles", fontsize=9, loc="left")
         axes.grid(True, which="major", linewidth=0.3)
     return figure
 
@@ -148,9 +150,9 @@ def _stacked(names: list[str], stacks: dict[str, np.ndarray], colors: list[str],
                 look: Any = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
                 axes.barh(range(len(labels)), array, left=left, label=part, height=0.8, **look)
             left = left + array
-        axes.set_yticks(range(len(labels)), labels, fontsize=7)
+        axes.set_yticks(range(len(labels)), [plot_label(name) for name in labels], fontsize=7)
         axes.set(xlabel=label, ylim=(len(labels) - 0.4, -0.6))
-        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_title(plot_label(title), fontsize=9, loc="left")
         axes.grid(True, axis="x", linewidth=0.3)
         figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     return figure

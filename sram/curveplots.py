@@ -15,6 +15,7 @@ from sram.curvefit import CurveFit
 from sram.errors import InputError
 from sram.failure import FailureCurve
 from sram.files import write_atomic
+from sram.names import plot_label
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 STYLES = ("-", "--", "-.", ":")  # repeat the distinction, for grey print
@@ -47,7 +48,9 @@ def curves(shown: Sequence[FailureCurve], fit: CurveFit | None = None, confidenc
         v = np.linspace(*_window(curve, fit), 400)
         resting = (v >= curve.low) & (v <= curve.high)
         axis.plot(v, curve.probability(v), ":", color=colour, linewidth=1.2)
-        axis.plot(v[resting], curve.probability(v[resting]), style, color=colour, linewidth=1.8, label=curve.name)
+        axis.plot(
+            v[resting], curve.probability(v[resting]), style, color=colour, linewidth=1.8, label=plot_label(curve.name)
+        )
         if fit is not None and curve is fit.curve:
             axis.fill_between(v, *fit.band(v, confidence), color=colour, alpha=0.2, linewidth=0)
             seen = fit.counts.faulty > 0

@@ -8,6 +8,7 @@ from scipy.stats import poisson
 from sram.compare import per_column
 from sram.errors import InputError
 from sram.faultmap import FaultMap
+from sram.names import plot_label
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's
 
@@ -26,7 +27,7 @@ def show(fault_map: FaultMap, voltage: float, bank: int | None = None) -> Figure
         raise InputError("show", "bank", bank, f"0 to {fault_map.geometry.banks - 1}")
     unit = fault_map.curve.unit
     figure.suptitle(
-        f"chip {fault_map.chip}, {fault_map.curve.name}: {fault_map.count(voltage):,} of "
+        f"chip {fault_map.chip}, {plot_label(fault_map.curve.name)}: {fault_map.count(voltage):,} of "
         f"{fault_map.geometry.cells:,} cells faulty at {voltage:g} {unit}",
         fontsize=10,
     )
@@ -41,6 +42,7 @@ def compare(a: FaultMap, b: FaultMap, voltage: float, names: tuple[str, str]) ->
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     axes = figure.subplots(1, 3)
     counts = [per_column(m, voltage) for m in (a, b)]
+    names = plot_label(names[0]), plot_label(names[1])
     _columns(axes[0], dict(zip(names, counts, strict=True)))
     pair, weight = np.unique(np.stack([c.ravel() for c in counts]), axis=1, return_counts=True)
     axes[1].scatter(*pair, s=8 + 10 * np.log10(weight), color=BLUE, alpha=0.6, linewidths=0)
@@ -92,7 +94,7 @@ def _rate(axes: Axes, maps: dict[str, FaultMap], voltage: float) -> None:
         v = np.linspace(m.voltage_floor, max(top, m.voltage_floor + 1e-3), 300)
         rate = np.array([m.cell_fault_rate(x) for x in v])
         axes.plot(v, np.where(rate > 0, rate, np.nan), color=colour, drawstyle="steps-pre", label=name)
-        axes.plot(v, m.curve.probability(v), "--", color=colour, lw=0.9, label=f"curve {m.curve.name}")
+        axes.plot(v, m.curve.probability(v), "--", color=colour, lw=0.9, label=f"curve {plot_label(m.curve.name)}")
         unit = m.curve.unit
     axes.axvline(voltage, color="black", lw=0.6, ls=":")
     axes.set(xlabel=f"voltage ({unit})", ylabel="cell fault rate", yscale="log", title="rate and failure curve")

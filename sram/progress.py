@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from sram.names import printable
+
 Advance = Callable[[int, int, dict[str, float]], None]
 
 
@@ -31,7 +33,7 @@ def steps(quiet: bool = False) -> Iterator[Callable[[str], Advance]]:
         yield _plain
         return
     columns = (
-        TextColumn("{task.description:<34}"),
+        TextColumn("{task.description:<34}", markup=False),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -41,7 +43,7 @@ def steps(quiet: bool = False) -> Iterator[Callable[[str], Advance]]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
 
         def say(title: str) -> Advance:
-            bar = progress.add_task(title, total=None, figures="")
+            bar = progress.add_task(printable(title), total=None, figures="")
 
             def advance(done: int, total: int, figures: dict[str, float] | None = None) -> None:
                 text = "  ".join(f"{name} {value:.3g}" for name, value in (figures or {}).items())
@@ -58,6 +60,7 @@ def _nothing(title: str) -> Advance:
 
 def _plain(title: str) -> Advance:
     """A line at the start, every 10 seconds, and at the end."""
+    title = printable(title)
     print(f"{title} ...", file=sys.stderr, flush=True)
     last = time.monotonic()
 

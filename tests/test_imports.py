@@ -1,6 +1,7 @@
 """Do the packages import in one direction, and light ones lightly?"""
 
 import ast
+import os
 import subprocess
 import sys
 
@@ -45,3 +46,15 @@ def test_imports_go_one_way(package):
             for name in names:
                 top = name.split(".")[0]
                 assert top not in ALLOWED or top in ALLOWED[package], f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("name", ["simulator.py", "sram.py", "simulator/__init__.py"])
+def test_a_file_of_the_user_s_that_hides_a_package_is_named(name, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("")
+    command = [sys.executable, "-m", "neuralfuse", "version"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{tmp_path / name} hides the package `{name.split('.')[0].split('/')[0]}`" in done.stderr

@@ -9,6 +9,7 @@ import pandas as pd
 from neuralfuse.analysis import one_chip
 from neuralfuse.analysis.one_chip import Fitted, Say
 from neuralfuse.quantized import checkpoint
+from neuralfuse.results.tables import to_csv
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.file_names import slug
 from neuralfuse.study.files import load_study
@@ -96,7 +97,7 @@ def calibrate(
             record = asdict(fitted) | {"chip": _name(chip)}
             _keep(_file(folder, candidate.name), made, record, candidate.neuralfuse.bits)
     table = pd.DataFrame([asdict(row) for row in rows])
-    write_atomic(folder / "calibration.csv", table.to_csv(index=False))
+    write_atomic(folder / "calibration.csv", to_csv(table))
     best = one_chip.best(rows, least_saving)
     path = write_atomic(folder / "transform.safetensors", _file(folder, best.protection).read_bytes())
     write_atomic(folder / "transform.json", pd.Series(asdict(best) | {"chip": _name(chip)}).to_json(indent=1))

@@ -1,5 +1,6 @@
 """The command line. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
+import io
 import sys
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from neuralfuse.cli import calibrate, curve, device, faultmap, listing, sensitiv
 from neuralfuse.cli.imports import importing
 from neuralfuse.sweep.allocator import keep_freed_memory
 from sram.errors import InputError
+from sram.names import printable
 
 # Newer typers carry their own copy of click, older ones import it: the public BadParameter leads to the base of both.
 CommandError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -57,17 +59,19 @@ def options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Exit status: 0 done, 2 the user's input is wrong, 130 interrupted, 1 anything else."""
     keep_freed_memory()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to stop
     try:
         status = app(args=arguments, standalone_mode=False)
     except InputError as error:
-        print(f"neuralfuse: {error}", file=sys.stderr)
+        print(f"neuralfuse: {printable(error)}", file=sys.stderr)
         status = 2
     except CommandError as error:
         error.show()  # type: ignore[attr-defined]
         status = 2
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"neuralfuse: {where}{error.strerror or error}; what was done is kept", file=sys.stderr)
+        print(f"neuralfuse: {printable(where)}{error.strerror or error}; what was done is kept", file=sys.stderr)
         status = 1
     except (KeyboardInterrupt, typer.Abort):
         print("neuralfuse: interrupted; what was done is kept", file=sys.stderr)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuralfuse.cli.study import Quiet
+from neuralfuse.cli.tables import print_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,7 @@ def calibrate(
     else:
         found = fit(study, chip, out, protection, voltage, limit, None, quiet)
     _print(found.table, load_study(study).networks[0].name)
-    print(f"picked: {found.best.protection}, {found.best.correct / found.best.total:.1%} right; {found.path}")
+    print_line(f"picked: {found.best.protection}, {found.best.correct / found.best.total:.1%} right; {found.path}")
 
 
 def _on_device(

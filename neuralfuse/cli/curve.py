@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neuralfuse.cli.tables import print_line
+
 if TYPE_CHECKING:
     from sram.cell.technology import Conditions
     from sram.failure import FailureCurve
@@ -78,19 +80,20 @@ def show(
     else:
         known = ", ".join([*curve_names(), *technology_names()])
         raise InputError("command line", "curve", name, f"{known}, or a .json file")
-    _tabulate(shown, voltage or [], probability or [])
-    if out is not None:
-        _write(shown, out)
+    written = [] if out is None else [_write(shown, out)]
     if plot is not None:
         from sram import curveplots
 
-        print(curveplots.save(curveplots.curves([shown]), plot))
+        written.append(curveplots.save(curveplots.curves([shown]), plot))
     if butterfly is not None:
         from sram import curveplots
         from sram.cell.butterfly import butterfly as butterfly_of
 
         found = butterfly_of(name, supply or shown.nominal, conditions)
-        print(curveplots.save(curveplots.butterfly(found), butterfly))
+        written.append(curveplots.save(curveplots.butterfly(found), butterfly))
+    _tabulate(shown, voltage or [], probability or [])
+    for path in written:
+        print_line(path)
 
 
 @app.command("fit")
@@ -122,9 +125,14 @@ def fit(
         nominal=nominal,
         source=source or f"binomial maximum likelihood on {counts.name}",
     )
+    written = [] if out is None else [_write(found.curve, out)]
+    if plot is not None:
+        from sram import curveplots
+
+        written.append(curveplots.save(curveplots.curves([found.curve], found, confidence), plot))
     shape, data = found.line, found.counts
     bend = f", bent by {shape.quadratic:.4g} per {unit}^2" if quadratic else ""
-    print(f"{found.curve.name}: mu {shape.mu:.4f} {unit}, sigma {shape.sigma:.4f} {unit}{bend}")
+    print_line(f"{found.curve.name}: mu {shape.mu:.4f} {unit}, sigma {shape.sigma:.4f} {unit}{bend}")
     print(
         f"Pearson chi-square {found.chi_square:.1f} on {found.dof} degrees of freedom (p = {found.p_value:.2g}); "
         f"bands widened {found.dispersion**0.5:.2f} times"
@@ -136,12 +144,8 @@ def fit(
         rates = (data.faulty[i] / data.cells[i], float(found.curve.probability(v)), low[i], high[i])
         table.add_row(f"{v:.4f}", f"{data.faulty[i]:.0f}", f"{data.cells[i]:.0f}", *(f"{rate:.3e}" for rate in rates))
     print_table(table)
-    if out is not None:
-        _write(found.curve, out)
-    if plot is not None:
-        from sram import curveplots
-
-        print(curveplots.save(curveplots.curves([found.curve], found, confidence), plot))
+    for path in written:
+        print_line(path)
 
 
 def _computed(node: str, conditions: Conditions) -> FailureCurve:
@@ -174,11 +178,11 @@ def _tabulate(shown: FailureCurve, voltages: list[float], probabilities: list[fl
         rate = f"{float(shown.probability(v)):.3e}" if log > -300 else f"1e{log:.1f}"
         beyond = "" if shown.low <= v <= shown.high else " (beyond the data)"
         table.add_row(f"{v:.4f}", f"{v / shown.nominal:.4f}", rate, f"{float(shown.z(v)):.3f}{beyond}")
-    print(f"{shown.name}: {shown.source}")
+    print_line(f"{shown.name}: {shown.source}")
     print_table(table)
 
 
-def _write(shown: FailureCurve, out: Path) -> None:
+def _write(shown: FailureCurve, out: Path) -> Path:
     import json
 
     from sram.errors import InputError
@@ -186,4 +190,4 @@ def _write(shown: FailureCurve, out: Path) -> None:
 
     if out.suffix != ".json":
         raise InputError("command line", "out", str(out), "a name that ends in .json")
-    print(write_atomic(out, json.dumps(shown.to_dict(), indent=2) + "\n"))
+    return write_atomic(out, json.dumps(shown.to_dict(), indent=2) + "\n")

@@ -12,6 +12,8 @@ import typer
 
 from neuralfuse.cli.imports import importing
 from neuralfuse.cli.study import Quiet
+from neuralfuse.cli.tables import print_line
+from sram.names import printable
 
 if TYPE_CHECKING:
     from simulator.device.protocol import Device
@@ -74,13 +76,13 @@ def characterize(
     with opened_device(device, accelerator, step) as opened, steps(quiet) as say:
         planned = parse_voltages(voltages, opened.info)
         found = read(opened, planned, repeats, stop, out / "readings", say(opened.info.name))
-    write_atomic(out / "rates.csv", rates_csv(found))
-    write_atomic(out / "report.html", render(found))
     fault_map = found.fault_map()
     faultmap.save(fault_map, out / "map.npz")
+    write_atomic(out / "rates.csv", rates_csv(found))
+    write_atomic(out / "report.html", render(found))
     lowest = f"{found.voltages[-1]:g} {found.info.voltage_unit}"
-    print(f"{found.info.name}: {len(fault_map):,} weak cells of {found.geometry.cells:,} down to {lowest}")
-    print(f"report: {out / 'report.html'}")
+    print_line(f"{found.info.name}: {len(fault_map):,} weak cells of {found.geometry.cells:,} down to {lowest}")
+    print_line(f"report: {out / 'report.html'}")
 
 
 @contextmanager
@@ -97,5 +99,5 @@ def opened_device(spec: str, machine: str, step: float) -> "Iterator[Device]":
         with open_device(spec, machine, step, os.environ.get(SECRET)) as device:
             yield device
     except DeviceError as error:
-        print(f"neuralfuse: {error}", file=sys.stderr)
+        print(f"neuralfuse: {printable(error)}", file=sys.stderr)
         raise typer.Exit(1) from None

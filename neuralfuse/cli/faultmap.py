@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuralfuse.cli.study import Quiet
+from neuralfuse.cli.tables import print_line
 from sram import progress
 
 if TYPE_CHECKING:
@@ -92,13 +93,13 @@ def info(map_file: MapFile, voltage: Voltage = None) -> None:
     unit, geometry = m.curve.unit, m.geometry
     s = compare.statistics(m, m.voltage_floor if voltage is None else voltage)
     shares = {name: share for name, share in vars(m.structure).items() if share} or "every cell on its own"
-    print(f"{map_file}: chip {m.chip}, seed {m.seed}, curve {m.curve.name} (voltages in {unit})")
-    print(
+    print_line(f"{map_file}: chip {m.chip}, seed {m.seed}, curve {m.curve.name} (voltages in {unit})")
+    print_line(
         f"{geometry.banks} banks of {geometry.rows} x {geometry.columns} cells, {geometry.word_bits}-bit words, "
         f"{geometry.capacity_bytes / 1024:g} KiB; structure: {shares}"
     )
     if m.noise is not None:
-        print(f"intermittent cells: noise width {m.noise.min():.3g} to {m.noise.max():.3g} {unit}")
+        print_line(f"intermittent cells: noise width {m.noise.min():.3g} to {m.noise.max():.3g} {unit}")
     table = Table("voltage", "faulty cells", "cell fault rate", "failure curve", "flip rate on balanced data")
     top = float(m.critical_voltage[0]) if len(m) else m.voltage_floor
     for v in sorted({*np.linspace(m.voltage_floor, max(top, m.voltage_floor), 6).tolist(), s.voltage}, reverse=True):
@@ -113,7 +114,7 @@ def info(map_file: MapFile, voltage: Voltage = None) -> None:
     table.add_row("variance / mean (1: independent)", *(f"{g.variance_to_mean:.3g}" for g in spreads))
     print_table(table)
     stuck = "" if np.isnan(s.stuck_at_one) else f"; {s.stuck_at_one:.1%} of the stuck cells at 1"
-    print(
+    print_line(
         f"worst tenth of the banks: {s.worst_tenth_of_banks:.1%} of the faults; words with faults "
         f"{s.words_with_faults:.3%}, with two or more {s.words_with_two_or_more:.3%}{stuck}"
     )
@@ -196,7 +197,9 @@ def import_(
         print(f"polarity unknown: cells are taken to {UNKNOWN_POLARITY[unknown]} (--unknown-polarity {unknown})")
     for step in got.steps:
         share = step.still_failing / step.failing
-        print(f"of {step.failing:,} cells failing at {step.voltage:g}, {share:.1%} also fail at the next lower voltage")
+        print_line(
+            f"of {step.failing:,} cells failing at {step.voltage:g}, {share:.1%} also fail at the next lower voltage"
+        )
 
 
 @app.command()
@@ -239,11 +242,11 @@ def compare(
     for name, form in rows:
         table.add_row(name, form.format(s=c.a), form.format(s=c.b))
     print_table(table)
-    print(
+    print_line(
         f"faulty in both: {c.both:,} cells; Jaccard {c.jaccard:.4g} (independent maps: {c.jaccard_by_chance:.4g}); "
         f"{c.b_given_a:.1%} of the first and {c.a_given_b:.1%} of the second; same way in {c.same_kind:.1%}"
     )
-    print(
+    print_line(
         f"faults per column: correlation {c.column_correlation:.3f}; same distribution: chi-square {c.chi_square:.1f} "
         f"on {c.dof} degrees of freedom, p = {c.p_value:.3g}"
     )
@@ -288,7 +291,7 @@ def _geometry(banks: int | None, capacity_kib: float | None, rows: int, columns:
 def _say_written(path: Path, fault_map: "FaultMap") -> None:
     floor, unit = fault_map.voltage_floor, fault_map.curve.unit
     rate = fault_map.cell_fault_rate(floor)
-    print(f"{path}: {fault_map.count(floor):,} faulty cells at {floor:g} {unit}, cell fault rate {rate:.4g}")
+    print_line(f"{path}: {fault_map.count(floor):,} faulty cells at {floor:g} {unit}, cell fault rate {rate:.4g}")
 
 
 def _save(figure: "Figure", path: Path) -> None:
@@ -299,7 +302,7 @@ def _save(figure: "Figure", path: Path) -> None:
     if kind not in ("png", "svg", "pdf"):
         raise InputError("picture", "file", str(path), "a name that ends in .png, .svg or .pdf")
     write_atomic(path, lambda file: figure.savefig(file, format=kind, dpi=150))
-    print(path)
+    print_line(path)
 
 
 @contextmanager

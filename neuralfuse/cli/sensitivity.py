@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuralfuse.cli.study import Out, Quiet, WorkersOption
+from neuralfuse.cli.tables import print_line
 
 if TYPE_CHECKING:
     from neuralfuse.study.folder import StudyFolder
@@ -57,7 +58,7 @@ def sensitivity(
             if cost_limit is not None:
                 made.append(_harden(folder, at, cost_limit / 100, chosen, say))
     for path in (path for paths in made for path in paths):
-        print(path)
+        print_line(path)
 
 
 def _with_own_protections(folder: "StudyFolder") -> "StudyFolder":
@@ -73,26 +74,30 @@ def _one(folder: "StudyFolder", voltage: float, workers: "Workers", say: "Say") 
     """Table and figures of one study; the files written."""
     from neuralfuse.analysis.sensitivity import measure
     from neuralfuse.report import plots
+    from neuralfuse.results.tables import to_csv
+    from neuralfuse.study.file_names import slug
     from neuralfuse.study.prepare import prepare
     from sram.files import write_atomic
 
     prepare(folder, say)
     table = measure(folder, voltage, workers, say(f"sensitivity ({workers.label})"))
-    written = [write_atomic(folder.path / "sensitivity.csv", table.to_csv(index=False))]
+    written = [write_atomic(folder.path / "sensitivity.csv", to_csv(table))]
     unit = folder.study.curve.unit
     for name, rows in table.groupby("network", sort=False):
-        written += plots.save(plots.sensitivity(rows, unit), folder.path / "plots", f"sensitivity-{name}")
+        written += plots.save(plots.sensitivity(rows, unit), folder.path / "plots", f"sensitivity-{slug(name)}")
     return written
 
 
 def _harden(folder: "StudyFolder", voltage: float, saving: float, workers: "Workers", say: "Say") -> list[Path]:
     """Table of the layers to harden in one prepared folder, and what a study would call it; the files written."""
     from neuralfuse.analysis import hardening
+    from neuralfuse.results.tables import to_csv
     from sram.files import write_atomic
 
     table = hardening.measure(folder, voltage, saving, workers, say(f"hardening ({workers.label})"))
+    written = write_atomic(folder.path / "hardening.csv", to_csv(table))
     for network, rows in table.groupby("network", sort=False):
         text = hardening.protection(dict(zip(rows.layer, rows.hardened_bits, strict=True)))
-        print(f"{network}, at least {100 * saving:g}% saved at {voltage:g}; a study's protection:")
-        print(f'  - {{name: hardened by layer, sram: ["{text}"]}}')
-    return [write_atomic(folder.path / "hardening.csv", table.to_csv(index=False))]
+        print_line(f"{network}, at least {100 * saving:g}% saved at {voltage:g}; a study's protection:")
+        print_line(f'  - {{name: hardened by layer, sram: ["{text}"]}}')
+    return [written]

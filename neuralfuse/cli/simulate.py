@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neuralfuse.cli.tables import print_line
 from sram.errors import InputError
+from sram.names import printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from neuralfuse.analysis.simulate import Simulation
     from simulator.accelerator import Accelerator
     from simulator.workload import Workload
 
 WORKLOAD, MACHINE, RESULT = "Workload (one of)", "Accelerator (one of)", "Results"
 LINE = "command line"
-MOST = 1 << 24  # of an axis
 MOST = 1 << 24  # of an axis
 
 Network = Annotated[
@@ -99,23 +102,30 @@ def simulate(
         return _print_cells(workload, machine, where, schedule)
     if trace is not None:
         _moved("--trace", "trace LAYER FILE")
-        layer, _, file = trace.partition(":")
-        return _write_trace(workload, machine, layer, Path(file))
+        named = (layer.name for layer in workload.layers if trace.startswith(f"{layer.name}:"))
+        name = max(named, key=len, default=trace.partition(":")[0])  # there may be colons in names
+        return _write_trace(workload, machine, name, Path(trace[len(name) + 1 :]))
     for entry in workload.unknown:
-        print(f"not counted: {entry}", file=sys.stderr)
+        print(f"not counted: {printable(entry)}", file=sys.stderr)
     if not workload.layers:
         raise InputError(LINE, "workload", workload.name, "a network with an operator that is counted")
     if compat:
         from simulator.compat import scalesim
 
         frame = scalesim.simulate(workload, machine)
-        _print(frame, list(frame.columns), f"{workload.name} on {machine.name}, as SCALE-Sim counts")
+        show = partial(_print, frame, f"{workload.name} on {machine.name}, as SCALE-Sim counts")
     else:
-        frame = _energies_and_counts(workload, machine, voltage, energy_table, plots, top)
+        from neuralfuse.analysis.simulate import simulate as count
+
+        found = count(workload, accelerator=machine, voltage=voltage, table=energy_table)
+        frame = found.frame()
+        show = partial(_draw_and_print, found, voltage, plots, top)
     if out is not None:
+        from neuralfuse.results.tables import to_csv
         from sram.files import write_atomic
 
-        write_atomic(out, frame.to_csv(index=False))
+        write_atomic(out, to_csv(frame))
+    show()
     if workload.unknown and not allow_partial:
         raise typer.Exit(3)
 
@@ -214,13 +224,13 @@ def _shapes(text: str) -> list[tuple[int, ...]]:
     return found
 
 
-def _energies_and_counts(
-    workload: Workload, machine: Accelerator, voltage: str | None, table: str, plots: Path | None, top: int | None
-) -> pd.DataFrame:
-    from neuralfuse.analysis.simulate import simulate
+def _draw_and_print(found: Simulation, voltage: str | None, plots: Path | None, top: int | None) -> None:
+    workload, machine, frame = found.counts.workload, found.counts.accelerator, found.frame()
+    drawn: list[Path] = []
+    if plots is not None:
+        from simulator.plots import save_all
 
-    found = simulate(workload, accelerator=machine, voltage=voltage, table=table)
-    frame = found.frame()
+        drawn = save_all(plots, found.counts, found.energy)
     shown = frame[["layer", "macs", "cycles", "stall_cycles", "utilization_pct"]].copy()
     shown["dram_bytes"] = frame[[name for name in frame.columns if "_dram_" in name]].sum(axis=1)
     for scope in ("weight_sram", "sram", "system"):
@@ -228,31 +238,27 @@ def _energies_and_counts(
     if top is not None:
         most = shown[:-1].nlargest(top, "system_uj").index
         shown = shown.loc[[*most, shown.index[-1]]]
-    lowered = f", rail {found.counts.accelerator.weight_buffer.rail} at {voltage}" if voltage else ""
-    _print(shown, list(shown.columns), f"{workload.name} on {machine.name}{lowered}")
+    lowered = f", rail {machine.weight_buffer.rail} at {voltage}" if voltage else ""
+    _print(shown, f"{workload.name} on {machine.name}{lowered}")
     samples = workload.batch * machine.batch
     print(f"{found.counts.latency_s * 1e3:.4g} ms for {samples} inference(s) at {machine.clock_hz / 1e6:g} MHz")
-    if plots is not None:
-        from simulator.plots import save_all
-
-        for path in save_all(plots, found.counts, found.energy):
-            print(path)
-    return frame
+    for path in drawn:
+        print_line(path)
 
 
-def _print(frame: pd.DataFrame, columns: list[str], title: str) -> None:
+def _print(frame: pd.DataFrame, title: str) -> None:
     from rich.table import Table
 
     from neuralfuse.cli.tables import print_table
     from simulator.workload import TOTALS
 
     table = Table(title=title, title_justify="left", header_style="bold")
-    for name in columns:
+    for name in frame.columns:
         table.add_column(name.replace("_", " "), justify="left" if name == "layer" else "right", overflow="fold")
-    for row in frame[columns].itertuples(index=False):
+    for at, row in enumerate(frame.itertuples(index=False), start=1):
         cells = [f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
                  for value in row]  # fmt: skip
-        table.add_row(*cells, style="bold" if row[0] in TOTALS else None)
+        table.add_row(*cells, style="bold" if at == len(frame) and row[0] in TOTALS else None)
     print_table(table)
 
 
@@ -276,7 +282,9 @@ def _print_cells(workload: Workload, machine: Accelerator, weight: str, schedule
     placement = place(workload, machine, geometry, schedule)
     first = first_weight(placement.tensors, layer)
     cells = [placement.locate(first + int(text), bit) for bit in range(placement.bits)]
-    print(f"{weight}: bits 0 to {len(cells) - 1} of weight {first + int(text)} of the network, schedule {schedule}")
+    print_line(
+        f"{weight}: bits 0 to {len(cells) - 1} of weight {first + int(text)} of the network, schedule {schedule}"
+    )
     for residency in range(len(cells[0])):
         row, _ = divmod(int(cells[0][residency]), geometry.columns)
         columns = ", ".join(str(int(cell[residency]) % geometry.columns) for cell in cells)
@@ -291,4 +299,4 @@ def _write_trace(workload: Workload, machine: Accelerator, name: str, file: Path
         raise InputError(LINE, "layer", name, "one of " + ", ".join(layers))
     if file.suffix not in (".csv", ".parquet"):
         raise InputError(LINE, "file", str(file), "a name that ends in .parquet or .csv")
-    print(f"{traces.write(layers[name], machine, file)} events in {file}")
+    print_line(f"{traces.write(layers[name], machine, file)} events in {file}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neuralfuse.cli.tables import print_line, print_lines
 from sram.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def train(
             prepare(folder, say)
     for kind in ("networks", "generators"):
         for path in sorted(out.glob(f"**/{kind}/*.safetensors")):
-            print(path)
+            print_line(path)
 
 
 def report(
@@ -80,13 +81,13 @@ def report(
         from neuralfuse.report import paired
 
         for folder in folders:
-            print(paired.write(folder, against))
+            print_lines(paired.write(folder, against))
         return
     parts = [part for folder in folders for part in variants.folders(folder).values()]
     for part in parts:
         _print_report(build_report(part))
     if len(parts) > 1:
-        print(compare(parts).to_string(index=False))
+        print_lines(compare(parts).to_string(index=False))
 
 
 def merge(
@@ -100,7 +101,7 @@ def merge(
     new = 0
     for name, part in variants.folders(into).items():
         new += StudyFolder.open(part).merge(StudyFolder.open(source / name) for source in sources)
-    print(f"{new} new rows in {into}; `neuralfuse sweep STUDY.yaml --out {into}` writes results.csv")
+    print_line(f"{new} new rows in {into}; `neuralfuse sweep STUDY.yaml --out {into}` writes results.csv")
 
 
 def results(
@@ -114,6 +115,7 @@ def results(
     """Print results as CSV for a shell: all rows, or those of a query."""
     from neuralfuse.report.build import read_results
     from neuralfuse.results.query import rows
+    from neuralfuse.results.tables import to_csv
 
     table = read_results(folder)
     if summary:
@@ -126,7 +128,7 @@ def results(
         if unknown:
             raise InputError(folder, "--columns", unknown[0], ", ".join(table.columns))
         table = table[wanted]
-    print(table.to_csv(index=False), end="")
+    print(to_csv(table), end="")
 
 
 def _summary(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -166,8 +168,8 @@ def _sweep(
     for folder in studies.values():
         failed |= not _sweep_one(folder, chosen, part, quiet)
     if "" not in studies and part is None and variants.join(out) is not None:
-        print(compare([folder.path for folder in studies.values()]).to_string(index=False))
-        print(f"all variants: {out / 'results.csv'}")
+        print_lines(compare([folder.path for folder in studies.values()]).to_string(index=False))
+        print_line(f"all variants: {out / 'results.csv'}")
     if failed:
         raise typer.Exit(1)
 
@@ -184,13 +186,13 @@ def _sweep_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int] |
             advance = say("report")
             made = build_report(folder.path)
             advance(1, 1, {})
-    print(f"{outcome.rows} of {outcome.wanted} results in {outcome.results}")
+    print_line(f"{outcome.rows} of {outcome.wanted} results in {outcome.results}")
     if outcome.rows and part is None:
         _print_report(made)
     for failure in outcome.failures:
         first = failure.tasks[0]
         where = f"{first.point.network}, {first.point.structure}, {first.point.protection}, chip {first.chip}"
-        print(f"not done: {len(failure.tasks)} tasks ({where}): {failure.reason}")
+        print_line(f"not done: {len(failure.tasks)} tasks ({where}): {failure.reason}")
     return not outcome.failures
 
 
@@ -213,7 +215,7 @@ def _dry_run_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int]
     print(f"{len(study.forms)} structures x {len(study.protections)} protections x", end=" ")
     print(f"{len(study.voltages)} voltages x {study.chips.evaluation} chips")
     trainings = ", ".join(guess.trainings) or "none"
-    print(f"{guess.done} done in {folder.path}, {guess.tasks - guess.done} to do; trainings to do: {trainings}")
+    print_line(f"{guess.done} done in {folder.path}, {guess.tasks - guess.done} to do; trainings to do: {trainings}")
     if guess.seconds is None:
         print("time: not known before the first rows are there")
     else:
@@ -236,5 +238,5 @@ def _print_report(made: "Report") -> None:
         table.add_row(*row)
     print_table(table)
     for line in [*made.gains, *made.yields, *([made.warning] if made.warning else [])]:
-        print(line)
-    print(f"page: {made.page}")
+        print_line(line)
+    print_line(f"page: {made.page}")

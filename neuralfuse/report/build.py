@@ -16,12 +16,12 @@ from neuralfuse.report import plots
 from neuralfuse.report.page import Tables, render
 from neuralfuse.report.wording import chip_share, few_chips, interval, saving, saving_interval, supply, supply_interval
 from neuralfuse.results import pareto
-from neuralfuse.results.tables import read_table
+from neuralfuse.results.tables import read_table, to_csv
 from neuralfuse.study.config import StudyConfig
+from neuralfuse.study.file_names import slug
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import chip_map
 from simulator.plots import components_figure
-from simulator.workload import TOTALS
 from sram import curveplots, mapplots
 from sram.errors import InputError
 from sram.files import write_atomic
@@ -65,11 +65,11 @@ def build_report(folder: str | Path) -> Report:
         return made
     summary = pareto.per_million_parameters(pareto.summarise(results), provenance.get("parameters", {}))
     headline = pd.concat([pareto.headline(results, scope) for scope in pareto.SCOPES], ignore_index=True)
-    write_atomic(folder / "summary.csv", summary.to_csv(index=False))
+    write_atomic(folder / "summary.csv", to_csv(summary))
     equal, yields = pareto.at_equal(results), pareto.yields(results)
-    write_atomic(folder / "equal.csv", equal.to_csv(index=False))
-    write_atomic(folder / "headline.csv", headline.to_csv(index=False))
-    write_atomic(folder / "yields.csv", yields.to_csv(index=False))
+    write_atomic(folder / "equal.csv", to_csv(equal))
+    write_atomic(folder / "headline.csv", to_csv(headline))
+    write_atomic(folder / "yields.csv", to_csv(yields))
     drawings = _drawings(folder, study, results, summary, layers, unit)
     figures = {name: plots.save(draw(), folder / "plots", name) for name, draw in drawings.items()}
     figures |= _drawn_elsewhere(folder)
@@ -130,7 +130,7 @@ def _drawings(
     keys = [key for key in pareto.SETTING if key != "structure"]
     groups = list(summary.groupby(keys, sort=False))
     for key, part in groups:
-        tag = "" if len(groups) == 1 else "-" + "-".join(str(k) for k in key)
+        tag = "" if len(groups) == 1 else "-" + slug(*map(str, key))
         for scope in pareto.SCOPES:
             drawings[f"pareto-{scope}{tag}"] = partial(plots.energy_accuracy_front, part, scope)
         drawings[f"accuracy{tag}"] = partial(plots.accuracy_against_voltage, part, unit)
@@ -140,10 +140,10 @@ def _drawings(
         drawings[f"yield{tag}"] = partial(plots.yield_against_voltage, part, 5.0, unit)
     for (network, accelerator), part in layers.groupby(["network", "accelerator"], sort=False):
         title = f"{network} on {accelerator}, nominal supply"
-        drawings[f"layers-{network}-{accelerator}"] = partial(_energy_by_layer, part, title)
+        drawings[f"layers-{slug(network, accelerator)}"] = partial(_energy_by_layer, part, title)
     drawings["failure-curve"] = partial(plots.failure_curve, results, study.curve)
     for structure in study.forms:
-        drawings[f"bank-{structure}"] = partial(_bank, folder, study, structure)
+        drawings[f"bank-{slug(structure)}"] = partial(_bank, folder, study, structure)
     for path in sorted((folder / "images").glob("*.npz")):
         drawings[f"images-{path.stem}"] = partial(_images, path)
     return drawings
@@ -162,7 +162,7 @@ def _images(path: Path) -> Figure:
 
 
 def _energy_by_layer(layers: pd.DataFrame, title: str) -> Figure:
-    layers = layers[~layers.layer.isin(TOTALS)]
+    layers = layers[:-1]  # without the totals
     components = {name.removesuffix("_pj"): layers[name].to_numpy() for name in layers if name.endswith("_pj")}
     return components_figure(layers.layer.tolist(), components, "system", title)
 

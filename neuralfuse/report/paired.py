@@ -20,11 +20,13 @@ from neuralfuse.report.build import read_results
 from neuralfuse.report.wording import interval
 from neuralfuse.results import pareto
 from neuralfuse.results.statistics import mean_interval, paired_difference
+from neuralfuse.results.tables import to_csv
 from neuralfuse.study import variants
 from neuralfuse.study.files import load_study
 from sram import failure
 from sram.errors import InputError
 from sram.files import write_atomic
+from sram.names import plot_label, printable
 
 BEYOND = -0.1  # a saving below this would squeeze all else: such a point is named at the edge instead
 STEP, STEPS = 0.025, 4  # equal savings: so many, so far apart, up to what all reach
@@ -140,7 +142,7 @@ def markdown(table: pd.DataFrame, of: str = "protection", **also: str) -> str:
         cells += [_percent(line["worst_chip"]), *(_difference(line, base) for base in bases)]
         cells += [_percent(line["saving_weight_sram"])]
         cells += ["" if pd.isna(line[name]) else form.format(line[name]) for name, form in more.items()]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(printable(cell).replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -167,6 +169,7 @@ def accuracy(
 ) -> Figure:
     """Accuracy against saving (or against column `x`) with intervals, a panel for each value of `panels`; what is
     compared looks the same in all of them."""
+    table = plots.shown(table)
     groups = list(table.groupby(list(panels), sort=False))
     figure, axes = _axes(len(groups), 4.6, [3.6] * -(-len(groups) // 2))
     names = list(table[of].unique())
@@ -195,7 +198,7 @@ def differences(
 ) -> Figure:
     """The mean difference from `base` with its interval, a dot for each line of the table, a panel for each value of
     `panels`."""
-    found = table.dropna(subset=f"minus_{base}")
+    found = plots.shown(table.dropna(subset=f"minus_{base}"))
     groups = list(found.groupby(list(panels), sort=False))
     figure, axes = _axes(len(groups), 6.5, [0.24 * len(part) + 0.6 for _, part in groups], across=1)
     where = [n for n in table.columns[: table.columns.get_loc(of)] if n not in panels and found[n].nunique() > 1]
@@ -209,7 +212,7 @@ def differences(
         axis.set_ylim(-0.6, len(lines) - 0.4)
         axis.set_yticks(at, [", ".join([line[of], *(_where(n, line[n]) for n in where)]) for line in lines])
         axis.set_title(_title(panels, key), loc="left")
-    axes[-1].set_xlabel(f"accuracy - {base}, points, on the same chips")
+    axes[-1].set_xlabel(f"accuracy - {plot_label(base)}, points, on the same chips")
     return figure
 
 
@@ -265,8 +268,8 @@ def write(folder: str | Path, against: str) -> str:
     if len(equal):
         equal = compare(equal, [against], of, [*by[:-2], "saving"], chip, seed)
         text += f"\nAt equal saving of weight-SRAM energy\n\n{markdown(equal, of)}"
-    write_atomic(folder / "paired.csv", table.to_csv(index=False))
-    write_atomic(folder / "paired-equal-saving.csv", equal.to_csv(index=False))
+    write_atomic(folder / "paired.csv", to_csv(table))
+    write_atomic(folder / "paired-equal-saving.csv", to_csv(equal))
     write_atomic(folder / "paired.md", text)
     panels = [name for name in by[:-2] if name == "structure" or table[name].nunique() > 1]
     plots.save(accuracy(table, of, panels), folder / "plots", "paired-accuracy")

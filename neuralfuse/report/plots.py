@@ -20,6 +20,7 @@ from neuralfuse.results import pareto
 from sram import curveplots
 from sram.failure import FailureCurve
 from sram.files import write_atomic
+from sram.names import plot_label
 
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -72,8 +73,16 @@ def _figure(width: float = 5.2, height: float = 3.6, columns: int = 1) -> tuple[
     return figure, axes
 
 
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its texts as matplotlib shows them letter by letter."""
+    texts = table.select_dtypes(exclude=["number", "bool"])
+    return table.assign(**{column: texts[column].map(plot_label, na_action="ignore") for column in texts})
+
+
 def _panels(table: pd.DataFrame) -> tuple[Figure, dict[str, dict], list[tuple[Any, str, pd.DataFrame]]]:
-    """A figure with an axis and its rows for each structure, and the looks of the protections in all of them."""
+    """A figure with an axis and its rows for each structure, and the looks of the protections in all of them; both are
+    called as matplotlib shows them."""
+    table = shown(table)
     parts = list(table.groupby("structure", sort=False))
     figure, axes = _figure(columns=len(parts))
     panels = [(axis, str(structure), part) for axis, (structure, part) in zip(axes, parts, strict=True)]
@@ -194,9 +203,9 @@ def failure_curve(results: pd.DataFrame, curve: FailureCurve) -> Figure:
             "capsize": 2,
             "linewidth": 1,
         }
-        label = f"{structure} maps, {rows.chip.nunique()} chips"
+        label = f"{plot_label(structure)} maps, {rows.chip.nunique()} chips"
         axis.errorbar(rate.index, rate["mean"], ends, linestyle="none", label=label, **look)
-    axis.set_title(f"failure curve {curve.name}", fontsize=9)
+    axis.set_title(f"failure curve {plot_label(curve.name)}", fontsize=9)
     axis.legend(frameon=False, fontsize=8)
     return figure
 
@@ -248,7 +257,7 @@ def sensitivity(table: pd.DataFrame, unit: str = "Vmin") -> Figure:
         label = f"all faults: {everything.lost_points:.1f} points"
         axis.axhline(everything.lost_points, color="0.3", linewidth=1, linestyle="--", label=label)
         axis.axhline(0, color="black", linewidth=0.6)
-        axis.set_xticks(where, rows["name"])
+        axis.set_xticks(where, rows["name"].map(plot_label))
         axis.grid(False, axis="x")
     axes[0].tick_params(axis="x", rotation=90, labelsize=7)
     axes[0].set_ylabel("Test accuracy lost (points)")
@@ -256,9 +265,8 @@ def sensitivity(table: pd.DataFrame, unit: str = "Vmin") -> Figure:
     axes[1].set_xlabel(f"bit that carries them (0 least, {len(bits) - 1} sign)")
     axes[0].legend(fontsize=8, frameon=False)
     supply = f"{everything.voltage:g} V" if unit == "V" else f"{everything.voltage:g} $V_{{min}}$"
-    figure.suptitle(
-        f"{everything.network} at {supply}, {everything.structure} fault maps, {everything.chips} chips", fontsize=9
-    )
+    network, structure = plot_label(everything.network), plot_label(everything.structure)
+    figure.suptitle(f"{network} at {supply}, {structure} fault maps, {everything.chips} chips", fontsize=9)
     return figure
 
 
@@ -281,5 +289,5 @@ def images(original: np.ndarray, transformed: np.ndarray, labels: Sequence[objec
             axis.set_yticks([])
         line[0].set_ylabel(title)
     for axis, label in zip(grid[0], labels, strict=True):
-        axis.set_title(str(label))
+        axis.set_title(plot_label(label))
     return figure

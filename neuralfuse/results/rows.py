@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from sram.files import make_folder, sync_folder
+
 
 @dataclass(frozen=True)
 class Result:
@@ -85,14 +87,17 @@ class Rows:
         if not lines:
             return
         if self._file is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             self._file = self._folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl"
+        new = not self._file.exists()
         handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             written = 0
             while written < len(lines):
                 written += os.write(handle, lines[written:])
             os.fsync(handle)
+            if new:
+                sync_folder(self._folder)
         except OSError:
             self._file = None  # a half-written line must not be continued
             raise

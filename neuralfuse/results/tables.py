@@ -1,5 +1,8 @@
 """The tables of a results folder, read as they were written: a name is a text, whatever it spells."""
 
+import csv
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -7,10 +10,39 @@ import pandas as pd
 # Columns of names in any of the tables; pandas would make numbers of `007`, and nothing of `None` and `NA`.
 NAMES = (
     *("variant", "network", "dataset", "accelerator", "curve", "structure", "protection"),
-    *("scope", "gain_in", "layer", "kind", "dataflow"),
+    *("scope", "gain_in", "layer", "kind", "dataflow", "name"),
 )
+FORMULA = r"'*[=+\-@\t\r]"  # what a spreadsheet computes, behind any apostrophes
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """A table as CSV. A name that a spreadsheet would take for a formula gets an apostrophe before it.
+
+    >>> print(to_csv(pd.DataFrame({"layer": ["=1+1", "conv"], "change": [-1, 2]})), end="")
+    layer,change
+    '=1+1,-1
+    conv,2
+    """
+    table = _renamed(table, FORMULA, lambda name: f"'{name}")
+    returns = any("\r" in str(text) for name in _names(table) for text in [name, *table[name].unique()])
+    return table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL)
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """A CSV table that `DataFrame.to_csv(index=False)` wrote; only an empty cell is missing."""
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(NAMES, str))
+    """A CSV table that `to_csv` wrote; only an empty cell is missing."""
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(NAMES, str))
+    return _renamed(table, f"'{FORMULA}", lambda name: name[1:])
+
+
+def _names(table: pd.DataFrame) -> list[str]:
+    return [column for column in NAMES if column in table]
+
+
+def _renamed(table: pd.DataFrame, pattern: str, change: Callable[[str], str]) -> pd.DataFrame:
+    """The table with the names changed that begin so."""
+    changed = {}
+    for column in _names(table):
+        found = {name: change(name) for name in table[column].unique() if re.match(pattern, str(name))}
+        if found:
+            changed[column] = table[column].map(lambda name, found=found: found.get(name, name))
+    return table.assign(**changed)

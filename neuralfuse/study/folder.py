@@ -15,6 +15,7 @@ from torch import nn
 
 from neuralfuse.quantized import checkpoint
 from neuralfuse.results.rows import Result, Rows
+from neuralfuse.results.tables import to_csv
 from neuralfuse.study.config import ProtectionConfig, StudyConfig
 from neuralfuse.study.cost import Cost, cost_of
 from neuralfuse.study.data import build_network, build_transform
@@ -107,7 +108,7 @@ class StudyFolder:
 
     def images_file(self, network: str, protection: str) -> Path:
         """Some test images, and what the protection's generator makes of them."""
-        return self.path / "images" / f"{slug(f'{network}-{protection}')}.npz"
+        return self.path / "images" / f"{slug(network, protection)}.npz"
 
     def workload_file(self, network: str, protection: str | None = None) -> Path:
         """The layers of a network, or of a protection's generator before it."""
@@ -175,7 +176,7 @@ class StudyFolder:
 
     def write_results(self, keys: Iterable[str]) -> Path:
         """Write results.csv: the rows of these keys that are there, in their order."""
-        return write_atomic(self.results_file, self.rows.frame(keys).to_csv(index=False))
+        return write_atomic(self.results_file, to_csv(self.rows.frame(keys)))
 
     @property
     def layers_file(self) -> Path:

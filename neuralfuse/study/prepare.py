@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from neuralfuse.quantized import evaluate
+from neuralfuse.results.tables import to_csv
 from neuralfuse.study.check import check
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.data import test_set
@@ -54,7 +55,7 @@ def prepare(folder: StudyFolder, say: Say) -> list[Point]:
                 if protection.neuralfuse.calibrate is None:
                     _show_images(study, transform, folder.images_file(config.name, protection.name))
     points = points_of(folder)
-    write_atomic(folder.layers_file, layer_table(folder).to_csv(index=False))
+    write_atomic(folder.layers_file, to_csv(layer_table(folder)))
     folder.write_provenance(provenance(folder, points))
     return points
 

@@ -24,7 +24,7 @@ def layer_table(folder: StudyFolder) -> pd.DataFrame:
         for fuse in [None, *fuses]:
             for machine in folder.study.accelerators:
                 counts = folder.counts(machine, network.name, fuse)
-                table = counts.frame().merge(energy(counts).frame(), on="layer", how="left", validate="one_to_one")
+                table = pd.concat([counts.frame(), energy(counts).frame().drop(columns="layer")], axis=1)
                 table.insert(0, "accelerator", machine)
                 table.insert(0, "network", network.name if fuse is None else f"{network.name}-{fuse}")
                 tables.append(table)

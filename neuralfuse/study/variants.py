@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from neuralfuse.results.tables import read_table
+from neuralfuse.results.tables import read_table, to_csv
 from neuralfuse.study.files import load_studies
 from neuralfuse.study.folder import StudyFolder, check_empty
 from sram.errors import InputError
@@ -65,5 +65,5 @@ def join(folder: Path) -> pd.DataFrame | None:
     if not tables:
         return None
     table = pd.concat(tables, ignore_index=True)
-    write_atomic(folder / "results.csv", table.to_csv(index=False))
+    write_atomic(folder / "results.csv", to_csv(table))
     return table

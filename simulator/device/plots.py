@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy.stats import poisson
 
 from simulator.device.characterization import Characterization
+from sram.names import plot_label
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8C8C8C"
 STYLE: Any = {
@@ -46,7 +47,7 @@ def rate_figure(found: Characterization) -> Figure:
         below, above = fit.band(grid)
         axes.fill_between(grid, below, above, color=ORANGE, alpha=0.25, lw=0)
         axes.plot(grid, fit.curve.probability(grid), color=ORANGE, lw=1, label="probit fit, 95% band")
-    axes.set(yscale="log", xlabel=f"supply ({found.info.voltage_unit})", ylabel="cell fault rate")
+    axes.set(yscale="log", xlabel=f"supply ({plot_label(found.info.voltage_unit)})", ylabel="cell fault rate")
     axes.set_ylim(bottom=max(1e-12, 0.3 * min(high[high > 0].min(), rate[seen].min(initial=1.0))))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

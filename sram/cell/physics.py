@@ -6,9 +6,9 @@ probability of that is found by importance sampling around the most probable fai
 importance sampling: Kanj, Joshi, Nassif, DAC 2006), which costs the same at 1e-9 as at 1e-3.
 """
 
+import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from sram import random
+from sram.cache import cache_folder
 from sram.cell import bitcell_kernels as kernels
 from sram.cell.bitcell_kernels import Transistors
 from sram.cell.technology import Conditions, Technology, current_scale, technology, threshold_shifts
@@ -207,13 +208,9 @@ def failure_curve(
     cached = _cached(path)
     if cached is None:
         cached = _compute(tech, conditions, samples, seed, wanted, progress or (lambda _: None))
-        write_atomic(path, json.dumps(cached.to_dict()))
+        with contextlib.suppress(OSError):  # no place for a cache: it is computed again
+            write_atomic(path, json.dumps(cached.to_dict()))
     return cached
-
-
-def cache_folder() -> Path:
-    """Where computed curves are kept: $XDG_CACHE_HOME/neuralfuse, by default ~/.cache/neuralfuse."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuralfuse"
 
 
 def _cached(path: Path) -> FailureCurve | None:

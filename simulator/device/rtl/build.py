@@ -1,5 +1,6 @@
 """Verilator: SystemVerilog to a shared library, once for each set of sources and parameters."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from simulator.device.protocol import DeviceError
+from sram.cache import cache_folder, trusted
 
 HERE = Path(__file__).parent
 SOURCES = ("chip.sv", "weight_sram.sv", "os_array.sv", "ws_array.sv", "chip.cpp")
@@ -34,8 +36,8 @@ def library(parameters: dict[str, int]) -> Path:
     """The shared library of the chip with these parameters, built if it is not in the cache.
 
     The cache is neuralfuse/rtl in XDG_CACHE_HOME (else ~/.cache); a library is named by a hash of the sources,
-    parameters, Verilator's version and options, so that a changed source is never served from it. DeviceError where
-    a build fails.
+    parameters, Verilator's version and options, so that a changed source is never served from it. A library or a cache
+    that others may write is not used: the chip is built for this run alone. DeviceError where a build fails.
     """
     digest = hashlib.sha256(repr((version(), VERILATE, sorted(parameters.items()))).encode())
     for source in (*SOURCES, "build.py"):
@@ -44,13 +46,24 @@ def library(parameters: dict[str, int]) -> Path:
 
 
 def _cached(name: str, make: Callable[[Path], Path]) -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuralfuse" / "rtl"
+    folder = cache_folder() / "rtl"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not trusted(folder) or not (trusted(folder / name) or os.access(folder, os.W_OK)):
+        folder = Path(_folder_of_this_run().name)
     target = folder / name
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+    if not trusted(target):
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            os.replace(make(Path(scratch)), target)  # in one step: two builders at once do no harm
+            made = make(Path(scratch))
+            made.chmod(0o700)
+            os.replace(made, target)  # in one step: two builders at once do no harm
     return target
+
+
+@cache
+def _folder_of_this_run() -> tempfile.TemporaryDirectory[str]:
+    """Removed as the process ends."""
+    return tempfile.TemporaryDirectory(prefix="neuralfuse-rtl-")
 
 
 def _build(folder: Path, parameters: dict[str, int]) -> Path:

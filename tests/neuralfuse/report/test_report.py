@@ -12,12 +12,12 @@ from neuralfuse.report import build_report, headline_lines
 from neuralfuse.report.compare import compare
 from neuralfuse.report.page import interactive_front
 from neuralfuse.results import pareto
-from neuralfuse.results.tables import read_table
+from neuralfuse.results.tables import read_table, to_csv
 from neuralfuse.study import variants
 from tests.conftest import TINY, run
 
 EVIL = "</script><script>alert(1)</script>"
-NAMES = ("None", "NA", "007", EVIL)
+NAMES = ("None", "NA", "007", EVIL, "[/red]", r"$\bad$", "=1+1", "'@x", "a/../../../x", "_x", "a\x1b[2J\rb")
 
 
 def written(page: str) -> str:
@@ -33,7 +33,7 @@ def odd(tiny, tmp_path_factory, undrawn):
     rows = read_table(folder / "results.csv")
     own = rows[rows.protection == "fuse"]
     every = pd.concat([rows[rows.protection == "none"], *(own.assign(protection=name) for name in NAMES)])
-    every.to_csv(folder / "results.csv", index=False)
+    (folder / "results.csv").write_text(to_csv(every), newline="")
     return folder, build_report(folder)
 
 
