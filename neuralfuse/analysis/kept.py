@@ -8,8 +8,9 @@ from typing import Any
 from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder, stamp_of
 from neuralfuse.study.records import AS_WRITTEN
-from neuralfuse.sweep.bench import Bench, bench_of, one_thread
+from neuralfuse.sweep.bench import Bench, bench_of
 from neuralfuse.sweep.executors import Workers
+from neuralfuse.training.loop import threads
 from sram.errors import InputError
 from sram.files import write_atomic
 
@@ -20,7 +21,7 @@ def kept(folder: str, made_from: Sequence[object], make: Callable[[Bench], Any])
     stamp = stamp_of(folder)
     path = Path(folder) / "sensitivity" / f"{digest([stamp, RESULTS_VERSION, *made_from])}.json"
     if not path.is_file():
-        with one_thread():
+        with threads(1):
             found = make(bench_of(folder, stamp))
         write_atomic(path, json.dumps(found))
     try:

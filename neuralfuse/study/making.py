@@ -27,7 +27,7 @@ from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import memory_of
 from neuralfuse.training.checkpoints import Run
 from neuralfuse.training.generator import HeldOut, train_generator
-from neuralfuse.training.loop import random
+from neuralfuse.training.loop import random, threads
 from neuralfuse.training.network import train_network
 from neuralfuse.training.own_words import OwnFaults
 from neuralfuse.training.settings import HeldOutSettings, own_objective
@@ -83,7 +83,8 @@ def make_program(folder: StudyFolder, config: NetworkConfig, network: nn.Module,
     images = load_data(study.dataset).train_x
     chosen = torch.randperm(len(images), generator=random(study.seed, -3))[:UNIT_IMAGES]
     faulty = FaultyNetwork(copy.deepcopy(network), per_channel=config.per_channel, device=study.device, fold=True)
-    made = compile_network(faulty, images[chosen]).to_json()
+    with threads(1):  # units are sums, too
+        made = compile_network(faulty, images[chosen]).to_json()
     records.write(path, {"settings": settings, "program": made})
     advance(1, 1, {})
 
