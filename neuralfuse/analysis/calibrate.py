@@ -15,7 +15,8 @@ from neuralfuse.study.file_names import slug
 from neuralfuse.study.files import load_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
-from neuralfuse.sweep.bench import Bench, one_thread
+from neuralfuse.sweep.bench import Bench
+from neuralfuse.training.loop import threads
 from neuralfuse.transforms.generators import NeuralFuse
 from simulator.device.characterize import characterize
 from simulator.device.protocol import Device
@@ -79,7 +80,7 @@ def calibrate(
         one_chip.check_unit(wanted, found.curve.unit)
         found.count(at)  # refuses voltages below the map's before anything is trained
     rows, transforms = [], {}
-    with steps(quiet) as say, one_thread():
+    with steps(quiet) as say, threads(1):
         prepared = StudyFolder(folder / "study", wanted)
         prepare(prepared, say)
         bench = Bench(prepared)

@@ -7,9 +7,12 @@ from typing import Any
 
 from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder, stamp_of
-from neuralfuse.sweep.bench import Bench, bench_of, one_thread
+from neuralfuse.study.records import AS_WRITTEN
+from neuralfuse.sweep.bench import Bench, bench_of
 from neuralfuse.sweep.executors import Workers
+from neuralfuse.training.loop import threads
 from sram import plugins
+from sram.errors import InputError
 from sram.files import write_atomic
 
 
@@ -19,10 +22,13 @@ def kept(folder: str, made_from: Sequence[object], make: Callable[[Bench], Any])
     stamp = stamp_of(folder)
     path = Path(folder) / "sensitivity" / f"{digest([stamp, RESULTS_VERSION, *made_from])}.json"
     if not path.is_file():
-        with one_thread():
+        with threads(1):
             found = make(bench_of(folder, stamp))
         write_atomic(path, json.dumps(found))
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(path, "content", str(error)[:200], AS_WRITTEN) from None
 
 
 def by_network(

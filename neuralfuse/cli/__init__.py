@@ -1,7 +1,10 @@
 """The command line. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
 import io
+import multiprocessing
+import signal
 import sys
+import threading
 from typing import Annotated
 
 import typer
@@ -57,10 +60,12 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line. Exit status: 0 done, 2 the user's input is wrong, 130 interrupted, 1 anything else."""
+    """Run the command line. Exit: 0 done, 2 the user's input is wrong, 130 interrupted or ended, 1 anything else."""
     keep_freed_memory()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to stop
+    if threading.current_thread() is threading.main_thread():  # others may set no handler
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = app(args=arguments, standalone_mode=False)
     except InputError as error:
@@ -76,4 +81,6 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("neuralfuse: interrupted; what was done is kept", file=sys.stderr)
         status = 130
+        for worker in multiprocessing.active_children():  # in the middle of tasks that nobody waits for
+            worker.kill()
     sys.exit(status if isinstance(status, int) else 0)

@@ -1,6 +1,7 @@
 """Checkpoints: tensors in a safetensors file with a JSON record in its header. One file, written whole; nothing is
-unpickled."""
+unpickled. The record has the hash of all of it: a file with a flipped bit is not read."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -28,7 +29,17 @@ def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], record: Mapping
     ([1.0, 1.0], {'step': 3})
     """
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    return write_atomic(path, to_bytes(contiguous, {"record": json.dumps(record, sort_keys=True)}))
+    hashed = {**record, "content": _content(contiguous, record)}
+    return write_atomic(path, to_bytes(contiguous, {"record": json.dumps(hashed, sort_keys=True)}))
+
+
+def _content(tensors: Mapping[str, Tensor], record: Mapping) -> str:
+    """Hash of the tensors and the record."""
+    total = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
@@ -42,10 +53,16 @@ def load(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, "pt") as file:
             record = json.loads((file.metadata() or {}).get("record", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, record
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        content = record.pop("content", None)  # None: written by others, or by a release that wrote no hash
+        if content not in (None, _content(tensors, record)):
+            raise InputError(path, "content", "damaged", "tensors and record as they were written; delete the file")
+        return tensors, record
     except FileNotFoundError:
         raise InputError(path, "checkpoint", "missing", "an existing .safetensors file") from None
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(path, "checkpoint", str(error), "a .safetensors file that can be read") from None
 
 
@@ -65,12 +82,12 @@ def save_network(
 def load_network(network: nn.Module, path: str | os.PathLike) -> dict:
     """Put what `save_network` wrote into a network of the same shape, in eval mode, and return the record."""
     tensors, record = load(path)
-    for name in [name for name in tensors if f"{name}.scale" in tensors]:
-        tensors[name] = dequantize(tensors[name], tensors.pop(f"{name}.scale"))
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise InputError(path, f"tensor {name}", "NaN or infinity", "finite numbers")
     try:
+        for name in [name for name in tensors if f"{name}.scale" in tensors]:
+            tensors[name] = dequantize(tensors[name], tensors.pop(f"{name}.scale"))
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise InputError(path, f"tensor {name}", "NaN or infinity", "finite numbers")
         network.load_state_dict(tensors)
     except RuntimeError as error:
         message = str(error).splitlines()[-1].strip()

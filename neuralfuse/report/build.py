@@ -1,11 +1,13 @@
 """Tables and figures of a results folder, written beside it."""
 
 import hashlib
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,8 @@ from neuralfuse.report import plots
 from neuralfuse.report.page import Tables, render
 from neuralfuse.report.wording import chip_share, few_chips, interval, saving, saving_interval, supply, supply_interval
 from neuralfuse.results import pareto
-from neuralfuse.results.tables import read_table, to_csv
+from neuralfuse.results.rows import COLUMNS, possible
+from neuralfuse.results.tables import NAMES, read_table, to_csv
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.file_names import slug
 from neuralfuse.study.folder import StudyFolder
@@ -47,9 +50,26 @@ def read_results(folder: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(folder, "results", path.name, "a folder filled by `neuralfuse sweep`")
     results = read_table(path)
+    if missing := [name for name in COLUMNS if name not in results]:
+        raise InputError(path, "column", missing[0], "a table with it, as `neuralfuse sweep` writes it")
     if results.empty:
         raise InputError(path, "rows", 0, "at least one finished task; run the sweep first")
+    _check_values(results, path)
     return results
+
+
+def _check_values(results: pd.DataFrame, path: Path) -> None:
+    """Refuse the first value that no task can have had."""
+    again = "what a task can have found; `neuralfuse sweep` writes the table anew from rows/"
+    numbers = [name for name in COLUMNS if name not in NAMES]
+    for name in numbers:
+        if not pd.api.types.is_numeric_dtype(results[name]):
+            bad = results[name][pd.to_numeric(results[name], errors="coerce").isna()]
+            raise InputError(path, name, bad.iloc[0] if len(bad) else results[name].iloc[0], again)
+    off = (results.accuracy - results.correct / results.total).abs() > 1e-9
+    for name, fine in (possible(results) | {"accuracy": ~off}).items():
+        if not fine.all():
+            raise InputError(path, name, results[name][~fine].iloc[0].item(), again)
 
 
 def build_report(folder: str | Path) -> Report:
@@ -157,8 +177,12 @@ def _drawn_elsewhere(folder: Path) -> dict[str, list[Path]]:
 
 
 def _images(path: Path) -> Figure:
-    with np.load(path, allow_pickle=False) as arrays:
-        return plots.images(arrays["original"], arrays["changed"], arrays["labels"].tolist())
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            original, changed, labels = (arrays[name] for name in ("original", "changed", "labels"))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        raise InputError(path, "images", str(error)[:200], "as they were written; delete it and sweep again") from None
+    return plots.images(original, changed, labels.tolist())
 
 
 def _energy_by_layer(layers: pd.DataFrame, title: str) -> Figure:

@@ -1,19 +1,24 @@
 """Rows of results in a folder, append-only: one file of JSON lines per writing process, joined by key when read.
 
 A process that is killed leaves at most one unfinished last line, which readers skip. Two processes in one folder never
-write to the same file; where both did the same task, its two rows are equal and count once.
+write to the same file; where both did the same task, its two rows are equal and count once. A row that cannot be, for
+the file was damaged, does not count: its task is done again.
 """
 
 import json
+import math
 import os
 import uuid
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from sram.files import make_folder, sync_folder
+from sram.locks import Claims
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,28 @@ class Result:
         return self.correct / self.total
 
 
-COLUMNS = [name for name in Result.__dataclass_fields__ if name not in {"key", "seconds"}]
+FIELDS = Result.__dataclass_fields__
+SHARES = ("cell_fault_rate", "flip_rate")
+AMOUNTS = ("chip", "cycles", "energy_weight_sram_pj", "energy_sram_pj", "energy_system_pj")
+
+
+def possible(rows: Any) -> dict[str, Any]:
+    """By field, whether the values of a `Result`, or of a table of them, are within their range."""
+    counted = {name: (0 <= getattr(rows, name)) & (getattr(rows, name) <= rows.total) for name in
+               ("correct", "correct_clean")}  # fmt: skip
+    shares = {name: (0 <= getattr(rows, name)) & (getattr(rows, name) <= 1) for name in SHARES}
+    amounts = {name: (0 <= getattr(rows, name)) & (getattr(rows, name) < math.inf) for name in AMOUNTS}
+    return {"total": rows.total >= 1, **counted, **shares, **amounts}
+
+
+def _sound(row: Result) -> bool:
+    """Whether a row that was read has the types of its fields, and values within their range."""
+    kinds = {str: (str,), int: (int,), float: (int, float)}
+    typed = all(type(getattr(row, name)) in kinds[field.type] for name, field in FIELDS.items())  # type: ignore[index]
+    return typed and all(possible(row).values())
+
+
+COLUMNS = [name for name in FIELDS if name not in {"key", "seconds"}]
 COLUMNS.insert(COLUMNS.index("correct_clean") + 1, "accuracy")
 
 
@@ -76,7 +102,10 @@ class Rows:
                     row = Result(**json.loads(line))
                 except (ValueError, TypeError):
                     continue  # torn by a full disk or a killed process: its task is simply done again
-                self._rows.setdefault(row.key, row)
+                if _sound(row):
+                    self._rows.setdefault(row.key, row)
+                else:
+                    warnings.warn(f"{path}: a row that cannot be is not counted: {line[:200]!r}", stacklevel=2)
             self._seen[path] = start + end
         return self._rows
 
@@ -103,6 +132,10 @@ class Rows:
             raise
         finally:
             os.close(handle)
+
+    def claims(self) -> Claims:
+        """By which processes share what is still to do."""
+        return Claims(self._folder / ".claims")
 
     def frame(self, keys: Iterable[str]) -> pd.DataFrame:
         """The finished rows of these keys, in their order, with the columns of results.csv: the same keys give the same

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from sram.errors import InputError
+
 # Columns of names in any of the tables; pandas would make numbers of `007`, and nothing of `None` and `NA`.
 NAMES = (
     *("variant", "network", "dataset", "accelerator", "curve", "structure", "protection"),
@@ -29,8 +31,13 @@ def to_csv(table: pd.DataFrame) -> str:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """A CSV table that `to_csv` wrote; only an empty cell is missing."""
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(NAMES, str))
+    """A CSV table that `to_csv` wrote; only an empty cell is missing. InputError for what is none."""
+    try:
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(NAMES, str))
+    except FileNotFoundError:
+        raise InputError(path, "table", "missing", "one that a sweep wrote") from None
+    except (OSError, ValueError) as error:  # of pandas and of the encoding
+        raise InputError(path, "table", str(error).strip()[:200], "a CSV table as a sweep wrote it") from None
     return _renamed(table, f"'{FORMULA}", lambda name: name[1:])
 
 

@@ -5,8 +5,8 @@ made for, and only voltages, chips, protections and how it is computed may chang
 """
 
 import functools
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from torch import nn
 from neuralfuse.quantized import checkpoint
 from neuralfuse.results.rows import Result, Rows
 from neuralfuse.results.tables import to_csv
+from neuralfuse.study import records
 from neuralfuse.study.config import ProtectionConfig, StudyConfig
 from neuralfuse.study.cost import Cost, cost_of
 from neuralfuse.study.data import build_network, build_transform
+from neuralfuse.study.digest import digest
 from neuralfuse.study.file_names import generator_file, slug
 from neuralfuse.study.files import dump_study, load_study
 from neuralfuse.study.memory import place_weights
@@ -29,10 +31,13 @@ from simulator.device.program import Program
 from simulator.operating_point import nominal_on, weights_at
 from simulator.placement import Placement
 from simulator.workload import Layer, Workload
+from sram import locks
 from sram.errors import InputError
 from sram.files import write_atomic
 from sram.protection import Overhead
 
+LOCKS = ".locks"
+_SHOWN = ("stamp", "voltage_unit", "versions", "notes", "energy_sources")  # of a prepared folder
 _MAY_GROW = ("voltages", "chips", "protections", "adaptive", "batch_size")
 
 
@@ -69,9 +74,30 @@ class StudyFolder:
             check_empty(self.path)
 
     def claim(self) -> None:
-        """Make the folder this study's, or refuse it. Writes study.yaml."""
+        """Make the folder this study's, or refuse it: another's, or one where a process runs this study with other
+        voltages, chips or protections. Writes study.yaml. Where other processes may do the same: inside `alone`."""
         self.check()
+        mine = self._run_lock
+        if any(locks.in_use(lock) for lock in mine.parent.glob("run-*") if lock != mine):
+            allowed = "one at a time: a process runs this study there with other voltages, chips or protections"
+            raise InputError(self.path, "--out", self.study.name, allowed)
         write_atomic(self.path / "study.yaml", dump_study(self.study))
+
+    @contextmanager
+    def alone(self, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Inside the block no other process prepares the folder; `waiting` is called where one does now."""
+        self.check()  # nothing is written into a folder that is another's
+        with self.in_use(), locks.alone(self.path / LOCKS / "preparing", waiting):
+            yield
+
+    def in_use(self) -> AbstractContextManager[None]:
+        """Inside the block no other process may claim the folder for a study that differs."""
+        self.check()
+        return locks.together(self._run_lock)
+
+    @property
+    def _run_lock(self) -> Path:
+        return self.path / LOCKS / f"run-{digest(dump_study(self.study))}"
 
     def network_file(self, network: str) -> Path:
         """The trained network, its weights rounded to words."""
@@ -89,7 +115,7 @@ class StudyFolder:
 
     def program(self, network: str) -> Program:
         """A network as a device runs it, its activations' units included."""
-        return Program.from_json(json.loads(self.program_file(network).read_text(encoding="utf-8"))["program"])
+        return Program.from_json(records.read(self.program_file(network), ["program"])["program"])
 
     def generator_file(self, network: str, protection: ProtectionConfig) -> Path:
         """The generator that a protection puts before `network`: one for all networks where it has surrogates."""
@@ -119,19 +145,23 @@ class StudyFolder:
 
     def write_workload(self, workload: Workload, made_from: str, *names: str) -> None:
         """Keep the layers of (network,) or (network, protection), with the digest of what they were traced from."""
-        write_atomic(self.workload_file(*names), json.dumps({"made_from": made_from, **asdict(workload)}))
+        records.write(self.workload_file(*names), {"made_from": made_from, **asdict(workload)})
 
     def workload_made_from(self, *names: str) -> str | None:
         """The digest that a workload was written with; None before it is written."""
         file = self.workload_file(*names)
-        return json.loads(file.read_text(encoding="utf-8")).get("made_from") if file.is_file() else None
+        return records.read(file).get("made_from") if file.is_file() else None
 
     def workload(self, network: str, protection: str | None = None) -> Workload:
         """The layers, as they were traced: a worker needs no tracer."""
-        raw = json.loads(self.workload_file(network, protection).read_text(encoding="utf-8"))
+        file = self.workload_file(network, protection)
+        raw = records.read(file, ["layers"])
         raw.pop("made_from", None)
-        layers = tuple(Layer(**_tuples(layer)) for layer in raw.pop("layers"))
-        return Workload(layers=layers, **_tuples(raw))
+        try:
+            layers = tuple(Layer(**_tuples(layer)) for layer in raw.pop("layers"))
+            return Workload(layers=layers, **_tuples(raw))
+        except (TypeError, AttributeError):  # keys that these have not
+            raise InputError(file, "content", "damaged", records.AS_WRITTEN) from None
 
     def counts(self, machine: str, network: str, protection: str | None = None) -> Counts:
         """Cycles and accesses of one inference on an accelerator."""
@@ -185,7 +215,7 @@ class StudyFolder:
 
     def write_provenance(self, record: dict[str, Any]) -> None:
         """Keep the record of versions and sources."""
-        write_atomic(self.path / "provenance.json", json.dumps(record, indent=1))
+        records.write(self.path / "provenance.json", record)
 
     def provenance(self) -> dict[str, Any]:
         """What a prepared folder says of versions and sources."""
@@ -198,7 +228,7 @@ def stamp_of(path: str | Path) -> str:
 
 
 def _provenance(path: Path) -> dict[str, Any]:
-    return json.loads((path / "provenance.json").read_text(encoding="utf-8"))
+    return records.read(path / "provenance.json", _SHOWN)
 
 
 def _check_same(study: StudyConfig, other: StudyConfig, path: Path) -> None:
@@ -214,8 +244,8 @@ def check_empty(path: Path) -> None:
     file = next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), None)
     if file is not None:
         raise InputError(path, "--out", str(file), "a folder; this is a file")
-    if path.is_dir() and any(path.iterdir()):
-        names = ", ".join(sorted(p.name for p in path.iterdir())[:3])
+    if path.is_dir() and (found := sorted({p.name for p in path.iterdir()} - {LOCKS})):
+        names = ", ".join(found[:3])
         raise InputError(path, "--out", names, "a new or empty folder, or one that a study was run in")
 
 

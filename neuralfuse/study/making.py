@@ -3,7 +3,6 @@ there, made from the same settings."""
 
 import copy
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from neuralfuse.quantized import checkpoint
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.program import compile_network
 from neuralfuse.quantized.quantize import quantize_in_place
+from neuralfuse.study import records
 from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import build_network, build_transform, content_hashes, kind_of, load_data, training_hash
 from neuralfuse.study.digest import RESULTS_VERSION, digest
@@ -27,7 +27,7 @@ from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import memory_of
 from neuralfuse.training.checkpoints import Run
 from neuralfuse.training.generator import HeldOut, train_generator
-from neuralfuse.training.loop import random
+from neuralfuse.training.loop import random, threads
 from neuralfuse.training.network import train_network
 from neuralfuse.training.own_words import OwnFaults
 from neuralfuse.training.settings import HeldOutSettings, own_objective
@@ -77,14 +77,15 @@ def make_program(folder: StudyFolder, config: NetworkConfig, network: nn.Module,
     study, path = folder.study, folder.program_file(config.name)
     measured_on = [UNIT_IMAGES, training_hash(study.dataset)]
     settings = digest([network_settings(study, config), _tensor_hash(network), *measured_on])
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["settings"] == settings:
+    if path.is_file() and records.read(path, ["settings"])["settings"] == settings:
         return
     advance = say(f"units of the activations of {config.name}")
     images = load_data(study.dataset).train_x
     chosen = torch.randperm(len(images), generator=random(study.seed, -3))[:UNIT_IMAGES]
     faulty = FaultyNetwork(copy.deepcopy(network), per_channel=config.per_channel, device=study.device, fold=True)
-    made = compile_network(faulty, images[chosen]).to_json()
-    write_atomic(path, json.dumps({"settings": settings, "program": made}))
+    with threads(1):  # units are sums, too
+        made = compile_network(faulty, images[chosen]).to_json()
+    records.write(path, {"settings": settings, "program": made})
     advance(1, 1, {})
 
 

@@ -36,10 +36,16 @@ from sram.files import write_atomic
 
 
 def prepare(folder: StudyFolder, say: Say) -> list[Point]:
-    """Fill the folder with what tasks need and return the study's grid, in the order of results.csv."""
+    """Fill the folder with what tasks need and return the study's grid, in the order of results.csv. One process at a
+    time does so in a folder; the next finds everything there."""
+    check(folder.study)
+    with folder.alone(lambda: say("another process prepares this folder")):
+        folder.claim()
+        return _prepare(folder, say)
+
+
+def _prepare(folder: StudyFolder, say: Say) -> list[Point]:
     study = folder.study
-    check(study)
-    folder.claim()
     lowest = level(study.curve, study.voltage_floor)
     made = {config.name: (config, make_network(folder, config, say)) for config in study.networks}
     for config in study.networks:

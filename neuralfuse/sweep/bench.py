@@ -7,12 +7,10 @@ that changed.
 
 import functools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
-import torch
 from torch import Tensor
 
 from neuralfuse.chips.stored import StoredChip, known, layout_of, place_generator, store
@@ -29,6 +27,7 @@ from neuralfuse.study.memory import chip_map
 from neuralfuse.sweep.task import Task
 from neuralfuse.training.batchnorm import own_statistics
 from neuralfuse.training.calibrate import calibrate
+from neuralfuse.training.loop import threads
 from neuralfuse.transforms.generators import NeuralFuse
 from neuralfuse.transforms.per_voltage import at, level
 from simulator.accelerator import accelerator
@@ -266,19 +265,8 @@ def bench_of(folder: str, stamp: str) -> Bench:
     return Bench(StudyFolder.open(folder))
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums in one order everywhere, so that every executor gives the same rows; parallelism is over chips."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def run_chunk(folder: str, tasks: list[Task]) -> list[Result]:
     """Measure tasks in a worker: the function that executors are given."""
-    with one_thread():
+    with threads(1):  # so that every executor gives the same rows; parallelism is over chips
         bench = bench_of(folder, stamp_of(folder))
         return [bench.measure(task) for task in tasks]

@@ -1,19 +1,23 @@
 """Run what a plan still lacks, keep every finished row, retry what a lost worker took with it, name what could not be
 had."""
 
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from neuralfuse.results.rows import Result, Rows
+from neuralfuse.study.digest import digest
 from neuralfuse.sweep.executors import Workers
 from neuralfuse.sweep.task import Task
 from sram.errors import InputError
+from sram.locks import Claims
 
 Plan = Callable[[dict[str, Result]], list[Task]]  # which tasks are wanted, given what is known; pure
 RunChunk = Callable[[list[Task]], list[Result]]  # what a worker is sent
 Advance = Callable[[int, int], None]
 ATTEMPTS = 3
+PAUSE_S = 0.2  # between looks at what another process has
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ def collect(
     """Run until the plan has nothing left that is not in the store; returns what failed `ATTEMPTS` times.
 
     `advance(done, wanted)` is called after each finished chunk. A mistake of the user (InputError) and a store that
-    cannot be written end the run at once; rows that were finished stay. Safe to run twice, or by two processes, into
-    one folder.
+    cannot be written end the run at once; rows that were finished stay. Processes that run into one folder share the
+    work: a chunk is measured by the one that claimed it, and anew if that one was killed.
     """
     failures: dict[tuple[str, ...], Failure] = {}
     while True:
@@ -67,11 +71,14 @@ def _run(
     todo: list[list[Task]], run_chunk: RunChunk, workers: Workers, store: Rows, advance: Advance, wanted: int
 ) -> list[Failure]:
     queue = [(chunk, 1) for chunk in reversed(todo)]
-    work = _Round(run_chunk, workers, store, queue, sum(len(chunk) for chunk in todo), workers.make())
+    left = sum(len(chunk) for chunk in todo)
+    work = _Round(run_chunk, workers, store, queue, left, workers.make(), store.claims())
     try:
         while work.queue or work.pending:
             work.submit()
             done, _ = wait(work.pending, return_when=FIRST_COMPLETED) if work.pending else (set(), None)
+            if work.queue and not done:
+                time.sleep(PAUSE_S)  # others have all that is left
             broken = False
             for future in done:
                 broken = not work.take(future) or broken
@@ -93,19 +100,26 @@ class _Round:
     queue: list[tuple[list[Task], int]]  # with the number of the attempt; the next one last
     left: int  # tasks
     executor: Executor
+    claims: Claims
     pending: dict[Future, tuple[list[Task], int]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
 
     def submit(self) -> None:
-        while self.queue and len(self.pending) < 2 * self.workers.count:
+        """Send what no other process has, as much as keeps the workers busy."""
+        for _ in range(len(self.queue)):
+            if len(self.pending) >= (1 if self.workers.count == 1 else 2 * self.workers.count):
+                return
             chunk, attempt = self.queue.pop()
-            known = self.store.read()  # another process may have done it meanwhile
+            if not self.claims.take(_number(chunk)):
+                self.queue.insert(0, (chunk, attempt))
+                continue
+            known = self.store.read()  # after the claim: who had it before has written its rows
             rest = [task for task in chunk if task.key not in known]
             self.left -= len(chunk) - len(rest)
             if rest:
                 self.pending[self.executor.submit(self.run_chunk, rest)] = (rest, attempt)
-            if self.workers.count == 1:
-                break
+            else:
+                self.claims.give_back(_number(chunk))
 
     def take(self, future: Future) -> bool:
         """Keep the rows of a chunk that came back, or try it again; False where a worker process died."""
@@ -120,6 +134,8 @@ class _Round:
             raise
         except Exception as error:
             self._again(chunk, attempt, f"{type(error).__name__}: {error}")
+        finally:
+            self.claims.give_back(_number(chunk))
         return True
 
     def _again(self, chunk: list[Task], attempt: int, reason: str) -> None:
@@ -130,7 +146,9 @@ class _Round:
 
     def renew(self) -> None:
         """Another executor in place of one that broke: it is unusable, and so are its other futures."""
-        self.queue.extend(self.pending.values())
+        for chunk, attempt in self.pending.values():
+            self.claims.give_back(_number(chunk))
+            self.queue.append((chunk, attempt))
         self.pending.clear()
         self.executor.shutdown(wait=False)
         self.executor = self.workers.make()
@@ -139,3 +157,9 @@ class _Round:
         for future in self.pending:  # Dask's executor has no cancel_futures
             future.cancel()
         self.executor.shutdown(wait=False)
+        self.claims.close()
+
+
+def _number(chunk: list[Task]) -> int:
+    """What stands for a chunk among the claims: its point and chip, whichever voltages are still to do."""
+    return int(digest([asdict(chunk[0].point), chunk[0].chip]), 16) >> 2

@@ -2,10 +2,11 @@
 cluster."""
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 from neuralfuse.sweep.allocator import keep_freed_memory
@@ -51,10 +52,23 @@ def choose(workers: int | None = None, dask: str | None = None) -> Workers:
     # spawn: a forked child of a process with OpenMP threads may hang.
     pool = get_context("spawn")
     return Workers(
-        lambda: ProcessPoolExecutor(workers, mp_context=pool, initializer=keep_freed_memory),
+        lambda: ProcessPoolExecutor(workers, mp_context=pool, initializer=_start_worker),
         workers,
         f"{workers} processes",
     )
+
+
+def _start_worker() -> None:
+    """A worker ends with its parent, however that ends: alone it would wait for ever for its next task."""
+    parent = parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    keep_freed_memory()
 
 
 def _dask(address: str) -> Workers:

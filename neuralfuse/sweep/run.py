@@ -33,10 +33,14 @@ class Outcome:
 
 def run_study(folder: StudyFolder, workers: Workers, say: Say, part: tuple[int, int] | None = None) -> Outcome:
     """Train what must be trained, run what is missing, write results.csv. `part` = (I, N): only the I-th of N
-    shards."""
-    study = folder.study
-    check_shard(study, part)
-    points = prepare(folder, say)
+    shards. Processes in one folder share the work."""
+    check_shard(folder.study, part)
+    with folder.in_use():
+        return _run(folder, workers, say, part)
+
+
+def _run(folder: StudyFolder, workers: Workers, say: Say, part: tuple[int, int] | None) -> Outcome:
+    study, points = folder.study, prepare(folder, say)
 
     def wanted(rows: dict[str, Result]) -> list[Task]:
         tasks = plan(study, points, rows)

@@ -15,7 +15,7 @@ from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.quantize import fake_quantized, quantize_in_place
 from neuralfuse.training.checkpoints import Run, described
 from neuralfuse.training.eopm import eopm_backward
-from neuralfuse.training.loop import Figures, Watch, batch_indices, computing_in, layout, random, seeded, train
+from neuralfuse.training.loop import Figures, Watch, batch_indices, computing_in, layout, random, seeded, threads, train
 from neuralfuse.training.objectives import imported_objective
 from neuralfuse.training.own_words import Both, read_words
 from neuralfuse.training.settings import DECAYS, GeneratorSettings, HeldOutSettings, own_objective
@@ -139,10 +139,11 @@ def train_generator(
         watch = Watch(measure, held_out.every, held_out.patience)
     arguments = asdict(settings) | {"objective": described(backward), "data": data.name, "bits": bits, "seed": seed,
                                     "words": [network.words.size for network, _ in networks]}  # fmt: skip
-    steps, figures = train(
-        neuralfuse, optimizer, lambda number: DECAYS[settings.decay](number, settings.steps), settings.steps, step,
-        run.checkpoints(arguments), watch, run.progress,
-    )  # fmt: skip
+    with threads(settings.threads):
+        steps, figures = train(
+            neuralfuse, optimizer, lambda number: DECAYS[settings.decay](number, settings.steps), settings.steps, step,
+            run.checkpoints(arguments), watch, run.progress,
+        )  # fmt: skip
     if watch and watch.weights:
         neuralfuse.load_state_dict(watch.weights)
     if bits is not None:

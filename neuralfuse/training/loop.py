@@ -1,8 +1,8 @@
 """The one training loop: of networks, of generators for all chips, of transforms of one.
 
-A training is a function of its arguments alone: batch order, augmentation, fault maps and what modules draw themselves
-(dropout) depend on (seed, step), never on what ran before. A run that is killed goes on from its last checkpoint and
-ends with the same numbers.
+A training is a function of its arguments alone, the number of threads among them (`threads`): batch order,
+augmentation, fault maps and what modules draw themselves (dropout) depend on (seed, step), never on what ran before. A
+run that is killed goes on from its last checkpoint and ends with the same numbers.
 """
 
 from collections.abc import Callable, Iterator
@@ -91,6 +91,18 @@ def train(
                 held_out = {"held_out_accuracy": watch.best} if watch and watch.best is not None else {}
                 progress(done, steps, figures | held_out)
     return done, figures
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Inside the block torch computes with so many threads, whatever the machine has: the order of sums, and so their
+    last bits, depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

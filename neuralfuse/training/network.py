@@ -21,6 +21,7 @@ from neuralfuse.training.loop import (
     layout,
     random,
     seeded,
+    threads,
     train,
 )
 from neuralfuse.training.muon import by_work, for_small_images, muon
@@ -72,7 +73,7 @@ def train_network(
 
     arguments = asdict(settings) | {"objective": described(backward), "data": data.name, "bits": bits,
                                     "per_channel": per_channel, "seed": seed}  # fmt: skip
-    with for_small_images(network) if settings.phases else nullcontext():
+    with threads(settings.threads), for_small_images(network) if settings.phases else nullcontext():
         train(network, optimizer, shares.__getitem__, len(sizes), step, run.checkpoints(arguments),
               progress=run.progress)  # fmt: skip
     if bits is not None:

@@ -113,7 +113,8 @@ class NetworkSettings(Settings):
     of the products while training. `objective`: cross-entropy, or as `objectives.objective` takes it. `optimizer`: SGD
     with Nesterov momentum 0.9 along one cycle; or Muon for filters (`muon`), whose peak is `learning_rate`. `phases`
     are (size of the images, epochs) in turn, in place of `epochs` at full size: small images cost less, and most is
-    learnt on them; `shift` shrinks with them.
+    learnt on them; `shift` shrinks with them. `threads`: on a CPU, whatever the machine has; another number gives other
+    last bits, and so another network.
     """
 
     epochs: Count = 20
@@ -127,6 +128,7 @@ class NetworkSettings(Settings):
     precision: Precision = "float32"
     optimizer: Literal["sgd", "muon"] = "sgd"
     phases: Annotated[tuple[Phase, ...], Field(strict=False)] = ()
+    threads: Count = 1
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class GeneratorSettings(Settings):
 
     `weight` is the paper's lambda, `maps` its N, `shift` and `flip` the augmentation's. `precision` of the products:
     `bfloat16` is for GPUs and for CPUs with instructions for it; weights and their steps stay float32. `objective`:
-    EOPM, or one's own as `generator.objective` takes it.
+    EOPM, or one's own as `generator.objective` takes it. `threads` as of a network.
     """
 
     steps: Count
@@ -148,6 +150,7 @@ class GeneratorSettings(Settings):
     flip: bool = True
     objective: Any = None
     precision: Precision = "float32"
+    threads: Count = 1
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,26 @@
 """Does a folder follow its study: what is made from files, or under a name, when those change; and is it never
 another's?"""
 
+import json
+import multiprocessing
 import shutil
+import threading
 
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 import yaml
 
 from neuralfuse.quantized import checkpoint
+from neuralfuse.study import records
 from neuralfuse.study.files import parse_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import points_of
 from neuralfuse.study.prepare import prepare, trainings_to_do
 from neuralfuse.transforms import generators
+from sram.errors import InputError
 from tests.conftest import TINY, run
 from tests.neuralfuse.data.test_data import idx
 from tests.neuralfuse.sweep.test_study import study_with
@@ -72,8 +78,8 @@ def test_layers_traced_by_other_code_are_traced_again_and_rows_know_the_layers(f
     out = shutil.copytree(folder, tmp_path / "out")
     mine, changed = StudyFolder.open(folder), StudyFolder.open(out)
     path, expected = changed.workload_file("net"), changed.workload("net")
-    other = path.read_text().replace('"made_from": "', '"made_from": "0')
-    path.write_text(other.replace('"out_channels": 4', '"out_channels": 5'))
+    other = json.dumps(records.read(path)).replace('"made_from": "', '"made_from": "0')
+    records.write(path, json.loads(other.replace('"out_channels": 4', '"out_channels": 5')))
     assert points_of(changed) != points_of(mine)
     prepare(changed, lambda title: lambda *_: None)
     assert changed.workload("net") == expected
@@ -195,7 +201,8 @@ def tiny_variants(tmp_path, variants=VARIANTS):
 
 def test_variants_are_summarised_each_on_its_own(tiny, tmp_path, capsys):
     rows = pd.read_csv(tiny / "results.csv").query("voltage == 0.8 and protection == 'none'")
-    joined = pd.concat([rows.assign(variant="plain"), rows.assign(variant="other", correct=rows.correct - 1)])
+    fewer = rows.assign(correct=rows.correct - 1, accuracy=(rows.correct - 1) / rows.total)
+    joined = pd.concat([rows.assign(variant="plain"), fewer.assign(variant="other")])
     joined.to_csv(tmp_path / "results.csv", index=False)
     assert run("results", tmp_path, "--summary", "--columns", "variant,structure,voltage,chips") == 0
     each = [f"{variant},{structure},0.8,3" for variant in VARIANTS for structure in ("column", "iid")]
@@ -248,3 +255,113 @@ def test_merge_is_for_folders_of_one_study(tiny, tiny_copy, tmp_path, capsys):
     assert into.merge([StudyFolder.open(tiny)]) == 36
     assert run("sweep", TINY, "--out", tiny_copy, "--dry-run") == 0
     assert "0 to do" in capsys.readouterr().out
+
+
+# What lies in a folder is checked, and two processes do not get in each other's way.
+
+
+@pytest.mark.parametrize("where", ["networks/net.safetensors", "generators/net-fuse.safetensors", "workloads/net.json"])
+def test_a_bit_that_flipped_in_a_folder_is_found(where, folder, tmp_path):
+    out = shutil.copytree(folder, tmp_path / "out")
+    content = bytearray((out / where).read_bytes())
+    at = content.index(b'"macs"') if b'"macs"' in content else len(content) - 40
+    at = content.index(b'"in_channels": ') + 15 if where.endswith("json") else at
+    content[at] ^= 1  # another digit, another weight
+    (out / where).write_bytes(content)
+    with pytest.raises(InputError, match=f"{where}: content"):
+        prepared(out, fuse(options={"width": 2}))
+
+
+def test_a_record_that_was_changed_is_no_checkpoint(tmp_path):
+    path = checkpoint.save(tmp_path / "a.safetensors", {"w": torch.ones(3)}, {"step": 3})
+    path.write_bytes(path.read_bytes().replace(b'\\"step\\": 3', b'\\"step\\": 4'))
+    with pytest.raises(InputError, match="content"):
+        checkpoint.load(path)
+
+
+def test_a_checkpoint_of_others_has_no_hash_and_is_read(tmp_path):
+    safetensors.torch.save_file({"w": torch.ones(3)}, tmp_path / "a.safetensors")
+    assert checkpoint.load(tmp_path / "a.safetensors")[1] == {}
+
+
+@pytest.mark.parametrize(
+    "record", [b"[1]", b"nonsense", b"\xff", b"[" * 5000, b'{"a": NaN, "content": "0"}', b"{}", b""]
+)
+@pytest.mark.parametrize("name", ["provenance.json", "workloads/net.json"])
+def test_a_damaged_record_is_one_message(record, name, folder, tmp_path):
+    out = shutil.copytree(folder, tmp_path / "out")
+    (out / name).write_bytes(record)
+    read = StudyFolder.open(out).provenance if "prov" in name else lambda: StudyFolder.open(out).workload("net")
+    with pytest.raises(InputError, match=name):
+        read()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key"),
+    [
+        ("120", "0", "total"),
+        (",120,", ",12,", "correct"),
+        ("0.75,column", "x,column", "table|voltage|column"),
+        ("correct,", "right,", "column"),
+    ],
+)
+def test_a_damaged_table_is_one_message(before, after, key, tiny_copy, capfd):
+    path = tiny_copy / "results.csv"
+    text = path.read_text()
+    path.write_text(text.replace(before, after) if before in text else text.replace("0.76", "x", 1))
+    assert run("report", tiny_copy) == 2
+    assert "results.csv" in (error := capfd.readouterr().err)
+    assert error.count("\n") == 1
+    assert any(word in error for word in key.split("|"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"a,b\n1,2,3\n4"])
+def test_what_is_no_table_is_one_message(content, tiny_copy, capfd):
+    (tiny_copy / "results.csv").write_bytes(content)
+    assert run("results", tiny_copy) == 2
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_a_folder_is_prepared_by_one_at_a_time(folder, tmp_path):
+    mine, waited, done = StudyFolder(tmp_path / "out", StudyFolder.open(folder).study), threading.Event(), []
+
+    def second():
+        with StudyFolder(mine.path, mine.study).alone(waited.set):
+            done.append("second")
+
+    with mine.alone():
+        other = threading.Thread(target=second)
+        other.start()
+        assert waited.wait(20)
+        done.append("first")
+    other.join(20)
+    assert done == ["first", "second"]
+
+
+def test_a_folder_in_use_is_not_claimed_for_other_voltages(folder, tmp_path):
+    running = StudyFolder.open(shutil.copytree(folder, tmp_path / "out"))
+    other = StudyFolder(running.path, running.study.model_copy(update={"voltages": (0.9,)}))
+    with running.in_use():
+        running.claim()  # the same study may be run by several
+        with pytest.raises(InputError, match="one at a time"):
+            other.claim()
+        assert StudyFolder.open(running.path).study == running.study
+    other.claim()
+
+
+def _hold(path, ready):
+    with StudyFolder.open(path).alone():
+        ready.set()
+        threading.Event().wait()
+
+
+def test_a_lock_ends_with_the_process_that_is_killed(folder, tmp_path):
+    out, spawn = shutil.copytree(folder, tmp_path / "out"), multiprocessing.get_context("spawn")
+    ready = spawn.Event()
+    holder = spawn.Process(target=_hold, args=(out, ready))
+    holder.start()
+    assert ready.wait(60)
+    waited = []
+    with StudyFolder.open(out).alone(lambda: (waited.append(1), holder.kill())):
+        assert waited == [1]
+    holder.join()

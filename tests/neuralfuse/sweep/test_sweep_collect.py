@@ -116,6 +116,27 @@ def test_torn_and_foreign_lines_are_skipped_and_redone(tmp_path):
     assert csv_of(tmp_path) == expected
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"correct": 999, "total": 120}, {"correct": -1}, {"total": 0}, {"correct_clean": 1001}, {"flip_rate": 1.5},
+     {"cell_fault_rate": float("nan")}, {"chip": -1}, {"chip": True}, {"correct": "7"}, {"voltage": "0.8"},
+     {"energy_sram_pj": float("inf")}, {"network": 7}, {"cycles": None}],
+)  # fmt: skip
+def test_a_row_that_cannot_be_does_not_count_and_is_done_again(change, tmp_path):
+    collect(rows_of(tmp_path), whole, fake_chunk, in_process())
+    expected = csv_of(tmp_path)
+    (file,) = (tmp_path / "rows").glob("*.jsonl")
+    first, *rest = file.read_text().splitlines()
+    file.write_text("\n".join([json.dumps(json.loads(first) | change), *rest, ""]))
+    with pytest.warns(UserWarning, match="a row that cannot be"):
+        assert len(rows_of(tmp_path).read()) == 143
+    with pytest.warns(UserWarning, match="a row that cannot be"):
+        collect(rows_of(tmp_path), whole, fake_chunk, in_process())
+    with pytest.warns(UserWarning, match="a row that cannot be"):
+        found = csv_of(tmp_path)
+    assert found == expected
+
+
 def test_two_stores_in_one_folder_count_once(tmp_path):
     tasks = whole({})[:10]
     first, second = rows_of(tmp_path), rows_of(tmp_path)
@@ -150,6 +171,48 @@ def test_kill_9_then_resume(tmp_path):
     collect(rows_of(tmp_path), whole, fake_chunk, in_process())
     collect(rows_of(tmp_path / "clean"), whole, fake_chunk, in_process())
     assert csv_of(tmp_path) == csv_of(tmp_path / "clean")
+
+
+SLOW = f"""
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+from tests.neuralfuse.sweep.test_sweep_collect import *
+def slow(tasks):
+    print(len(tasks), flush=True); time.sleep(float(sys.argv[2])); return fake_chunk(tasks)
+collect(rows_of(Path(sys.argv[1])), whole, slow, in_process())
+"""
+
+
+def collecting(folder, seconds):
+    """A process that needs so long for each chunk and prints how many tasks it begins with."""
+    command = [sys.executable, "-c", SLOW, str(folder), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_in_one_folder_share_the_work(tmp_path):
+    both = [collecting(tmp_path, 0.3) for _ in range(2)]
+    begun = [sum(map(int, process.communicate()[0].split())) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum(begun) == 144  # none twice
+    collect(rows_of(tmp_path / "alone"), whole, fake_chunk, in_process())
+    assert csv_of(tmp_path) == csv_of(tmp_path / "alone")
+
+
+def test_what_a_killed_process_had_claimed_is_done_by_another(tmp_path):
+    held = collecting(tmp_path, 1000)
+    assert held.stdout is not None
+    assert held.stdout.readline() == "3\n"
+    seen = []
+
+    def see(done, wanted):
+        seen.append(done)
+        if done == 141:
+            held.kill()
+
+    collect(rows_of(tmp_path), whole, fake_chunk, in_process(), see)
+    assert held.wait(10) == -9
+    assert seen[-1] == 144
 
 
 class DyingPool(InProcess):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from neuralfuse.chips.sources import IndependentCells
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.training.calibrate import calibrate
 from neuralfuse.training.checkpoints import Run
@@ -83,3 +84,17 @@ def test_every_training_computes_with_deterministic_kernels(access):
     assert modes
     assert all(modes)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_trainings_compute_with_the_threads_that_their_settings_name(count):
+    """Whatever the machine has, and it is left as it was."""
+    seen, before, data, network = [], torch.get_num_threads(), tiny_data(), tiny_network()
+    run = Run(progress=lambda *_: seen.append(torch.get_num_threads()))
+    train_network(network, data, NetworkSettings(epochs=1, batch=len(data.train_y), threads=count), run=run)
+    faulty = FaultyNetwork(network)
+    source = IndependentCells(faulty.words.size, (0.01,))
+    settings = GeneratorSettings(steps=1, maps=1, batch=8, threads=count)
+    train_generator([(faulty, source)], NeuralFuse(build("tiny", 1)), data, settings, run=run)
+    assert seen == [count, count]
+    assert torch.get_num_threads() == before
