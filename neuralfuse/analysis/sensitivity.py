@@ -148,7 +148,7 @@ def summarise(readings: list[Reading]) -> pd.DataFrame:
     table = pd.DataFrame([asdict(r) for r in readings])
     records = []
     for (part, name), rows in table.groupby(["part", "name"], sort=False):
-        lost = mean_interval(100 * rows.lost.to_numpy())
+        lost = mean_interval(100 * rows.lost.to_numpy(), within=(-100, 100))
         flip_rate = rows.flipped_bits.mean() / rows.stored_bits.iloc[0]
         records.append((part, name, rows.stored_bits.iloc[0], flip_rate, lost.chips, lost.mean, lost.low, lost.high))
     columns = [

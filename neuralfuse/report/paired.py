@@ -19,7 +19,7 @@ from neuralfuse.report import plots
 from neuralfuse.report.build import read_results
 from neuralfuse.report.wording import interval
 from neuralfuse.results import pareto
-from neuralfuse.results.statistics import mean_interval, paired_difference
+from neuralfuse.results.statistics import DIFFERENCE, SHARE, mean_interval, paired_difference
 from neuralfuse.results.tables import to_csv
 from neuralfuse.study import variants
 from neuralfuse.study.files import load_study
@@ -63,7 +63,7 @@ def compare(
         rest = part.groupby(of).agg(**more).to_dict("index")
         for name in chips:
             own = chips[name].dropna()
-            mean = mean_interval(own.to_numpy())
+            mean = mean_interval(own.to_numpy(), within=SHARE)
             line = dict(zip(by, key, strict=True)) | {of: name, "chips": mean.chips, "accuracy": mean.mean}
             line |= {"low": mean.low, "high": mean.high, "std": mean.std, "worst_chip": own.min()}
             for base in against:
@@ -79,7 +79,7 @@ def compare(
 def _apart(both: pd.DataFrame, base: str) -> dict[str, object]:
     """The first column minus `base`, the second, on the same chips."""
     ours, theirs = both.iloc[:, 0], both[base]
-    found = paired_difference(ours.to_numpy(), theirs.to_numpy())
+    found = paired_difference(ours.to_numpy(), theirs.to_numpy(), within=DIFFERENCE)
     apart = {f"minus_{base}": found.mean, f"low_{base}": found.low, f"high_{base}": found.high}
     return apart | {f"better_{base}": f"{(ours > theirs).sum()} of {len(both)}"}
 

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from neuralfuse.results.statistics import (
+    DIFFERENCE,
+    SHARE,
     Estimate,
     chip_margin,
     chip_yield,
@@ -76,7 +78,7 @@ def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
         bare = group[group.protection == "none"].set_index(["voltage", "chip"]).accuracy
         for (protection, voltage), rows in group.groupby(["protection", "voltage"], sort=False):
             accuracy = rows.accuracy.to_numpy()
-            mean = mean_interval(accuracy)
+            mean = mean_interval(accuracy, within=SHARE)
             good = chip_yield(accuracy, clean - points / 100)
             record: dict = {
                 **setting,
@@ -98,7 +100,7 @@ def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
             }
             keys = pd.MultiIndex.from_frame(rows[["voltage", "chip"]])
             if protection != "none" and len(bare) and keys.isin(bare.index).all():
-                gain = paired_difference(accuracy, bare.loc[keys].to_numpy())
+                gain = paired_difference(accuracy, bare.loc[keys].to_numpy(), within=DIFFERENCE)
                 record |= {"gain_mean": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
             for name in ("cell_fault_rate", "flip_rate"):
                 record[name] = rows[name].mean()
@@ -233,14 +235,14 @@ class Trade:
 
 def accuracy_at_saving(rows: pd.DataFrame, scope: str, saving: float) -> Estimate:
     """Mean accuracy over chips where the energy saving is `saving`, linear between voltages; NaN outside the sweep."""
-    return mean_interval(Trade.of(rows, scope).accuracy_at(saving))
+    return mean_interval(Trade.of(rows, scope).accuracy_at(saving), within=SHARE)
 
 
 def accuracy_difference(treated: pd.DataFrame, control: pd.DataFrame, scope: str, saving: float) -> Estimate:
     """Accuracy at equal energy saving, treated minus control, paired over the chips that both share; NaN outside one of
     the sweeps."""
     ours, theirs = _on_the_same_chips(treated, control, scope)
-    return paired_difference(ours.accuracy_at(saving), theirs.accuracy_at(saving))
+    return paired_difference(ours.accuracy_at(saving), theirs.accuracy_at(saving), within=DIFFERENCE)
 
 
 def saving_difference(treated: pd.DataFrame, control: pd.DataFrame, scope: str, accuracy: float) -> Estimate:

@@ -48,9 +48,16 @@ def mean_over_chips(values: np.ndarray) -> np.ndarray:
     return values[0] if alike.all() else np.where(alike, values[0], values.mean(axis=0))[()]
 
 
-def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> Estimate:
+SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)  # what an accuracy, and a difference of two, can be
+UNBOUNDED = (-math.inf, math.inf)
+
+
+def mean_interval(
+    values: np.ndarray, confidence: float = CONFIDENCE, within: tuple[float, float] = UNBOUNDED
+) -> Estimate:
     """Mean of `values` (chips,) with Hall's interval: Student's t, transformed so that the lot's skewness drops out
-    (P. Hall, J. R. Stat. Soc. B 54, 1992); NaN bounds for a single chip, NaN throughout for none.
+    (P. Hall, J. R. Stat. Soc. B 54, 1992); NaN bounds for a single chip, NaN throughout for none. Bounds are cut to
+    what a value can be, `within`.
 
     Accuracies pile up below the clean one with a tail of bad chips, and Student's own interval is then too narrow on
     that side: of such lots it covers 87 to 93% where this one covers 92 to 95, at the same width for normal lots.
@@ -64,7 +71,7 @@ def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> Estimat
     (0.745, 0.154)
     """
     values = np.asarray(values, dtype=float)
-    low, high = (float(bound) for bound in _bands(values[:, None], confidence)[:, 0])
+    low, high = (float(bound) for bound in np.clip(_bands(values[:, None], confidence)[:, 0], *within))
     n = len(values)
     return Estimate(float(mean_over_chips(values)), float(values.std(ddof=1)) if n > 1 else math.nan, low, high, n)
 
@@ -86,13 +93,18 @@ def _bands(values: np.ndarray, confidence: float) -> np.ndarray:
     return np.where(alike, mean, np.array(bounds))
 
 
-def paired_difference(treated: np.ndarray, control: np.ndarray, confidence: float = CONFIDENCE) -> Estimate:
+def paired_difference(
+    treated: np.ndarray,
+    control: np.ndarray,
+    confidence: float = CONFIDENCE,
+    within: tuple[float, float] = UNBOUNDED,
+) -> Estimate:
     """Mean of treated - control on the same chips, in the same order, with `mean_interval` of the differences.
 
     >>> paired_difference(np.array([0.5, 0.7]), np.array([0.4, 0.6])).half_width < 1e-9
     True
     """
-    return mean_interval(np.asarray(treated, dtype=float) - np.asarray(control, dtype=float), confidence)
+    return mean_interval(np.asarray(treated, dtype=float) - np.asarray(control, dtype=float), confidence, within)
 
 
 def chip_yield(values: np.ndarray, threshold: float, confidence: float = CONFIDENCE) -> Estimate:

@@ -162,3 +162,11 @@ def test_too_few_chips_cannot_tell():
     assert np.isnan(found.voltage_high)  # 0.9^20 = 12%: 36 chips are needed for a bound on each side
     assert chip_margin(voltages, np.full((36, 2), 0.9), 0.9, 5, share=0.9).voltage_high == 0.8
     assert np.isnan(chip_margin(voltages, np.full((20, 2), 0.1), 0.9, 5, share=0.5).voltage)
+
+
+def test_bounds_are_none_that_cannot_be():
+    """Of three chips, one of them bad, the transform reaches far below nothing."""
+    few = np.array([0.86, 0.85, 0.2])
+    assert mean_interval(few).low < -1
+    assert mean_interval(few, within=(0, 1)).low == 0
+    assert paired_difference(few, np.array([0.2, 0.2, 0.86]), within=(-1, 1)).low == -1
