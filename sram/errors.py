@@ -18,4 +18,10 @@ class InputError(ValueError):
         return type(self), (self.where, self.key, self.value, self.allowed)
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.key} = {self.value!r} is not allowed; allowed: {self.allowed}"
+        key, value = _cut(str(self.key), 200), _cut(repr(self.value), 300)
+        return f"{_cut(self.where, 500)}: {key} = {value} is not allowed; allowed: {_cut(self.allowed, 1500)}"
+
+
+def _cut(text: str, most: int) -> str:
+    """So much of a text as can be read: what is wrong may be a whole file."""
+    return text if len(text) <= most else f"{text[:most]} ..."

@@ -1,13 +1,14 @@
 """Fault maps on disk: an .npz of plain arrays and a JSON header, nothing pickled. Foreign files are refused."""
 
-import io
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sram import archive
 from sram.errors import InputError
 from sram.failure import FailureCurve
 from sram.files import write_atomic
@@ -136,15 +137,12 @@ def load(path: str | os.PathLike) -> FaultMap:
     path = Path(path)
     whole = "a whole fault map (.npz) written by this program"
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(path, "file", error.strerror, "a fault map (.npz) that can be read") from None
-    if not content.startswith(b"PK"):
-        raise InputError(path, "file", "not an .npz archive", whole)
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = archive.arrays(path)
         fields = json.loads(arrays.pop("header").tobytes())
+    except zipfile.BadZipFile:
+        raise InputError(path, "file", "not an .npz archive", whole) from None
+    except OSError as error:
+        raise InputError(path, "file", error.strerror or str(error), "a fault map (.npz) that can be read") from None
     except Exception as error:  # of damaged bytes the readers of zip and npy raise whatever they stumble over
         raise InputError(path, "file", str(error)[:80] or type(error).__name__, whole) from None
     if not {"cell", "critical_voltage", "kind"} <= arrays.keys() <= ARRAYS.keys():

@@ -3,8 +3,10 @@
 Pickles are read by an unpickler that knows arrays of whole numbers and nothing else, so a file can not run code.
 """
 
+import io
 import math
 import pickle
+import pickletools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 from neuralfuse.data.files import need
 from sram.errors import InputError
 
+MOST_OBJECTS = 2**20  # of a batch; it has some 20,000
 PIXELS = 3 * 32 * 32
 
 
@@ -63,6 +66,8 @@ class PickledArray:
     def __setstate__(self, state: tuple) -> None:
         _, shape, kind, by_columns, content = state
         dtype = kind.dtype()
+        if not all(isinstance(size, int) for size in shape):
+            raise ValueError("a shape that is none")
         if not isinstance(content, bytes) or len(content) != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"an array of shape {shape} without its content")
         self.array = np.frombuffer(content, dtype).reshape(shape, order="F" if by_columns else "C")
@@ -89,6 +94,14 @@ class ArrayUnpickler(pickle.Unpickler):
         return ALLOWED[module, name]
 
 
+def _check_pickle(content: bytes) -> None:
+    """ValueError for what would fill the memory before a class is asked for: far more objects than a batch has, or
+    bytes that are claimed but not there."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name == "BYTEARRAY8" or ("PUT" in opcode.name and argument and argument > MOST_OBJECTS):
+            raise ValueError(f"{opcode.name} {argument}")
+
+
 def _text(value: str | bytes) -> str:
     """Texts of Python 2 arrive as bytes."""
     return value.decode("ascii") if isinstance(value, bytes) else value
@@ -106,10 +119,13 @@ def read_binary(path: Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
 def read_python(path: Path, label_key: str) -> tuple[np.ndarray, np.ndarray]:
     """The same from a pickled batch."""
     try:
-        with path.open("rb") as file:
-            batch = ArrayUnpickler(file, encoding="bytes").load()
+        content = path.read_bytes()
+        _check_pickle(content)
+        batch = ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
         images = batch[b"data"] if b"data" in batch else batch["data"]
         labels = batch[label_key.encode()] if label_key.encode() in batch else batch[label_key]
+        if isinstance(labels, list) and not all(isinstance(label, int) for label in labels):
+            raise ValueError("labels that are no whole numbers")  # lists in lists of lists may stand for any number
         images, labels = images.array, np.array(getattr(labels, "array", labels), np.int64)
         if images.dtype != np.uint8 or images.shape != (*labels.shape, PIXELS):
             raise ValueError(f"data of type {images.dtype} and shape {images.shape}, labels of shape {labels.shape}")

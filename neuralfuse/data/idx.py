@@ -4,27 +4,39 @@ import gzip
 import math
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from neuralfuse.data.files import need
 from sram.errors import InputError
 
+MOST_BYTES = 2**28  # five times MNIST
+
 
 def read(path: Path, axes: int) -> np.ndarray:
     """An IDX file of unsigned bytes with so many axes: two zero bytes, type 0x08, number of axes, big-endian sizes,
     data in row-major order."""
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return _read(path, file, axes)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(path, "content", str(error), "an IDX file of unsigned bytes") from None
-    header = bytes((0, 0, 8, axes))
-    if raw[:4] != header or len(raw) < 4 + 4 * axes:
-        raise InputError(path, "header", raw[:4].hex(), f"an IDX file of unsigned bytes, axes: {axes} ({header.hex()})")
-    shape = tuple(int(size) for size in np.frombuffer(raw, ">u4", axes, 4))
-    data = np.frombuffer(raw, np.uint8, offset=4 + 4 * axes)
+
+
+def _read(path: Path, file: gzip.GzipFile | BinaryIO, axes: int) -> np.ndarray:
+    """What the header says is read, and no more: a few bytes may unpack to many."""
+    head, header = file.read(4 + 4 * axes), bytes((0, 0, 8, axes))
+    if head[:4] != header or len(head) < 4 + 4 * axes:
+        allowed = f"an IDX file of unsigned bytes, axes: {axes} ({header.hex()})"
+        raise InputError(path, "header", head[:4].hex(), allowed)
+    shape = tuple(int(size) for size in np.frombuffer(head, ">u4", axes, 4))
+    if math.prod(shape) > MOST_BYTES:
+        raise InputError(path, "size", shape, f"at most {MOST_BYTES} bytes")
+    data = np.frombuffer(file.read(math.prod(shape) + 1), np.uint8)
     if data.size != math.prod(shape):
-        raise InputError(path, "size", data.size, f"{shape} bytes, as its header says")
+        more = " or more" if data.size > math.prod(shape) else ""
+        raise InputError(path, "size", f"{data.size}{more}", f"{shape} bytes, as its header says")
     return data.reshape(shape)
 
 

@@ -1,6 +1,5 @@
 """Read a chip at falling voltages; every finished voltage is kept, and a run that was cut off goes on."""
 
-import io
 import itertools
 import json
 import zipfile
@@ -14,6 +13,7 @@ import numpy as np
 from simulator.device.characterization import Characterization
 from simulator.device.protocol import Device, DeviceInfo
 from simulator.device.readings import PATTERNS, Reading, blocks, read_voltage
+from sram import archive
 from sram.errors import InputError
 from sram.files import write_atomic
 
@@ -126,7 +126,7 @@ class _Store:
 
     def _load(self, path: Path) -> Reading:
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                return Reading(float(file["voltage"]), file["cell"], file["wrong"])
+            found = archive.arrays(path)
+            return Reading(float(found["voltage"]), found["cell"], found["wrong"])
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(path, "content", str(error)[:80], "a reading written by this program; delete it") from None

@@ -15,6 +15,7 @@ GEMM = ("M", "N", "K")
 # Far beyond any network, and so far below 2**63 that all counts of a layer stay there too.
 MOST = 1 << 24  # of a cell
 MOST_PIXELS = 1 << 26  # of an ifmap; each is looked at
+MOST_PIXELS_OF_ALL = 1 << 28
 MOST_MACS = 1 << 53
 MOST_LAYERS = 1 << 16  # of a depth-wise row
 
@@ -37,6 +38,7 @@ def read(path: str | Path) -> Workload:
         raise InputError(path, "content", "bytes that are not UTF-8", "a topology CSV") from None
     layers: list[Layer] = []
     columns: tuple[str, ...] = ()
+    pixels = 0
     for number, cells in enumerate(_rows(path, lines), start=1):
         cells = [cell.strip() for cell in cells]
         while cells and not cells[-1]:
@@ -52,6 +54,9 @@ def read(path: str | Path) -> Workload:
         found = _conv_rows(where, cells[0], values) if names is CONV else [_gemm(cells[0], values, batch)]
         if found[0].macs > MOST_MACS:
             raise InputError(where, "multiplications", found[0].macs, f"at most 2**53 = {MOST_MACS} a layer")
+        pixels += values[0] * values[1] * len(found) if names is CONV else 0
+        if pixels > MOST_PIXELS_OF_ALL:
+            raise InputError(where, "ifmaps up to here", f"{pixels} pixels", f"at most {MOST_PIXELS_OF_ALL} in a file")
         layers += found
     if not layers:
         raise InputError(path, "content", "no layer", f"lines of name, {', '.join(CONV)}; or name, {', '.join(GEMM)}")

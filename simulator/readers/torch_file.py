@@ -10,11 +10,14 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 
+from sram import archive
 from sram.errors import InputError
 
+MOST_GRAPH, MOST_EXPRESSION, MOST_POWERS = 2**25, 2000, 4  # bytes, characters, and powers in a size
 # What sympy may be asked to build when a program with free sizes is read.
 SYMBOLIC = frozenset("Symbol Integer Add Mul Pow Max Min Mod PythonMod FloorDiv CleanDiv oo int_oo true false".split())
 
@@ -28,10 +31,10 @@ def load_program(path: str | Path) -> torch.export.ExportedProgram:
     path = Path(path)
     try:
         content = path.read_bytes()
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = archive.namelist()
+        with archive.checked(content) as members:
+            names = members.namelist()
             for name in names:
-                _check_member(path, name, archive.read(name))
+                _check_member(path, name, members.read(name))
         if not any("/models/" in name for name in names):
             raise InputError(path, "content", "no model", "an archive written by torch.export.save")
         with warnings.catch_warnings():
@@ -41,7 +44,7 @@ def load_program(path: str | Path) -> torch.export.ExportedProgram:
         raise InputError(path, "file", error.strerror, "a readable .pt2 file") from None
     except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(path, "content", str(error), "an archive written by torch.export.save") from None
-    except (RuntimeError, AssertionError, KeyError, TypeError, ValueError) as error:
+    except (RuntimeError, AssertionError, KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
         message = " ".join(str(error).split())[:200]
@@ -54,6 +57,8 @@ def _check_member(path: Path, name: str, content: bytes) -> None:
     if inside.startswith("data/aotinductor"):
         raise InputError(path, name, "a compiled library", allowed)
     if inside.startswith("data/sample_inputs/"):
+        if content.startswith(b"PK"):
+            archive.checked(content).close()
         try:
             torch.load(io.BytesIO(content), weights_only=True)
         except Exception:  # whatever is wrong with it, torch.export.load would go on to unpickle it
@@ -66,6 +71,8 @@ def _check_member(path: Path, name: str, content: bytes) -> None:
                 if entry["use_pickle"] or not entry["path_name"].startswith(("weight_", "tensor_")):
                     raise InputError(path, f"{name}: {key}", "a pickled object", allowed)
     elif inside.startswith("models/"):
+        if len(content) > MOST_GRAPH:
+            raise InputError(path, name, f"{len(content)} bytes", f"a graph of at most {MOST_GRAPH} bytes")
         for expression in _expressions(json.loads(content)):
             if not _is_arithmetic(expression):
                 raise InputError(path, name, expression, "sizes that are plain arithmetic")
@@ -85,12 +92,19 @@ def _expressions(tree: object) -> Iterator[str]:
 
 def _is_arithmetic(expression: str) -> bool:
     """Whether a symbolic size, soon to be evaluated as Python, is made of numbers, symbols and arithmetic only."""
+    if len(expression) > MOST_EXPRESSION:
+        return False
     try:
         tree = ast.parse(expression, mode="eval")
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     inert = (ast.Expression, ast.Call, ast.keyword, ast.Load, ast.UnaryOp, ast.BinOp, ast.operator, ast.unaryop)
+    powers = [node for node in ast.walk(tree) if _is_call(node, "Pow")]
+    if len(powers) > MOST_POWERS or not all(_is_small(node.args[1:]) for node in powers):
+        return False  # a few powers of powers are more digits than a memory holds
     for node in ast.walk(tree):
+        if isinstance(node, ast.Pow | ast.LShift):
+            return False
         if isinstance(node, ast.Name):
             if node.id not in SYMBOLIC and not re.fullmatch(r"[suz]\d+", node.id):
                 return False
@@ -100,3 +114,19 @@ def _is_arithmetic(expression: str) -> bool:
         elif not isinstance(node, inert):
             return False
     return True
+
+
+def _is_call(node: ast.AST, name: str) -> TypeGuard[ast.Call]:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
+
+
+def _is_small(arguments: list[ast.expr]) -> bool:
+    """Whether these are one exponent between -8 and 8, as sympy or Python writes it."""
+    if len(arguments) != 1:
+        return False
+    exponent = arguments[0]
+    if _is_call(exponent, "Integer") and len(exponent.args) == 1:
+        exponent = exponent.args[0]
+    if isinstance(exponent, ast.UnaryOp):
+        exponent = exponent.operand
+    return isinstance(exponent, ast.Constant) and isinstance(exponent.value, int) and exponent.value <= 8

@@ -160,7 +160,11 @@ def idx(array):
         ("train-images-idx3-ubyte", idx(np.zeros(7)), "train-images-idx3-ubyte: header = '00000801'"),
         ("t10k-labels-idx1-ubyte", idx(np.zeros((3, 1, 1))), "t10k-labels-idx1-ubyte: header = '00000803'"),
         ("t10k-labels-idx1-ubyte", b"", "t10k-labels-idx1-ubyte: header = ''"),
-        ("train-images-idx3-ubyte", b"\0\0\x08\x03" + 3 * b"\x80\0\0\0", "train-images-idx3-ubyte: size = 0"),
+        (
+            "train-images-idx3-ubyte",
+            b"\0\0\x08\x03" + 3 * b"\x80\0\0\0",
+            "at most 268435456 bytes",
+        ),
         ("t10k-labels-idx1-ubyte.gz", gzip.compress(bytes(99))[:10] + bytes(20), "ubyte.gz: content"),
     ],
     ids=["fewer labels", "no images", "labels for images", "images for labels", "empty", "huge", "not packed"],
