@@ -196,6 +196,14 @@ class FailureCurve:
         """The highest voltage of the data."""
         return self.shape.high
 
+    def extrapolates(self, voltage: float) -> bool:
+        """Whether the curve is believed at this voltage, not measured: it lies outside `low` to `high`.
+
+        >>> [curve("ibm14").extrapolates(v) for v in (0.7, 0.8, 1.0)]
+        [True, False, True]
+        """
+        return not self.low <= voltage <= self.high
+
     def z(self, v: ArrayLike) -> Array:
         """probit(p) at voltage v; any shape. Strictly falling in v."""
         return self.shape.z(np.asarray(v, dtype=np.float64))

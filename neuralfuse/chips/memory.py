@@ -10,7 +10,11 @@ from sram.failure import FailureCurve
 from sram.geometry import Geometry
 
 FIRST_TRAINING_CHIP = 1_000_000  # evaluations count from 0, so that the two never meet
-SCHEDULES = ("streamed", "resident", "paper")
+PLACEMENTS = {  # by schedule: which weight lies in which cell
+    "streamed": "streamed: words pass through the weight buffer in the order in which the array fetches them",
+    "resident": "resident: every stored bit has a cell of its own, in the order in which the array fetches them",
+    "paper": "paper: the mapping of the published code, where a cell holds 16 weights of every layer",
+}
 
 
 def weight_geometry(schedule: str, workload: Workload, capacity_bytes: int, cells: Geometry, bits: int) -> Geometry:

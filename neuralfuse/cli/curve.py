@@ -176,7 +176,7 @@ def _tabulate(shown: FailureCurve, voltages: list[float], probabilities: list[fl
     for v in sorted(points, reverse=True):
         log = float(shown.log10_probability(v))
         rate = f"{float(shown.probability(v)):.3e}" if log > -300 else f"1e{log:.1f}"
-        beyond = "" if shown.low <= v <= shown.high else " (beyond the data)"
+        beyond = " (beyond the data)" if shown.extrapolates(v) else ""
         table.add_row(f"{v:.4f}", f"{v / shown.nominal:.4f}", rate, f"{float(shown.z(v)):.3f}{beyond}")
     print_line(f"{shown.name}: {shown.source}")
     print_table(table)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from neuralfuse.report import Report
+    from neuralfuse.study.config import StudyConfig
     from neuralfuse.study.folder import StudyFolder
     from neuralfuse.sweep.executors import Workers
 
@@ -214,12 +215,34 @@ def _dry_run_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int]
     print(f"{guess.tasks} tasks: {len(study.networks)} networks x {len(study.accelerators)} accelerators x", end=" ")
     print(f"{len(study.forms)} structures x {len(study.protections)} protections x", end=" ")
     print(f"{len(study.voltages)} voltages x {study.chips.evaluation} chips")
+    _print_supplies(study)
     trainings = ", ".join(guess.trainings) or "none"
     print_line(f"{guess.done} done in {folder.path}, {guess.tasks - guess.done} to do; trainings to do: {trainings}")
     if guess.seconds is None:
         print("time: not known before the first rows are there")
     else:
         print(f"time: about {guess.seconds:.0f} s for the tasks on {chosen.label}")
+
+
+def _print_supplies(study: "StudyConfig") -> None:
+    """Unit, volts and cell fault rate of every voltage; which rail it is of, and which weight lies in which cell."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from neuralfuse.chips.memory import PLACEMENTS
+    from neuralfuse.cli.tables import print_table
+    from neuralfuse.study.supplies import rails, supplies, volts_per_unit
+
+    curve, machines = study.curve, volts_per_unit(study)
+    print(f"supply: {rails(study)}")
+    print(f"placement: {PLACEMENTS[study.sram.schedule]}")
+    head = (f"voltage ({curve.unit})", *(f"V on {name}" for name in machines), "cell fault rate", "")
+    table = Table(*map(escape, head), title=escape(f"failure curve {curve.name}"), box=None, pad_edge=False)
+    for supply in supplies(study):
+        beyond = f"beyond the curve's data, {curve.low:g} to {curve.high:g}" if supply.extrapolated else ""
+        volts = (f"{value:.4f}" for value in supply.volts.values())
+        table.add_row(f"{supply.voltage:.4f}", *volts, f"{supply.cell_fault_rate:.2e}", beyond)
+    print_table(table)
 
 
 def _print_report(made: "Report") -> None:
@@ -230,7 +253,8 @@ def _print_report(made: "Report") -> None:
 
     table = Table(
         title="Lowest weight-SRAM supply that stays within so many points of clean accuracy",
-        caption="saving: weight-SRAM reads per inference, protection included, against unprotected at nominal supply",
+        caption="supply: of the weight buffer's rail alone, all others nominal. saving: weight-SRAM reads per "
+        "inference, protection included, against unprotected at nominal supply",
     )
     for name in ("maps", "protection", "points", f"supply, {made.unit} [95%]", "saving, % [95%]"):
         table.add_column(name, no_wrap=True)

@@ -2,7 +2,7 @@
 
 import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from importlib.resources import files
@@ -16,7 +16,16 @@ from matplotlib.figure import Figure
 import simulator.plots
 from neuralfuse.report import plots
 from neuralfuse.report.page import Tables, render
-from neuralfuse.report.wording import chip_share, few_chips, interval, saving, saving_interval, supply, supply_interval
+from neuralfuse.report.wording import (
+    chip_share,
+    few_chips,
+    in_volts,
+    interval,
+    saving,
+    saving_interval,
+    supply,
+    supply_interval,
+)
 from neuralfuse.results import pareto
 from neuralfuse.results.rows import COLUMNS, possible
 from neuralfuse.results.tables import NAMES, read_table, to_csv
@@ -83,10 +92,14 @@ def build_report(folder: str | Path) -> Report:
     layers = read_table(folder / "layers.csv")
     if (made := _unchanged(folder, stamp, study, results, layers, unit)) is not None:
         return made
-    summary = pareto.per_million_parameters(pareto.summarise(results), provenance.get("parameters", {}))
+    volts = provenance.get("volts_per_unit", {})
+    summary = with_volts(
+        pareto.per_million_parameters(pareto.summarise(results), provenance.get("parameters", {})), volts
+    )
     headline = pd.concat([pareto.headline(results, scope) for scope in pareto.SCOPES], ignore_index=True)
+    headline = with_volts(headline, volts)
     write_atomic(folder / "summary.csv", to_csv(summary))
-    equal, yields = pareto.at_equal(results), pareto.yields(results)
+    equal, yields = pareto.at_equal(results), with_volts(pareto.yields(results), volts)
     write_atomic(folder / "equal.csv", to_csv(equal))
     write_atomic(folder / "headline.csv", to_csv(headline))
     write_atomic(folder / "yields.csv", to_csv(yields))
@@ -96,6 +109,13 @@ def build_report(folder: str | Path) -> Report:
     tables = Tables(results, summary, headline, yields, equal, layers)
     page = write_atomic(folder / "report.html", render(study, tables, provenance, figures, folder, stamp))
     return _report(page, figures, summary, headline, yields, unit)
+
+
+def with_volts(table: pd.DataFrame, per_unit: Mapping[str, float]) -> pd.DataFrame:
+    """The table with a column `volts` behind `voltage`: on the weight rail of the row's accelerator."""
+    volts = table.voltage * table.accelerator.map(lambda name: per_unit.get(name, 1.0))
+    table.insert(table.columns.get_loc("voltage") + 1, "volts", volts)  # type: ignore[arg-type]
+    return table
 
 
 def _report(
@@ -224,7 +244,8 @@ def gain_lines(summary: pd.DataFrame, unit: str) -> list[str]:
     for (setting, protection), rows in gained.groupby(["setting", "protection"], sort=False):
         best = rows.loc[rows.gain_mean.idxmax()]
         lines.append(
-            f"{protection}, {setting} maps: at {best.voltage:g} {unit} {100 * best.accuracy_mean:.1f}% against "
+            f"{protection}, {setting} maps: at {best.voltage:g} {unit}{in_volts(best)} "
+            f"{100 * best.accuracy_mean:.1f}% against "
             f"{100 * (best.accuracy_mean - best.gain_mean):.1f}% unprotected, paired gain {100 * best.gain_mean:.1f} "
             f"points{interval(100 * best.gain_low, 100 * best.gain_high)} over {best.chips} chips"
         )

@@ -12,7 +12,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from neuralfuse.report.plots import COLOURS, SCOPE_LABEL, looks
-from neuralfuse.report.wording import chip_share, few_chips, interval, saving, saving_interval, supply, supply_interval
+from neuralfuse.report.wording import (
+    chip_share,
+    few_chips,
+    in_volts,
+    interval,
+    saving,
+    saving_interval,
+    supply,
+    supply_interval,
+)
 from neuralfuse.results import pareto
 from neuralfuse.results.statistics import MARGIN_COVERAGE, MEAN_COVERAGE
 from neuralfuse.study.config import StudyConfig
@@ -24,6 +33,7 @@ SHOWN = {
     "protection": "protection",
     "structure": "structure",
     "voltage": "voltage",
+    "volts": "volts",
     "chips": "chips",
     "accuracy_mean": "accuracy (%)",
     "accuracy_low": "95% low",
@@ -105,7 +115,8 @@ def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str,
     for (setting, protection), rows in summary.groupby(["setting", "protection"], sort=False):
         rows, place = rows.sort_values("voltage", ascending=False), settings.index(setting)
         text = [
-            f"<b>{_label(r.protection)}</b>, {_label(r.structure)} maps<br>{r.voltage:g} {unit}, {r.chips} chips<br>"
+            f"<b>{_label(r.protection)}</b>, {_label(r.structure)} maps<br>"
+            f"{r.voltage:g} {unit}{in_volts(r)}, {r.chips} chips<br>"
             f"accuracy {100 * r.accuracy_mean:.1f}%{interval(100 * r.accuracy_low, 100 * r.accuracy_high)}<br>"
             f"saving {100 * getattr(r, f'saving_{scope}'):.1f}%<br>"
             f"cells faulty {r.cell_fault_rate:.2g}, bits wrong {r.flip_rate:.2g}<br>"

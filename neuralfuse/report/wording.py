@@ -20,14 +20,24 @@ def supply(row: Any, unit: str = "") -> str:
     """Lowest supply of a row of the headline, behind ≤ where accuracy held down to the end of the sweep.
 
     >>> from types import SimpleNamespace as Row
-    >>> supply(Row(chips=3, voltage=0.8, censored=True), " Vmin")
-    '≤ 0.800 Vmin'
-    >>> supply(Row(chips=3, voltage=float("nan"), censored=False))
+    >>> supply(Row(chips=3, voltage=0.8, volts=0.64, censored=True), " Vmin")
+    '≤ 0.800 Vmin = 0.640 V'
+    >>> supply(Row(chips=3, voltage=float("nan"), volts=float("nan"), censored=False))
     'none swept'
     """
     if row.chips == 0:
         return "no chip"  # that was measured at every voltage, so nothing is known
-    return "none swept" if pd.isna(row.voltage) else f"{'≤ ' if row.censored else ''}{row.voltage:.3f}{unit}"
+    return (
+        "none swept"
+        if pd.isna(row.voltage)
+        else f"{'≤ ' if row.censored else ''}{row.voltage:.3f}{unit}{in_volts(row)}"
+    )
+
+
+def in_volts(row: Any) -> str:
+    """The supply in volts, where its unit is another."""
+    volts = getattr(row, "volts", row.voltage)
+    return "" if volts == row.voltage else f" = {volts:.3f} V"
 
 
 def saving(row: Any) -> str:
@@ -54,17 +64,18 @@ def chip_share(row: Any, unit: str) -> str:
     """How low a share of the chips may go, with the interval that is exact for any lot.
 
     >>> from types import SimpleNamespace as Row
-    >>> row = Row(share=0.9, points=5.0, voltage=0.83, voltage_low=0.82, voltage_high=0.85, coverage=0.957, chips=40)
+    >>> row = Row(share=0.9, points=5.0, voltage=0.83, volts=0.664, voltage_low=0.82, voltage_high=0.85)
+    >>> row.coverage, row.chips = 0.957, 40
     >>> chip_share(row, "Vmin")
-    '90% of chips stay within 5 points down to 0.830 Vmin [0.820, 0.850] (96% sure, whatever the lot)'
+    '90% of chips stay within 5 points down to 0.830 Vmin = 0.664 V [0.820, 0.850] (96% sure, whatever the lot)'
     >>> row.chips, row.voltage_high = 20, float("nan")
     >>> chip_share(row, "Vmin")
-    '90% of the 20 chips stay within 5 points down to 0.830 Vmin; a bound for all chips takes 36 of them'
+    '90% of the 20 chips stay within 5 points down to 0.830 Vmin = 0.664 V; a bound for all chips takes 36 of them'
     """
     share = f"{100 * row.share:.0f}%"
     if pd.isna(row.voltage):
         return f"at no swept supply do {share} of the {row.chips} chips stay within {row.points:g} points"
-    found = f"stay within {row.points:g} points down to {row.voltage:.3f} {unit}"
+    found = f"stay within {row.points:g} points down to {row.voltage:.3f} {unit}{in_volts(row)}"
     needed = chips_for_a_bound(row.share)
     if row.chips < needed:
         return f"{share} of the {row.chips} chips {found}; a bound for all chips takes {needed} of them"

@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from neuralfuse.chips.memory import PLACEMENTS, maps_of
+from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.data import build_transform, training_hash
 from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import Point
+from neuralfuse.study.supplies import rails, supplies, volts_per_unit
 from simulator.energy import energy
+from sram import faultmap
 
 
 def layer_table(folder: StudyFolder) -> pd.DataFrame:
@@ -51,6 +55,19 @@ def energy_sources(folder: StudyFolder) -> list[dict[str, str]]:
     return rows
 
 
+def _measured(study: StudyConfig) -> dict[str, str]:
+    """Of measured chips, what their faulty cells read: that of unknown polarity is a choice made at import."""
+    if study.sram.map is None:
+        return {}
+    maps = [faultmap.load(path) for path in maps_of(study.sram.map)[: study.chips.evaluation]]
+    kinds = np.bincount(np.concatenate([found.kind for found in maps]), minlength=3)
+    stuck_at_0, stuck_at_1, flip = kinds / max(kinds.sum(), 1)
+    cells = (
+        f"{stuck_at_0:.1%} stuck at 0, {stuck_at_1:.1%} at 1; {flip:.1%} read the opposite, as if of unknown polarity"
+    )
+    return {"measured chips": f"{study.sram.map}; faulty cells: {cells}"}
+
+
 def provenance(folder: StudyFolder, points: list[Point]) -> dict[str, Any]:
     """What the page says of versions and sources, and the stamp by which workers see that the folder changed."""
     study = folder.study
@@ -59,6 +76,8 @@ def provenance(folder: StudyFolder, points: list[Point]) -> dict[str, Any]:
     return {
         "stamp": digest([[asdict(p) for p in points], RESULTS_VERSION, training_hash(study.dataset)]),
         "voltage_unit": study.curve.unit,
+        "volts_per_unit": volts_per_unit(study),
+        "supplies": [asdict(supply) for supply in supplies(study)],
         "parameters": {
             p.name: sum(tensor.numel() for tensor in build_transform(p.neuralfuse, study).parameters())
             for p in study.protections
@@ -73,6 +92,9 @@ def provenance(folder: StudyFolder, points: list[Point]) -> dict[str, Any]:
         "notes": {
             "failure curve": f"{study.sram.curve}: {study.curve.source}",
             "rate": "the curve gives the cell fault rate: the share of cells that are faulty",
+            "supply": rails(study),
+            "placement": PLACEMENTS[study.sram.schedule],
+            **_measured(study),
             "seed": study.seed,
             "operators without a cost": ", ".join(unknown) or "none",
         },

@@ -4,11 +4,13 @@ import pytest
 
 from neuralfuse.analysis.hardening import budget
 from neuralfuse.analysis.simulate import simulate, workload_of
+from neuralfuse.results.tables import read_table
 from neuralfuse.study.check import check
 from neuralfuse.study.config import ProtectionConfig
-from neuralfuse.study.files import Study
+from neuralfuse.study.files import Study, dump_study
 from neuralfuse.study.folder import StudyFolder
 from sram.errors import InputError
+from tests.conftest import run
 
 VOLTS = {"curve": "kc705b", "structures": ["iid"]}
 NONE = ProtectionConfig(name="none")
@@ -57,3 +59,32 @@ def test_no_faults_at_all_is_the_nominal_supply_of_the_rail():
     assert Study("v", **study, accelerators=["eyeriss"]).voltages[0] == 1.1
     with pytest.raises(InputError, match=r"cell_fault_rates = 0 .* rails of 0.8 V, 1.1 V"):
         Study("v", **study, accelerators=["paper", "eyeriss"])
+
+
+def test_a_dry_run_lists_unit_volts_and_rate_of_every_voltage(tmp_path, capsys):
+    study = Study("v", networks=["resnet8"], accelerators=["paper", "eyeriss"], voltages=[1.0, 0.8333])
+    (tmp_path / "study.yaml").write_text(dump_study(study))
+    assert run("sweep", tmp_path / "study.yaml", "--out", tmp_path / "out", "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "weights of paper, nominally 0.8 V; weights of eyeriss, nominally 1.1 V" in said
+    assert "placement: streamed" in said
+    head, nominal, low = (line.split() for line in said.split("ibm14")[1].splitlines()[1:4])
+    assert " ".join(head) == "voltage (Vmin) V on paper V on eyeriss cell fault rate"
+    assert " ".join(nominal) == "1.0000 0.8000 1.1000 5.03e-08 beyond the curve's data, 0.75 to 0.958333"
+    assert low == ["0.8333", "0.6666", "0.9166", "1.04e-02"]
+
+
+def test_volts_stand_beside_vmin_in_a_report(tiny, capsys):
+    """And the rail, the placement and where the curve is believed stand in provenance and on the page."""
+    headline = read_table(tiny / "headline.csv")
+    swept = headline.dropna(subset=["voltage"])
+    assert len(swept)
+    assert swept.volts.to_numpy() == pytest.approx(0.8 * swept.voltage.to_numpy())
+    assert run("report", tiny) == 0
+    assert " V [" in capsys.readouterr().out
+    provenance = StudyFolder.open(tiny).provenance()
+    assert [s["extrapolated"] for s in provenance["supplies"]] == [True, False, False]
+    assert provenance["notes"]["placement"].startswith("streamed")
+    page = (tiny / "report.html").read_text()
+    for words in ("= 0.6", "rail alone (weights of paper", "placement: streamed", "beyond the curve"):
+        assert words in page
