@@ -79,8 +79,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"neuralfuse: {printable(where)}{error.strerror or error}; what was done is kept", file=sys.stderr)
         status = 1
     except (KeyboardInterrupt, typer.Abort):
-        print("neuralfuse: interrupted; what was done is kept", file=sys.stderr)
         status = 130
+    if status == 130:  # typer gives it back for an interruption, too
+        print("neuralfuse: interrupted; what was done is kept", file=sys.stderr)
         for worker in multiprocessing.active_children():  # in the middle of tasks that nobody waits for
             worker.kill()
     sys.exit(status if isinstance(status, int) else 0)

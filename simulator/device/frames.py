@@ -6,6 +6,7 @@ is read, and memory grows with what has arrived, not with what was announced.
 """
 
 import contextlib
+import hmac
 import json
 import math
 import select
@@ -22,6 +23,7 @@ PREFIX = struct.Struct("<4sII")
 MAGIC = b"NFD1"
 DTYPES = ("<u8", "<f4")
 CHUNK = 1 << 18
+TAG_BYTES = 32
 Frame = list[bytes | memoryview]  # its parts, ready to send
 
 
@@ -70,6 +72,14 @@ def pack(header: dict[str, Any], array: NDArray[Any] | None = None) -> Frame:
         body = array.reshape(-1).view(np.uint8).data
     text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
     return [PREFIX.pack(MAGIC, len(text), len(body)) + text, body]
+
+
+def tag(key: bytes, number: int, frame: Frame) -> bytes:
+    """What ends the frame of this number where frames are signed."""
+    total = hmac.new(key, number.to_bytes(8, "little"), "sha256")
+    for part in frame:
+        total.update(part)
+    return total.digest()
 
 
 def parse_prefix(prefix: bytes, limits: Limits) -> tuple[int, int]:
@@ -126,6 +136,13 @@ class Link:
         with contextlib.suppress(OSError):  # a Unix socket has no Nagle to turn off
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket, self.limits, self.interrupt = connection, limits, interrupt
+        self.keys: tuple[bytes, bytes] | None = None
+        self.sent = self.received = 0
+
+    def sign(self, mine: bytes, theirs: bytes) -> None:
+        """From now on every frame ends with a tag under the key of its direction, over its number and content: who
+        stands between the two sides can neither change, repeat nor add one."""
+        self.keys = mine, theirs
 
     def send(self, header: dict[str, Any], array: NDArray[Any] | None = None, *, timeout_s: float) -> None:
         """Send a frame. TooLate, LinkClosed."""
@@ -134,6 +151,9 @@ class Link:
     def send_packed(self, frame: Frame, *, timeout_s: float) -> None:
         """Send what `pack` made. TooLate, LinkClosed."""
         deadline = time.monotonic() + timeout_s
+        if self.keys:
+            frame = [*frame, tag(self.keys[0], self.sent, frame)]
+        self.sent += 1
         for part in frame:
             view = memoryview(part)
             while len(view):
@@ -147,8 +167,14 @@ class Link:
     def receive(self, *, timeout_s: float) -> tuple[dict[str, Any], NDArray[Any] | None]:
         """The next frame, whole within timeout_s. TooLate, LinkClosed, BrokenFrame."""
         deadline = time.monotonic() + timeout_s
-        header_bytes, array_bytes = parse_prefix(bytes(self._exactly(PREFIX.size, deadline)), self.limits)
+        prefix = bytes(self._exactly(PREFIX.size, deadline))
+        header_bytes, array_bytes = parse_prefix(prefix, self.limits)
         text, body = self._exactly(header_bytes, deadline), self._exactly(array_bytes, deadline)
+        if self.keys:
+            expected = tag(self.keys[1], self.received, [prefix, bytes(text), memoryview(body)])
+            if not hmac.compare_digest(bytes(self._exactly(TAG_BYTES, deadline)), expected):
+                raise BrokenFrame("a frame that the other side has not sent", lost=True)
+        self.received += 1
         header, dtype, shape = parse_header(bytes(text), array_bytes)
         return header, None if dtype is None else np.frombuffer(body, dtype).reshape(shape)
 

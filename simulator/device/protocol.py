@@ -17,7 +17,7 @@ from simulator.device.program import Program
 from sram.errors import InputError
 from sram.geometry import Geometry
 
-VERSION = 1
+VERSION = 2
 
 
 class VoltageOutOfRange(InputError):

@@ -1,6 +1,7 @@
 """A device behind a TCP port, seen from the other side: every call is one frame out and one back."""
 
 import hmac
+import math
 import secrets
 import socket
 import time
@@ -27,7 +28,7 @@ from simulator.device.protocol import (
     as_words,
     check_span,
 )
-from simulator.device.serve import proof
+from simulator.device.serve import counted, proof, session_keys
 from sram.errors import InputError
 
 INPUT_ERRORS = {kind.__name__: kind for kind in (InputError, VoltageOutOfRange, WordOutOfRange)}
@@ -79,9 +80,11 @@ class RemoteDevice(Device):
             str(answer.get("proof")).encode(), proof(secret, "server", theirs, nonce).encode()
         ):
             raise Refused(f"{self.address} does not know the secret")
+        if secret is not None and self._link is not None:
+            self._link.sign(*session_keys(secret, theirs, nonce))
         try:
             return DeviceInfo(**answer["info"])
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, InputError):
             raise VersionMismatch(f"{self.address} describes its device in another way") from None
 
     @property
@@ -101,11 +104,16 @@ class RemoteDevice(Device):
             part = self._call("read", address=address + start, count=some)[1]
             if part is None or part.shape != (some,):
                 raise self._lost("an answer of the wrong size")
-            parts.append(part.astype(np.uint64, copy=False))
+            if part.dtype != np.uint64 or part.max(initial=0) > np.uint64((1 << self.info.word_bits) - 1):
+                raise self._lost(f"an answer that is no words of {self.info.word_bits} bits")
+            parts.append(part)
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint64), *parts])
 
     def set_voltage(self, voltage: float) -> float:
-        return float(self._call("set_voltage", voltage=self.info.reached(voltage))[0]["voltage"])
+        reached = self._call("set_voltage", voltage=self.info.reached(voltage))[0].get("voltage")
+        if not isinstance(reached, int | float) or isinstance(reached, bool) or not math.isfinite(reached):
+            raise self._lost(f"an answer of voltage {str(reached)[:40]}")
+        return float(reached)
 
     def load(self, program: Program) -> None:
         self._call("load", program=program.to_json())
@@ -115,9 +123,12 @@ class RemoteDevice(Device):
         if array.nbytes > OPEN.array_bytes:
             raise InputError("run", "batch", len(array), f"at most {OPEN.array_bytes} bytes of images a run")
         header, outputs = self._call("run", array)
-        if outputs is None:
-            raise self._lost("an answer without outputs")
-        return Run(outputs, Counters(**header["counters"]))
+        if outputs is None or outputs.dtype != np.float32 or outputs.shape[:1] != array.shape[:1]:
+            raise self._lost("an answer without an output for each image")
+        try:
+            return Run(outputs, Counters(**counted(Counters(**header["counters"]))))
+        except (KeyError, TypeError, ValueError, OverflowError, DeviceError):
+            raise self._lost(f"an answer with counters {str(header.get('counters'))[:80]}") from None
 
     def reset(self) -> None:
         self._call("reset")

@@ -1,14 +1,17 @@
 """A device behind a TCP port: `python -m simulator.device.serve lab.module:Board`. Standard library and NumPy only.
 
-One thread, one client at a time; a second one is told so and let go. A client that goes away, says nothing for
-`idle_s`, or does not finish a frame within `frame_s` is let go, and the voltage goes back to nominal before the next
-is heard. Where it does not come back, that is printed and told to whoever calls, and nobody is served until it does.
+One thread, one client at a time; a second one is told so and let go. Strangers who say nothing keep nobody waiting. A
+client that goes away, says nothing for `idle_s`, or does not finish a frame within `frame_s` is let go, and the voltage
+goes back to nominal before the next is heard. Where it does not come back, that is printed and told to whoever calls,
+and nobody is served until it does.
 """
 
 import argparse
+import collections
 import contextlib
 import hmac
 import ipaddress
+import itertools
 import math
 import os
 import secrets
@@ -33,12 +36,21 @@ from sram.errors import InputError
 
 Reply = tuple[dict[str, Any], NDArray[Any] | None]
 SHORTEST_SECRET = 16
-GREETING_S = 5.0  # a stranger may keep the others waiting this long
+LEAST_BITS = 36  # of a secret; 16 random hexadecimal digits have some 55
+GREETING_S = 5.0  # a stranger may be silent so long; others are greeted beside him
+HELLO_S = 0.5  # and take so long over his one short frame, for which the others wait
+MOST_STRANGERS = 64
 
 
 def proof(secret: str, role: str, server_nonce: str, client_nonce: str) -> str:
     """What only a holder of the secret can say to these two nonces; `role` keeps one side from echoing the other."""
     return hmac.new(secret.encode(), f"{role}:{server_nonce}:{client_nonce}".encode(), "sha256").hexdigest()
+
+
+def session_keys(secret: str, server_nonce: str, client_nonce: str) -> tuple[bytes, bytes]:
+    """The keys of frames from the client and from the server: of this conversation alone, and never sent."""
+    nonces = (server_nonce, client_nonce)
+    return bytes.fromhex(proof(secret, "from client", *nonces)), bytes.fromhex(proof(secret, "from server", *nonces))
 
 
 class Server:
@@ -62,6 +74,7 @@ class Server:
         self.device, self.secret, self.idle_s, self.frame_s = device, secret, idle_s, frame_s
         self.info = device.info
         self.stopping = False
+        self.strangers: dict[Link, tuple[str, float]] = {}  # greeted, with nonce and deadline; nobody is served yet
         self.supply_trouble = ""  # why the supply may not be at nominal
         try:
             self.listener = socket.create_server((host, port), backlog=8)
@@ -85,9 +98,15 @@ class Server:
         voltage did not come back."""
         try:
             while not self.stopping:
-                if self.listener in self._wait([self.listener], None):
-                    self._accept(self._serve)
+                deadlines = [deadline for _, deadline in self.strangers.values()]
+                left = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+                ready = self._wait([self.listener, *(link.socket for link in self.strangers)], left)
+                self._hear(ready)
+                if self.listener in ready:
+                    self._meet()
         finally:
+            for link in list(self.strangers):
+                self._forget(link)
             for each in (self.listener, self.wake_read, self.wake_write):
                 each.close()
             if not self._to_nominal():
@@ -114,26 +133,61 @@ class Server:
     def _wait(self, sockets: list[socket.socket], timeout_s: float | None) -> list[socket.socket]:
         return select.select([*sockets, self.wake_read], [], [], timeout_s)[0]
 
-    def _accept(self, then: Callable[[Link], None]) -> None:
+    def _accept(self) -> Link | None:
         try:
             connection, _ = self.listener.accept()
         except OSError:  # gone before we came to it
-            return
-        link = Link(connection, STRANGER, self.wake_read)
-        try:
-            with contextlib.suppress(LinkClosed, TooLate):
-                then(link)
-        finally:
+            return None
+        return Link(connection, STRANGER, self.wake_read)
+
+    def _busy(self) -> None:
+        """Tell one who knocks that another is served."""
+        if (link := self._accept()) is not None:
+            _tell(link, Refused("the device is serving another client"))
             link.close()
 
-    def _busy(self, link: Link) -> None:
-        link.send(error_record(Refused("the device is serving another client")), timeout_s=0)
+    def _meet(self) -> None:
+        """Greet who knocks; nobody where the supply is not at nominal."""
+        if (link := self._accept()) is None:
+            return
+        if self.supply_trouble and not self._to_nominal():
+            _tell(link, DeviceError(self.supply_trouble))
+            link.close()
+            return
+        if len(self.strangers) == MOST_STRANGERS:
+            self._forget(next(iter(self.strangers)))
+        nonce = secrets.token_hex(16)
+        self.strangers[link] = nonce, time.monotonic() + min(self.frame_s, GREETING_S)
+        greeting = {"hello": "neuralfuse-device", "protocol": VERSION, "nonce": nonce}
+        try:
+            link.send(greeting | {"secret": self.secret is not None}, timeout_s=0)
+        except (LinkClosed, TooLate):
+            self._forget(link)
+
+    def _forget(self, link: Link) -> None:
+        del self.strangers[link]
+        link.close()
+
+    def _hear(self, sockets: list[socket.socket]) -> None:
+        """Serve the first stranger of these who says what lets him in, and let those go who are too late."""
+        for link, (nonce, deadline) in list(self.strangers.items()):
+            if link.socket not in sockets:
+                if time.monotonic() >= deadline:
+                    _tell(link, DeviceError("no greeting in time"))
+                    self._forget(link)
+                continue
+            with contextlib.suppress(LinkClosed, TooLate):
+                if self._greet(link, nonce):
+                    for other in [other for other in self.strangers if other is not link]:
+                        _tell(other, Refused("the device is serving another client"))
+                        self._forget(other)
+                    self._serve(link)
+            self._forget(link)
+            if not self.strangers:
+                return
 
     def _serve(self, link: Link) -> None:
-        """One client, and the voltage back at nominal after it; nobody where the one before left it elsewhere."""
-        if self.supply_trouble and not self._to_nominal():
-            link.send(error_record(DeviceError(self.supply_trouble)), timeout_s=0)
-            return
+        """One client, and the voltage back at nominal after it."""
         try:
             self._converse(link)
         finally:
@@ -141,8 +195,6 @@ class Server:
 
     def _converse(self, link: Link) -> None:
         """From greeting to goodbye."""
-        if not self._greet(link):
-            return
         while not self.stopping:
             if not self._await_frame(link):
                 return
@@ -165,19 +217,12 @@ class Server:
             if link.socket in ready:  # first: it may have gone, to make room for the one who knocks
                 return True
             if self.listener in ready:
-                self._accept(self._busy)
+                self._busy()
         return False
 
-    def _greet(self, link: Link) -> bool:
-        """Version and secret, both ways; then the client may send large frames."""
-        nonce, patience = secrets.token_hex(16), min(self.frame_s, GREETING_S)
-        greeting = {
-            "hello": "neuralfuse-device",
-            "protocol": VERSION,
-            "nonce": nonce,
-            "secret": self.secret is not None,
-        }
-        link.send(greeting, timeout_s=patience)
+    def _greet(self, link: Link, nonce: str) -> bool:
+        """Version and secret, both ways, of a stranger who says something; then he may send large frames."""
+        patience = min(self.frame_s, HELLO_S)
         reply: dict[str, Any]
         try:
             header, _ = link.receive(timeout_s=patience)
@@ -203,6 +248,9 @@ class Server:
             return False
         link.send(reply, timeout_s=patience)
         link.limits = OPEN
+        if self.secret is not None:
+            from_client, from_server = session_keys(self.secret, nonce, theirs)
+            link.sign(from_server, from_client)
         return True
 
 
@@ -216,6 +264,12 @@ def answer(device: Device, header: dict[str, Any], array: NDArray[Any] | None) -
         return pack(*CALLS[call](device, header, array))
     except Exception as error:  # a driver may raise anything; the server stays up
         return pack(error_record(error))
+
+
+def _tell(link: Link, error: DeviceError) -> None:
+    """Say an error to one who is about to be let go."""
+    with contextlib.suppress(LinkClosed, TooLate):
+        link.send(error_record(error), timeout_s=0)
 
 
 def error_record(error: Exception) -> dict[str, Any]:
@@ -258,7 +312,8 @@ def _volts(reached: float) -> float:
     return volts
 
 
-def _counted(counters: Counters) -> dict[str, int | float | None]:
+def counted(counters: Counters) -> dict[str, Any]:
+    """Counters as numbers that JSON knows. DeviceError where they are none."""
     plain = asdict(counters)
     for key, value in plain.items():
         if key == "energy_pj" and value is None:
@@ -299,7 +354,7 @@ def _load(device: Device, header: dict[str, Any], _: NDArray[Any] | None) -> Rep
 
 def _run(device: Device, _: dict[str, Any], array: NDArray[Any] | None) -> Reply:
     result = device.run(_array(array, "<f4"))
-    return {"counters": _counted(result.counters)}, np.asarray(result.outputs, np.float32)
+    return {"counters": counted(result.counters)}, np.asarray(result.outputs, np.float32)
 
 
 def _reset(device: Device, *_: Any) -> Reply:
@@ -322,10 +377,31 @@ CALLS: dict[str, Callable[[Device, dict[str, Any], NDArray[Any] | None], Reply]]
 }
 
 
+def guessed_bits(secret: str) -> float:
+    """An upper bound of what there is to guess in a secret: characters as drawn from its own, repeats and runs such as
+    abc and 321 counted once.
+
+    >>> round(guessed_bits("aaaaaaaaaaaaaaaa")), round(guessed_bits("0123456789abcdef")), guessed_bits("abc" * 9) < 9
+    (0, 9, True)
+    """
+    period = (secret + secret).find(secret, 1)  # of what is repeated
+    codes = [ord(letter) for letter in secret[:period]]
+    steps = [after - before for before, after in itertools.pairwise(codes)]
+    return min(_entropy(codes), _entropy(steps) + math.log2(max(len(set(codes)), 1)))
+
+
+def _entropy(symbols: list[int]) -> float:
+    """Bits in a row of symbols, each as often as it is there."""
+    return sum(count * math.log2(len(symbols) / count) for count in collections.Counter(symbols).values())
+
+
 def check_secret(host: str, secret: str | None) -> None:
     """InputError where a server on `host` would be open to others without a good secret."""
     if secret is not None and len(secret) < SHORTEST_SECRET:
         raise InputError("serve", "secret", f"{len(secret)} characters", f"at least {SHORTEST_SECRET} characters")
+    if secret is not None and (guessed := guessed_bits(secret)) < LEAST_BITS:
+        allowed = 'one that nobody guesses, such as that of: python -c "import secrets; print(secrets.token_hex())"'
+        raise InputError("serve", "secret", f"about {guessed:.0f} bits", allowed)
     try:
         found = {info[4][0] for info in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):

@@ -82,7 +82,7 @@ def frame(header, array=b"", magic=b"NFD1"):
     return struct.pack("<4sII", magic, len(text), len(array)) + text + array
 
 
-HELLO = frame({"call": "hello", "protocol": 1, "nonce": "n"})
+HELLO = frame({"call": "hello", "protocol": 2, "nonce": "n"})
 READ = frame({"call": "read", "address": 0, "count": 1})
 
 
@@ -218,7 +218,7 @@ def test_a_stranger_may_not_send_much(plain_server):
 CONV = {"do": "conv", "source": 0, "address": 0, "filters": 2, "channels": 1, "kernel_h": 2, "kernel_w": 2, "stride": 1}
 CONV |= {"padding": 1, "groups": 1, "input_scale": 0.1, "scale": [1.0, 1.0], "offset": [0.0, 0.0], "relu": True}
 GOOD = [
-    ({"call": "hello", "protocol": 1, "nonce": "n"}, b""),
+    ({"call": "hello", "protocol": 2, "nonce": "n"}, b""),
     ({"call": "read", "address": 3, "count": 2}, b""),
     ({"call": "write", "address": 3, "array": {"dtype": "<u8", "shape": [2]}}, bytes(16)),
     ({"call": "set_voltage", "voltage": 0.7}, b""),
@@ -616,7 +616,7 @@ def test_the_secret_opens_both_ways():
         connection, greeting = raw(address)
         with connection:  # the server's own word echoed back is no proof
             echo = proof(SECRET, "server", greeting["nonce"], "n")
-            connection.sendall(frame({"call": "hello", "protocol": 1, "nonce": "n", "proof": echo}))
+            connection.sendall(frame({"call": "hello", "protocol": 2, "nonce": "n", "proof": echo}))
             assert read_frame(connection)["error"] == "Refused"
             assert unserved(connection)
     with serving(Plain()) as address, pytest.raises(Refused, match="does not know"):
@@ -626,10 +626,10 @@ def test_the_secret_opens_both_ways():
 @pytest.mark.parametrize(
     "hello",
     [
-        {"call": "hello", "protocol": 1, "nonce": "n"},
-        {"call": "hello", "protocol": 1, "nonce": "n", "proof": "0" * 64},
         {"call": "hello", "protocol": 2, "nonce": "n"},
-        {"call": "hello", "protocol": 1},
+        {"call": "hello", "protocol": 2, "nonce": "n", "proof": "0" * 64},
+        {"call": "hello", "protocol": 3, "nonce": "n"},
+        {"call": "hello", "protocol": 2},
         {"call": "read", "address": 0, "count": 1},
     ],
 )
@@ -658,10 +658,10 @@ def test_nothing_but_loopback_without_a_secret():
 def test_versions_must_agree(monkeypatch, plain_server):
     connection, _ = raw(plain_server)
     with connection:
-        connection.sendall(frame({"call": "hello", "protocol": 2, "nonce": "n"}))
+        connection.sendall(frame({"call": "hello", "protocol": 3, "nonce": "n"}))
         assert read_frame(connection)["error"] == "VersionMismatch"
-    monkeypatch.setattr("simulator.device.remote.VERSION", 2)
-    with pytest.raises(VersionMismatch, match="client speaks protocol 2"):
+    monkeypatch.setattr("simulator.device.remote.VERSION", 3)
+    with pytest.raises(VersionMismatch, match="client speaks protocol 3"):
         RemoteDevice(plain_server, timeout_s=10)
     with socket.create_server(("127.0.0.1", 0)) as other:
         threading.Thread(target=lambda: other.accept()[0].sendall(frame({"hello": "something else"}))).start()
@@ -731,3 +731,81 @@ def test_a_board_needs_only_python_and_numpy():
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, env=env)
     assert done.stdout == "0.5 [[4.0, 2.5]]\n", done.stderr
+
+
+def test_silent_strangers_keep_nobody_waiting():
+    with serving(Plain(), secret=SECRET) as address, contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(raw(address)[0])
+        start = time.monotonic()
+        with RemoteDevice(address, SECRET, 10) as device:
+            assert device.read(0, 1).tolist() == [0]
+        assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("secret", ["a" * 40, "0123456789abcdef", "passwordpassword", "fedcba9876543210", "ab" * 20])
+def test_a_secret_that_is_soon_guessed_is_refused(secret):
+    with pytest.raises(InputError, match="secret = 'about"):
+        Server(Plain(), secret=secret)
+
+
+def test_who_passes_the_greeting_on_cannot_speak_for_the_client():
+    """A relay between client and server sees all nonces and proofs, and still has no key."""
+    with serving(Plain(), secret=SECRET) as address:
+        connection, greeting = raw(address)
+        with connection:
+            hello = {
+                "call": "hello",
+                "protocol": 2,
+                "nonce": "n",
+                "proof": proof(SECRET, "client", greeting["nonce"], "n"),
+            }
+            connection.sendall(frame(hello))
+            assert "info" in read_frame(connection)
+            connection.sendall(frame({"call": "set_voltage", "voltage": 0.5}) + bytes(32))
+            header = read_frame(connection)
+            assert "has not sent" in header["message"]
+            connection.recv(frames.TAG_BYTES, socket.MSG_WAITALL)
+            assert unserved(connection)
+
+
+def test_a_signed_frame_cannot_be_changed_or_repeated():
+    left, right = socket.socketpair()
+    sender, receiver = frames.Link(left), frames.Link(right)
+    sender.sign(b"k" * 32, b"l" * 32)
+    receiver.sign(b"l" * 32, b"k" * 32)
+    sender.send({"call": "reset"}, np.arange(3), timeout_s=5)
+    assert receiver.receive(timeout_s=5)[1].tolist() == [0, 1, 2]
+    sender.sent -= 1  # as who repeats what was heard
+    sender.send({"call": "reset"}, timeout_s=5)
+    with pytest.raises(frames.BrokenFrame, match="has not sent"):
+        receiver.receive(timeout_s=5)
+    sender.close()
+    receiver.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        (lambda device: device.set_voltage(0.7), ({"voltage": "high"}, None)),
+        (lambda device: device.set_voltage(0.7), ({}, None)),
+        (lambda device: device.set_voltage(0.7), ({"voltage": True}, None)),
+        (lambda device: device.read(0, 1), ({}, np.zeros(2, np.uint64))),
+        (lambda device: device.read(0, 1), ({}, np.full(1, 1 << 60, np.uint64))),
+        (lambda device: device.read(0, 1), ({}, np.zeros(1, np.float32))),
+        (lambda device: device.run(np.ones((1, 1, 1, 1))), ({"counters": {}}, None)),
+        (lambda device: device.run(np.ones((1, 1, 1, 1))), ({}, np.zeros((1, 1), np.float32))),
+        (lambda device: device.run(np.ones((1, 1, 1, 1))), ({"counters": {"x": 1}}, np.zeros((1, 1), np.float32))),
+        (lambda device: device.run(np.ones((1, 1, 1, 1))), ({"counters": {}}, np.zeros((2, 1), np.float32))),
+        (
+            lambda device: device.run(np.ones((1, 1, 1, 1))),
+            ({"counters": {"cycles": "y"}}, np.zeros((1, 1), np.float32)),
+        ),
+    ],
+)
+def test_an_answer_that_is_none_is_a_lost_link(call, answer, plain_server, monkeypatch):
+    with contextlib.closing(RemoteDevice(plain_server, timeout_s=10)) as device:
+        with monkeypatch.context() as patch:
+            patch.setattr(device, "_call", lambda *_, **__: answer)
+            with pytest.raises(LinkLost, match="an answer"):
+                call(device)
