@@ -66,6 +66,9 @@ def simulate(
         int | None,
         typer.Option(min=1, help="Print only so many layers, those of most energy first.", rich_help_panel=RESULT),
     ] = None,
+    by: Annotated[
+        str, typer.Option(metavar="layer|block", help="Print rows of layers, or of blocks.", rich_help_panel=RESULT)
+    ] = "layer",
     out: Annotated[Path | None, typer.Option(help="All columns as CSV.", rich_help_panel=RESULT)] = None,
     plots: Annotated[
         Path | None,
@@ -87,9 +90,12 @@ def simulate(
     """
     if compat not in (None, "scalesim"):
         raise InputError(LINE, "--compat", compat, "scalesim")
+    if by not in ("layer", "block"):
+        raise InputError(LINE, "--by", by, "layer, block")
     _check_modes(
         {"--where": where, "--trace": trace, "--compat": compat},
-        {"--voltage": voltage, "--plots": plots, "--energy-table": energy_table != "published", "--top": top},
+        {"--voltage": voltage, "--plots": plots, "--energy-table": energy_table != "published", "--top": top}
+        | {"--by": by == "block"},
         {"--out": out, "--schedule": schedule != "streamed"},
     )
     machine = _machine(accelerator, scalesim_config)
@@ -99,7 +105,7 @@ def simulate(
         return _print_cells(workload, machine, where, schedule)
     if trace is not None:
         _moved("--trace", "trace LAYER FILE")
-        layer, _, file = trace.partition(":")
+        layer, _, file = trace.rpartition(":")  # names of layers may have colons
         return _write_trace(workload, machine, layer, Path(file))
     for entry in workload.unknown:
         print(f"not counted: {entry}", file=sys.stderr)
@@ -111,7 +117,7 @@ def simulate(
         frame = scalesim.simulate(workload, machine)
         _print(frame, list(frame.columns), f"{workload.name} on {machine.name}, as SCALE-Sim counts")
     else:
-        frame = _energies_and_counts(workload, machine, voltage, energy_table, plots, top)
+        frame = _energies_and_counts(workload, machine, voltage, energy_table, plots, (by, top))
     if out is not None:
         from sram.files import write_atomic
 
@@ -215,7 +221,12 @@ def _shapes(text: str) -> list[tuple[int, ...]]:
 
 
 def _energies_and_counts(
-    workload: Workload, machine: Accelerator, voltage: str | None, table: str, plots: Path | None, top: int | None
+    workload: Workload,
+    machine: Accelerator,
+    voltage: str | None,
+    table: str,
+    plots: Path | None,
+    rows: tuple[str, int | None],
 ) -> pd.DataFrame:
     from neuralfuse.analysis.simulate import simulate
 
@@ -225,6 +236,9 @@ def _energies_and_counts(
     shown["dram_bytes"] = frame[[name for name in frame.columns if "_dram_" in name]].sum(axis=1)
     for scope in ("weight_sram", "sram", "system"):
         shown[f"{scope}_uj"] = frame[f"scope_{scope}_pj"] / 1e6
+    by, top = rows
+    if by == "block":
+        shown = _blocks(shown)
     if top is not None:
         most = shown[:-1].nlargest(top, "system_uj").index
         shown = shown.loc[[*most, shown.index[-1]]]
@@ -238,6 +252,18 @@ def _energies_and_counts(
         for path in save_all(plots, found.counts, found.energy):
             print(path)
     return frame
+
+
+def _blocks(shown: pd.DataFrame) -> pd.DataFrame:
+    """Layers summed up by block, which is what their names have before the last dot; the totals stay last."""
+    import pandas as pd
+
+    layers, totals = shown[:-1], shown[-1:]
+    block = [name.rpartition(".")[0] or name for name in layers.layer]
+    busy = layers.utilization_pct * layers.cycles
+    summed = layers.assign(layer=block, utilization_pct=busy).groupby("layer", sort=False, as_index=False).sum()
+    summed["utilization_pct"] /= summed.cycles.clip(lower=1)
+    return pd.concat([summed, totals], ignore_index=True)
 
 
 def _print(frame: pd.DataFrame, columns: list[str], title: str) -> None:
