@@ -8,7 +8,18 @@ DOCS = ["sphinx>=8.0", "myst-parser>=4.0", "furo>=2024.8"]
 setup(
     packages=find_packages(include=["sram*", "simulator*", "neuralfuse*"]),
     package_data={
-        "": ["**/py.typed", "**/*.pyi", "**/*.csv", "**/*.json", "**/*.yaml", "**/*.j2", "**/*.sv", "**/*.cpp"]
+        "": [
+            "**/py.typed",
+            "**/*.pyi",
+            "**/*.csv",
+            "**/*.json",
+            "**/*.yaml",
+            "**/*.j2",
+            "**/*.js",
+            "**/*.txt",
+            "**/*.sv",
+            "**/*.cpp",
+        ]
     },
     install_requires=[
         "numpy>=1.26",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -69,6 +70,9 @@ def simulate(
         int | None,
         typer.Option(min=1, help="Print only so many layers, those of most energy first.", rich_help_panel=RESULT),
     ] = None,
+    by: Annotated[
+        str, typer.Option(metavar="layer|block", help="Print rows of layers, or of blocks.", rich_help_panel=RESULT)
+    ] = "layer",
     out: Annotated[Path | None, typer.Option(help="All columns as CSV.", rich_help_panel=RESULT)] = None,
     plots: Annotated[
         Path | None,
@@ -90,9 +94,12 @@ def simulate(
     """
     if compat not in (None, "scalesim"):
         raise InputError(LINE, "--compat", compat, "scalesim")
+    if by not in ("layer", "block"):
+        raise InputError(LINE, "--by", by, "layer, block")
     _check_modes(
         {"--where": where, "--trace": trace, "--compat": compat},
-        {"--voltage": voltage, "--plots": plots, "--energy-table": energy_table != "published", "--top": top},
+        {"--voltage": voltage, "--plots": plots, "--energy-table": energy_table != "published", "--top": top}
+        | {"--by": by == "block"},
         {"--out": out, "--schedule": schedule != "streamed"},
     )
     machine = _machine(accelerator, scalesim_config)
@@ -119,7 +126,7 @@ def simulate(
 
         found = count(workload, accelerator=machine, voltage=voltage, table=energy_table)
         frame = found.frame()
-        show = partial(_draw_and_print, found, voltage, plots, top)
+        show = partial(_draw_and_print, found, voltage, plots, (by, top))
     if out is not None:
         from neuralfuse.results.tables import to_csv
         from sram.files import write_atomic
@@ -130,14 +137,14 @@ def simulate(
         raise typer.Exit(3)
 
 
-def _check_modes(modes: dict[str, object], energies: dict[str, object], others: dict[str, object]) -> None:
+def _check_modes(modes: Mapping[str, object], energies: Mapping[str, object], others: Mapping[str, object]) -> None:
     """What is given and would not be used is a mistake."""
     mode = next((option for option, value in modes.items() if value), None)
     unused = {
         None: {"--schedule": others["--schedule"]},
-        "--where": energies | {"--compat": modes["--compat"], "--trace": modes["--trace"], "--out": others["--out"]},
-        "--trace": energies | {"--compat": modes["--compat"]} | others,
-        "--compat": energies | {"--schedule": others["--schedule"]},
+        "--where": {**energies, "--compat": modes["--compat"], "--trace": modes["--trace"], "--out": others["--out"]},
+        "--trace": {**energies, "--compat": modes["--compat"], **others},
+        "--compat": {**energies, "--schedule": others["--schedule"]},
     }[mode]
     for option, value in unused.items():
         if value:
@@ -224,7 +231,7 @@ def _shapes(text: str) -> list[tuple[int, ...]]:
     return found
 
 
-def _draw_and_print(found: Simulation, voltage: str | None, plots: Path | None, top: int | None) -> None:
+def _draw_and_print(found: Simulation, voltage: str | None, plots: Path | None, rows: tuple[str, int | None]) -> None:
     workload, machine, frame = found.counts.workload, found.counts.accelerator, found.frame()
     drawn: list[Path] = []
     if plots is not None:
@@ -235,6 +242,9 @@ def _draw_and_print(found: Simulation, voltage: str | None, plots: Path | None, 
     shown["dram_bytes"] = frame[[name for name in frame.columns if "_dram_" in name]].sum(axis=1)
     for scope in ("weight_sram", "sram", "system"):
         shown[f"{scope}_uj"] = frame[f"scope_{scope}_pj"] / 1e6
+    by, top = rows
+    if by == "block":
+        shown = _blocks(shown)
     if top is not None:
         most = shown[:-1].nlargest(top, "system_uj").index
         shown = shown.loc[[*most, shown.index[-1]]]
@@ -244,6 +254,18 @@ def _draw_and_print(found: Simulation, voltage: str | None, plots: Path | None, 
     print(f"{found.counts.latency_s * 1e3:.4g} ms for {samples} inference(s) at {machine.clock_hz / 1e6:g} MHz")
     for path in drawn:
         print_line(path)
+
+
+def _blocks(shown: pd.DataFrame) -> pd.DataFrame:
+    """Layers summed up by block, which is what their names have before the last dot; the totals stay last."""
+    import pandas as pd
+
+    layers, totals = shown[:-1], shown[-1:]
+    block = [name.rpartition(".")[0] or name for name in layers.layer]
+    busy = layers.utilization_pct * layers.cycles
+    summed = layers.assign(layer=block, utilization_pct=busy).groupby("layer", sort=False, as_index=False).sum()
+    summed["utilization_pct"] /= summed.cycles.clip(lower=1)
+    return pd.concat([summed, totals], ignore_index=True)
 
 
 def _print(frame: pd.DataFrame, title: str) -> None:

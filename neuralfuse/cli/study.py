@@ -73,9 +73,9 @@ def report(
         str | None, typer.Option(help="Instead, every protection (or network) against this one on the same chips.")
     ] = None,
 ) -> None:
-    """Table, PNG/SVG figures and one self-contained HTML page from a results folder."""
+    """Table, PNG/SVG/PDF figures and one self-contained HTML page from a results folder."""
     from neuralfuse.report import build_report
-    from neuralfuse.report.compare import compare
+    from neuralfuse.report.compare import compare, draw
     from neuralfuse.study import variants
 
     if against is not None:
@@ -89,6 +89,7 @@ def report(
         _print_report(build_report(part))
     if len(parts) > 1:
         print_lines(compare(parts).to_string(index=False))
+        print_line(f"fronts in one plot: {draw(parts)[0]}")
 
 
 def merge(

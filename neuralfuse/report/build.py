@@ -82,7 +82,7 @@ def _check_values(results: pd.DataFrame, path: Path) -> None:
 
 
 def build_report(folder: str | Path) -> Report:
-    """Write summary.csv, headline.csv, yields.csv, equal.csv, plots/*.png and *.svg, and report.html into `folder`."""
+    """Write summary, headline, yields and equal.csv, plots/* (PNG, SVG, PDF) and report.html into `folder`."""
     folder = Path(folder)
     results = read_results(folder)
     stamp = _stamp(folder)
@@ -138,7 +138,7 @@ def _stamp(folder: Path) -> str:
     inputs = [folder / name for name in ("results.csv", "layers.csv", "provenance.json", "study.yaml")]
     inputs += [*folder.glob("sensitivity.csv"), *sorted((folder / "images").glob("*.npz"))]
     total = hashlib.sha256()
-    for path in sorted(p for p in sources if p.suffix in {".py", ".j2"}) + inputs:
+    for path in sorted(p for p in sources if p.suffix in {".py", ".j2", ".js"}) + inputs:
         total.update(path.read_bytes())
     return total.hexdigest()[:16]
 
@@ -155,7 +155,7 @@ def _unchanged(
             return None
     summary, headline = read_table(folder / "summary.csv"), read_table(folder / "headline.csv")
     names = _drawings(folder, study, results, summary, layers, unit)
-    figures = {name: [folder / "plots" / f"{name}.{kind}" for kind in ("png", "svg")] for name in names}
+    figures = {name: [folder / "plots" / f"{name}.{kind}" for kind in plots.KINDS] for name in names}
     if not all(path.is_file() for paths in figures.values() for path in paths):
         return None
     figures |= _drawn_elsewhere(folder)
@@ -165,19 +165,24 @@ def _unchanged(
 def _drawings(
     folder: Path, study: StudyConfig, results: pd.DataFrame, summary: pd.DataFrame, layers: pd.DataFrame, unit: str
 ) -> dict[str, Callable[[], Figure]]:
-    """Every figure of the folder by name, not drawn yet."""
+    """Every figure of the folder by name, not drawn yet: what is asked first comes first."""
     drawings: dict[str, Callable[[], Figure]] = {}
+    chosen = plots.drawn(summary)
+    summary, results = (table[table.protection.isin(chosen)] for table in (summary, results))
     keys = [key for key in pareto.SETTING if key != "structure"]
     groups = list(summary.groupby(keys, sort=False))
     for key, part in groups:
         tag = "" if len(groups) == 1 else "-" + slug(*map(str, key))
+        drawings[f"accuracy{tag}"] = partial(plots.accuracy_against_voltage, part, unit)
         for scope in pareto.SCOPES:
             drawings[f"pareto-{scope}{tag}"] = partial(plots.energy_accuracy_front, part, scope)
-        drawings[f"accuracy{tag}"] = partial(plots.accuracy_against_voltage, part, unit)
         rows = results.set_index(keys).loc[[key]].reset_index()
         for scope in pareto.SCOPES:
             drawings[f"attainment-{scope}{tag}"] = partial(plots.attainment, rows, scope)
         drawings[f"yield{tag}"] = partial(plots.yield_against_voltage, part, 5.0, unit)
+    if len(groups) > 1:
+        beside = summary.assign(setting=[", ".join(key) for key in summary[keys].astype(str).to_numpy()])
+        drawings["settings"] = partial(plots.settings_front, beside)
     for (network, accelerator), part in layers.groupby(["network", "accelerator"], sort=False):
         title = f"{network} on {accelerator}, nominal supply"
         drawings[f"layers-{slug(network, accelerator)}"] = partial(_energy_by_layer, part, title)
@@ -192,7 +197,8 @@ def _drawings(
 def _drawn_elsewhere(folder: Path) -> dict[str, list[Path]]:
     """Figures of `neuralfuse sensitivity`."""
     return {
-        path.stem: [path, path.with_suffix(".svg")] for path in sorted((folder / "plots").glob("sensitivity-*.png"))
+        path.stem: [path.with_suffix(f".{kind}") for kind in plots.KINDS]
+        for path in sorted((folder / "plots").glob("sensitivity-*.png"))
     }
 
 

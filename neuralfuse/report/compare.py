@@ -1,13 +1,15 @@
-"""Two studies side by side: the same headline, one column of each folder."""
+"""Studies side by side: the same headline, one column of each folder; their fronts in one plot."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from neuralfuse.report import plots
 from neuralfuse.report.build import read_results
 from neuralfuse.report.wording import saving, supply
 from neuralfuse.results import pareto
+from neuralfuse.results.tables import read_table
 
 
 def compare(folders: Sequence[str | Path], scope: str = "weight_sram") -> pd.DataFrame:
@@ -24,3 +26,13 @@ def compare(folders: Sequence[str | Path], scope: str = "weight_sram") -> pd.Dat
         columns.append(pd.Series([saving(row) for row in rows], table.index, name=f"saving_pct {folder}"))
     wide = pd.concat([*columns[::2], *columns[1::2]], axis=1, sort=False).fillna("-")
     return wide.reset_index()
+
+
+def draw(folders: Sequence[str | Path], scope: str = "weight_sram") -> list[Path]:
+    """Fronts of folders that have been reported on, in one plot: plots/compared.* of the first; their paths."""
+    tables = [read_table(Path(folder) / "summary.csv").assign(study=str(folder)) for folder in folders]
+    together = pd.concat(tables, ignore_index=True)
+    varying = [name for name in ("study", *pareto.SETTING[:-1]) if together[name].nunique() > 1]
+    setting = [", ".join(row) for row in together[varying].itertuples(index=False)]
+    figure = plots.settings_front(together.assign(setting=setting), scope)
+    return plots.save(figure, Path(folders[0]) / "plots", "compared")

@@ -1,18 +1,22 @@
 """One HTML page that works offline: plots to hover, tables to sort, every setting and source, CSV to download."""
 
 import base64
+import gzip
+import json
 from dataclasses import dataclass, fields
 from html import escape
+from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
+from PIL import Image
 
-from neuralfuse.report.plots import COLOURS, SCOPE_LABEL, looks
+from neuralfuse.report.plots import COLOURS, SCOPE_LABEL, drawn, looks
 from neuralfuse.report.wording import (
+    caption,
     chip_share,
     few_chips,
     in_volts,
@@ -21,11 +25,14 @@ from neuralfuse.report.wording import (
     saving_interval,
     supply,
     supply_interval,
+    verdict,
 )
 from neuralfuse.results import pareto
 from neuralfuse.results.statistics import MARGIN_COVERAGE, MEAN_COVERAGE
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.files import dump_study
+from simulator.accelerator import accelerator
+from simulator.workload import TOTALS
 
 SHOWN = {
     "network": "network",
@@ -50,6 +57,10 @@ SHOWN = {
     "saving_system": "saving, system (%)",
 }
 DASHES, SYMBOLS = ("solid", "dot", "dash", "dashdot", "longdash"), ("circle", "square", "diamond", "cross", "x")
+MOST_ROWS = 2000  # of a table on the page
+MOST_BYTES = 1_000_000  # of a table within the page
+WIDEST = 1100  # pixels of a figure on the page; plots/ has it sharper
+LAYERS = ("layer", "kind", "dataflow", "macs", "cycles", "stall_cycles", "utilization_pct")
 _PERCENT = ("accuracy", "gain", "yield", "saving")
 
 
@@ -65,6 +76,12 @@ class Tables:
     layers: pd.DataFrame
 
 
+def _plotly() -> str:
+    """The script that the package plotly ships, as gzip in base64: 2 MB where the text is 5; a browser unpacks it."""
+    script = (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
+    return base64.b64encode(gzip.compress(script, mtime=0)).decode()
+
+
 def render(
     study: StudyConfig,
     tables: Tables,
@@ -73,26 +90,37 @@ def render(
     folder: Path,
     stamp: str,
 ) -> str:
-    """The page as text. Figures are embedded, the plotly script is inlined, nothing is fetched."""
+    """The page as text. Figures are embedded, plotly's script is inlined, compressed, nothing is fetched."""
+    unit = provenance["voltage_unit"]
+    summary, shown = tables.summary, drawn(tables.summary)
+    plotted = summary[summary.protection.isin(shown)]
+    files_here = [folder / f"{field.name}.csv" for field in fields(tables)]
+    figure_groups = _figures(figures)
     environment = Environment(loader=PackageLoader("neuralfuse.report"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html.j2").render(
         study=study,
         stamp=stamp,
         study_yaml=dump_study(study),
-        unit=provenance["voltage_unit"],
-        plotly=get_plotlyjs(),
-        fronts=[interactive_front(tables.summary, scope, provenance["voltage_unit"]) for scope in pareto.SCOPES],
+        unit=unit,
+        verdict=verdict(pareto.labelled(tables.headline), unit),
+        machines=_machines(tables.layers),
+        undrawn=summary.protection.nunique() - len(shown),
+        plotly=_plotly(),
+        fronts=[interactive_front(plotted, scope, unit) for scope in pareto.SCOPES],
         scopes=SCOPE_LABEL,
-        headline=_headline(tables.headline, provenance["voltage_unit"]),
-        yields=_yields(tables.yields, provenance["voltage_unit"]),
+        headline=_headline(tables.headline, unit),
+        yields=_yields(tables.yields, unit),
         mean_coverage=MEAN_COVERAGE,
         margin_coverage=MARGIN_COVERAGE,
         warning=few_chips(int(tables.summary.chips.min())),
         equal=_equal(tables.equal),
-        table=_table(tables.summary),
+        table=_table(summary[:MOST_ROWS]),
+        more_rows=max(0, len(summary) - MOST_ROWS),
         layers=_layer_table(tables.layers),
-        figures={name: _data_uri(paths[0]) for name, paths in figures.items()},
-        downloads={f"{field.name}.csv": _csv_uri(folder / f"{field.name}.csv") for field in fields(tables)},
+        first_figures=figure_groups[0],
+        figures=figure_groups[1],
+        downloads={path.name: _csv_uri(path) for path in files_here if path.stat().st_size <= MOST_BYTES},
+        beside=[path.name for path in files_here if path.stat().st_size > MOST_BYTES],
         provenance=provenance,
         chips=int(tables.summary.chips.max()),
         networks=", ".join(
@@ -108,7 +136,11 @@ def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str,
 
     `json` holds no `<` and may stand within a script element. Plotly reads labels as HTML: names in them are escaped.
     """
-    figure = go.Figure()
+    traces: list[dict[str, Any]] = []
+
+    def add(**trace: Any) -> None:
+        traces.append({"type": "scatter", **trace})
+
     look = looks(list(summary.protection.unique()))
     summary = pareto.labelled(summary)
     settings = list(summary.setting.unique())
@@ -126,7 +158,7 @@ def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str,
         up = (100 * (rows.accuracy_high.clip(upper=1) - rows.accuracy_mean)).fillna(0)
         down = (100 * (rows.accuracy_mean - rows.accuracy_low.clip(lower=0))).fillna(0)
         whiskers = {"type": "data", "symmetric": False, "array": up.tolist(), "arrayminus": down.tolist()}
-        figure.add_scatter(
+        add(
             x=(100 * rows[f"saving_{scope}"]).tolist(),
             y=(100 * rows.accuracy_mean).tolist(),
             error_y=whiskers | {"thickness": 1, "width": 2},
@@ -143,7 +175,7 @@ def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str,
         )
     for setting, part in summary.groupby("setting", sort=False):
         best = pareto.front(part, scope)
-        figure.add_scatter(
+        add(
             x=(100 * best[f"saving_{scope}"]).tolist(),
             y=(100 * best.accuracy_mean).tolist(),
             mode="lines",
@@ -152,15 +184,17 @@ def interactive_front(summary: pd.DataFrame, scope: str, unit: str) -> dict[str,
             name=_label(f"front, {setting}"),
             hoverinfo="skip",
         )
-    figure.update_layout(
-        xaxis_title=f"Energy saving per inference (%), {SCOPE_LABEL[scope]}",
-        yaxis_title="Test accuracy (%)",
-        template="plotly_white",
-        height=460,
-        margin={"l": 60, "r": 10, "t": 20, "b": 50},
-        legend={"orientation": "h", "y": -0.2},
-    )
-    return {"scope": scope, "json": figure.to_json().replace("<", "\\u003c")}  # </script> would end the script
+    axis = {"gridcolor": "#ebf0f8", "zerolinecolor": "#d0d7de"}
+    layout = {
+        "xaxis": axis | {"title": {"text": f"Energy saving per inference (%), {SCOPE_LABEL[scope]}"}},
+        "yaxis": axis | {"title": {"text": "Test accuracy (%)"}},
+        "hovermode": "closest",
+        "height": 460 + 20 * (len(traces) // 3),
+        "margin": {"l": 60, "r": 10, "t": 20, "b": 50},
+        "legend": {"orientation": "h", "y": -0.2},
+    }
+    found = json.dumps({"data": traces, "layout": layout})
+    return {"scope": scope, "json": found.replace("<", "\\u003c")}  # </script> would end the script
 
 
 def _label(name: str) -> str:
@@ -227,7 +261,43 @@ def _table(summary: pd.DataFrame) -> dict[str, Any]:
     return {"columns": [SHOWN[name] for name in columns], "rows": rows}
 
 
+def _machines(layers: pd.DataFrame) -> list[dict[str, str]]:
+    """A card for each network, or generator before it, on each accelerator: the machine, and one inference on it."""
+    cards = []
+    for row in layers[layers.layer.isin(TOTALS)].itertuples():
+        machine = accelerator(row.accelerator)
+        seconds = row.cycles / machine.clock_hz
+        sizes = (machine.ifmap_buffer, machine.weight_buffer, machine.ofmap_buffer)
+        cards.append(
+            {
+                "network": row.network,
+                "accelerator": row.accelerator,
+                "array": f"{machine.array_rows} x {machine.array_cols}, {machine.dataflow}",
+                "buffers": " / ".join(f"{size.capacity_bytes / 1024:g}" for size in sizes),
+                "clock": f"{machine.clock_hz / 1e6:g}",
+                "ms": f"{1e3 * seconds:.4g}",
+                "rate": f"{1 / seconds:,.4g}" if seconds else "-",
+                **{scope: f"{getattr(row, f'scope_{scope}_pj') / 1e6:.4g}" for scope in pareto.SCOPES},
+            }
+        )
+    return cards
+
+
+def _figures(figures: dict[str, list[Path]]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Accuracy against supply, and all else; the fronts of the page itself stand for those in plots/."""
+    first: list[dict[str, str]] = []
+    others: list[dict[str, str]] = []
+    for name, paths in figures.items():
+        if not name.startswith("pareto-"):
+            one = {"caption": caption(name), "uri": _data_uri(paths[0])}
+            (first if name.startswith("accuracy") else others).append(one)
+    return first, others
+
+
 def _layer_table(layers: pd.DataFrame) -> dict[str, Any]:
+    alike = [name for name in ("network", "accelerator") if layers[name].nunique() > 1]
+    scopes = [f"scope_{scope}_pj" for scope in pareto.SCOPES]
+    layers = layers[[*alike, *LAYERS, *scopes]][:MOST_ROWS]
     rows = [
         [(v, v) if isinstance(v, str) else (v, f"{v:,.6g}") for v in record]
         for record in layers.fillna("").itertuples(index=False)
@@ -248,7 +318,13 @@ def _hypervolumes(results: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    """A figure in few colours and no wider than a page: a fifth of its bytes."""
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+    small.thumbnail((WIDEST, 10 * WIDEST))
+    buffer = BytesIO()
+    small.quantize(96).save(buffer, "png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _csv_uri(path: Path) -> str:

@@ -251,7 +251,7 @@ def with_rates(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def write(folder: str | Path, against: str) -> str:
-    """Write paired.csv, paired.md and plots/paired-*.png and *.svg into a results folder: all its protections (or
+    """Write paired.csv, paired.md and plots/paired-* into a results folder: all its protections (or
     networks) against this one, at equal supply and at equal saving. The text of paired.md; InputError."""
     folder = Path(folder)
     rows = rows_of(folder)

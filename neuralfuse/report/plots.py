@@ -1,5 +1,6 @@
-"""Figures of a study. Each function takes a table and returns a matplotlib Figure; `save` writes PNG and SVG.
+"""Figures of a study. Each function takes a table and returns a matplotlib Figure; `save` writes PNG, SVG and PDF.
 
+Better lies up and to the right in all of them: more accuracy, more energy saved, a lower supply. Legends stand below.
 Colours are Okabe and Ito's (colour-blind safe); marker and line style repeat the distinction, so the figures survive
 grey print. Bands are 95% intervals over chips (of the mean).
 """
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import moocore
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -41,7 +43,10 @@ RC: Any = {
     "savefig.dpi": 200,
     "svg.hashsalt": "neuralfuse",  # the same figure gives the same bytes
     "legend.frameon": False,
+    "pdf.fonttype": 42,  # letters stay letters
 }
+KINDS: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+MOST_STEPS = 400  # of a front in a figure: finer than its print
 
 
 def looks(names: Sequence[str]) -> dict[str, dict]:
@@ -54,16 +59,31 @@ def looks(names: Sequence[str]) -> dict[str, dict]:
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
-    """Write `name`.png (200 dpi) and `name`.svg, each whole or not at all."""
+    """Write `name`.png (200 dpi), .svg and .pdf, each whole or not at all."""
     paths = []
     figure.draw_without_rendering()  # lay out once, not for each format
     figure.set_layout_engine("none")
-    for kind, metadata in (("png", {}), ("svg", {"Date": None})):
+    for kind, metadata in KINDS.items():
         buffer = BytesIO()
         with matplotlib.rc_context(RC):
             figure.savefig(buffer, format=kind, metadata=metadata)
         paths.append(write_atomic(Path(folder) / f"{name}.{kind}", buffer.getvalue()))
     return paths
+
+
+def drawn(summary: pd.DataFrame) -> list[str]:
+    """The protections that figures show: all, or as many as can be told apart, those of the largest area between the
+    axes of weight-SRAM saving and mean accuracy. The unprotected network is always among them."""
+
+    def area(name: str) -> float:
+        points = summary.loc[summary.protection == name, ["saving_weight_sram", "accuracy_mean"]].to_numpy(float)
+        return float(moocore.hypervolume(points, ref=[0.0, 0.0], maximise=True))
+
+    names = list(summary.protection.unique())
+    if len(names) <= len(COLOURS):
+        return names
+    best = sorted(names, key=lambda name: (name != "none", -area(name)))[: len(COLOURS)]
+    return [name for name in names if name in best]
 
 
 def _figure(width: float = 5.2, height: float = 3.6, columns: int = 1) -> tuple[Figure, np.ndarray]:
@@ -89,6 +109,20 @@ def _panels(table: pd.DataFrame) -> tuple[Figure, dict[str, dict], list[tuple[An
     return figure, looks(list(table.protection.unique())), panels
 
 
+def _legend(figure: Figure) -> None:
+    """What all panels share, once, below them."""
+    shown: dict[str, Any] = {}
+    for axis in figure.axes:
+        handles, labels = axis.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles, strict=True))
+    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=min(4, len(shown)), fontsize=8)
+
+
+def _every(rows: pd.DataFrame) -> dict[str, Any]:
+    """Markers that do not run into one another."""
+    return {"markevery": max(1, len(rows) // 40)}
+
+
 def _band(axis: Axes, x: pd.Series, rows: pd.DataFrame, look: dict, label: str) -> None:
     axis.fill_between(
         x,
@@ -98,12 +132,12 @@ def _band(axis: Axes, x: pd.Series, rows: pd.DataFrame, look: dict, label: str) 
         alpha=0.18,
         linewidth=0,
     )
-    axis.plot(x, 100 * rows.accuracy_mean, label=label, markersize=4, linewidth=1.3, **look)
+    axis.plot(x, 100 * rows.accuracy_mean, label=label, markersize=4, linewidth=1.3, **_every(rows), **look)
 
 
 def unit_label(unit: str) -> str:
     """The label of a voltage axis."""
-    return "SRAM supply (V)" if unit == "V" else "SRAM supply (multiples of $V_{min}$)"
+    return "SRAM supply, falling (" + ("V)" if unit == "V" else "multiples of $V_{min}$)")
 
 
 def accuracy_against_voltage(summary: pd.DataFrame, unit: str = "Vmin") -> Figure:
@@ -116,9 +150,9 @@ def accuracy_against_voltage(summary: pd.DataFrame, unit: str = "Vmin") -> Figur
         clean = 100 * part.clean_accuracy.iloc[0]
         axis.axhline(clean, color="0.5", linewidth=0.8, linestyle=(0, (1, 2)), label=f"clean, {clean:.1f}%")
         axis.set(xlabel=unit_label(unit), ylabel="Test accuracy (%)", title=f"{structure} fault maps", ylim=(0, 102))
-        rate = part.groupby("voltage").cell_fault_rate.mean()
-        _rate_axis(axis, rate)
-        axis.legend(loc="lower right")
+        axis.xaxis.set_inverted(True)
+        _rate_axis(axis, part.groupby("voltage").cell_fault_rate.mean())
+    _legend(figure)
     return figure
 
 
@@ -126,7 +160,7 @@ def _rate_axis(axis: Axes, rate: pd.Series) -> None:
     """Cell fault rate above the voltage axis: what the supply means for the silicon."""
     top = axis.twiny()
     top.set_xlim(axis.get_xlim())
-    ticks = [v for i, v in enumerate(rate.index[::-1]) if i % max(1, len(rate) // 5) == 0]
+    ticks = list(rate.index[::-1][:: max(1, -(-len(rate) // 6))])
     top.set_xticks(ticks, [_percent(rate[v]) for v in ticks])
     top.set_xlabel("cell fault rate, mean over chips", fontsize=8)
     top.tick_params(labelsize=7)
@@ -138,17 +172,17 @@ def _percent(rate: float) -> str:
 
 
 def energy_accuracy_front(summary: pd.DataFrame, scope: str = "weight_sram") -> Figure:
-    """The Pareto plot: energy per inference (relative to unprotected at nominal supply) against accuracy."""
+    """The Pareto plot: energy saved per inference (against unprotected at nominal supply) against accuracy."""
     figure, look, panels = _panels(summary)
     for axis, structure, part in panels:
         for protection, rows in part.groupby("protection", sort=False):
             rows = rows.sort_values("voltage")
-            _band(axis, 1 - rows[f"saving_{scope}"], rows, look[protection], protection)
-        best = pareto.front(part, scope).sort_values(f"saving_{scope}", ascending=False)
+            _band(axis, 100 * rows[f"saving_{scope}"], rows, look[protection], protection)
+        best = pareto.front(part, scope)
         axis.step(
-            1 - best[f"saving_{scope}"],
+            100 * best[f"saving_{scope}"],
             100 * best.accuracy_mean,
-            where="post",
+            where="pre",
             color="0.35",
             linewidth=3.5,
             alpha=0.35,
@@ -156,12 +190,30 @@ def energy_accuracy_front(summary: pd.DataFrame, scope: str = "weight_sram") -> 
             zorder=0,
         )
         axis.set(
-            xlabel=f"Energy per inference, relative to nominal supply\n({SCOPE_LABEL[scope]})",
+            xlabel=f"Energy saving per inference (%)\n({SCOPE_LABEL[scope]})",
             ylabel="Test accuracy (%)",
             title=f"{structure} fault maps",
             ylim=(0, 102),
         )
-        axis.legend(loc="lower right")
+    _legend(figure)
+    return figure
+
+
+def settings_front(summary: pd.DataFrame, scope: str = "weight_sram") -> Figure:
+    """Settings side by side in one plot for each structure: the Pareto front of the means of each network, accelerator,
+    curve or study (column `setting`), all protections together."""
+    figure, _, panels = _panels(summary)
+    look = looks(list(summary.setting.unique()))
+    for axis, structure, part in panels:
+        for setting, rows in part.groupby("setting", sort=False):
+            best = pareto.front(rows, scope)
+            axis.step(
+                100 * best[f"saving_{scope}"], 100 * best.accuracy_mean, where="pre", label=setting, markersize=4,
+                linewidth=1.3, **_every(best), **look[str(setting)],
+            )  # fmt: skip
+        label = f"Energy saving per inference (%)\n({SCOPE_LABEL[scope]})"
+        axis.set(xlabel=label, ylabel="Test accuracy (%)", title=f"{structure} fault maps, fronts", ylim=(0, 102))
+    _legend(figure)
     return figure
 
 
@@ -175,14 +227,23 @@ def yield_against_voltage(summary: pd.DataFrame, points: float, unit: str = "Vmi
             axis.fill_between(
                 rows.voltage, 100 * rows.yield_low, 100 * rows.yield_high, color=style["color"], alpha=0.12, linewidth=0
             )
-            axis.plot(rows.voltage, 100 * rows["yield"], label=protection, markersize=4, linewidth=1.3, **style)
+            axis.plot(
+                rows.voltage,
+                100 * rows["yield"],
+                label=protection,
+                markersize=4,
+                linewidth=1.3,
+                **_every(rows),
+                **style,
+            )
         axis.set(
             xlabel=unit_label(unit),
             ylabel=f"Chips within {points:g} points of clean (%)",
             title=f"{structure} fault maps",
         )
         axis.set_ylim(-2, 102)
-        axis.legend(loc="lower right")
+        axis.xaxis.set_inverted(True)
+    _legend(figure)
     return figure
 
 
@@ -206,7 +267,9 @@ def failure_curve(results: pd.DataFrame, curve: FailureCurve) -> Figure:
         label = f"{plot_label(structure)} maps, {rows.chip.nunique()} chips"
         axis.errorbar(rate.index, rate["mean"], ends, linestyle="none", label=label, **look)
     axis.set_title(f"failure curve {plot_label(curve.name)}", fontsize=9)
-    axis.legend(frameon=False, fontsize=8)
+    if (over_data := axis.get_legend()) is not None:
+        over_data.remove()
+    _legend(figure)
     return figure
 
 
@@ -218,6 +281,8 @@ def attainment(results: pd.DataFrame, scope: str = "weight_sram") -> Figure:
             found = pareto.attainment(rows, scope)
             style = {"color": look[protection]["color"], "linestyle": look[protection]["linestyle"]}
             grid = np.unique(np.concatenate([corners[:, 0] for corners in found.values()]))
+            if len(grid) > MOST_STEPS:
+                grid = np.linspace(grid[0], grid[-1], MOST_STEPS)
             best, worst = (_attained(found[percentile], grid) for percentile in (5, 95))
             axis.fill_between(100 * grid, worst, best, step="pre", alpha=0.15, linewidth=0, color=style["color"])
             axis.step(100 * grid, _attained(found[50], grid), where="pre", label=protection, linewidth=1.5, **style)
@@ -227,7 +292,7 @@ def attainment(results: pd.DataFrame, scope: str = "weight_sram") -> Figure:
             title=f"{structure} fault maps: half of the chips, 5% to 95%",
             ylim=(0, 102),
         )
-        axis.legend(frameon=False)
+    _legend(figure)
     return figure
 
 
@@ -263,7 +328,7 @@ def sensitivity(table: pd.DataFrame, unit: str = "Vmin") -> Figure:
     axes[0].set_ylabel("Test accuracy lost (points)")
     axes[0].set_xlabel("layer that carries the faults")
     axes[1].set_xlabel(f"bit that carries them (0 least, {len(bits) - 1} sign)")
-    axes[0].legend(fontsize=8, frameon=False)
+    _legend(figure)
     supply = f"{everything.voltage:g} V" if unit == "V" else f"{everything.voltage:g} $V_{{min}}$"
     network, structure = plot_label(everything.network), plot_label(everything.structure)
     figure.suptitle(f"{network} at {supply}, {structure} fault maps, {everything.chips} chips", fontsize=9)

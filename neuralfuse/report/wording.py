@@ -97,3 +97,49 @@ def few_chips(chips: int) -> str:
         f"only {chips} chips: 95% intervals of lowest supplies hold the truth in {min(margins)} to 95% of lots, and "
         f"none knows of bad chips that are not among them; {FEW_CHIPS} or more are better"
     )
+
+
+def verdict(headline: pd.DataFrame, unit: str, points: float = 1.0) -> str:
+    """The answer in a sentence: which protection saves most weight-SRAM energy within so many points, where.
+
+    `headline` has a column `setting` (`pareto.labelled`).
+    """
+    rows = headline[(headline.scope == "weight_sram") & (headline.points == points)].dropna(subset=["saving"])
+    if rows.empty:
+        return f"At no swept supply does any protection stay within {points:g} point of the clean accuracy."
+    best = rows.loc[rows.saving.idxmax()]
+    found = (
+        f"Within {points:g} point of clean accuracy, {best.protection} on {best.setting} maps saves most weight-SRAM "
+        f"energy: {saving(best)}%{saving_interval(best)} at {supply(best, f' {unit}')}"
+    )
+    bare = rows[(rows.setting == best.setting) & (rows.protection == "none")]
+    if best.protection == "none" or bare.empty:
+        return found + "."
+    bare = bare.iloc[0]
+    return f"{found}; without protection {saving(bare)}% at {supply(bare, f' {unit}')}."
+
+
+CAPTIONS = {
+    "accuracy": "Accuracy against supply: mean over chips with its 95% band, one panel for each kind of fault maps",
+    "pareto": "Energy saved against accuracy",
+    "settings": "Networks, accelerators and curves in one plot: the best that any protection reaches",
+    "attainment": "Energy saved against accuracy, chip by chip: what half of the chips reach, and 5% to 95% of them",
+    "yield": "Share of chips that stay within 5 points of clean, with its exact 95% interval",
+    "layers": "Energy of one inference by layer, at nominal supply",
+    "failure-curve": "Share of faulty cells against supply: the curve, and the chips that were made from it",
+    "bank": "One bank of chip 0: which cells are faulty",
+    "images": "Test images, what the generator makes of them, and the difference",
+    "sensitivity": "Accuracy lost to the faults of one layer, or one bit, at a time",
+    "compared": "Studies in one plot: the best that any protection reaches",
+}
+
+
+def caption(name: str) -> str:
+    """What a figure shows, in words, and of what.
+
+    >>> caption("attainment-sram")
+    'Energy saved against accuracy, chip by chip: what half of the chips reach, and 5% to 95% of them (sram)'
+    """
+    kind = next(kind for kind in CAPTIONS if name.startswith(kind))
+    rest = name.removeprefix(kind).strip("-")
+    return CAPTIONS[kind] + (f" ({rest})" if rest else "")

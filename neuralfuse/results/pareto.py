@@ -1,6 +1,6 @@
 """From the rows of results.csv to the tables that people read: summaries over chips, margins, fronts, attainment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -48,8 +48,19 @@ def accuracy_matrix(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndar
     Only chips that were measured at every voltage are kept, so that a column is always the mean over the same chips;
     an adaptive run may have fewer of them than a single point has.
     """
-    table = rows.pivot(index="chip", columns="voltage", values="accuracy").sort_index(axis=1, ascending=False).dropna()
-    return table.columns.to_numpy(float), table.index.to_numpy(), table.to_numpy(float)
+    voltages, chips, table = _matrix(rows, "accuracy")
+    kept = ~np.isnan(table).any(axis=1)
+    return voltages, chips[kept], table[kept]
+
+
+def _matrix(rows: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Voltages falling (v,), chips rising (c,), the column as (c, v), NaN where not measured; pandas' own pivot takes
+    most of the time of a report with hundreds of protections."""
+    minus, at = np.unique(-rows.voltage.to_numpy(float), return_inverse=True)
+    chips, of = np.unique(rows.chip.to_numpy(), return_inverse=True)
+    table = np.full((len(chips), len(minus)), np.nan)
+    table[of, at] = rows[column].to_numpy(float)
+    return -minus, chips, table
 
 
 def saving_matrix(rows: pd.DataFrame, scope: str, voltages: np.ndarray, chips: np.ndarray) -> np.ndarray:
@@ -57,8 +68,8 @@ def saving_matrix(rows: pd.DataFrame, scope: str, voltages: np.ndarray, chips: n
 
     Chips differ where a protection gives each a supply of its own, as canaries do.
     """
-    table = rows.pivot(index="chip", columns="voltage", values=f"saving_{scope}")
-    return table.loc[chips, voltages].to_numpy(float)
+    swept, measured, table = _matrix(rows, f"saving_{scope}")
+    return table[np.searchsorted(measured, chips)][:, np.searchsorted(-swept, -voltages)]
 
 
 def clean_accuracy(rows: pd.DataFrame) -> float:
@@ -73,12 +84,16 @@ def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
     `yield` is the share of chips within `points` accuracy points of clean.
     """
     table = []
+    numbers = ["accuracy", "bare", "cell_fault_rate", "flip_rate", *(f"energy_{scope}_pj" for scope in SCOPES)]
+    numbers += [f"saving_{scope}" for scope in SCOPES]
     for setting, group in settings(results):
         clean = clean_accuracy(group)
-        bare = group[group.protection == "none"].set_index(["voltage", "chip"]).accuracy
+        bare = group[group.protection == "none"].set_index(["voltage", "chip"]).accuracy.rename("bare")
+        group = group.join(bare, on=["voltage", "chip"])
         for (protection, voltage), rows in group.groupby(["protection", "voltage"], sort=False):
-            accuracy = rows.accuracy.to_numpy()
-            mean = mean_interval(accuracy, within=SHARE)
+            values = rows[numbers].to_numpy(float)
+            accuracy, unprotected = values[:, 0], values[:, 1]
+            mean, quantiles = mean_interval(accuracy, within=SHARE), np.quantile(accuracy, (0.1, 0.5, 0.9))
             good = chip_yield(accuracy, clean - points / 100)
             record: dict = {
                 **setting,
@@ -91,22 +106,16 @@ def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
                 "accuracy_low": mean.low,
                 "accuracy_high": mean.high,
                 "accuracy_worst_chip": accuracy.min(),
-                "accuracy_q10": np.quantile(accuracy, 0.1),
-                "accuracy_median": np.median(accuracy),
-                "accuracy_q90": np.quantile(accuracy, 0.9),
+                **dict(zip(("accuracy_q10", "accuracy_median", "accuracy_q90"), quantiles, strict=True)),
                 "yield": good.mean,
                 "yield_low": good.low,
                 "yield_high": good.high,
             }
-            keys = pd.MultiIndex.from_frame(rows[["voltage", "chip"]])
-            if protection != "none" and len(bare) and keys.isin(bare.index).all():
-                gain = paired_difference(accuracy, bare.loc[keys].to_numpy(), within=DIFFERENCE)
+            if protection != "none" and not np.isnan(unprotected).any():
+                gain = paired_difference(accuracy, unprotected, within=DIFFERENCE)
                 record |= {"gain_mean": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
-            for name in ("cell_fault_rate", "flip_rate"):
-                record[name] = rows[name].mean()
-            for name in [f"energy_{s}_pj" for s in SCOPES] + [f"saving_{s}" for s in SCOPES] + ["cycles"]:
-                record[name] = mean_over_chips(rows[name].to_numpy())
-            table.append(record)
+            record |= dict(zip(numbers[2:], mean_over_chips(values[:, 2:]), strict=True))
+            table.append(record | {"cycles": mean_over_chips(rows.cycles.to_numpy())})
     return pd.DataFrame(table)
 
 
@@ -186,7 +195,9 @@ def attainment(rows: pd.DataFrame, scope: str, percentiles: Sequence[float] = (5
 def hypervolume(rows: pd.DataFrame, scope: str) -> Estimate:
     """Area under each chip's front of saving (from 0) and accuracy (from 0), mean over chips with its interval."""
     points, chips = chip_points(rows, scope)
-    volumes = [moocore.hypervolume(points[chips == chip], ref=[0.0, 0.0], maximise=True) for chip in np.unique(chips)]
+    order = np.argsort(chips, kind="stable")
+    fronts = np.split(points[order], np.flatnonzero(np.diff(chips[order])) + 1)
+    volumes = [moocore.hypervolume(front, ref=[0.0, 0.0], maximise=True) for front in fronts]
     return mean_interval(np.array(volumes))
 
 
@@ -226,10 +237,10 @@ class Trade:
         share = (saving - mean[i - 1]) / (mean[i] - mean[i - 1])
         return self.accuracy[:, i - 1] + share * (self.accuracy[:, i] - self.accuracy[:, i - 1])
 
-    def saving_at(self, accuracy: float, draws: np.ndarray) -> np.ndarray:
-        """Mean saving at the lowest voltage where the mean accuracy over drawn chips (n, c) holds, (n,); that of the
+    def saving_at(self, accuracy: float, means: np.ndarray) -> np.ndarray:
+        """Mean saving at the lowest voltage where a mean accuracy, each of `means` (n, v), holds, (n,); that of the
         highest voltage where it holds nowhere."""
-        lowest = crossings(self.voltages, self.accuracy[draws].mean(axis=1), accuracy)
+        lowest = crossings(self.voltages, means, accuracy)
         return np.interp(lowest, self.voltages[::-1], self.saving[::-1])
 
 
@@ -241,7 +252,10 @@ def accuracy_at_saving(rows: pd.DataFrame, scope: str, saving: float) -> Estimat
 def accuracy_difference(treated: pd.DataFrame, control: pd.DataFrame, scope: str, saving: float) -> Estimate:
     """Accuracy at equal energy saving, treated minus control, paired over the chips that both share; NaN outside one of
     the sweeps."""
-    ours, theirs = _on_the_same_chips(treated, control, scope)
+    return _accuracy_between(*_on_the_same_chips(treated, control, scope), saving)
+
+
+def _accuracy_between(ours: Trade, theirs: Trade, saving: float) -> Estimate:
     return paired_difference(ours.accuracy_at(saving), theirs.accuracy_at(saving), within=DIFFERENCE)
 
 
@@ -260,14 +274,19 @@ def saving_between(ours: Trade, theirs: Trade, accuracy: float) -> Estimate:
     if chips == 0:
         return Estimate(nan, nan, nan, nan, 0)
 
-    def difference(draws: np.ndarray) -> np.ndarray:
-        return ours.saving_at(accuracy, draws) - theirs.saving_at(accuracy, draws)
+    def all_of(trade: Trade) -> np.ndarray:
+        return mean_over_chips(trade.accuracy)[None]
 
-    everyone = np.arange(chips)
-    mean = float(difference(everyone[None])[0])
+    def all_but_one(trade: Trade) -> np.ndarray:
+        return (chips * all_of(trade) - trade.accuracy) / (chips - 1)
+
+    def difference(means: Callable[[Trade], np.ndarray]) -> np.ndarray:
+        return ours.saving_at(accuracy, means(ours)) - theirs.saving_at(accuracy, means(theirs))
+
+    mean = float(difference(all_of)[0])
     if chips == 1:
         return Estimate(mean, nan, nan, nan, 1)
-    without = difference(np.array([np.delete(everyone, chip) for chip in everyone]))
+    without = difference(all_but_one)
     found = mean_interval(chips * mean - (chips - 1) * without)
     return Estimate(mean, found.std, mean + found.low - found.mean, mean + found.high - found.mean, chips)
 
@@ -295,11 +314,10 @@ def at_equal(results: pd.DataFrame) -> pd.DataFrame:
             continue
         for protection, rows in group[group.protection != "none"].groupby("protection", sort=False):
             for scope in SCOPES:
-                found = [
-                    ("saving", clean - points / 100, saving_difference(rows, control, scope, clean - points / 100))
-                    for points in MARGINS
-                ]
-                found += [("accuracy", s, accuracy_difference(rows, control, scope, s)) for s in EQUAL_SAVINGS]
+                pair = _on_the_same_chips(rows, control, scope)
+                below = [clean - points / 100 for points in MARGINS]
+                found = [("saving", accuracy, saving_between(*pair, accuracy)) for accuracy in below]
+                found += [("accuracy", saving, _accuracy_between(*pair, saving)) for saving in EQUAL_SAVINGS]
                 for what, at, gain in found:
                     record = {"protection": protection, "scope": scope, "gain_in": what, "at": at}
                     record |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high, "chips": gain.chips}

@@ -7,6 +7,7 @@ gives.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy import stats
@@ -88,9 +89,14 @@ def _bands(values: np.ndarray, confidence: float) -> np.ndarray:
     skewness = (deviation**3).mean(axis=0) / np.where(alike, 1.0, spread) ** 3
     a = np.where(np.abs(skewness) < 1e-9, 1e-9, skewness) / (3 * math.sqrt(n))
     # T + a T^2 + a^2 T^3 / 3 + a / 2 is normal to the second order; its inverse at Student's quantiles:
-    quantile = float(stats.t.ppf((1 + confidence) / 2, n - 1))
+    quantile = _student((1 + confidence) / 2, n - 1)
     bounds = [mean - error * (np.cbrt(1 + 3 * a * (q - a / 2)) - 1) / a for q in (quantile, -quantile)]
     return np.where(alike, mean, np.array(bounds))
+
+
+@cache
+def _student(probability: float, freedom: int) -> float:
+    return float(stats.t.ppf(probability, freedom))
 
 
 def paired_difference(
@@ -116,8 +122,13 @@ def chip_yield(values: np.ndarray, threshold: float, confidence: float = CONFIDE
     """
     values = np.asarray(values)
     good, n = int((values >= threshold).sum()), len(values)
+    return Estimate(good / n, float("nan"), *_exact(good, n, confidence), n)
+
+
+@cache  # a study asks for the same few numbers of good chips at thousands of points
+def _exact(good: int, n: int, confidence: float) -> tuple[float, float]:
     interval = stats.binomtest(good, n).proportion_ci(confidence, method="exact")
-    return Estimate(good / n, float("nan"), float(interval.low), float(interval.high), n)
+    return float(interval.low), float(interval.high)
 
 
 def crossing(voltages: np.ndarray, accuracy: np.ndarray, threshold: float) -> tuple[float, bool]:
@@ -253,9 +264,15 @@ def chip_margin(
         """The k-th lowest of the chips' own voltages; beyond the chips there is no telling."""
         return float(own[k - 1]) if 1 <= k <= chips and np.isfinite(own[k - 1]) else math.nan
 
+    below, above, coverage = _order_statistics(chips, share, confidence)
+    low, high = order(max(below, 1)) if below else float(voltages[-1]), order(above)
+    return ChipMargin(points, share, order(math.ceil(share * chips - 1e-9)), low, high, coverage, chips)
+
+
+@cache
+def _order_statistics(chips: int, share: float, confidence: float) -> tuple[int, int, float]:
+    """Which of the sorted chips bound the quantile, and how surely."""
     tail = (1 - confidence) / 2
     below = int(stats.binom.ppf(tail, chips, share))  # P(fewer) <= tail
     above = int(stats.binom.isf(tail, chips, share)) + 1  # P(so many or more) <= tail
-    coverage = float(stats.binom.cdf(above - 1, chips, share) - stats.binom.cdf(below - 1, chips, share))
-    low, high = order(max(below, 1)) if below else float(voltages[-1]), order(above)
-    return ChipMargin(points, share, order(math.ceil(share * chips - 1e-9)), low, high, coverage, chips)
+    return below, above, float(stats.binom.cdf(above - 1, chips, share) - stats.binom.cdf(below - 1, chips, share))

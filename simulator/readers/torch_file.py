@@ -64,18 +64,24 @@ def _check_member(path: Path, name: str, content: bytes) -> None:
         except Exception:  # whatever is wrong with it, torch.export.load would go on to unpickle it
             raise InputError(path, name, "pickled objects", allowed) from None
     elif inside.startswith(("data/weights/", "data/constants/")):
-        if inside.endswith((".pt", ".pth")):
-            raise InputError(path, name, "pickled tensors", allowed)
-        if inside.endswith("_config.json"):
-            for key, entry in json.loads(content)["config"].items():
-                if entry["use_pickle"] or not entry["path_name"].startswith(("weight_", "tensor_")):
-                    raise InputError(path, f"{name}: {key}", "a pickled object", allowed)
+        pickled = "pickled tensors" if inside.endswith((".pt", ".pth")) else _pickled_entry(inside, content)
+        if pickled:
+            raise InputError(path, name, pickled, allowed)
     elif inside.startswith("models/"):
         if len(content) > MOST_GRAPH:
             raise InputError(path, name, f"{len(content)} bytes", f"a graph of at most {MOST_GRAPH} bytes")
         for expression in _expressions(json.loads(content)):
             if not _is_arithmetic(expression):
                 raise InputError(path, name, expression, "sizes that are plain arithmetic")
+
+
+def _pickled_entry(inside: str, content: bytes) -> str | None:
+    """The first entry of a table of tensors that would have to be unpickled."""
+    entries = json.loads(content)["config"].items() if inside.endswith("_config.json") else ()
+    for key, entry in entries:
+        if entry["use_pickle"] or not entry["path_name"].startswith(("weight_", "tensor_")):
+            return f"{key}: a pickled object"
+    return None
 
 
 def _expressions(tree: object) -> Iterator[str]:

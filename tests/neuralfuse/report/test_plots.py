@@ -49,7 +49,7 @@ def test_rates_of_chips_are_drawn_where_they_were_measured():
     assert points == pytest.approx({0.8: 0.04, 0.9: 2e-4})
     low, high = container.lines[2][0].get_segments()[0][:, 1]
     assert (low, high) == pytest.approx((0.03, 0.05))
-    assert "2 chips" in axis.get_legend().get_texts()[-1].get_text()
+    assert "2 chips" in axis.figure.legends[0].get_texts()[-1].get_text()
 
 
 def test_whiskers_of_the_page_stay_between_0_and_100():

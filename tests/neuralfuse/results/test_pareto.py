@@ -98,7 +98,7 @@ def test_trade_by_hand():
     assert trade.accuracy_at(0.3) == pytest.approx([0.7, 0.5])
     assert np.isnan(trade.accuracy_at(0.41)).all()
     assert np.isnan(trade.accuracy_at(-0.01)).all()
-    both, first = np.array([[0, 1], [0, 0]])[:1], np.array([[0, 0]])
+    both, first = chips.mean(axis=0)[None], chips[:1]
     assert trade.saving_at(0.6, both) == pytest.approx([0.3])  # halfway from 0.8 to 0.4
     assert trade.saving_at(0.6, first) == pytest.approx([0.35])  # 3/4 of the way from 0.9 to 0.5
     assert trade.saving_at(0.95, both) == 0  # holds nowhere: the highest voltage
