@@ -171,6 +171,8 @@ class Workload:
 
     def with_batch(self, batch: int) -> Workload:
         """The same network for `batch` samples at a time, each of what it is now."""
+        if batch < 1:
+            raise InputError(self.name, "batch", batch, "at least 1 sample")
         layers = tuple(replace(layer, batch=layer.batch * batch) for layer in self.layers)
         return replace(self, layers=layers, batch=self.batch * batch)
 

@@ -11,7 +11,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, where: object, key: str, value: object, allowed: str):
-        self.where, self.key, self.value, self.allowed = str(where), key, value, allowed
+        self.where, self.key, self.value, self.allowed = str(where), key, value, str(allowed)
         super().__init__(str(self))
 
     def __reduce__(self) -> tuple:  # crosses process boundaries in worker pools

@@ -17,7 +17,7 @@ from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionC
 from neuralfuse.study.data import build_network, build_transform, kind_of, test_set
 from neuralfuse.study.memory import mapped_cells, place_weights
 from neuralfuse.training import generator, objectives
-from neuralfuse.transforms import generators
+from neuralfuse.transforms import generators, per_voltage
 from simulator.accelerator import accelerator, with_weight_rail
 from simulator.array.cycles import simulate
 from simulator.operating_point import nominal_on
@@ -184,7 +184,7 @@ def _check_generator(study: StudyConfig, name: str, fuse: NeuralFuseConfig, imag
     key = f"protections.{name}.neuralfuse"
     check_options(generators.build, fuse.options, f"{key}.options", free=("width", "identity"))
     transform = build_transform(fuse, study)
-    changed = _on_images(key, transform, images)
+    changed = _on_images(key, per_voltage.turn(transform, 0), images)
     if not isinstance(changed, Tensor) or changed.shape != images.shape:
         what = list(changed.shape[1:]) if isinstance(changed, Tensor) else f"a {type(changed).__name__}"
         raise InputError("study", f"{key} output", what, f"images like those given: {list(images.shape[1:])}")

@@ -35,6 +35,7 @@ def run_study(folder: StudyFolder, workers: Workers, say: Say, part: tuple[int, 
     """Train what must be trained, run what is missing, write results.csv. `part` = (I, N): only the I-th of N
     shards. Processes in one folder share the work."""
     check_shard(folder.study, part)
+    check(folder.study)  # before the folder is made: a refused study writes nothing
     with folder.in_use():
         return _run(folder, workers, say, part)
 

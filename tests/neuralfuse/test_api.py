@@ -70,7 +70,7 @@ def test_calibrate_returns_what_it_writes(tiny, tmp_path):
         "neuralfuse": {"generator": "affine", "calibrate": {"steps": 3, "images": 64, "batch": 32}},
     }
     study = nf.Study("chip", dataset={"test_images": 60}, networks=[network], voltages=[0.8], protections=[fuse])
-    chip = sram.generate(5, sram.Geometry(banks=32), "ibm14", voltage_floor=0.78)
+    chip = sram.generate(5, sram.Geometry(banks=64), "ibm14", voltage_floor=0.78)
     found = nf.calibrate(study, chip, tmp_path / "out", quiet=True)
     pd.testing.assert_frame_equal(found.table, pd.read_csv(tmp_path / "out" / "calibration.csv"))
     assert found.best.protection == "affine"

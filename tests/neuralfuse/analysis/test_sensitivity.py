@@ -112,7 +112,7 @@ def test_command_writes_table_and_figures(tiny_copy, capsys):
     assert shares.to_dict() == pytest.approx((words[shares.index] / words["total"]).to_dict())
     assert shares.sum() == pytest.approx(1)
     assert everything.reads_share == table[table.part == "bit"].reads_share.sum() == 1
-    assert {p.suffix for p in (tiny_copy / "plots").glob("sensitivity-resnet8.*")} == {".png", ".svg"}
+    assert {p.suffix for p in (tiny_copy / "plots").glob("sensitivity-resnet8.*")} == {".png", ".svg", ".pdf"}
     assert str(tiny_copy / "sensitivity.csv") in capsys.readouterr().out
 
 

@@ -35,9 +35,9 @@ def test_page_in_headless_chromium(tiny, tmp_path):
 def test_page_needs_nothing_from_outside(tiny):
     """The same without a browser: no element of the page points anywhere but into it."""
     page = (tiny / "report.html").read_text()
-    body = re.sub(r"<script nonce[^>]*>.*?</script>", "", page, flags=re.S)
+    body = re.sub(r"<script [^>]*>.*?</script>", "", page, flags=re.S)
     for attribute in re.findall(r'(?:src|href|action|data)="([^"]*)"', body):
-        assert attribute.startswith("data:"), attribute[:80]
+        assert attribute.startswith(("data:", "#")), attribute[:80]
     assert "@import" not in body
     assert "url(" not in body
 
@@ -48,6 +48,7 @@ def test_page_runs_no_script_but_its_own(tiny):
     assert policy.startswith("default-src 'none'; script-src 'nonce-")
     (nonce,) = re.findall("'nonce-([0-9a-f]{16})'", policy)
     assert page.index("Content-Security-Policy") < page.index("<script")
-    assert page.count(f'<script nonce="{nonce}">') == 2
+    scripts = re.findall("<script[^>]*>", page)  # the drawing library is text until ours unpacks it
+    assert scripts == ['<script type="text/plain" id="plotly">', f'<script nonce="{nonce}">']
     outside = (tiny / "study.yaml").read_text() + (tiny / "results.csv").read_text()
     assert nonce not in outside

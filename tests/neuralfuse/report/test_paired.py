@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from neuralfuse.report import paired
+from neuralfuse.results.rows import COLUMNS
 from neuralfuse.results.statistics import paired_difference
 from neuralfuse.study.files import dump_study, load_studies
 from tests.conftest import run
@@ -29,15 +30,15 @@ def rows() -> pd.DataFrame:
 
 
 def test_differences_are_paired_by_chip_within_a_supply_and_means_are_over_chips():
-    """Worked by hand: on chips 0 and 1 the fit gains 0.2 and 0.4, so 0.3; t(1) = 12.706, s = 0.1414: +-1.2706."""
-    found = [("none", 0, 0.3), ("none", 1, 0.2), ("none", 2, 0.9), ("fit", 0, 0.5), ("fit", 1, 0.5), ("fit", 1, 0.7)]
+    """Worked by hand: on chips 0 and 1 the fit gains 0.02 and 0.04, so 0.03; t(1) = 12.706, s = 0.01414: +-0.12706."""
+    found = [("none", 0, 0.48), ("none", 1, 0.56), ("none", 2, 0.9), ("fit", 0, 0.5), ("fit", 1, 0.5), ("fit", 1, 0.7)]
     same = {"structure": "iid", "voltage": 0.8, "saving_weight_sram": 0.3}
     table = [{"protection": name, "chip": chip, "accuracy": value} | same for name, chip, value in found]
     table += [{**table[0], "voltage": 0.9, "accuracy": 0.8}, {**table[4], "voltage": 0.9}]  # of different chips
     line, other = paired.compare(pd.DataFrame(table)).query("protection == 'fit'").to_dict("records")
     assert [line["chips"], line["accuracy"], line["worst_chip"]] == [2, pytest.approx(0.55), 0.5]
-    assert line["minus_none"] == pytest.approx(0.3)
-    assert line["high_none"] - line["minus_none"] == pytest.approx(1.2706, abs=1e-4)
+    assert line["minus_none"] == pytest.approx(0.03)
+    assert line["high_none"] - line["minus_none"] == pytest.approx(0.12706, abs=1e-5)
     assert line["better_none"] == "2 of 2"
     assert pd.isna(other["minus_none"])
 
@@ -120,8 +121,10 @@ def test_a_study_s_folder_against_one_of_its_protections(tmp_path, capsys):
         (tmp_path / name).mkdir()
         (tmp_path / name / "study.yaml").write_text(dump_study(study))
         found = rows()[lambda r: (r.seed == 0) & (r.protection != "range")].replace({"each": "secded72"})
-        setting = dict(network="resnet8", dataset="digits", accelerator="paper", curve="ibm14")
-        found.assign(**setting).to_csv(tmp_path / name / "results.csv", index=False)
+        setting = dict(network="resnet8", dataset="digits", accelerator="paper", curve="ibm14", total=10**6)
+        setting["correct"] = found.accuracy * setting["total"]
+        other = {name: 0 for name in COLUMNS if name not in {*found, *setting}}
+        found.assign(**other, **setting).to_csv(tmp_path / name / "results.csv", index=False)
     assert run("report", tmp_path, "--against", "none") == 0
     assert capsys.readouterr().out == (tmp_path / "paired.md").read_text() + "\n"
     table = pd.read_csv(tmp_path / "paired.csv")
@@ -132,7 +135,7 @@ def test_a_study_s_folder_against_one_of_its_protections(tmp_path, capsys):
     equal = pd.read_csv(tmp_path / "paired-equal-saving.csv")
     assert equal.saving.max() == pytest.approx(0.25)
     assert {path.name for path in (tmp_path / "plots").glob("paired*")} == {
-        f"paired-{what}.{kind}" for what in ("accuracy", "differences") for kind in ("png", "svg")
+        f"paired-{what}.{kind}" for what in ("accuracy", "differences") for kind in ("png", "svg", "pdf")
     }
     assert run("report", tmp_path, "--against", "hope") == 2
     assert "none, secded72, resnet8" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from neuralfuse.study.grid import points_of
 from neuralfuse.study.prepare import prepare, trainings_to_do
 from neuralfuse.transforms import generators
 from sram.errors import InputError
+from sram.plugins import allow_imports
 from tests.conftest import TINY, run
 from tests.neuralfuse.data.test_data import idx
 from tests.neuralfuse.sweep.test_study import study_with
@@ -105,6 +106,7 @@ def test_another_checkpoint_under_the_same_path_is_another_generator(tmp_path):
 
 def test_the_source_of_ones_own_network_and_generator_counts(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
+    allow_imports("own_of_this_test")
     source = tmp_path / "own_of_this_test.py"
     source.write_text(
         "from torch import nn\n"

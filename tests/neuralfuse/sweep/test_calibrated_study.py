@@ -117,7 +117,7 @@ def test_every_setting_is_in_the_key(finished):
         ("calibrated()", "calibrated(GENERATOR)"),
         ("calibrated(affine, speed=3)", "only the keys"),
         ("calibrated(affine, steps=0)", "greater than or equal to 1"),
-        ("calibrated(affine, access=queries, at=all)", "access queries"),
+        ("calibrated(affine, access=queries, at=all)", "queries' is not allowed; allowed: gradient, at all voltages"),
         ("calibrated(affine, at=noon)", "'each', 'lowest' or 'all'"),
     ],
 )
