@@ -20,7 +20,7 @@ AllowImport = Annotated[
 
 def importing(command: Callable[..., None]) -> Callable[..., None]:
     """The command with the option; without a study beside which modules may lie, they may lie in the current folder."""
-    found = inspect.signature(command)
+    found = inspect.signature(command, eval_str=True)  # as text, annotations would lose their help and bounds
 
     @functools.wraps(command)
     def opened(*, allow_import: list[str], **options: Any) -> None:

@@ -206,3 +206,9 @@ def test_mistakes_of_place_and_trace(command, given, topology, tmp_path, monkeyp
     assert run(*given, "--topology", topology, command=command) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert list(tmp_path.iterdir()) == [tmp_path / "net.csv"]
+
+
+@pytest.mark.parametrize("option", ["--batch", "--top"])
+def test_bounds_of_options_hold_in_commands_that_may_import(option, topology, capsys):
+    assert run("--topology", topology, option, "0") == 2
+    assert option in capsys.readouterr().err
