@@ -1,19 +1,19 @@
 """The point that a machine is run at: the supply of each rail, and the clock."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from simulator.accelerator import Accelerator
 from sram.errors import InputError
 from sram.failure import FailureCurve
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Supply:
     """The voltage of a rail, in the unit of `nominal`, which is the one that stands for the rail's nominal volts: 1.0
     where a failure curve counts in multiples of Vmin."""
 
+    rail: str
     voltage: float
     nominal: float = 1.0
 
@@ -29,25 +29,39 @@ class Supply:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Supplies by the name of their rail, and the clock in Hz. A rail that is not named is at its nominal supply, and a
-    clock that is not given is the accelerator's."""
+    """The supplies of rails, each once, kept in the order of their names, and the clock in Hz. A rail that is not named
+    is at its nominal supply, and a clock that is not given is the accelerator's. Raises InputError.
 
-    supplies: Mapping[str, Supply] = field(default_factory=dict)
+    >>> OperatingPoint((Supply("weights", 0.8), Supply("logic", 0.9))).voltages
+    (0.9, 0.8)
+    """
+
+    supplies: tuple[Supply, ...] = ()
     clock_hz: float | None = None
 
     def __post_init__(self) -> None:
         if self.clock_hz is not None and not 0 < self.clock_hz < math.inf:
             raise InputError("operating point", "clock_hz", self.clock_hz, "more than 0, and finite")
+        rails = [supply.rail for supply in self.supplies]
+        if twice := [rail for rail in rails if rails.count(rail) > 1]:
+            raise InputError("operating point", "rail", twice[0], "each rail once")
+        object.__setattr__(self, "supplies", tuple(sorted(self.supplies)))
+
+    @property
+    def voltages(self) -> tuple[float, ...]:
+        """Of the rails that are named, in the order of their names, each in the unit of its own nominal voltage."""
+        return tuple(supply.voltage for supply in self.supplies)
 
     def supply(self, rail: str) -> Supply:
         """Of a rail; nominal where it is not named."""
-        return self.supplies.get(rail, Supply(1.0))
+        return next((supply for supply in self.supplies if supply.rail == rail), Supply(rail, 1.0))
 
     def volts(self, machine: Accelerator) -> dict[str, float]:
         """Of each rail of a machine; InputError for the supply of a rail that it has not."""
-        for rail in self.supplies:
-            if rail not in machine.rails:
-                raise InputError("operating point", "rail", rail, f"{', '.join(machine.rails)}, of {machine.name}")
+        for supply in self.supplies:
+            if supply.rail not in machine.rails:
+                allowed = f"{', '.join(machine.rails)}, of {machine.name}"
+                raise InputError("operating point", "rail", supply.rail, allowed)
         return {rail: nominal * self.supply(rail).share for rail, nominal in machine.rails.items()}
 
 
@@ -74,7 +88,17 @@ def weights_at(machine: Accelerator, voltage: float, nominal: float | None = Non
 
     >>> from simulator.accelerator import accelerator
     >>> weights_at(accelerator("paper"), 0.4).supplies
-    {'sram': Supply(voltage=0.4, nominal=0.8)}
+    (Supply(rail='sram', voltage=0.4, nominal=0.8),)
     """
     rail = machine.weight_buffer.rail
-    return OperatingPoint({rail: Supply(voltage, machine.rails[rail] if nominal is None else nominal)})
+    return OperatingPoint((Supply(rail, voltage, machine.rails[rail] if nominal is None else nominal),))
+
+
+def halfway(one: OperatingPoint, other: OperatingPoint) -> OperatingPoint:
+    """Half way between two points of the same rails, to nine digits; the clock of the first.
+
+    >>> halfway(OperatingPoint((Supply("weights", 0.8),)), OperatingPoint((Supply("weights", 0.7),))).voltages
+    (0.75,)
+    """
+    pairs = zip(one.supplies, other.supplies, strict=True)
+    return replace(one, supplies=tuple(replace(a, voltage=round((a.voltage + b.voltage) / 2, 9)) for a, b in pairs))

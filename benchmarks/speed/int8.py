@@ -29,6 +29,7 @@ from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.files import parse_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
+from neuralfuse.study.supplies import operating_points
 from neuralfuse.sweep.bench import run_chunk
 from neuralfuse.sweep.task import Task
 
@@ -81,7 +82,9 @@ def answers(study: StudyConfig, chips: int, folder: Path) -> None:
     for point in points:
         for chip in range(chips):
             start = time.process_time()
-            rows[point.network].append(run_chunk(str(folder), [Task(point, chip, v) for v in study.voltages]))
+            rows[point.network].append(
+                run_chunk(str(folder), [Task(point, chip, at) for at in operating_points(study, point.accelerator)])
+            )
             took[point.network].append(time.process_time() - start)
     for i, rate in enumerate(RATES):
         floats, ints = (np.array([100 * chip[i].accuracy for chip in rows[kind]]) for kind in ("float", "int8"))

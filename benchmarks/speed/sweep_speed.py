@@ -34,6 +34,7 @@ from neuralfuse.study.files import load_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import Point
 from neuralfuse.study.prepare import prepare
+from neuralfuse.study.supplies import operating_points
 from neuralfuse.sweep.bench import Bench, Die, run_chunk
 from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.task import Task
@@ -82,7 +83,7 @@ def naive(bench: Bench, network: torch.nn.Module, fuse: torch.nn.Module | None, 
 
 def tasks_of(point: Point, study: StudyConfig, chip: int) -> list[Task]:
     """One chip behind one protection, as a sweep hands it out."""
-    return [Task(point, chip, voltage) for voltage in study.voltages]
+    return [Task(point, chip, at) for at in operating_points(study, point.accelerator)]
 
 
 def check(bench: Bench, counts: list[int], rows: list[Result]) -> None:

@@ -14,6 +14,7 @@ from neuralfuse.quantized.evaluate import correct, transform
 from neuralfuse.study.config import CalibrateConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.files import parse_study
 from neuralfuse.study.making import Say
+from neuralfuse.study.supplies import at_voltage
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.training.calibrate import calibrate, calibration_set, storage_bytes
 from neuralfuse.training.on_device import DeviceNetwork, tune
@@ -147,7 +148,8 @@ def _fitted(
     placement: str,
 ) -> Fitted:
     study, network = bench.study, bench.study.networks[0].name
-    cost = bench.folder.cost(network, study.accelerators[0], protection, voltage, overhead)
+    at = at_voltage(study, study.accelerators[0], voltage)
+    cost = bench.folder.cost(network, study.accelerators[0], protection, at, overhead)
     savings = cost.saving_weight_sram, cost.saving_sram, cost.saving_system
     bits = _calibrated(protection)[0].bits or 32
     counts = *correct, len(bench.labels)

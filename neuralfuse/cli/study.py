@@ -232,14 +232,14 @@ def _print_supplies(study: "StudyConfig") -> None:
 
     from neuralfuse.chips.memory import PLACEMENTS
     from neuralfuse.cli.tables import print_table
-    from neuralfuse.study.supplies import rails, supplies, volts_per_unit
+    from neuralfuse.study.supplies import rails, swept_voltages, volts_per_unit
 
     curve, machines = study.curve, volts_per_unit(study)
     print(f"supply: {rails(study)}")
     print(f"placement: {PLACEMENTS[study.sram.schedule]}")
     head = (f"voltage ({curve.unit})", *(f"V on {name}" for name in machines), "cell fault rate", "")
     table = Table(*map(escape, head), title=escape(f"failure curve {curve.name}"), box=None, pad_edge=False)
-    for supply in supplies(study):
+    for supply in swept_voltages(study):
         beyond = f"beyond the curve's data, {curve.low:g} to {curve.high:g}" if supply.extrapolated else ""
         volts = (f"{value:.4f}" for value in supply.volts.values())
         table.add_row(f"{supply.voltage:.4f}", *volts, f"{supply.cell_fault_rate:.2e}", beyond)

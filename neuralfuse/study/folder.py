@@ -24,11 +24,12 @@ from neuralfuse.study.digest import digest
 from neuralfuse.study.file_names import generator_file, slug
 from neuralfuse.study.files import dump_study, load_study
 from neuralfuse.study.memory import place_weights
+from neuralfuse.study.supplies import machine_of
 from neuralfuse.transforms.generators import NeuralFuse
-from simulator.accelerator import accelerator, with_weight_rail
+from simulator.accelerator import accelerator
 from simulator.array.cycles import Counts, simulate
 from simulator.device.program import Program
-from simulator.operating_point import nominal_on, weights_at
+from simulator.operating_point import OperatingPoint
 from simulator.placement import Placement
 from simulator.workload import Layer, Workload
 from sram import locks
@@ -168,13 +169,16 @@ class StudyFolder:
         return _counts(self.workload(network, protection), machine)
 
     def cost(
-        self, network: str, machine: str, protection: ProtectionConfig, voltage: float, overhead: Overhead | None = None
+        self,
+        network: str,
+        machine: str,
+        protection: ProtectionConfig,
+        at: OperatingPoint,
+        overhead: Overhead | None = None,
     ) -> Cost:
-        """Cost of one inference at a supply in the curve's unit; `overhead` is that of the protection's SRAM part."""
+        """Cost of one inference at an operating point; `overhead` is that of the protection's SRAM part."""
         fuse, base = protection.neuralfuse, self.counts(machine, network)
         extra = self.counts(machine, network, protection.name) if fuse is not None else None
-        nominal = nominal_on(base.accelerator, self.study.curve)
-        at = weights_at(base.accelerator, voltage, nominal)
         return cost_of(base, extra, at, overhead, generator_at_nominal=fuse is None or fuse.own_faults is None)
 
     def placement(self, network: str, machine: str) -> Placement:
@@ -251,7 +255,7 @@ def check_empty(path: Path) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _counts(workload: Workload, machine: str) -> Counts:
-    return simulate(workload, with_weight_rail(accelerator(machine)))
+    return simulate(workload, machine_of(machine))
 
 
 def _tuples(record: dict) -> dict:

@@ -13,16 +13,14 @@ from neuralfuse.study.config import MEASURED, NetworkConfig, ProtectionConfig, S
 from neuralfuse.study.data import content_hashes, test_set, training_hash
 from neuralfuse.study.digest import digest, given
 from neuralfuse.study.folder import StudyFolder
-from simulator.accelerator import Accelerator, accelerator
-from simulator.operating_point import nominal_on
+from simulator.accelerator import accelerator
 from sram import structure
-from sram.failure import FailureCurve
 from sram.protection import spec
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where in the grid: everything but chip and voltage. `setup` is the hash of what the names stand for."""
+    """Where in the grid: everything but chip and operating point. `setup` is the hash of what the names stand for."""
 
     network: str
     dataset: str
@@ -67,7 +65,6 @@ def points_of(folder: StudyFolder) -> list[Point]:
                             content_hashes(network.build or network.name, network.checkpoint),
                         ],
                         "accelerator": given(accelerator(machine)),
-                        **_rail_volts(curve, accelerator(machine)),
                         "structure": None if form == MEASURED else given(structure.structure(form)),
                         "protection": protection.given(),
                         "generator": _generator_hashes(folder, network.name, protection),
@@ -84,11 +81,6 @@ def _map_hashes(study: StudyConfig) -> dict[str, list[str]]:
     """Of the measured chips; empty where they are generated."""
     maps = () if study.sram.map is None else maps_of(study.sram.map)
     return {"maps": [hashlib.sha256(path.read_bytes()).hexdigest() for path in maps]} if maps else {}
-
-
-def _rail_volts(curve: FailureCurve, machine: Accelerator) -> dict[str, float]:
-    """What a curve in volts is scored against: rows that were scored against the curve's own nominal are others."""
-    return {"nominal_v": nominal_on(machine, curve)} if curve.unit == "V" else {}
 
 
 def _plugin_hashes(study: StudyConfig, protection: ProtectionConfig) -> dict[str, list[str]]:

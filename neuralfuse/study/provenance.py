@@ -14,7 +14,7 @@ from neuralfuse.study.data import build_transform, training_hash
 from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import Point
-from neuralfuse.study.supplies import rails, supplies, volts_per_unit
+from neuralfuse.study.supplies import rails, swept_voltages, volts_per_unit
 from simulator.energy import energy
 from sram import faultmap
 
@@ -77,7 +77,7 @@ def provenance(folder: StudyFolder, points: list[Point]) -> dict[str, Any]:
         "stamp": digest([[asdict(p) for p in points], RESULTS_VERSION, training_hash(study.dataset)]),
         "voltage_unit": study.curve.unit,
         "volts_per_unit": volts_per_unit(study),
-        "supplies": [asdict(supply) for supply in supplies(study)],
+        "supplies": [asdict(supply) for supply in swept_voltages(study)],
         "parameters": {
             p.name: sum(tensor.numel() for tensor in build_transform(p.neuralfuse, study).parameters())
             for p in study.protections

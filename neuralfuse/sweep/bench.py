@@ -1,8 +1,8 @@
 """A test bench: what one worker keeps in memory, and the measurement of one task on it.
 
-A worker gets the folder's path and tasks (names, chip numbers, voltages), never maps or tensors: it makes a chip's
-fault map from its number, keeps the network and the images, and from one voltage to the next writes only the weights
-that changed.
+A worker gets the folder's path and tasks (names, chip numbers, operating points), never maps or tensors: it makes a
+chip's fault map from its number, keeps the network and the images, and from one supply to the next writes only the
+weights that changed.
 """
 
 import functools
@@ -24,6 +24,7 @@ from neuralfuse.study.cost import Cost
 from neuralfuse.study.data import load_data, test_set
 from neuralfuse.study.folder import StudyFolder, stamp_of
 from neuralfuse.study.memory import chip_map
+from neuralfuse.study.supplies import weight_voltage
 from neuralfuse.sweep.task import Task
 from neuralfuse.training.batchnorm import own_statistics
 from neuralfuse.training.calibrate import calibrate
@@ -31,6 +32,7 @@ from neuralfuse.training.loop import threads
 from neuralfuse.transforms.generators import NeuralFuse
 from neuralfuse.transforms.per_voltage import at, level
 from simulator.accelerator import accelerator
+from simulator.operating_point import OperatingPoint
 from sram import protection
 from sram.faultmap import FaultMap
 from sram.geometry import Geometry
@@ -151,11 +153,12 @@ class Bench:
         fuse = self.study.protection(task.point.protection).neuralfuse
         if fuse is None:
             return None
+        voltage = weight_voltage(task.point.accelerator, task.at)
         if fuse.calibrate is not None:
-            return Fit(fuse.calibrate.voltages(task.voltage, self.study.voltages), die_of(task))
+            return Fit(fuse.calibrate.voltages(voltage, self.study.voltages), die_of(task))
         if fuse.own_faults is not None:
-            return Fit((task.voltage,), self.now(die_of(task)))
-        return Fit((task.voltage,)) if fuse.per_voltage is not None else None
+            return Fit((voltage,), self.now(die_of(task)))
+        return Fit((voltage,)) if fuse.per_voltage is not None else None
 
     def _calibrated(self, network: str, name: str, die: Die, voltages: tuple[float, ...]) -> NeuralFuse:
         """The protection's transform, fitted to one chip as it was characterised: the same from every worker."""
@@ -198,8 +201,8 @@ class Bench:
         """Right answers of a network with the faults that it has, on the test images as they are or transformed."""
         return evaluate.correct(self.answers(network), images, self.labels, self.study.batch_size)
 
-    def _cost(self, network: str, machine: str, name: str, voltage: float, overhead: Overhead) -> Cost:
-        return self.folder.cost(network, machine, self.study.protection(name), voltage, overhead)
+    def _cost(self, network: str, machine: str, name: str, at: OperatingPoint, overhead: Overhead) -> Cost:
+        return self.folder.cost(network, machine, self.study.protection(name), at, overhead)
 
     def _renormalised(self, network: str, faults: FaultyBits, how: BatchNormConfig) -> int:
         """Right answers with these faults and the statistics that BatchNorm finds with them."""
@@ -209,16 +212,17 @@ class Bench:
             return evaluate.correct(faulty, self.images, self.labels, self.study.batch_size)
 
     def measure(self, task: Task) -> Result:
-        """Accuracy of one chip at one voltage, with its rates and the energy of an inference."""
+        """Accuracy of one chip at one operating point, with its rates and the energy of an inference."""
         start = time.perf_counter()
         point = task.point
+        voltage = weight_voltage(point.accelerator, task.at)
         model = self.network(point.network)
         protection = self.study.protection(point.protection)
         correct_clean = self.clean(point.network, None)
         fit = self._fit(task)
         images = self.inputs(point.network, point.protection, fit)
         chip = self.chip(point.network, self.now(die_of(task)), protection.sram)
-        faults = chip.faults(task.voltage, ACCESS)
+        faults = chip.faults(voltage, ACCESS)
         model.set_faults(*faults)
         flip_rate = model.flip_rate()
         if protection.batchnorm is not None:
@@ -227,7 +231,7 @@ class Bench:
             correct = self.correct(point.network, images)
         else:  # the words are as written, and so are the answers: nothing to compute
             correct = self.clean(point.network, point.protection if protection.neuralfuse else None, fit)
-        cost = self.cost(point.network, point.accelerator, point.protection, task.voltage, chip.overhead)
+        cost = self.cost(point.network, point.accelerator, point.protection, task.at, chip.overhead)
         return Result(
             key=task.key,
             network=point.network,
@@ -236,12 +240,12 @@ class Bench:
             curve=point.curve,
             structure=point.structure,
             protection=point.protection,
-            voltage=task.voltage,
+            voltage=voltage,
             chip=task.chip,
             correct=correct,
             total=len(self.labels),
             correct_clean=correct_clean,
-            cell_fault_rate=chip.raw.cell_fault_rate(task.voltage),
+            cell_fault_rate=chip.raw.cell_fault_rate(voltage),
             flip_rate=flip_rate,
             energy_weight_sram_pj=cost.weight_sram_pj,
             energy_sram_pj=cost.sram_pj,

@@ -29,11 +29,11 @@ class Failure:
 
 
 def chunks(tasks: Iterable[Task]) -> list[list[Task]]:
-    """Tasks of one chip at one point, voltages falling: a worker touches only what changes from one to the next."""
+    """Tasks of one chip at one point, supplies falling: a worker touches only what changes from one to the next."""
     groups: dict[tuple, list[Task]] = {}
     for task in tasks:
         groups.setdefault((task.point, task.chip), []).append(task)
-    return [sorted(group, key=lambda t: -t.voltage) for group in groups.values()]
+    return [sorted(group, key=lambda task: task.at.voltages, reverse=True) for group in groups.values()]
 
 
 def shard(tasks: list[Task], index: int, count: int) -> list[Task]:

@@ -3,26 +3,28 @@
 import functools
 from dataclasses import asdict, dataclass
 
-from neuralfuse.study.digest import RESULTS_VERSION, digest
+from neuralfuse.study.digest import RESULTS_VERSION, digest, given
 from neuralfuse.study.grid import Point
+from simulator.operating_point import OperatingPoint
 
 
 @dataclass(frozen=True)
 class Task:
-    """One chip at one voltage, at one point of the grid."""
+    """One chip at one operating point, at one point of the grid."""
 
     point: Point
     chip: int
-    voltage: float
+    at: OperatingPoint
 
     @functools.cached_property
     def key(self) -> str:
         """Names the result of this task for ever: same inputs and code, same key.
 
+        >>> from simulator.operating_point import Supply
         >>> point = Point("n", "d", "a", "ibm14", "iid", "none", "0")
-        >>> Task(point, 1, 0.8).key == Task(point, 1, 0.8).key != Task(point, 2, 0.8).key
+        >>> low = OperatingPoint((Supply("weights", 0.8),))
+        >>> Task(point, 1, low).key == Task(point, 1, low).key != Task(point, 2, low).key
         True
         """
-        return digest(
-            {"point": asdict(self.point), "chip": self.chip, "voltage": self.voltage, "results": RESULTS_VERSION}
-        )
+        at = given(self.at)
+        return digest({"point": asdict(self.point), "chip": self.chip, "at": at, "results": RESULTS_VERSION})

@@ -107,14 +107,14 @@ def test_only_the_weight_buffers_rail_is_lowered():
 def test_every_rail_has_its_supply_and_the_clock_its_leakage():
     machine = with_weight_rail(PAPER)
     counts = simulate(MIXED, machine)
-    nominal, logic = energy(counts), energy(counts, OperatingPoint({"logic": Supply(0.5)}))
+    nominal, logic = energy(counts), energy(counts, OperatingPoint((Supply("logic", 0.5),)))
     assert logic.components["mac"].sum() == pytest.approx(nominal.components["mac"].sum() / 4)
     assert logic.sram_pj == nominal.sram_pj
     slow = energy(counts, OperatingPoint(clock_hz=machine.clock_hz / 2))
     for name, spent in nominal.components.items():
         assert slow.components[name].sum() == pytest.approx(spent.sum() * (2 if "leakage" in name else 1))
     with pytest.raises(InputError, match="rail = 'io'"):
-        energy(counts, OperatingPoint({"io": Supply(0.5)}))
+        energy(counts, OperatingPoint((Supply("io", 0.5),)))
     with pytest.raises(InputError, match="clock_hz"):
         OperatingPoint(clock_hz=0.0)
 

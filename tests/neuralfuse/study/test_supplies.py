@@ -9,6 +9,7 @@ from neuralfuse.study.check import check
 from neuralfuse.study.config import ProtectionConfig
 from neuralfuse.study.files import Study, dump_study
 from neuralfuse.study.folder import StudyFolder
+from neuralfuse.study.supplies import at_voltage
 from sram.errors import InputError
 from tests.conftest import run
 
@@ -27,7 +28,7 @@ def folder(tmp_path):
 
 def test_volts_count_against_the_rail_of_the_machine(folder):
     def saving(machine, voltage):
-        return folder.cost("resnet8", machine, NONE, voltage).saving_weight_sram
+        return folder.cost("resnet8", machine, NONE, at_voltage(folder.study, machine, voltage)).saving_weight_sram
 
     assert saving("paper", 0.8) == saving("eyeriss", 1.1) == 0
     assert saving("paper", 0.513) == pytest.approx(1 - (0.513 / 0.8) ** 2)
@@ -35,7 +36,7 @@ def test_volts_count_against_the_rail_of_the_machine(folder):
 
 
 def test_a_study_and_simulate_mean_the_same_rail_at_the_same_volts(folder):
-    cost = folder.cost("resnet8", "paper", NONE, 0.513)
+    cost = folder.cost("resnet8", "paper", NONE, at_voltage(folder.study, "paper", 0.513))
     energy = simulate("resnet8", (1, 16, 16), voltage="0.513V").energy
     assert (cost.weight_sram_pj, cost.sram_pj, cost.system_pj) == pytest.approx(
         (energy.weight_sram_pj, energy.sram_pj, energy.system_pj)

@@ -9,6 +9,7 @@ import yaml
 from neuralfuse.study.files import load_studies, parse_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
+from neuralfuse.study.supplies import at_voltage
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.sweep.task import Task
 from sram import failure
@@ -160,7 +161,7 @@ def test_a_generator_trained_on_surrogates_is_one_generator(tmp_path):
     points = prepare(StudyFolder(tmp_path / "out", study), lambda name: lambda *_: None)
     assert [path.name for path in (tmp_path / "out" / "generators").iterdir()] == ["source+target-fuse.safetensors"]
     bench = Bench(StudyFolder.open(tmp_path / "out"))
-    rows = [bench.measure(Task(point, 0, 0.8)) for point in points]
+    rows = [bench.measure(Task(point, 0, at_voltage(study, point.accelerator, 0.8))) for point in points]
     assert [row.network for row in rows] == ["source", "target"]
     with pytest.raises(InputError, match="train_on = 'source' is not allowed; allowed: target"):
         parse_study(content | {"networks": networks[1:]}, "here")

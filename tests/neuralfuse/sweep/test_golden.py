@@ -97,8 +97,11 @@ KEYS = """
 import json, sys
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import points_of
+from neuralfuse.study.supplies import at_voltage
 from neuralfuse.sweep.task import Task
-print(json.dumps([Task(point, 0, 0.82).key for point in points_of(StudyFolder.open(sys.argv[1]))]))
+folder = StudyFolder.open(sys.argv[1])
+tasks = [Task(point, 0, at_voltage(folder.study, point.accelerator, 0.82)) for point in points_of(folder)]
+print(json.dumps([task.key for task in tasks]))
 """
 
 

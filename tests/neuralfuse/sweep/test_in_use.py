@@ -12,6 +12,7 @@ from neuralfuse.study.config import NetworkConfig, ProtectionConfig, SramConfig
 from neuralfuse.study.files import dump_study, parse_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
+from neuralfuse.study.supplies import at_voltage
 from neuralfuse.sweep.bench import ACCESS, Bench, Die
 from neuralfuse.sweep.task import Task
 from neuralfuse.training.network import train_network
@@ -66,7 +67,8 @@ def flickering(bench):
 
 def row(made, protection, chip=0, voltage=VOLTAGE):
     bench, points = made
-    return bench.measure(Task(next(p for p in points if p.protection == protection), chip, voltage))
+    at = at_voltage(bench.study, "paper", voltage)
+    return bench.measure(Task(next(p for p in points if p.protection == protection), chip, at))
 
 
 def bits(faults) -> set:

@@ -19,7 +19,7 @@ from sram.geometry import Geometry
 from sram.memory import Chip
 
 VOLTAGE = 0.82  # 1.9% of the cells
-LOW = OperatingPoint({"weights": Supply(0.8)})
+LOW = OperatingPoint((Supply("weights", 0.8),))
 
 
 @pytest.fixture(scope="module")

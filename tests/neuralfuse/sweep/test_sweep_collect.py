@@ -17,6 +17,7 @@ from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.config import AdaptiveConfig, ChipsConfig, NetworkConfig, StudyConfig
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import Point
+from neuralfuse.study.supplies import weight_voltage
 from neuralfuse.sweep.collect import chunks, collect, shard
 from neuralfuse.sweep.executors import InProcess, Workers, choose
 from neuralfuse.sweep.plan import plan
@@ -33,8 +34,9 @@ STUDY = StudyConfig(
 def accuracy_of(task: Task) -> int:
     """A made-up chip: correct out of 1000, falling with voltage, different for each chip, a pure function of the
     task."""
-    noise = int(hashlib.sha256(repr((task.point, task.chip, task.voltage)).encode()).hexdigest()[:4], 16) / 65535
-    loss = max(0.0, 0.85 - task.voltage) * 4 * (0.5 if task.point.protection == "fuse" else 1.0)
+    voltage = weight_voltage(task.point.accelerator, task.at)
+    noise = int(hashlib.sha256(repr((task.point, task.chip, voltage)).encode()).hexdigest()[:4], 16) / 65535
+    loss = max(0.0, 0.85 - voltage) * 4 * (0.5 if task.point.protection == "fuse" else 1.0)
     return int(1000 * (0.95 - loss * (0.8 + 0.4 * noise)))
 
 
@@ -43,10 +45,11 @@ def fake_chunk(tasks: list[Task]) -> list[Result]:
     for t in tasks:
         p = t.point
         names = (p.network, p.dataset, p.accelerator, p.curve, p.structure, p.protection)
-        energy = (t.voltage**2,) * 3
-        saving = (1 - t.voltage**2,) * 3
+        voltage = weight_voltage(p.accelerator, t.at)
+        energy = (voltage**2,) * 3
+        saving = (1 - voltage**2,) * 3
         rows.append(
-            Result(t.key, *names, t.voltage, t.chip, accuracy_of(t), 1000, 950, 0.0, 0.0, *energy, *saving, 7, 0.1)
+            Result(t.key, *names, voltage, t.chip, accuracy_of(t), 1000, 950, 0.0, 0.0, *energy, *saving, 7, 0.1)
         )
     return rows
 
@@ -336,7 +339,7 @@ def test_bisection_goes_on_where_already_the_second_voltage_fails(tmp_path):
 def test_chunks_hold_one_chip_with_falling_voltages():
     for chunk in chunks(whole({})):
         assert len({(t.point, t.chip) for t in chunk}) == 1
-        assert [t.voltage for t in chunk] == [1.0, 0.9, 0.8]
+        assert [t.at.voltages for t in chunk] == [(1.0,), (0.9,), (0.8,)]
 
 
 def test_rows_are_json_lines(tmp_path):
