@@ -1,11 +1,21 @@
 """What setuptools builds and what it needs; everything else that is said of the project stands in pyproject.toml."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+# A package index has no files beside the page: pictures go, and a link to a file becomes its name.
+README = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
+README = re.sub(r"!\[[^]]*\]\((?!http)[^)]*\)\n+", "", README)
+README = re.sub(r"\[([^]]*)\]\((?!http)([^)]*)\)", r"\1 (`\2`)", README)
 
 ONNX, PARQUET, CLUSTER = ["onnx>=1.16", "onnxruntime>=1.20"], ["pyarrow>=15"], ["dask>=2024.5", "distributed>=2024.5"]
 DOCS = ["sphinx>=8.0", "myst-parser>=4.0", "furo>=2024.8"]
 
 setup(
+    long_description=README,
+    long_description_content_type="text/markdown",
     packages=find_packages(include=["sram*", "simulator*", "neuralfuse*"]),
     package_data={
         "": [

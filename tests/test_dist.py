@@ -1,12 +1,22 @@
-"""Does the wheel alone, where the repository is not, run the demo?"""
+"""Is what is published whole: does the wheel run the demo, does an index's page link to what there is?"""
 
 import os
+import re
 import subprocess
+import sys
 
 import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
+
+
+def test_a_package_index_is_given_no_link_that_leads_nowhere():
+    page = subprocess.run([sys.executable, "setup.py", "--long-description"], cwd=ROOT, capture_output=True, text=True)
+    links = re.findall(r"\]\(([^)]*)\)", page.stdout)
+    assert links
+    assert all(link.startswith("https://") for link in links)
+    assert "glossary (`docs/glossary.md`)" in page.stdout
 
 
 @pytest.mark.slow
