@@ -16,11 +16,12 @@ from sram.protection import Overhead
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one inference. Savings are shares of the unprotected network's energy at nominal supply."""
+    """Of one inference, as the columns of results are called. Savings are shares of the unprotected network's energy at
+    nominal supply."""
 
-    weight_sram_pj: float
-    sram_pj: float
-    system_pj: float
+    energy_weight_sram_pj: float
+    energy_sram_pj: float
+    energy_system_pj: float
     saving_weight_sram: float
     saving_sram: float
     saving_system: float

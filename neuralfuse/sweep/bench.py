@@ -8,7 +8,7 @@ weights that changed.
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import ParamSpec, TypeVar
 
 from torch import Tensor
@@ -232,14 +232,10 @@ class Bench:
         else:  # the words are as written, and so are the answers: nothing to compute
             correct = self.clean(point.network, point.protection if protection.neuralfuse else None, fit)
         cost = self.cost(point.network, point.accelerator, point.protection, task.at, chip.overhead)
+        names = {name: value for name, value in asdict(point).items() if name != "setup"}
         return Result(
             key=task.key,
-            network=point.network,
-            dataset=point.dataset,
-            accelerator=point.accelerator,
-            curve=point.curve,
-            structure=point.structure,
-            protection=point.protection,
+            **names,
             voltage=voltage,
             chip=task.chip,
             correct=correct,
@@ -247,13 +243,7 @@ class Bench:
             correct_clean=correct_clean,
             cell_fault_rate=chip.raw.cell_fault_rate(voltage),
             flip_rate=flip_rate,
-            energy_weight_sram_pj=cost.weight_sram_pj,
-            energy_sram_pj=cost.sram_pj,
-            energy_system_pj=cost.system_pj,
-            saving_weight_sram=cost.saving_weight_sram,
-            saving_sram=cost.saving_sram,
-            saving_system=cost.saving_system,
-            cycles=cost.cycles,
+            **asdict(cost),
             seconds=time.perf_counter() - start,
         )
 

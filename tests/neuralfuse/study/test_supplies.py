@@ -38,7 +38,7 @@ def test_volts_count_against_the_rail_of_the_machine(folder):
 def test_a_study_and_simulate_mean_the_same_rail_at_the_same_volts(folder):
     cost = folder.cost("resnet8", "paper", NONE, at_voltage(folder.study, "paper", 0.513))
     energy = simulate("resnet8", (1, 16, 16), voltage="0.513V").energy
-    assert (cost.weight_sram_pj, cost.sram_pj, cost.system_pj) == pytest.approx(
+    assert (cost.energy_weight_sram_pj, cost.energy_sram_pj, cost.energy_system_pj) == pytest.approx(
         (energy.weight_sram_pj, energy.sram_pj, energy.system_pj)
     )
 
