@@ -26,7 +26,7 @@ import numpy as np
 from simulator import placement_kernels as kernels
 from simulator.accelerator import Accelerator
 from simulator.array.cycles import dataflow_codes
-from simulator.array.memory import handed_on, outputs_of
+from simulator.array.memory import handed_on, operands_of, outputs_of
 from simulator.workload import Layer, Workload, stored_name
 from sram import paper
 from sram.errors import InputError
@@ -244,33 +244,39 @@ def place_activations(
     bit_order: str = "lsb_first",
     bank_interleave: int = 0,
 ) -> Placement:
-    """The same for the outputs of the layers in an activation memory: "weights" are output elements of one sample.
+    """The same for the network's input and the outputs of the layers in an activation memory: "weights" are elements of
+    one sample.
 
-    Tensors carry the name of their layer; elements are in torch order (channel, row, column) and are written in that
-    order. What a vector layer takes as it leaves the layer before it (memory.py) is not stored. `bits`: if not the
-    accelerator's ofmap_bits.
+    Tensors carry the name of their layer, the first is the "input"; elements are in torch order (channel, row, column)
+    and are written in that order. What a vector layer takes as it leaves the layer before it (memory.py) is not stored.
+    `bits`: if not the accelerator's ofmap_bits.
 
     >>> from simulator.accelerator import accelerator
     >>> from simulator.workload import conv
     >>> net = Workload("n", (conv("a", 4, 4, 1, 2, 3), conv("b", 2, 2, 2, 1, 2, sources=(0,))))
     >>> p = place_activations(net, accelerator("paper"), Geometry(banks=1))
     >>> [(t.name, t.first, t.count) for t in p.tensors]
-    [('a', 0, 8), ('b', 8, 1)]
+    [('input', 0, 16), ('a', 16, 8), ('b', 24, 1)]
     """
     bits = accelerator.ofmap_bits if bits is None else bits
     slots = _slots(geometry, bits)
     rows: list[tuple[int, ...]] = []
     tensors, word, element = [], 0, 0
-    for layer, passing in zip(workload.layers, handed_on(workload), strict=True):
-        count = outputs_of(layer)
-        if passing or not count:
-            continue
-        tensors.append(Tensor(layer.name, 0, element, count))
+    stored = zip(workload.layers, handed_on(workload), strict=True)
+    made = [(layer.name, outputs_of(layer)) for layer, passing in stored if not passing and outputs_of(layer)]
+    for name, count in [("input", _input_elements(workload)), *made]:
+        tensors.append(Tensor(name, 0, element, count))
         rows.append((word, element, count, kernels.PLAIN, 1, 1, 1, 0, 1, 1))
         word += -(-count // slots)
         element += count
     stream = _Stream(tensors, rows, word, accelerator.ofmap_buffer.double)
     return _placed(stream, geometry, schedule, bits, bit_order, bank_interleave)
+
+
+def _input_elements(workload: Workload) -> int:
+    """Elements of one sample of the network's input, by the layer that reads most of it."""
+    read = (operand for layer in workload.layers for operand in operands_of(layer))
+    return max(elements for sources, elements in read if sources in ((), (-1,)))
 
 
 def _slots(geometry: Geometry, bits: int) -> int:

@@ -50,11 +50,3 @@ def flipped_bits(words, clean, weight, bits):
         if i == 0 or named[i] != named[i - 1]:
             total += ones((words[named[i]] ^ clean[named[i]]) & mask)
     return total
-
-
-@jit
-def round_to_words(x, words, unit):
-    """words uint8[n] = x float32[n] in whole units, half to even, from 0 to 127."""
-    one, top = np.float32(1.0) / np.float32(unit), np.float32(127.0)
-    for i in range(x.size):
-        words[i] = np.uint8(np.int32(max(min(np.rint(x[i] * one), top), np.float32(0.0))))

@@ -26,8 +26,10 @@ ALLOWED = (
 ACTIVATION_LEVEL = 127  # symmetric 8 bits
 
 
-def compile_network(faulty: FaultyNetwork, images: Tensor) -> Program:
+def compile_network(faulty: FaultyNetwork, images: Tensor, stored: bool = False) -> Program:
     """The Program that computes what `faulty` does; activations are scaled to the largest values on images[n, c, h, w].
+
+    `stored`: its tensors lie in an activation memory between the layers, as words (`Program.units`).
 
     InputError for operators that a device has not, and for words of other than 8 bits.
     """
@@ -41,7 +43,7 @@ def compile_network(faulty: FaultyNetwork, images: Tensor) -> Program:
     largest = _Largest(graph)
     with torch.no_grad():
         largest.run(images.to(faulty.device))
-    return _Compiler(faulty, graph, largest.of).program(tuple(images.shape[1:]))  # type: ignore[arg-type]
+    return _Compiler(faulty, graph, largest.of).program(tuple(images.shape[1:]), stored)  # type: ignore[arg-type]
 
 
 def device_faults(fault_map: FaultMap, voltage: float, words: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,16 +70,17 @@ def device_faults(fault_map: FaultMap, voltage: float, words: int) -> tuple[np.n
 
 
 class _Largest(fx.Interpreter):
-    """Remembers the largest magnitude of what enters each convolution and linear layer."""
+    """Remembers the largest magnitude of each tensor."""
 
     def __init__(self, graph: fx.GraphModule):
         super().__init__(graph)
         self.of: dict[str, float] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.op == "call_module" and isinstance(self.submodules.get(str(n.target)), nn.Conv2d | nn.Linear):
-            self.of[n.name] = float(self.env[n.args[0]].abs().max())  # type: ignore[index]
-        return super().run_node(n)
+        made = super().run_node(n)
+        if isinstance(made, Tensor):
+            self.of[n.name] = float(made.abs().max())
+        return made
 
 
 class _Compiler:
@@ -91,7 +94,7 @@ class _Compiler:
         self.steps: list[Step] = []
         self.tensor: dict[fx.Node, int] = {}
 
-    def program(self, shape: tuple[int, int, int]) -> Program:
+    def program(self, shape: tuple[int, int, int], stored: bool) -> Program:
         for node in self.graph.graph.nodes:
             if node.op == "placeholder":
                 self.tensor[node] = 0
@@ -100,7 +103,16 @@ class _Compiler:
                     raise self.refuse(node)
             else:
                 self.tensor[node] = self.place(node)
-        return Program(shape, tuple(self.steps))
+        program = Program(shape, tuple(self.steps))
+        if not stored:
+            return program
+        unit = {tensor: self.unit(node) for node, tensor in self.tensor.items()}  # of the last node, ReLU included
+        units = (unit[tensor] if tensor in program.stored else None for tensor in range(len(self.steps) + 1))
+        return replace(program, units=tuple(units))
+
+    def unit(self, node: fx.Node) -> float:
+        """What a word of a node's value stands for."""
+        return max(self.largest[node.name], 1e-12) / ACTIVATION_LEVEL
 
     def refuse(self, node: fx.Node) -> InputError:
         module = self.modules.get(str(node.target))
@@ -149,7 +161,8 @@ class _Compiler:
         top = words.abs().argmax(1, keepdim=True)
         scale = torch.nan_to_num(weight.gather(1, top) / words.gather(1, top)).flatten()
         offset = torch.zeros_like(scale) if layer.bias is None else layer.bias.detach().cpu().double()
-        unit = max(self.largest[node.name], 1e-12) / ACTIVATION_LEVEL
+        assert isinstance(node.args[0], fx.Node)
+        unit = self.unit(node.args[0])
         shape: dict[str, int] = {"channels": weight.shape[1], "kernel_h": 1, "kernel_w": 1, "groups": 1}
         stride, padding = 1, 0
         if isinstance(layer, nn.Conv2d):

@@ -91,6 +91,9 @@ STEPS: dict[str, type] = {"conv": Conv, "add": Add, "pool": Pool, "flatten": Fla
 class Program:
     """Steps in order; the last one's output, flattened, is the network's. InputError where shapes do not fit.
 
+    `units`: of each tensor, what a word of it stands for in the activation memory; None where it is not stored. Without
+    units all tensors are kept as they are, as if no memory were between the layers.
+
     >>> linear = Conv(0, address=0, filters=2, channels=3, kernel_h=1, kernel_w=1, stride=1, padding=0, groups=1,
     ...               input_scale=0.5, scale=(1.0, 1.0), offset=(0.0, 0.5), relu=False)
     >>> program = Program((3, 1, 1), (linear,))
@@ -102,6 +105,7 @@ class Program:
 
     input_shape: Shape
     steps: tuple[Step, ...]
+    units: tuple[float | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.steps) <= MOST_STEPS:
@@ -109,6 +113,24 @@ class Program:
         if len(self.input_shape) != 3 or not all(1 <= size <= MOST_ELEMENTS for size in self.input_shape):
             raise InputError("program", "input_shape", self.input_shape, "three positive sizes: c, h, w")
         _ = self.shapes
+        stored = [unit is not None for unit in self.units]
+        if self.units and stored != [tensor in self.stored for tensor in range(len(self.steps) + 1)]:
+            raise InputError("program", "units", stored, f"one of each stored tensor: {self.stored}")
+
+    @cached_property
+    def stored(self) -> tuple[int, ...]:
+        """Tensors that lie in the activation memory: all that the next step, off the array, does not take as they leave
+        the step before and nobody else reads (`simulator.array.memory`)."""
+        readers: list[list[int]] = [[] for _ in range(len(self.steps) + 1)]
+        for place, step in enumerate(self.steps, start=1):
+            for tensor in {step.source, getattr(step, "other", step.source)}:
+                readers[tensor].append(place)
+        off_array = [not isinstance(step, Conv) for step in self.steps]
+        return tuple(
+            tensor
+            for tensor, found in enumerate(readers)
+            if tensor == 0 or not (found == [tensor + 1] and off_array[tensor])
+        )
 
     @cached_property
     def shapes(self) -> tuple[Shape, ...]:
@@ -128,19 +150,24 @@ class Program:
         names = {kind: name for name, kind in STEPS.items()}
         steps = [{"do": names[type(step)], **asdict(step)} for step in self.steps]
         steps = [{k: list(v) if isinstance(v, tuple) else v for k, v in step.items()} for step in steps]
-        return {"input_shape": list(self.input_shape), "steps": steps}
+        units = {"units": list(self.units)} if self.units else {}
+        return {"input_shape": list(self.input_shape), "steps": steps, **units}
 
     @staticmethod
     def from_json(record: Any) -> "Program":
         """Program of what `to_json` gave. InputError for anything else, however hostile."""
-        if not isinstance(record, dict) or set(record) != {"input_shape", "steps"}:
-            raise InputError("program", "keys", _short(record), "input_shape, steps")
+        if not isinstance(record, dict) or set(record) - {"units"} != {"input_shape", "steps"}:
+            raise InputError("program", "keys", _short(record), "input_shape, steps, and units or not")
         shape, steps = record["input_shape"], record["steps"]
         if not isinstance(shape, list) or not all(type(size) is int for size in shape):
             raise InputError("program", "input_shape", _short(shape), "three positive sizes: c, h, w")
         if not isinstance(steps, list) or len(steps) > MOST_STEPS:
             raise InputError("program", "steps", _short(steps), f"a list of 1 to {MOST_STEPS}")
-        return Program(tuple(shape), tuple(_step(place, step) for place, step in enumerate(steps)))  # type: ignore[arg-type]
+        units = record.get("units", [])
+        if not isinstance(units, list) or not all(unit is None or (type(unit) is float and unit > 0) for unit in units):
+            raise InputError("program", "units", _short(units), "a positive number for each tensor, or null")
+        made = (_step(place, step) for place, step in enumerate(steps))
+        return Program(tuple(shape), tuple(made), tuple(units))  # type: ignore[arg-type]
 
 
 def _short(value: Any) -> str:
@@ -223,10 +250,18 @@ def _conv_shape(where: str, step: Conv, c: int, h: int, w: int) -> Shape:
 
 # Sums int32[m, n] of activations int8[m, k] with the n x k weights at a byte address, and what that cost.
 MatMul = Callable[[NDArray[np.int8], int, int], NDArray[np.int32]]
+# What the words int8[b, elements] of a stored tensor become, in place, when they are read back.
+ReadBack = Callable[[int, NDArray[np.int8]], object]
 
 
-def execute(program: Program, batch: NDArray[np.float32], matmul: MatMul) -> NDArray[np.float32]:
-    """Outputs float32[b, classes] of batch float32[b, c, h, w]. `matmul(activations, address, n)` is the array.
+def execute(
+    program: Program,
+    batch: NDArray[np.float32],
+    matmul: MatMul,
+    read_back: ReadBack = lambda tensor, words: None,
+) -> NDArray[np.float32]:
+    """Outputs float32[b, classes] of batch float32[b, c, h, w]. `matmul(activations, address, n)` is the array, and
+    `read_back(tensor, words)` the activation memory of a program with units.
 
     InputError for a batch of another shape, with values that are not finite, or too large for one run.
     """
@@ -242,13 +277,28 @@ def execute(program: Program, batch: NDArray[np.float32], matmul: MatMul) -> NDA
     if not np.isfinite(batch).all():
         raise InputError("run", "batch", "NaN or infinity", "finite values")
     last_use = {t: i for i, s in enumerate(program.steps) for t in (s.source, getattr(s, "other", s.source))}
-    tensors: list[Any] = [batch]
+    lowest = -128 if program.units else -127  # no activation is written as -128, but a faulty cell may make one of it
+    tensors: list[Any] = [_kept(program, 0, batch, read_back)]
     for place, step in enumerate(program.steps):
-        tensors.append(_do(step, tensors, matmul))
+        tensors.append(_kept(program, place + 1, _do(step, tensors, matmul, lowest), read_back))
         for tensor in {step.source, getattr(step, "other", step.source)}:
             if last_use[tensor] == place:
                 tensors[tensor] = None  # frees memory: only what is still to be read is kept
     return tensors[-1].reshape(len(batch), -1)
+
+
+def _kept(program: Program, tensor: int, x: NDArray[np.float32], read_back: ReadBack) -> NDArray[np.float32]:
+    """A tensor as later steps read it."""
+    unit = program.units[tensor] if program.units else None
+    if unit is None:
+        return x
+    words = _words(x, unit)
+    read_back(tensor, words.reshape(len(words), -1))
+    return words * np.float32(unit)
+
+
+def _words(x: NDArray[np.float32], unit: float, lowest: int = -127) -> NDArray[np.int8]:
+    return np.clip(np.rint(x / np.float32(unit)), lowest, 127).astype(np.int8)
 
 
 def _patch_elements(program: Program, place: int) -> int:
@@ -261,26 +311,26 @@ def _macs(program: Program, place: int) -> int:
     return high * wide * step.weights if isinstance(step, Conv) else 0
 
 
-def _do(step: Step, tensors: list[Any], matmul: MatMul) -> NDArray[np.float32]:
+def _do(step: Step, tensors: list[Any], matmul: MatMul, lowest: int) -> NDArray[np.float32]:
     x = tensors[step.source]
     if isinstance(step, Conv):
-        y = _conv(step, x, matmul)
+        y = _conv(step, x, matmul, lowest)
     elif isinstance(step, Add):
         y = x + tensors[step.other]
     elif isinstance(step, Pool):
         b, c, h, w = x.shape
         s, t = (step.size, step.size) if step.size else (h, w)
         tiles = x[:, :, : h // s * s, : w // t * t].reshape(b, c, h // s, s, w // t, t)
-        y = tiles.mean(axis=(3, 5), dtype=np.float32) if step.kind == "mean" else tiles.max(axis=(3, 5))
+        mean = step.kind == "mean"  # in float64, where the order of the sum does not show
+        y = tiles.mean(axis=(3, 5), dtype=np.float64).astype(np.float32) if mean else tiles.max(axis=(3, 5))
     else:
         y = x.reshape(len(x), -1, 1, 1)
     return np.maximum(y, np.float32(0)) if getattr(step, "relu", False) else y
 
 
-def _conv(step: Conv, x: NDArray[np.float32], matmul: MatMul) -> NDArray[np.float32]:
-    q = np.clip(np.rint(x / np.float32(step.input_scale)), -127, 127).astype(np.int8)
+def _conv(step: Conv, x: NDArray[np.float32], matmul: MatMul, lowest: int) -> NDArray[np.float32]:
     p = step.padding
-    q = np.pad(q, ((0, 0), (0, 0), (p, p), (p, p)))
+    q = np.pad(_words(x, step.input_scale, lowest), ((0, 0), (0, 0), (p, p), (p, p)))
     windows = np.lib.stride_tricks.sliding_window_view(q, (step.kernel_h, step.kernel_w), axis=(2, 3))
     windows = windows[:, :, :: step.stride, :: step.stride]  # [b, c, oh, ow, kh, kw]
     b, _, oh, ow, _, _ = windows.shape

@@ -204,12 +204,12 @@ def test_activations_lie_in_their_memory_in_the_order_in_which_they_are_written(
     net = Workload("n", (conv("a", 8, 8, 3, 8, 3, padding=1), relu, conv("b", 8, 8, 8, 4, 1, sources=(1,))))
     geometry = Geometry(1, 64, 64, 64)
     p = place_activations(net, PAPER, geometry)
-    assert [(t.name, t.first, t.count) for t in p.tensors] == [("relu", 0, 512), ("b", 512, 256)]
-    assert p.residencies == 3  # 96 words through halves of 32
+    assert [(t.name, t.first, t.count) for t in p.tensors] == [("input", 0, 192), ("relu", 192, 512), ("b", 704, 256)]
+    assert p.residencies == 4  # 120 words through halves of 32
     assert p.locate(8, 0).tolist() == [64]  # the second word
     assert p.locate(512, 7).tolist() == [64 * 0 + 7]  # word 64 of the stream, back in half 0
     h = p.hits(np.arange(geometry.cells))
-    assert len(h.weight) == 768 * 8
+    assert len(h.weight) == 960 * 8
 
 
 @pytest.mark.parametrize(

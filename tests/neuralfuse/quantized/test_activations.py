@@ -1,95 +1,136 @@
-"""Do activation faults hit the right element and bit, and nothing else?"""
+"""Do activations read back from weak cells what a device reads back, in every stored tensor and to the last bit?"""
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from neuralfuse import networks
-from neuralfuse.quantized.activations import faulty_activations, scales_of, uncaught
+from neuralfuse.quantized.faulty import FaultyNetwork
+from neuralfuse.quantized.integer import IntegerNetwork
+from neuralfuse.quantized.program import compile_network
 from simulator.accelerator import accelerator
+from simulator.device.activations import activation_memory
+from simulator.device.program import Program, execute
 from simulator.placement import place_activations
 from simulator.readers.read import trace
-from sram import faultmap
+from sram import faultmap, inject
 from sram.errors import InputError
 from sram.geometry import Geometry
+from tests.neuralfuse.quantized.test_fold import trained_like
+from tests.neuralfuse.quantized.test_integer import WAYS, answers
+
+PAPER = accelerator("paper")
+
+
+def on_a_device(program, words, x, memory):
+    """The reference: sums in 64-bit integers."""
+
+    def matmul(activations, address, n):
+        weights = words[address : address + n * activations.shape[1]].reshape(n, -1)
+        return (activations.astype(np.int64) @ weights.T.astype(np.int64)).astype(np.int32)
+
+    return execute(program, x.numpy(), matmul, memory.read_back)
+
+
+def stored(name, channels=3, size=16, geometry=None):
+    """(faulty network, images, program, placement) of a network whose activations are stored."""
+    network = trained_like(networks.build(name, 10, channels))
+    placed = place_activations(trace(network, (channels, size, size)), PAPER, geometry or Geometry(banks=64))
+    x = torch.rand(3, channels, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    faulty = FaultyNetwork(network, fold=True)
+    return faulty, x, compile_network(faulty, x, stored=True), placed
 
 
 @pytest.fixture(scope="module")
-def pair():
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(3 * 6 * 6, 4)).eval()
-    placed = place_activations(trace(network, (1, 8, 8)), accelerator("paper"), Geometry(banks=1))
-    images = torch.randn(5, 1, 8, 8)
-    return network, placed, images, scales_of(network, images, placed)
+def residual():
+    return stored("resnet8")
 
 
-def run(network, placed, images, scales, element, bit, kind):
-    faults = (np.array(element, np.int64), np.array(bit, np.uint8), np.array(kind, np.uint8))
-    seen = {}
-    with faulty_activations(network, placed, scales, faults), torch.inference_mode():
-        handle = network[0].register_forward_hook(lambda m, i, o: seen.update(out=o))
-        network(images)
-        handle.remove()
-    return seen["out"]
+@pytest.mark.parametrize(("name", "size"), [("resnet8", 16), ("resnet18", 32), ("vgg11", 32)])
+def test_the_schedule_and_the_program_store_the_same_tensors(name, size):
+    """Sums of residual blocks, pools and the image too: what no module returns is stored as well."""
+    _, _, program, placed = stored(name, size=size)
+    assert [tensor.count for tensor in placed.tensors] == [int(np.prod(program.shapes[t])) for t in program.stored]
+    assert placed.tensors[0].name == "input"
+    assert sum(unit is not None for unit in program.units) == len(placed.tensors)
 
 
-def test_without_faults_only_rounding(pair):
-    network, placed, images, scales = pair
-    out = run(network, placed, images, scales, [], [], [])
-    exact = network[0](images)
-    assert (out - exact).abs().max() <= scales["0"] / 2 + 1e-6
-    assert not torch.equal(out, exact)
+@pytest.mark.parametrize("integers", WAYS)
+@settings(deadline=None, max_examples=8, derandomize=True)
+@given(share=st.sampled_from([0.0, 0.001, 0.01, 0.2]), seed=st.integers(0, 2**32 - 1))
+def test_answers_are_a_devices_to_the_last_bit(residual, integers, share, seed):
+    faulty, x, program, placed = residual
+    random = np.random.default_rng(seed)
+    cells = np.flatnonzero(random.random(placed.geometry.cells) < share)
+    faults = placed.faults(cells, random.integers(0, 3, len(cells)).astype(np.uint8))
+    memory = activation_memory(program, placed, faults)
+    network = IntegerNetwork(faulty, program, integers)
+    network.activations = memory
+    got = answers(network, x)
+    assert np.array_equal(got, on_a_device(program, faulty.words, x, memory))
+    if share == 0.2:
+        network.activations = activation_memory(program, placed, (faults[0][:0], faults[1][:0], faults[2][:0]))
+        assert not np.array_equal(got, answers(network, x))
 
 
-@pytest.mark.parametrize("kind", [0, 1, 2])
-@pytest.mark.parametrize("bit", [0, 6, 7])
-def test_one_fault_by_hand(pair, bit, kind):
-    """Element (channel 1, row 2, column 3) of the convolution: word by word against Python integers."""
-    network, placed, images, scales = pair
-    index = 1 * 36 + 2 * 6 + 3
-    first = next(t.first for t in placed.tensors if t.name == "0")
-    clean = run(network, placed, images, scales, [], [], [])
-    out = run(network, placed, images, scales, [first + index], [bit], [kind])
-    words = torch.round(clean / scales["0"]).to(torch.int64).flatten(1)
-    read = torch.round(out / scales["0"]).to(torch.int64).flatten(1)
-    for image in range(5):
-        byte = int(words[image, index]) & 0xFF
-        byte = (byte & ~(1 << bit), byte | 1 << bit, byte ^ 1 << bit)[kind]
-        assert int(read[image, index]) == (byte - 256 if byte >= 128 else byte)
-    words[:, index] = read[:, index] = 0
-    assert torch.equal(words, read)
+@settings(deadline=None, max_examples=50, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_tensor_reads_as_words_in_faulty_cells_do(residual, seed):
+    """Each tensor against `sram.inject`, one image after the other; other elements stay as they were written."""
+    _, _, program, placed = residual
+    random = np.random.default_rng(seed)
+    cells = np.sort(random.choice(placed.geometry.cells, 2000, replace=False))
+    faults = placed.faults(cells, random.integers(0, 3, len(cells)).astype(np.uint8))
+    memory = activation_memory(program, placed, faults)
+    written = random.integers(-128, 128, (2, placed.weights)).astype(np.int8)
+    expected = written.copy()
+    for image in expected:
+        inject.apply(image, *faults)
+    for tensor, part in zip(program.stored, placed.tensors, strict=True):
+        inside = slice(part.first, part.first + part.count)
+        words = written[:, inside].copy()
+        memory.read_back(tensor, words)
+        assert np.array_equal(words, expected[:, inside])
 
 
-def test_hooks_are_gone_afterwards(pair):
-    network, placed, images, scales = pair
-    before = network(images)
-    run(network, placed, images, scales, [0], [7], [1])
-    assert torch.equal(network(images), before)
+def test_without_units_a_program_is_what_it_was(residual):
+    faulty, x, program, _ = residual
+    plain = compile_network(faulty, x)
+    assert plain.units == ()
+    assert "units" not in plain.to_json()
+    assert plain.steps == program.steps
+    assert Program.from_json(program.to_json()) == program
 
 
-def test_a_chip_breaks_a_residual_network_and_more_so_at_lower_voltage():
-    """Faults are nested, so the outputs move further from the fault-free ones as the supply falls."""
-    network = networks.build("resnet8", in_channels=1, width=4).eval()
-    placed = place_activations(trace(network, (1, 16, 16)), accelerator("paper"), Geometry.of_capacity(16 * 1024))
-    images = torch.randn(16, 1, 16, 16, generator=torch.Generator().manual_seed(1))
-    scales = scales_of(network, images, placed)
+def test_faults_are_nested_and_move_answers_further_as_the_supply_falls(residual):
+    faulty, x, program, placed = residual
     chip = faultmap.generate(1, placed.geometry, "ibm14", "iid", voltage_floor=0.78)
-    moved = []
-    for voltage in (1.0, 0.85, 0.8, 0.78):
-        faults = chip.at(voltage)
-        hits = placed.hits(faults.cell)
-        with faulty_activations(network, placed, scales, (hits.weight, hits.bit, faults.kind[hits.fault])):
-            out = network(images).detach()
-        moved.append(out)
-    distance = [float((m - moved[0]).norm()) for m in moved]
-    assert distance[0] == 0
-    assert distance[1] < distance[2] < distance[3]
-    assert all("." not in name or name not in dict(network.named_modules()) for name in uncaught(network, placed))
+    network = IntegerNetwork(faulty, program)
+    seen = []
+    for voltage in (1.0, 0.87, 0.8):
+        found = chip.at(voltage)
+        network.activations = activation_memory(program, placed, placed.faults(found.cell, found.kind))
+        seen.append(answers(network, x))
+    distance = [np.linalg.norm(each - seen[0]) for each in seen]
+    assert distance[0] == 0 < distance[1] < distance[2]
 
 
-def test_words_wider_than_a_byte_are_refused(pair):
-    network, _, _, scales = pair
-    wide = place_activations(trace(network, (1, 8, 8)), accelerator("paper"), Geometry(banks=1), bits=16)
-    with pytest.raises(InputError, match="bits"), faulty_activations(network, wide, scales, (np.empty(0),) * 3):
-        pass
+def test_a_placement_of_another_network_or_width_is_refused(residual):
+    _, _, program, placed = residual
+    nothing = placed.faults(np.empty(0, np.int64), np.empty(0, np.uint8))
+    other = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Flatten(), nn.Linear(3 * 14 * 14, 4)).eval()
+    with pytest.raises(InputError, match=r"sizes = .* those of the program's stored tensors"):
+        activation_memory(program, place_activations(trace(other, (3, 16, 16)), PAPER, placed.geometry), nothing)
+    wide = place_activations(trace(networks.build("resnet8", 10, 3), (3, 16, 16)), PAPER, placed.geometry, bits=16)
+    with pytest.raises(InputError, match="bits = 16"):
+        activation_memory(program, wide, nothing)
+
+
+@pytest.mark.parametrize("units", [[0.5], [0.5, None, 0.5, "1"], [0.5, -1.0], "1"])
+def test_units_that_are_none_are_refused(residual, units):
+    program = residual[2]
+    with pytest.raises(InputError, match="units"):
+        Program.from_json(program.to_json() | {"units": units})

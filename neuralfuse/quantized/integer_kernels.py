@@ -1,0 +1,54 @@
+"""Loops over sums and words of integer networks. Arrays have channels innermost."""
+
+import numpy as np
+
+from sram.jit import jit
+
+
+@jit
+def round_to_words(x, words, unit):
+    """words int8[n] = x float32[n] in whole units, half to even, from -127 to 127."""
+    one, top = np.float32(unit), np.float32(127.0)
+    for i in range(x.size):
+        words[i] = np.int8(np.int32(max(min(np.rint(x[i] / one), top), -top)))
+
+
+@jit
+def scale(sums, scale, offset, relu):
+    """sums float32[n, f], in place: what they stand for, by scale and offset float64[f]."""
+    for i in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            number = np.float32(np.float64(sums[i, j]) * scale[j] + offset[j])
+            sums[i, j] = max(number, np.float32(0.0)) if relu else number
+
+
+@jit
+def largest(sums):
+    """The largest magnitude in float32[n]."""
+    found = np.float32(0.0)
+    for i in range(sums.size):
+        found = max(found, abs(sums[i]))
+    return found
+
+
+@jit
+def add_signs(sums, index, plane, taps, stride, padding):
+    """Add to sums float32[n, oh, ow, f] the sign bits, each -128, of the words at `index` int64[k] of an input
+    [n, h, w, c] whose (h, w) is `plane`; taps float32[kh, kw, c, f]."""
+    h, w = plane
+    kh, kw, c, f = taps.shape
+    _, oh, ow, _ = sums.shape
+    for each in index:
+        pixel, channel = divmod(each, c)
+        row, x = divmod(pixel, w)
+        image, y = divmod(row, h)
+        for i in range(kh):
+            out_y, left = divmod(y + padding - i, stride)
+            if left or not 0 <= out_y < oh:
+                continue
+            for j in range(kw):
+                out_x, left = divmod(x + padding - j, stride)
+                if left or not 0 <= out_x < ow:
+                    continue
+                for k in range(f):
+                    sums[image, out_y, out_x, k] -= np.float32(128.0) * taps[i, j, channel, k]
