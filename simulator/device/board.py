@@ -9,17 +9,19 @@ from abc import abstractmethod
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from simulator.device.program import Program, execute
+from simulator.device.program import Program, ReadBack, execute
 from simulator.device.protocol import Counters, Device, DeviceInfo, Run, as_words, check_span
 from sram.errors import InputError
 
 
 class Board(Device):
-    """A chip at hand. The driver's verbs get arguments that are already checked. `voltage` is what was reached last."""
+    """A chip at hand. The driver's verbs get arguments that are already checked. `voltage` is what was reached last,
+    `read_back` the activation memory of a program with units: what its stored words become, in place."""
 
     def __init__(self, info: DeviceInfo):
         self._info = info
         self.voltage = info.voltage_nominal
+        self.read_back: ReadBack = lambda tensor, words: None
         self._program: Program | None = None
         self._closed = False
 
@@ -79,7 +81,7 @@ class Board(Device):
             spent += counters
             return sums
 
-        outputs = execute(self._program, np.asarray(batch, dtype=np.float32), matmul)
+        outputs = execute(self._program, np.asarray(batch, dtype=np.float32), matmul, self.read_back)
         return Run(outputs, spent)
 
     def reset(self) -> None:

@@ -1,5 +1,7 @@
 """Do activations read back from weak cells what a device reads back, in every stored tensor and to the last bit?"""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,14 @@ from torch import nn
 from neuralfuse import networks
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.integer import IntegerNetwork
-from neuralfuse.quantized.program import compile_network
+from neuralfuse.quantized.program import compile_network, device_faults
 from simulator.accelerator import accelerator
 from simulator.device.activations import activation_memory
+from simulator.device.board import pack_weights
 from simulator.device.program import Program, execute
+from simulator.device.rtl import build
+from simulator.device.rtl.chip import RtlChip
+from simulator.device.simulated import SimulatedChip
 from simulator.placement import place_activations
 from simulator.readers.read import trace
 from sram import faultmap, inject
@@ -94,6 +100,34 @@ def test_a_tensor_reads_as_words_in_faulty_cells_do(residual, seed):
         words = written[:, inside].copy()
         memory.read_back(tensor, words)
         assert np.array_equal(words, expected[:, inside])
+
+
+@pytest.mark.parametrize("rtl", [False, pytest.param(True, marks=pytest.mark.verilator)])
+def test_a_board_with_weak_cells_in_both_memories_gives_the_same_answers(rtl):
+    """The simulated chip and the array in SystemVerilog, whose weights and activations both read wrong."""
+    if rtl and not build.available():
+        pytest.skip("needs Verilator")
+    torch.manual_seed(0)
+    residual = networks.build("resnet8", 10, 1, width=8)
+    placed = place_activations(trace(residual, (1, 8, 8)), PAPER, Geometry(banks=2))
+    faulty = FaultyNetwork(trained_like(residual), fold=True)
+    x = torch.rand(2, 1, 8, 8) * 2 - 1
+    program = compile_network(faulty, x, stored=True)
+    weak = faultmap.generate(2, placed.geometry, "ibm14", "iid", voltage_floor=0.78).at(0.78)
+    memory = activation_memory(program, placed, placed.faults(weak.cell, weak.kind))
+    chip = faultmap.generate(3, Geometry.of_capacity(32 * 1024), "ibm14", "iid", voltage_floor=0.78)
+    array = replace(PAPER, array_rows=4, array_cols=3)  # small, for it is compiled
+    with (RtlChip if rtl else SimulatedChip)(chip, array) as board:
+        board.read_back = memory.read_back
+        board.load(program)
+        board.write(0, pack_weights(faulty.clean_words, board.info.word_bits))
+        board.set_voltage(0.78)
+        expected = board.run(x.numpy()).outputs
+    faulty.set_faults(*device_faults(chip, 0.78, faulty.words.size))
+    network = IntegerNetwork(faulty, program)
+    assert not np.array_equal(answers(network, x), expected)
+    network.activations = memory
+    assert np.array_equal(answers(network, x), expected)
 
 
 def test_without_units_a_program_is_what_it_was(residual):
