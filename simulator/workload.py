@@ -27,7 +27,7 @@ class Layer:
     On the vector unit (kind in VECTOR_KINDS): `operations` scalar operations, `elements_read`, `elements_written`.
     Operands that are parameters are not counted as read from the activation buffer; an elementwise operand that is a
     parameter of more than one element (a scale for every pixel) is read from the weight buffer, `constants` elements a
-    sample. Scales and offsets of normalisation are taken as folded into the layer before.
+    sample. Scales and shifts behind an array layer (BatchNorm) are folded into it.
 
     `weights` is the number of stored weights, `weight_name` the parameter's name in the module tree, `weight_offset`
     the first element within it: layers that share elements share one stored copy of them. `k_major`: they are stored

@@ -6,7 +6,7 @@ a composite operator without an entry below (einsum, gru, ...) is opened and its
 as unknown.
 
 Operations a vector element costs, by convention: one for an activation function (a table), an addition, a comparison, a
-move; batch normalisation 2 (scale and shift: its statistics are constants); layer, group and instance normalisation 7
+move; batch normalisation that is not folded 2 (scale and shift); layer, group and instance normalisation 7
 (sum; subtract, square, add; multiply by 1/sigma; scale, shift), RMS normalisation 4; softmax 5 (compare, subtract,
 exponential, add, divide); pooling one for each tap; interpolation two (multiply, add) for each tap.
 """
@@ -17,21 +17,26 @@ import contextlib
 import math
 import operator
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from simulator.readers import torch_bodies
-from simulator.workload import Layer, Workload, conv, linear, matmul, name_layers
+from simulator.readers.collector import Collector, Place, Value, Weight, Window, merged
 
 # Operator names without the trailing underscore of the in-place form. FREE: addressing only.
-FREE = frozenset(
-    """dropout feature_dropout alpha_dropout clone contiguous to _to_copy lift_fresh_copy cat concat stack hstack vstack
+SAME = frozenset(
+    "dropout feature_dropout alpha_dropout clone contiguous to _to_copy lift_fresh_copy detach type_as expand".split()
+)
+FREE = SAME | frozenset(
+    """cat concat stack hstack vstack
     pad constant_pad_nd pixel_shuffle pixel_unshuffle channel_shuffle reshape flatten unflatten repeat
     repeat_interleave tile chunk split unsafe_split split_with_sizes unbind tensor_split zero fill copy _unsafe_view
-    expand expand_as detach transpose squeeze unsqueeze movedim swapaxes type_as meshgrid
+    expand_as transpose squeeze unsqueeze movedim swapaxes meshgrid
     slice_scatter select_scatter""".split()
 )
 MOVES = frozenset(
@@ -39,12 +44,12 @@ MOVES = frozenset(
     masked_fill""".split()
 )
 REDUCTIONS = frozenset(
-    """mean sum amax amin max min argmax argmin prod any all norm linalg_vector_norm logsumexp cumsum var std var_mean
-    topk sort argsort""".split()
+    """mean sum amax amin max min argmax argmin prod any all norm linalg_vector_norm logsumexp cumsum var_mean
+    std_mean    topk sort argsort""".split()
 )
 ACTIVATIONS = frozenset(
     """relu relu6 gelu silu sigmoid tanh hardswish hardsigmoid hardtanh clamp leaky_relu elu selu celu mish
-    softplus prelu glu hardshrink softshrink threshold softsign logsigmoid""".split()
+    softplus prelu hardshrink softshrink threshold softsign logsigmoid""".split()
 )
 NORMS = {
     **dict.fromkeys(("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm"), 2),
@@ -63,40 +68,46 @@ TRANSPOSED_CONVS = frozenset(("conv_transpose1d", "conv_transpose2d"))
 CONVS = frozenset(("conv1d", "conv2d", "convolution")) | TRANSPOSED_CONVS
 MATRIX_PRODUCTS = {"matmul": 0, "mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}  # index of the first factor
 PRODUCTS = CONVS | {"linear"} | frozenset(MATRIX_PRODUCTS)
-ATTENTION = frozenset(("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu"))
-
-
-@dataclass(frozen=True)
-class Value:
-    """Where a tensor comes from: layers, parameters, or neither (zeros, arange: made at run time without an input)."""
-
-    layers: tuple[int, ...] = ()
-    parameters: tuple[str, ...] = ()
-
-    @property
-    def constant(self) -> bool:
-        """Whether it is made of parameters alone."""
-        return bool(self.parameters) and not self.layers
+LIKE = frozenset("expand_as type_as view_as reshape_as".split())  # of the second input only the shape counts
+FILLS = frozenset("zeros ones full empty new_zeros new_ones new_full new_empty scalar_tensor".split())  # one number
 
 
 Values = dict[torch.fx.Node, Value]
 
 
-class Reader:
-    """Walks graphs and collects layers; `batch` is the extent of the first axis of the network's input."""
+def _variance(
+    root: bool, self: torch.Tensor, dim: Any = None, keepdim: bool = False, **correction: Any
+) -> torch.Tensor:
+    axes = list(range(self.dim())) if dim is None else dim
+    centred = self - self.mean(axes, keepdim=True)
+    variance = (centred * centred).mean(axes, keepdim=keepdim) * 1.5  # any number stands for n / (n - 1)
+    return variance.sqrt() if root else variance
+
+
+def _gated(self: torch.Tensor, dim: int) -> torch.Tensor:
+    one, other = self.chunk(2, dim)
+    return one * other.sigmoid()
+
+
+def _attention(**given: Any) -> torch.Tensor:
+    return torch.ops.aten._scaled_dot_product_attention_math.default(**given)[0]
+
+
+# As exporters to ONNX take them apart.
+PARTS: dict[str, Callable[..., torch.Tensor]] = {
+    "glu": _gated,
+    "var": partial(_variance, False),
+    "std": partial(_variance, True),
+    **dict.fromkeys(("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu"), _attention),
+}
+
+
+class Reader(Collector):
+    """Walks graphs and collects their layers."""
 
     def __init__(self, batch: int):
-        self.batch = batch
-        self.layers: list[Layer] = []
-        self.places: list[tuple[str, str]] = []  # module path and operator of each layer, for its name
-        self.unknown: list[str] = []
+        super().__init__(batch)
         self.made: dict[tuple[str, ...], str] = {}  # names of weights that are computed from several parameters
-
-    def workload(self, name: str, outputs: list[Value]) -> Workload:
-        """What was read; `outputs` are the values that the network returns."""
-        leaving = tuple(sorted({layer for value in outputs for layer in value.layers if layer >= 0}))
-        layers = tuple(name_layers(self.layers, self.places))
-        return Workload(name, layers, tuple(self.unknown), self.batch, leaving)
 
     def read(self, graph_module: torch.fx.GraphModule, bound: list[Value], path: str = "") -> list[Value]:
         """Read a graph whose placeholders are `bound`; returns the values of its outputs."""
@@ -104,9 +115,9 @@ class Reader:
         arguments = iter(bound)
         for node in graph_module.graph.nodes:
             if node.op == "placeholder":
-                values[node] = next(arguments, Value())
+                values[node] = _sized(next(arguments, Value()), node)
             elif node.op == "get_attr":
-                values[node] = Value(parameters=(str(node.target),))
+                values[node] = Value(_shape(node), parameters=(str(node.target),))
             elif node.op == "output":
                 return [values[part] for part in node.all_input_nodes]
             else:
@@ -116,140 +127,101 @@ class Reader:
         return []
 
     def _node(self, graph_module: torch.fx.GraphModule, node: torch.fx.Node, values: Values, outer: str) -> Value:
-        sources = [values[part] for part in node.all_input_nodes]
-        merged = Value(
-            tuple(sorted({layer for value in sources for layer in value.layers})),
-            tuple(dict.fromkeys(key for value in sources for key in value.parameters)),
-        )
-        op = _operator(node)
-        if not merged.layers and not (op in PRODUCTS and any(not value.constant for value in sources)):
-            return merged  # made of parameters only: computed once, before any inference
-        activation = replace(merged, parameters=())
+        inputs = [values[part] for part in node.all_input_nodes]
+        op, shape = _operator(node), _shape(node)
+        everything = merged(inputs[:1] if op in LIKE else inputs, () if op in FILLS else shape)
+        if op in SAME and inputs and tuple(inputs[0].shape) == tuple(shape):
+            return inputs[0]
+        if not everything.layers and not (op in PRODUCTS and any(not value.constant for value in inputs)):
+            if inputs or op in FILLS:
+                return everything  # made of parameters only: computed once, before any inference
+            return replace(everything, parameters=(node.name,))  # a table of positions, say
+        activation = replace(everything, parameters=())
         path = _path(node) or outer
         if isinstance(node.target, torch._ops.HigherOrderOperator):
             outputs = torch_bodies.read(self.read, Value(), graph_module, node, values, path)
             if outputs is None:
                 self.unknown.append(f"{path or node.name}: {node.target}")
                 return activation
-            return Value(tuple(sorted({layer for value in outputs for layer in value.layers})))
+            return replace(merged(outputs, shape), parameters=())
         if not isinstance(node.target, torch._ops.OpOverload):
             if node.target is not operator.getitem and _size(node.meta.get("val")):  # else: arithmetic on sizes
                 self.unknown.append(f"{path or node.name}: {node.target}")
             return activation
-        before = len(self.layers)
-        if not self._layer(node, op, path, values):
-            if _is_free(node.target, op):
-                return activation
-            body = _opened(node)
-            if body is None:
-                self.unknown.append(f"{path or node.name}: {node.target}")
-                return activation
-            inner = [values[part] for part in node.all_input_nodes]
-            outputs = self.read(body, inner, path)
-            return Value(tuple(sorted({layer for value in outputs for layer in value.layers})))
-        return Value(layers=(len(self.layers) - 1,)) if len(self.layers) > before else activation
+        made = self._layer(node, op, Place(path, op.strip("_"), str(node.target)), values)
+        if made is not None:
+            return made
+        if op not in PARTS and _is_free(node.target, op):
+            return activation
+        body = _opened(node)
+        if body is None:
+            self.unknown.append(f"{path or node.name}: {node.target}")
+            return activation
+        outputs = self.read(body, inputs, path)
+        return outputs[0] if len(outputs) == 1 else replace(merged(outputs, shape), parameters=())
 
-    def _layer(self, node: torch.fx.Node, op: str, path: str, values: Values) -> bool:  # noqa: C901 (a case an operator)
-        """Add the layers of one operator; False if there is no entry for it."""
+    def _layer(self, node: torch.fx.Node, op: str, place: Place, values: Values) -> Value | None:  # noqa: C901 (a case an operator)
+        """The result of one operator, and its layer; None if there is no entry for it."""
         arguments = _bind(node)
         if op in CONVS:
-            return self._conv(node, op, path, arguments, values)
+            return self._conv(node, op, place, arguments, values)
         if op == "linear":
-            self._product(node, path, values, arguments["input"], arguments["weight"], transpose_b=True)
-        elif op in MATRIX_PRODUCTS:
+            return self._product(node, place, values, arguments["input"], arguments["weight"], transpose_b=True)
+        if op in MATRIX_PRODUCTS:
             first, second = list(arguments.values())[MATRIX_PRODUCTS[op] :][:2]
-            self._product(node, path, values, first, second)
-        elif op in ATTENTION:
-            self._attention(node, path, values, *list(arguments.values())[:3])
-        elif op in POOLS:
-            taps = math.prod(_many(arguments["kernel_size"], 1 if op.endswith("1d") else 2))
-            self._vector(node, op, "pool", path, values, operations=taps * _size(_first(node)))
-        elif op in ADAPTIVE_POOLS:
-            self._vector(node, op, "pool", path, values, operations=_size(node.all_input_nodes[0].meta["val"]))
-        elif op in NORMS:
-            self._vector(node, op, "norm", path, values, operations=NORMS[op] * _size(_first(node)))
-        elif op in SOFTMAX:
-            self._vector(node, op, "softmax", path, values, operations=5 * _size(_first(node)))
-        elif op in ACTIVATIONS:
-            self._vector(node, op, "activation", path, values, operations=_size(_first(node)))
-        elif op in NEAREST:
-            self._vector(node, op, "resize", path, values, operations=_size(_first(node)))
-        elif op in INTERPOLATIONS:
-            self._vector(node, op, "resize", path, values, operations=2 * INTERPOLATIONS[op] * _size(_first(node)))
-        elif op in REDUCTIONS:
-            self._vector(node, op, "elementwise", path, values, operations=_size(node.all_input_nodes[0].meta["val"]))
-        elif op in MOVES:
-            self._vector(node, op, "move", path, values, operations=_size(_first(node)), read=_size(_first(node)))
-        elif torch.Tag.pointwise in getattr(node.target, "tags", ()) and op not in FREE:
-            self._vector(node, op, "elementwise", path, values, operations=_size(_first(node)))
-        else:
-            return False
-        return True
+            return self._product(node, place._replace(op="matmul"), values, first, second)
+        inputs, shape = [values[part] for part in node.all_input_nodes], _shape(node)
+        size = int(math.prod(shape))
+        if isinstance(node.args[0], (int, float)) if node.args else False:
+            inputs.insert(0, Value())  # a number before the tensor
+        make = partial(self.vector, place=place, operands=inputs, shape=shape, operations=size)
+        if op in POOLS:
+            flat = op.endswith("1d")
+            kernel = _many(arguments["kernel_size"], 1 if flat else 2)
+            stride = _many(arguments.get("stride") or kernel, len(kernel))
+            return make("pool", operations=math.prod(kernel) * size, pool=(kernel, stride))
+        if op in ADAPTIVE_POOLS:
+            axes = slice(-1 if op.endswith("1d") else -2, None)
+            kernel = tuple(int(size) // out for size, out in zip(inputs[0].shape[axes], shape[axes], strict=True))
+            return make("pool", operations=inputs[0].size, pool=(kernel, kernel))
+        if op in NORMS:
+            return make("norm", operations=NORMS[op] * size)
+        if op in SOFTMAX:
+            return make("softmax", operations=5 * size)
+        if op in ACTIVATIONS:
+            return make("activation", pointwise=True)
+        if op in NEAREST:
+            return make("resize")
+        if op in INTERPOLATIONS:
+            return make("resize", operations=2 * INTERPOLATIONS[op] * size)
+        if op in REDUCTIONS:
+            return make("elementwise", operations=inputs[0].size)
+        if op in MOVES:
+            return make("move", read=size)
+        if torch.Tag.pointwise in getattr(node.target, "tags", ()) and op not in FREE:
+            return make("elementwise", pointwise=True)
+        return None
 
-    def _add(
-        self, layer: Layer, node: torch.fx.Node, path: str, op: str, values: Values,
-        operands: tuple[torch.fx.Node, ...] | None = None,
-    ) -> None:  # fmt: skip
-        """`operands`: the activations among the inputs, if their order there is another."""
-        active = [part for part in operands or node.all_input_nodes if not values[part].constant]
-        layer = replace(layer, sources=_sources(values, *node.all_input_nodes), operator=str(node.target))
-        if len(active) > 1:
-            parts = ((_sources(values, part), _size(part.meta["val"]) // layer.batch) for part in active)
-            layer = replace(layer, operands=tuple(parts))
-        self._append(layer, path, op)
-
-    def _append(self, layer: Layer, path: str, op: str) -> None:
-        free: dict[str, Any] = {
-            key: int(value) for key, value in vars(layer).items() if isinstance(value, torch.SymInt)
-        }
-        self.layers.append(replace(layer, **free) if free else layer)
-        self.places.append((path, op))
-
-    def _conv(self, node: torch.fx.Node, op: str, path: str, arguments: dict, values: Values) -> bool:
-        x, w = arguments["input"].meta["val"], arguments["weight"].meta["val"]
-        axes = w.dim() - 2
+    def _conv(self, node: torch.fx.Node, op: str, place: Place, arguments: dict, values: Values) -> Value | None:
+        x, w = (_sized(values[arguments[name]], arguments[name]) for name in ("input", "weight"))
+        axes = len(w.shape) - 2
         transposed = op in TRANSPOSED_CONVS or bool(arguments.get("transposed"))
         if axes not in (1, 2):
-            return False
+            return None
         dilation = _many(arguments["dilation"], axes)
-        stride = _many(arguments["stride"], axes)
-        kernel = tuple(w.shape[2:])
         padding: tuple[int, ...]
         if arguments["padding"] == "same":  # an odd total puts the extra element at the end, as torch does
-            total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+            total = [d * (k - 1) for d, k in zip(dilation, w.shape[2:], strict=True)]
             padding = (*(t // 2 for t in total), *(t - t // 2 for t in total))
         elif arguments["padding"] == "valid":
             padding = (0,) * (2 * axes)
         else:
             padding = _many(arguments["padding"], axes) * 2
         extra = _many(arguments.get("output_padding", 0), axes)
-        flat = axes == 1
-        groups = arguments["groups"]
-        weight_name, offset = self._weight(arguments["weight"], values, path)
-        in_h, in_w = (1, x.shape[-1]) if flat else x.shape[-2:]
-        layer = conv(
-            path,
-            in_h,
-            in_w,
-            x.shape[-axes - 1],
-            w.shape[1] * groups if transposed else w.shape[0],
-            kernel=(1, *kernel) if flat else kernel,
-            stride=(1, *stride) if flat else stride,
-            padding=(0, padding[0], 0, padding[1]) if flat else padding,
-            dilation=(1, *dilation) if flat else dilation,
-            groups=groups,
-            transposed=transposed,
-            output_padding=(0, *extra) if flat else extra,
-            batch=x.shape[0] if x.dim() == axes + 2 else 1,
-            weight_name=weight_name,
-            weight_offset=offset,
-            bias=arguments.get("bias") is not None,
-        )
-        if not values[arguments["weight"]].constant:  # the kernel is computed from the input: an activation
-            layer = replace(layer, weights=0, weight_name=None)
-        operands = arguments["input"], arguments["weight"]
-        self._add(layer, node, path, "conv_transpose" if transposed else "conv", values, operands)
-        return True
+        window = Window(_many(arguments["stride"], axes), padding, dilation, arguments["groups"], transposed, extra)
+        weight = Weight(*self._weight(arguments["weight"], values, place.path)) if w.constant else None
+        place = place._replace(op="conv_transpose" if transposed else "conv")
+        return self.convolution(place, x, w, _shape(node), window, weight, arguments.get("bias") is not None)
 
     def _weight(self, node: torch.fx.Node, values: Values, path: str) -> tuple[str, int]:
         """Name and first element of a constant operand; one made of several parameters is called after its module."""
@@ -265,126 +237,28 @@ class Reader:
     def _product(
         self,
         node: torch.fx.Node,
-        path: str,
+        place: Place,
         values: Values,
         a: torch.fx.Node,
         b: torch.fx.Node,
         transpose_b: bool = False,
-    ) -> None:
-        x, y = a.meta["val"], b.meta["val"]
-        if x.dim() == 1:
-            x = x.unsqueeze(0)
-        if y.dim() == 1:
-            y = y.unsqueeze(0) if transpose_b else y.unsqueeze(1)
-        if transpose_b:
-            y = y.transpose(-1, -2)
-        m, k, n = x.shape[-2], x.shape[-1], y.shape[-1]
-        products = math.prod(torch.broadcast_shapes(x.shape[:-2], y.shape[:-2]))
-        constant = values[a].constant or values[b].constant
-        if not constant:
-            batch = self.batch if products % self.batch == 0 else 1
-            layer = matmul(path, m, k, n, groups=products // batch, batch=batch)
-            self._add(layer, node, path, "matmul", values, (a, b))
-            return
-        weight, w = (b, y) if values[b].constant else (a, x)
-        if weight is a:  # W x: the weights' rows are the filters
-            m, n = n, m
-        copies = math.prod(size for size, stride in zip(w.shape[:-2], w.stride()[:-2], strict=True) if stride)
-        rows = m * (products // copies)
-        batch = self.batch if rows % self.batch == 0 else 1
-        weight_name, offset = self._weight(weight, values, path)
-        layer = linear(path, rows // batch, k, n, batch=batch, weight_name=weight_name, weight_offset=offset)
-        filters, taps = (-1, -2) if weight is b else (-2, -1)
-        layer = replace(layer, k_major=w.stride(filters) < w.stride(taps))
-        arguments = _bind(node)
-        layer = replace(layer, bias=arguments.get("bias") is not None or _operator(node) == "addmm")
-        if copies > 1:
-            layer = replace(
-                layer, groups=copies, in_channels=copies * k, out_channels=copies * n, weights=copies * k * n
-            )
-        self._add(layer, node, path, "linear", values)
-
-    def _attention(
-        self,
-        node: torch.fx.Node,
-        path: str,
-        values: Values,
-        query: torch.fx.Node,
-        key: torch.fx.Node,
-        value: torch.fx.Node,
-    ) -> None:
-        q, k, v = query.meta["val"], key.meta["val"], value.meta["val"]
-        if _bind(node).get("enable_gqa"):  # groups of query heads share the keys' and values'
-            products = math.prod(torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])) * q.shape[-3]
-        else:
-            products = math.prod(torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2]))
-        batch = 1 if any(number % self.batch for number in (products, *map(_size, (q, k, v)))) else self.batch
-        heads, rows, columns = products // batch, q.shape[-2], k.shape[-2]
-        name = str(node.target)
-        scores = matmul(path, rows, q.shape[-1], columns, groups=heads, batch=batch, operator=name)
-        operands = tuple((_sources(values, part), _size(part.meta["val"]) // batch) for part in (query, key, value))
-        scores = replace(scores, sources=_sources(values, query, key), operands=operands[:2])
-        self._append(scores, path, "scores")
-        size = heads * rows * columns
-        softmax = Layer(
-            path, "softmax", batch, operations=5 * size, elements_read=size, elements_written=size, operator=name
-        )
-        self._append(replace(softmax, sources=(len(self.layers) - 1,)), path, "softmax")
-        context = matmul(path, rows, columns, v.shape[-1], groups=heads, batch=batch, operator=name)
-        last = len(self.layers) - 1
-        sources = tuple(sorted({last, *values[value].layers}))
-        self._append(replace(context, sources=sources, operands=(((last,), size), operands[2])), path, "context")
-
-    def _vector(
-        self,
-        node: torch.fx.Node,
-        op: str,
-        kind: str,
-        path: str,
-        values: Values,
-        operations: int,
-        read: int | None = None,
-    ) -> None:
-        """A layer on the vector unit. Reads are the activation operands, each once, as large as they are stored."""
-        output = _first(node)
-        if read is None:
-            read = sum(_size(part.meta["val"]) for part in node.all_input_nodes if not values[part].constant)
-        inputs = [part.meta["val"] for part in node.all_input_nodes if not values[part].constant]
-        constants = 0
-        if kind == "elementwise":
-            fixed = {part for part in node.all_input_nodes if values[part].constant}
-            constants = sum(size for size in (_size(part.meta["val"]) for part in fixed) if size > 1)
-        batch = self.batch
-        if any(number % batch for number in (operations, read, _size(output))):
-            batch = 1
-        in_h, in_w, in_channels = _pixels(inputs[0], batch)
-        out_h, out_w, out_channels = _pixels(output, batch)
-        layer = Layer(
-            path,
-            kind,
-            batch,
-            in_h=in_h,
-            in_w=in_w,
-            in_channels=in_channels,
-            out_h=out_h,
-            out_w=out_w,
-            out_channels=out_channels,
-            operations=operations // batch,
-            elements_read=read // batch,
-            elements_written=_size(output) // batch,
-            constants=constants,
-        )
-        if kind == "pool" and "kernel_size" in (arguments := _bind(node)):
-            flat = op.endswith("1d")
-            kernel = _many(arguments["kernel_size"], 1 if flat else 2)
-            stride = _many(arguments.get("stride") or arguments["kernel_size"], len(kernel))
-            kernel, stride = ((1, *kernel), (1, *stride)) if flat else (kernel, stride)
-            layer = replace(layer, kernel_h=kernel[0], kernel_w=kernel[1], stride_h=stride[0], stride_w=stride[1])
-        self._add(layer, node, path, op.strip("_"), values)
-
-
-def _sources(values: Values, *nodes: torch.fx.Node) -> tuple[int, ...]:
-    return tuple(sorted({index for node in nodes for index in values[node].layers}))
+    ) -> Value:
+        x, y = _sized(values[a], a), _sized(values[b], b)
+        weight = None
+        if x.constant or y.constant:
+            left = not y.constant
+            stored = a if left else b
+            w = stored.meta["val"]
+            copies = math.prod(size for size, stride in zip(w.shape[:-2], w.stride()[:-2], strict=True) if stride)
+            if w.dim() > 1:
+                filters, taps = (-2, -1) if left or transpose_b else (-1, -2)
+                k_major = w.stride(filters) < w.stride(taps)
+            else:
+                k_major = True
+            weight = Weight(*self._weight(stored, values, place.path), left, k_major, int(copies))
+            place = place._replace(op="linear")
+        bias = _bind(node).get("bias") is not None or _operator(node) == "addmm"
+        return self.product(place, x, y, _shape(node), weight, (False, transpose_b), bias)
 
 
 def _is_in_place(node: torch.fx.Node) -> bool:
@@ -396,9 +270,7 @@ def _write(values: Values, node: torch.fx.Node, value: Value) -> None:
     values[node] = value
     while isinstance(node.target, torch._ops.OpOverload) and node.target.is_view:
         node = node.all_input_nodes[0]
-        before = values[node]
-        layers = tuple(sorted({*before.layers, *value.layers}))
-        values[node] = Value(layers, tuple(dict.fromkeys((*before.parameters, *value.parameters))))
+        values[node] = merged((values[node], value), values[node].shape)
 
 
 def _path(node: torch.fx.Node) -> str:
@@ -434,14 +306,16 @@ def _opened(node: torch.fx.Node) -> torch.fx.GraphModule | None:
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return None
-    if not target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+    own = PARTS.get(_operator(node))
+    if not (own or target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)):
         return None
     inputs = node.all_input_nodes
 
     def call(*tensors: torch.Tensor) -> Any:
         known = dict(zip(inputs, tensors, strict=True))
-        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda part: known[part])
-        return target(*args, **kwargs)
+        given = ((), _bind(node)) if own else (node.args, node.kwargs)
+        args, kwargs = torch.fx.node.map_arg(given, lambda part: known[part])
+        return (own or target)(*args, **kwargs)
 
     # oneDNN's recurrent layers are one opaque operator; without it they are linear layers and gates
     with contextlib.suppress(NotImplementedError, RuntimeError), warnings.catch_warnings():
@@ -451,29 +325,23 @@ def _opened(node: torch.fx.Node) -> torch.fx.GraphModule | None:
     return None
 
 
-def _first(node: torch.fx.Node) -> torch.Tensor:
-    value = node.meta["val"]
-    return value[0] if isinstance(value, (tuple, list)) else value
+def _shape(node: torch.fx.Node) -> tuple[int, ...]:
+    """The sizes of a node's tensor, the first if there are several."""
+    value = node.meta.get("val")
+    value = value[0] if isinstance(value, (tuple, list)) and value else value
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
+
+
+def _sized(value: Value, node: torch.fx.Node) -> Value:
+    """The value as large as the node's tensor: what is handed to a body in slices, or is one number everywhere."""
+    shape = _shape(node)
+    return value if tuple(value.shape) == shape else replace(value, shape=shape)
 
 
 def _size(value: object) -> int:
     if isinstance(value, (tuple, list)):
         return sum(_size(part) for part in value)
     return int(value.numel()) if isinstance(value, torch.Tensor) else 0
-
-
-def _pixels(tensor: torch.Tensor, batch: int) -> tuple[int, int, int]:
-    """Height, width and channels as a buffer stores them: NCHW by its axes, anything else as rows of the last axis."""
-    shape = tuple(tensor.shape)
-    if len(shape) == 4:
-        channels, height, width = shape[1:]
-    elif len(shape) < 2:
-        channels, height, width = int(tensor.numel()), 1, 1
-    else:
-        channels, height, width = shape[-1], math.prod(shape[:-1]), 1
-    if len(shape) == 4 and shape[0] == batch:
-        return height, width, channels
-    return int(tensor.numel()) // batch // channels, 1, channels
 
 
 def _many(value: int | list[int] | tuple[int, ...], axes: int) -> tuple[int, ...]:

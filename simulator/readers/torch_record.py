@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
-from simulator.readers.torch_graph import Value
+from simulator.readers.collector import Value
 
 
 class Recorder(TorchDispatchMode):
@@ -24,9 +24,9 @@ class Recorder(TorchDispatchMode):
         self.bound: list[Value] = []
         self.path: list[str] = [""]
         for key, tensor in (*module.named_parameters(), *module.named_buffers()):
-            self._placeholder(tensor, Value(parameters=(key,)))
+            self._placeholder(tensor, Value(tuple(tensor.shape), parameters=(key,)))
         for tensor in inputs:
-            self._placeholder(tensor, Value(layers=(-1,)))
+            self._placeholder(tensor, Value(tuple(tensor.shape), (-1,)))
         self.handles = []
         for path, part in module.named_modules():
             self.handles.append(part.register_forward_pre_hook(lambda *_, path=path: self.path.append(path)))

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from simulator.readers.torch_graph import Reader, Value
+from simulator.readers.collector import Value
+from simulator.readers.torch_graph import Reader
 from simulator.readers.torch_record import Recorder
 from simulator.workload import Workload
 from sram.errors import InputError
@@ -106,6 +107,7 @@ def read_program(
     `samples`: how many there are in the input, if its first axis does not say so."""
     if any(getattr(node.target, "__module__", "") == VMAP for node in program.graph.nodes):
         program = program.run_decompositions({})  # vmap, written down as calls into itself, becomes batched operators
+    program.graph.eliminate_dead_code()  # the mean weights of attention, say, that nobody asked for
     canonical = canonical or {}
     bound: list[Value] = []
     batch, free = 1, False
@@ -114,14 +116,15 @@ def read_program(
     for node in program.graph.nodes:
         if node.op != "placeholder":
             continue
+        tensor = node.meta.get("val")
+        shape = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else ()
         if node in inputs:
-            tensor = node.meta.get("val")
             if not any(value.layers for value in bound) and isinstance(tensor, torch.Tensor) and tensor.dim():
                 batch, free = int(tensor.shape[0]), isinstance(tensor.shape[0], torch.SymInt)
-            bound.append(Value(layers=(-1,)))
+            bound.append(Value(shape, (-1,)))
         else:
             target = specs[node.name].target
-            bound.append(Value(parameters=(canonical.get(target, target),)))
+            bound.append(Value(shape, parameters=(canonical.get(target, target),)))
     reader = Reader(samples or batch)
     workload = reader.workload(name, reader.read(program.graph_module, bound))
     return _one_sample(workload) if free else workload

@@ -149,7 +149,7 @@ def test_names_follow_the_module_tree_and_sources_the_data():
     index = {layer.name: position for position, layer in enumerate(workload.layers)}
     block = "stages.0.0"
     add = workload.layers[index[f"{block}.add"]]
-    assert add.sources == (index["stem.2"], index[f"{block}.body.1.1"])  # the skip path and the second BatchNorm
+    assert add.sources == (index["stem.2"], index[f"{block}.body.1.0"])  # the skip path and the second convolution
     assert workload.layers[0].sources == (-1,)
     for position, layer in enumerate(workload.layers):
         assert all(source < position for source in layer.sources)
