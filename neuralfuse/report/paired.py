@@ -16,11 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neuralfuse.report import plots
-from neuralfuse.report.build import read_results
 from neuralfuse.report.wording import interval
 from neuralfuse.results import pareto
 from neuralfuse.results.statistics import DIFFERENCE, SHARE, mean_interval, paired_difference
-from neuralfuse.results.tables import to_csv
+from neuralfuse.results.tables import read_results, to_csv
+from neuralfuse.results.trade import Trade
 from neuralfuse.study import variants
 from neuralfuse.study.files import load_study
 from sram import failure
@@ -113,7 +113,7 @@ def at_equal_saving(
     names = numbered.drop_duplicates("chip").set_index("chip")[[name for name in chip if name != "chip"]]
     made = []
     for key, part in numbered.groupby([*by, of], sort=False):
-        trade = pareto.Trade.of(part, scope)
+        trade = Trade.of(part, scope)
         for share in wanted[wanted > 0]:
             made.append(pd.DataFrame({"chip": trade.chips, "accuracy": trade.accuracy_at(share), "saving": share}))
             made[-1] = made[-1].assign(saving_weight_sram=share, **dict(zip([*by, of], key, strict=True)))

@@ -10,7 +10,7 @@ import yaml
 
 from neuralfuse.report import build_report, headline_lines
 from neuralfuse.report.compare import compare
-from neuralfuse.report.page import interactive_front
+from neuralfuse.report.front import interactive_front
 from neuralfuse.results import pareto
 from neuralfuse.results.rows import COLUMNS
 from neuralfuse.results.tables import read_table, to_csv
@@ -75,7 +75,7 @@ def test_a_name_runs_nothing_on_the_page(odd):
 
 def test_labels_of_the_plot_show_names_letter_by_letter(odd):
     _, made = odd
-    found = interactive_front(made.summary, "sram", "Vmin")["json"]
+    found = interactive_front(made.summary, "sram", "Vmin")
     assert "<" not in found
     traces = json.loads(found)["data"]
     assert any(t["name"].startswith("&lt;/script&gt;") for t in traces)
