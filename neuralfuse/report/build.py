@@ -86,7 +86,7 @@ def _stamp(folder: Path, study: StudyConfig) -> str:
     inputs = [folder / name for name in ("results.csv", "layers.csv", "provenance.json", "study.yaml")]
     inputs += [*folder.glob("sensitivity.csv"), *sorted((folder / "images").glob("*.npz"))]
     for path in sources + inputs:
-        total.update(path.read_bytes())
+        total.update(path.name.encode() + path.read_bytes())
     return total.hexdigest()[:16]
 
 
