@@ -16,6 +16,7 @@ from neuralfuse.study.files import load_studies
 from neuralfuse.training.calibrate import storage_bytes
 from neuralfuse.transforms.generators import NeuralFuse, build
 from neuralfuse.transforms.per_voltage import constants
+from sram import failure
 from sram.files import write_atomic
 
 HERE = Path(__file__).resolve().parent
@@ -57,8 +58,7 @@ def methods(folder: Path) -> str:
 
 def every_voltage(folder: Path) -> str:
     """Generators for every voltage; chips of two seeds, with generators of their own, count together."""
-    rows = paired.with_rates(read_table(folder / "results.csv"))
-    rows = rows.join(kept(folder.name), on="protection")
+    rows = _rated(folder / "results.csv").join(kept(folder.name), on="protection")
     chip = ["variant", "chip"]
     bases, by = ["none", "range", "each, all steps", "low voltage, untrained"], ["structure", "voltage", "rate"]
     table = paired.compare(rows, bases, "protection", by, chip, "variant", **first(*KEPT[1:]))
@@ -130,10 +130,16 @@ def for_all_chips(folder: Path) -> str:
     return paired.markdown(table, "variant", **FORMS | forms)
 
 
+def _rated(path: Path) -> pd.DataFrame:
+    """Rows of a built-in curve, with its cell fault rate."""
+    rows = read_table(path)
+    return paired.with_rates(rows, failure.curve(str(rows.curve.iloc[0])))
+
+
 def _variants(folder: Path) -> pd.DataFrame:
     """The rows of a study's variants, one file each."""
     files = [path for path in sorted(folder.glob("*.csv")) if "hardening" not in path.name and path.stem != "table"]
-    return pd.concat([paired.with_rates(read_table(path)).assign(variant=path.stem) for path in files])
+    return pd.concat([_rated(path).assign(variant=path.stem) for path in files])
 
 
 FOLDERS: dict[str, Callable[[Path], str]] = {

@@ -7,7 +7,7 @@ from neuralfuse.data import load as _load_data
 from neuralfuse.quantized.faulty import FaultyNetwork as FaultyNetwork
 from neuralfuse.report import Report as Report
 from neuralfuse.report import report as report
-from neuralfuse.report.build import read_results as read_results
+from neuralfuse.results.tables import read_results as read_results
 from neuralfuse.study.config import StudyConfig as StudyConfig
 from neuralfuse.study.files import Study as Study
 from neuralfuse.study.files import load_study as load_study

@@ -90,7 +90,7 @@ class Accelerator:
     batch: int = 1
     rails: dict[str, float] = field(default_factory=lambda: {"sram": 0.9, "logic": 0.9})
     sram_cell: str = "itrs-lstp"
-    note: str = ""
+    note: str = field(default="", metadata={"hashed": False})
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
 

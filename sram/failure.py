@@ -8,7 +8,7 @@ A cell with standard normal latent strength x fails at v iff x > -z(v), that is 
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from numbers import Real
@@ -170,7 +170,7 @@ class FailureCurve:
     shape: Probit | Interpolated
     unit: str
     nominal: float
-    source: str
+    source: str = field(metadata={"hashed": False})
     node_nm: float | None = None
     rate: str = RATE
 

@@ -51,6 +51,11 @@ def compare(a: FaultMap, b: FaultMap, voltage: float, names: tuple[str, str]) ->
     return figure
 
 
+def _legend(axes: Axes) -> None:
+    """Below the axes, never over data."""
+    axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17))
+
+
 def _bank(axes: Axes, fault_map: FaultMap, voltage: float, bank: int) -> None:
     """Critical voltage of the faulty cells of one bank, white where a cell works."""
     geometry, n = fault_map.geometry, fault_map.count(voltage)
@@ -84,7 +89,7 @@ def _columns(axes: Axes, counts: dict[str, np.ndarray]) -> None:
     axes.set_xscale("symlog", linthresh=4)
     axes.set_xlim(left=-0.5)
     axes.set_ylim(bottom=0.5)
-    axes.legend(fontsize=7, frameon=False)
+    _legend(axes)
 
 
 def _rate(axes: Axes, maps: dict[str, FaultMap], voltage: float) -> None:
@@ -98,4 +103,4 @@ def _rate(axes: Axes, maps: dict[str, FaultMap], voltage: float) -> None:
         unit = m.curve.unit
     axes.axvline(voltage, color="black", lw=0.6, ls=":")
     axes.set(xlabel=f"voltage ({unit})", ylabel="cell fault rate", yscale="log", title="rate and failure curve")
-    axes.legend(fontsize=7, frameon=False)
+    _legend(axes)

@@ -115,9 +115,8 @@ def results(
     summary: Annotated[bool, typer.Option("--summary", help="Over chips, instead of chip by chip.")] = False,
 ) -> None:
     """Print results as CSV for a shell: all rows, or those of a query."""
-    from neuralfuse.report.build import read_results
     from neuralfuse.results.query import rows
-    from neuralfuse.results.tables import to_csv
+    from neuralfuse.results.tables import read_results, to_csv
 
     table = read_results(folder)
     if summary:

@@ -6,7 +6,8 @@ The folder's results.csv, study.yaml and provenance.json are all it takes; no ne
 
 from pathlib import Path
 
-from neuralfuse.report.build import Report, build_report, headline_lines
+from neuralfuse.report.build import Report, build_report
+from neuralfuse.report.wording import headline_lines
 from neuralfuse.study import variants
 from sram.errors import InputError
 from sram.lazy import callable_module

@@ -6,10 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from neuralfuse.report import plots
-from neuralfuse.report.build import read_results
 from neuralfuse.report.wording import saving, supply
 from neuralfuse.results import pareto
-from neuralfuse.results.tables import read_table
+from neuralfuse.results.tables import read_results, read_table
 
 
 def compare(folders: Sequence[str | Path], scope: str = "weight_sram") -> pd.DataFrame:

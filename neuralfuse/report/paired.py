@@ -16,15 +16,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neuralfuse.report import plots
-from neuralfuse.report.build import read_results
 from neuralfuse.report.wording import interval
 from neuralfuse.results import pareto
 from neuralfuse.results.statistics import DIFFERENCE, SHARE, mean_interval, paired_difference
-from neuralfuse.results.tables import to_csv
+from neuralfuse.results.tables import read_results, to_csv
+from neuralfuse.results.trade import Trade
 from neuralfuse.study import variants
 from neuralfuse.study.files import load_study
-from sram import failure
 from sram.errors import InputError
+from sram.failure import FailureCurve
 from sram.files import write_atomic
 from sram.names import plot_label, printable
 
@@ -113,7 +113,7 @@ def at_equal_saving(
     names = numbered.drop_duplicates("chip").set_index("chip")[[name for name in chip if name != "chip"]]
     made = []
     for key, part in numbered.groupby([*by, of], sort=False):
-        trade = pareto.Trade.of(part, scope)
+        trade = Trade.of(part, scope)
         for share in wanted[wanted > 0]:
             made.append(pd.DataFrame({"chip": trade.chips, "accuracy": trade.accuracy_at(share), "saving": share}))
             made[-1] = made[-1].assign(saving_weight_sram=share, **dict(zip([*by, of], key, strict=True)))
@@ -180,7 +180,7 @@ def accuracy(
         beyond = part[part.saving_weight_sram < BEYOND]
         for name, line in part.drop(beyond.index).groupby(of, sort=False):
             line = line.sort_values(x)
-            error = np.nan_to_num(100 * (line.high - line.low) / 2)
+            error = np.nan_to_num(100 * np.stack([line.accuracy - line.low, line.high - line.accuracy]))
             at = line[x] if x == "voltage" else 100 * line[x]
             axis.errorbar(at, 100 * line.accuracy, error, label=name, ms=5, lw=1.2, capsize=3, **style[name])
         saved = [f"beyond: {b[of]}, saving {b['saving_weight_sram']:.0%}, accuracy {b['accuracy']:.1%}"
@@ -205,8 +205,8 @@ def differences(
     for axis, (key, part) in zip(axes, groups, strict=True):
         lines = part.to_dict("records")
         at = np.arange(len(lines))[::-1]
-        half = [50 * (line[f"high_{base}"] - line[f"low_{base}"]) for line in lines]
-        axis.errorbar([100 * line[f"minus_{base}"] for line in lines], at, xerr=np.nan_to_num(half), fmt="o",
+        low, mean, high = (100 * part[f"{what}_{base}"].to_numpy() for what in ("low", "minus", "high"))
+        axis.errorbar(mean, at, xerr=np.nan_to_num([mean - low, high - mean]), fmt="o",
                       color=plots.COLOURS[1], ms=4, lw=1.2, capsize=3)  # fmt: skip
         axis.axvline(0, color="0.4", lw=1)
         axis.set_ylim(-0.6, len(lines) - 0.4)
@@ -240,13 +240,12 @@ def rows_of(folder: Path) -> pd.DataFrame:
     for name, part in variants.folders(folder).items():
         study = load_study(part / "study.yaml")
         lot = lots.setdefault(study.model_copy(update={"name": "", "seed": 0}).identity(), name)
-        tables.append(with_rates(read_results(part)).assign(variant=name, lot=lot))
+        tables.append(with_rates(read_results(part), study.curve).assign(variant=name, lot=lot))
     return pd.concat(tables, ignore_index=True)
 
 
-def with_rates(rows: pd.DataFrame) -> pd.DataFrame:
+def with_rates(rows: pd.DataFrame, curve: FailureCurve) -> pd.DataFrame:
     """Rows of one curve with the cell fault `rate` that it has at each supply, 0 at the nominal one."""
-    curve = failure.curve(str(rows.curve.iloc[0]))
     return rows.assign(rate=np.where(rows.voltage == curve.nominal, 0.0, curve.probability(rows.voltage.to_numpy())))
 
 

@@ -5,7 +5,7 @@ Colours are Okabe and Ito's (colour-blind safe); marker and line style repeat th
 grey print. Bands are 95% intervals over chips (of the mean).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
@@ -16,8 +16,13 @@ import moocore
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from neuralfuse.report.wording import SCOPE_LABEL
 from neuralfuse.results import pareto
 from sram import curveplots
 from sram.failure import FailureCurve
@@ -27,25 +32,26 @@ from sram.names import plot_label
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (6, 2, 2, 2)))
-SCOPE_LABEL = {
-    "weight_sram": "weight SRAM, dynamic",
-    "sram": "all SRAM",
-    "system": "system: array, SRAM, DRAM, leakage",
-}
 RC: Any = {
     "font.size": 9,
+    "axes.titlesize": 10,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.alpha": 0.3,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.dpi": 110,
-    "savefig.dpi": 200,
     "svg.hashsalt": "neuralfuse",  # the same figure gives the same bytes
     "legend.frameon": False,
     "pdf.fonttype": 42,  # letters stay letters
 }
-KINDS: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+KINDS: dict[str, tuple[type[FigureCanvasBase], dict[str, Any]]] = {
+    "png": (FigureCanvasAgg, {}),
+    "svg": (FigureCanvasSVG, {"Date": None}),
+    "pdf": (FigureCanvasPdf, {"CreationDate": None}),
+}
+SUPPLY, ACCURACY = "SRAM supply, falling", "Test accuracy (%)"
+MOST_SUPPLIES = 40  # with whiskers in a figure
 MOST_STEPS = 400  # of a front in a figure: finer than its print
 
 
@@ -61,12 +67,13 @@ def looks(names: Sequence[str]) -> dict[str, dict]:
 def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
     """Write `name`.png (200 dpi), .svg and .pdf, each whole or not at all."""
     paths = []
-    figure.draw_without_rendering()  # lay out once, not for each format
+    figure.draw_without_rendering()  # lay out once; and below draw once for each format, where `savefig` draws twice
     figure.set_layout_engine("none")
-    for kind, metadata in KINDS.items():
+    for kind, (canvas, metadata) in KINDS.items():
         buffer = BytesIO()
+        figure.set_dpi(200)
         with matplotlib.rc_context(RC):
-            figure.savefig(buffer, format=kind, metadata=metadata)
+            getattr(canvas(figure), f"print_{kind}")(buffer, metadata=metadata)
         paths.append(write_atomic(Path(folder) / f"{name}.{kind}", buffer.getvalue()))
     return paths
 
@@ -86,85 +93,102 @@ def drawn(summary: pd.DataFrame) -> list[str]:
     return [name for name in names if name in best]
 
 
-def _figure(width: float = 5.2, height: float = 3.6, columns: int = 1) -> tuple[Figure, np.ndarray]:
-    with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(width * columns, height), layout="constrained")
-        axes = figure.subplots(1, columns, squeeze=False)[0]
-    return figure, axes
-
-
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """The table with its texts as matplotlib shows them letter by letter."""
     texts = table.select_dtypes(exclude=["number", "bool"])
-    return table.assign(**{column: texts[column].map(plot_label, na_action="ignore") for column in texts})
+    labels = {column: {name: plot_label(name) for name in texts[column].dropna().unique()} for column in texts}
+    return table.assign(**{column: texts[column].map(names) for column, names in labels.items()})
 
 
-def _panels(table: pd.DataFrame) -> tuple[Figure, dict[str, dict], list[tuple[Any, str, pd.DataFrame]]]:
-    """A figure with an axis and its rows for each structure, and the looks of the protections in all of them; both are
-    called as matplotlib shows them."""
+Draw = Callable[[Axes, pd.DataFrame, dict[str, Any]], object]
+
+
+def _by_structure(
+    table: pd.DataFrame, draw: Draw, x: str, y: str = ACCURACY, of: str = "protection", also: Draw | None = None
+) -> Figure:
+    """A panel for each structure, in which `draw(axis, rows, look)` draws each value of column `of`, and `also` what
+    all rows of the panel share. Rows come with the supply falling, and named as matplotlib shows them."""
     table = shown(table)
-    parts = list(table.groupby("structure", sort=False))
-    figure, axes = _figure(columns=len(parts))
-    panels = [(axis, str(structure), part) for axis, (structure, part) in zip(axes, parts, strict=True)]
-    return figure, looks(list(table.protection.unique())), panels
+    look, parts = looks(list(table[of].unique())), list(table.groupby("structure", sort=False))
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(5.2 * len(parts), 3.6), layout="constrained")
+        axes = figure.subplots(1, len(parts), squeeze=False)[0]
+        for axis, (structure, part) in zip(axes, parts, strict=True):
+            for name, style in look.items():
+                if len(rows := part[part[of] == name].sort_values("voltage", ascending=False, kind="stable")):
+                    draw(axis, rows, {"label": name, "markersize": 4, "linewidth": 1.3} | style)
+            axis.set(xlabel=x, ylabel=y, title=f"{structure} fault maps", ylim=(-2, 102))
+            if x.startswith(SUPPLY):
+                axis.xaxis.set_inverted(True)
+            if also is not None:
+                also(axis, part, {})
+        _legend(figure)
+    return figure
 
 
 def _legend(figure: Figure) -> None:
     """What all panels share, once, below them."""
-    shown: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
     for axis in figure.axes:
-        handles, labels = axis.get_legend_handles_labels()
-        shown |= dict(zip(labels, handles, strict=True))
-    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=min(4, len(shown)), fontsize=8)
-
-
-def _every(rows: pd.DataFrame) -> dict[str, Any]:
-    """Markers that do not run into one another."""
-    return {"markevery": max(1, len(rows) // 40)}
-
-
-def _band(axis: Axes, x: pd.Series, rows: pd.DataFrame, look: dict, label: str) -> None:
-    axis.fill_between(
-        x,
-        100 * rows.accuracy_low.fillna(rows.accuracy_mean).clip(0, 1),
-        100 * rows.accuracy_high.fillna(rows.accuracy_mean).clip(0, 1),
-        color=look["color"],
-        alpha=0.18,
-        linewidth=0,
+        labels |= dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(
+        list(labels.values()),
+        list(labels),
+        loc="outside lower center",
+        ncols=min(4, len(labels)),
+        fontsize=8,
+        frameon=False,
     )
-    axis.plot(x, 100 * rows.accuracy_mean, label=label, markersize=4, linewidth=1.3, **_every(rows), **look)
 
 
-def unit_label(unit: str) -> str:
-    """The label of a voltage axis."""
-    return "SRAM supply, falling (" + ("V)" if unit == "V" else "multiples of $V_{min}$)")
+def _line(axis: Axes, x: pd.Series, rows: pd.DataFrame, name: str, look: dict[str, Any]) -> None:
+    """Column `name` (fractions) in per cent with the band from its low to its high, where there are such; markers do
+    not run into one another."""
+    middle = rows.get(f"{name}_mean", rows.get(name))
+    low, high = (rows[f"{name}_{end}"].fillna(middle).clip(0, 1) for end in ("low", "high"))
+    axis.fill_between(x, 100 * low, 100 * high, color=look["color"], alpha=0.15, linewidth=0)
+    axis.plot(x, 100 * middle, markevery=max(1, len(rows) // 40), **look)
+
+
+def supply_label(unit: str) -> str:
+    """The label of an axis of supplies."""
+    return f"{SUPPLY} (" + ("V)" if unit == "V" else "multiples of $V_{min}$)")
+
+
+def saving_label(scope: str) -> str:
+    """The label of an axis of savings."""
+    return f"Energy saving per inference (%)\n({SCOPE_LABEL[scope]})"
 
 
 def accuracy_against_voltage(summary: pd.DataFrame, unit: str = "Vmin") -> Figure:
-    """Mean accuracy with its 95% band over chips, one panel for each SRAM structure."""
-    figure, look, panels = _panels(summary)
-    for axis, structure, part in panels:
-        for protection, rows in part.groupby("protection", sort=False):
-            rows = rows.sort_values("voltage")
-            _band(axis, rows.voltage, rows, look[protection], protection)
+    """Mean accuracy with its 95% band over chips, one panel for each SRAM structure; above, what the supply means for
+    the silicon: the cell fault rate."""
+
+    def beside(axis: Axes, part: pd.DataFrame, _: dict) -> None:
         clean = 100 * part.clean_accuracy.iloc[0]
         axis.axhline(clean, color="0.5", linewidth=0.8, linestyle=(0, (1, 2)), label=f"clean, {clean:.1f}%")
-        axis.set(xlabel=unit_label(unit), ylabel="Test accuracy (%)", title=f"{structure} fault maps", ylim=(0, 102))
-        axis.xaxis.set_inverted(True)
-        _rate_axis(axis, part.groupby("voltage").cell_fault_rate.mean())
-    _legend(figure)
-    return figure
+        rate = part.groupby("voltage").cell_fault_rate.mean()[::-1]
+        above = axis.twiny()
+        above.set_xlim(axis.get_xlim())
+        above.set_xticks(ticks := _apart(rate.index.to_numpy()), [_percent(rate[v]) for v in ticks], fontsize=7)
+        above.set_xlabel("cell fault rate, mean over chips", fontsize=8)
+        above.grid(False)
+
+    return _by_structure(
+        summary,
+        lambda axis, rows, look: _line(axis, rows.voltage, rows, "accuracy", look),
+        supply_label(unit),
+        also=beside,
+    )
 
 
-def _rate_axis(axis: Axes, rate: pd.Series) -> None:
-    """Cell fault rate above the voltage axis: what the supply means for the silicon."""
-    top = axis.twiny()
-    top.set_xlim(axis.get_xlim())
-    ticks = list(rate.index[::-1][:: max(1, -(-len(rate) // 6))])
-    top.set_xticks(ticks, [_percent(rate[v]) for v in ticks])
-    top.set_xlabel("cell fault rate, mean over chips", fontsize=8)
-    top.tick_params(labelsize=7)
-    top.grid(False)
+def _apart(voltages: np.ndarray, least: float = 0.11) -> list[float]:
+    """Those of falling voltages between which a label fits: so much of the axis apart."""
+    kept = [voltages[0]]
+    for voltage in voltages[1:]:
+        if kept[-1] - voltage >= least * (voltages[0] - voltages[-1]):
+            kept.append(voltage)
+    return kept
 
 
 def _percent(rate: float) -> str:
@@ -173,78 +197,45 @@ def _percent(rate: float) -> str:
 
 def energy_accuracy_front(summary: pd.DataFrame, scope: str = "weight_sram") -> Figure:
     """The Pareto plot: energy saved per inference (against unprotected at nominal supply) against accuracy."""
-    figure, look, panels = _panels(summary)
-    for axis, structure, part in panels:
-        for protection, rows in part.groupby("protection", sort=False):
-            rows = rows.sort_values("voltage")
-            _band(axis, 100 * rows[f"saving_{scope}"], rows, look[protection], protection)
-        best = pareto.front(part, scope)
-        axis.step(
-            100 * best[f"saving_{scope}"],
-            100 * best.accuracy_mean,
-            where="pre",
-            color="0.35",
-            linewidth=3.5,
-            alpha=0.35,
-            label="Pareto front of the means",
-            zorder=0,
-        )
-        axis.set(
-            xlabel=f"Energy saving per inference (%)\n({SCOPE_LABEL[scope]})",
-            ylabel="Test accuracy (%)",
-            title=f"{structure} fault maps",
-            ylim=(0, 102),
-        )
-    _legend(figure)
-    return figure
+    saving = f"saving_{scope}"
+
+    def beside(axis: Axes, part: pd.DataFrame, _: dict) -> None:
+        wide: Any = {"color": "0.35", "linewidth": 3.5, "alpha": 0.35, "zorder": 0}
+        _steps(axis, pareto.front(part, scope), saving, wide | {"label": "Pareto front of the means"})
+
+    return _by_structure(
+        summary,
+        lambda axis, rows, look: _line(axis, 100 * rows[saving], rows, "accuracy", look),
+        saving_label(scope),
+        also=beside,
+    )
+
+
+def _steps(axis: Axes, front: pd.DataFrame, saving: str, look: dict[str, Any]) -> None:
+    """Up to each point's saving its accuracy is reached."""
+    every = max(1, len(front) // 40)
+    axis.step(100 * front[saving], 100 * front.accuracy_mean, where="pre", markevery=every, **look)
 
 
 def settings_front(summary: pd.DataFrame, scope: str = "weight_sram") -> Figure:
     """Settings side by side in one plot for each structure: the Pareto front of the means of each network, accelerator,
     curve or study (column `setting`), all protections together."""
-    figure, _, panels = _panels(summary)
-    look = looks(list(summary.setting.unique()))
-    for axis, structure, part in panels:
-        for setting, rows in part.groupby("setting", sort=False):
-            best = pareto.front(rows, scope)
-            axis.step(
-                100 * best[f"saving_{scope}"], 100 * best.accuracy_mean, where="pre", label=setting, markersize=4,
-                linewidth=1.3, **_every(best), **look[str(setting)],
-            )  # fmt: skip
-        label = f"Energy saving per inference (%)\n({SCOPE_LABEL[scope]})"
-        axis.set(xlabel=label, ylabel="Test accuracy (%)", title=f"{structure} fault maps, fronts", ylim=(0, 102))
-    _legend(figure)
-    return figure
+    return _by_structure(
+        summary,
+        lambda axis, rows, look: _steps(axis, pareto.front(rows, scope), f"saving_{scope}", look),
+        saving_label(scope),
+        of="setting",
+    )
 
 
 def yield_against_voltage(summary: pd.DataFrame, points: float, unit: str = "Vmin") -> Figure:
     """Share of chips within `points` of clean, with exact binomial 95% intervals."""
-    figure, look, panels = _panels(summary)
-    for axis, structure, part in panels:
-        for protection, rows in part.groupby("protection", sort=False):
-            rows = rows.sort_values("voltage")
-            style = look[protection]
-            axis.fill_between(
-                rows.voltage, 100 * rows.yield_low, 100 * rows.yield_high, color=style["color"], alpha=0.12, linewidth=0
-            )
-            axis.plot(
-                rows.voltage,
-                100 * rows["yield"],
-                label=protection,
-                markersize=4,
-                linewidth=1.3,
-                **_every(rows),
-                **style,
-            )
-        axis.set(
-            xlabel=unit_label(unit),
-            ylabel=f"Chips within {points:g} points of clean (%)",
-            title=f"{structure} fault maps",
-        )
-        axis.set_ylim(-2, 102)
-        axis.xaxis.set_inverted(True)
-    _legend(figure)
-    return figure
+    return _by_structure(
+        summary,
+        lambda axis, rows, look: _line(axis, rows.voltage, rows, "yield", look),
+        supply_label(unit),
+        f"Chips within {points:g} points of clean (%)",
+    )
 
 
 def failure_curve(results: pd.DataFrame, curve: FailureCurve) -> Figure:
@@ -255,18 +246,14 @@ def failure_curve(results: pd.DataFrame, curve: FailureCurve) -> Figure:
     chips = results.drop_duplicates(["accelerator", "structure", "voltage", "chip"])
     for i, (structure, rows) in enumerate(chips.groupby("structure", sort=False)):
         rate = rows.groupby("voltage").cell_fault_rate.agg(["mean", "min", "max"])
-        rate = rate[rate["mean"] > 0]
+        rate = rate[rate["mean"] > 0][:: -(-len(rate) // MOST_SUPPLIES)]
         ends = np.stack([rate["mean"] - rate["min"], rate["max"] - rate["mean"]])
-        look: dict[str, Any] = {
-            "color": COLOURS[i + 2],
-            "marker": MARKERS[i],
-            "markersize": 4,
-            "capsize": 2,
-            "linewidth": 1,
-        }
+        look: Any = {"color": COLOURS[i + 2], "marker": MARKERS[i], "markersize": 4, "capsize": 2, "linewidth": 1}
         label = f"{plot_label(structure)} maps, {rows.chip.nunique()} chips"
         axis.errorbar(rate.index, rate["mean"], ends, linestyle="none", label=label, **look)
     axis.set_title(f"failure curve {plot_label(curve.name)}", fontsize=9)
+    axis.set_xlabel(supply_label(curve.unit))
+    axis.xaxis.set_inverted(True)
     if (over_data := axis.get_legend()) is not None:
         over_data.remove()
     _legend(figure)
@@ -275,25 +262,17 @@ def failure_curve(results: pd.DataFrame, curve: FailureCurve) -> Figure:
 
 def attainment(results: pd.DataFrame, scope: str = "weight_sram") -> Figure:
     """Fronts of single chips: the line that half of the chips reach or beat, the band from 95% of them to 5%."""
-    figure, look, panels = _panels(results)
-    for axis, structure, part in panels:
-        for protection, rows in part.groupby("protection", sort=False):
-            found = pareto.attainment(rows, scope)
-            style = {"color": look[protection]["color"], "linestyle": look[protection]["linestyle"]}
-            grid = np.unique(np.concatenate([corners[:, 0] for corners in found.values()]))
-            if len(grid) > MOST_STEPS:
-                grid = np.linspace(grid[0], grid[-1], MOST_STEPS)
-            best, worst = (_attained(found[percentile], grid) for percentile in (5, 95))
-            axis.fill_between(100 * grid, worst, best, step="pre", alpha=0.15, linewidth=0, color=style["color"])
-            axis.step(100 * grid, _attained(found[50], grid), where="pre", label=protection, linewidth=1.5, **style)
-        axis.set(
-            xlabel=f"Energy saving per inference (%)\n({SCOPE_LABEL[scope]})",
-            ylabel="Test accuracy that a chip reaches (%)",
-            title=f"{structure} fault maps: half of the chips, 5% to 95%",
-            ylim=(0, 102),
-        )
-    _legend(figure)
-    return figure
+
+    def draw(axis: Axes, rows: pd.DataFrame, look: dict[str, Any]) -> None:
+        found = pareto.attainment(rows, scope)
+        grid = np.unique(np.concatenate([corners[:, 0] for corners in found.values()]))
+        if len(grid) > MOST_STEPS:
+            grid = np.linspace(grid[0], grid[-1], MOST_STEPS)
+        best, middle, worst = (_attained(found[percentile], grid) for percentile in (5, 50, 95))
+        axis.fill_between(100 * grid, worst, best, step="pre", alpha=0.15, linewidth=0, color=look["color"])
+        axis.step(100 * grid, middle, where="pre", **look | {"marker": ""})
+
+    return _by_structure(results, draw, saving_label(scope), "Test accuracy that a chip reaches (%)")
 
 
 def _attained(corners: np.ndarray, saving: np.ndarray) -> np.ndarray:

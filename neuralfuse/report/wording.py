@@ -1,10 +1,18 @@
 """How the numbers of the headline and their intervals are written, the same in a terminal and on the page."""
 
+import math
 from typing import Any
 
 import pandas as pd
 
-from neuralfuse.results.statistics import FEW_CHIPS, MARGIN_COVERAGE, chips_for_a_bound
+from neuralfuse.results import pareto
+from neuralfuse.results.statistics import COVERAGE, FEW_CHIPS, chips_for_a_bound
+
+SCOPE_LABEL = {
+    "weight_sram": "weight SRAM, dynamic",
+    "sram": "all SRAM",
+    "system": "system: array, SRAM, DRAM, leakage",
+}
 
 
 def interval(low: float, high: float, form: str = ".1f") -> str:
@@ -14,6 +22,17 @@ def interval(low: float, high: float, form: str = ".1f") -> str:
     (' [1.2, 2.0]', '')
     """
     return "" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]"
+
+
+def finely(mean: float, low: float, high: float) -> str:
+    """A number with its bounds, in as many decimals as two digits of the interval's width take, three at least.
+
+    >>> finely(0.3381, 0.327, 0.3472), finely(0.004213, 0.00418, 0.004244), finely(0.5, float("nan"), float("nan"))
+    ('0.338 [0.327, 0.347]', '0.004213 [0.004180, 0.004244]', '0.500')
+    """
+    width = high - low
+    decimals = 3 if not width > 0 else min(9, max(3, 1 - math.floor(math.log10(width))))
+    return f"{mean:.{decimals}f}" + interval(low, high, f".{decimals}f")
 
 
 def supply(row: Any, unit: str = "") -> str:
@@ -84,62 +103,76 @@ def chip_share(row: Any, unit: str) -> str:
     return f"{share} of chips {found} {bounds}"
 
 
-def few_chips(chips: int) -> str:
-    """A warning where intervals of means hold the truth less often than they say.
+def held(chips: int) -> str:
+    """How often the 95% intervals of lowest supplies over so many chips hold the truth: less often than they say.
 
-    >>> few_chips(20), few_chips(5)[:12]
-    ('', 'only 5 chips')
+    >>> print(held(20))
+    95% intervals of lowest supplies over 20 chips hold the truth in ... of lots whose chips are alike, in ...
+    >>> print(held(5))
+    few chips: 95% intervals ... over 5 chips ...; 20 chips or more are better
     """
-    if chips >= FEW_CHIPS:
-        return ""
-    margins = MARGIN_COVERAGE[max(n for n in MARGIN_COVERAGE if n <= max(chips, min(MARGIN_COVERAGE)))]
-    return (
-        f"only {chips} chips: 95% intervals of lowest supplies hold the truth in {min(margins)} to 95% of lots, and "
-        f"none knows of bad chips that are not among them; {FEW_CHIPS} or more are better"
-    )
-
-
-def verdict(headline: pd.DataFrame, unit: str, points: float = 1.0) -> str:
-    """The answer in a sentence: which protection saves most weight-SRAM energy within so many points, where.
-
-    `headline` has a column `setting` (`pareto.labelled`).
-    """
-    rows = headline[(headline.scope == "weight_sram") & (headline.points == points)].dropna(subset=["saving"])
-    if rows.empty:
-        return f"At no swept supply does any protection stay within {points:g} point of the clean accuracy."
-    best = rows.loc[rows.saving.idxmax()]
+    by_chips = [COVERAGE[f"lowest supply within {points}"] for points in ("1 point", "5 points")]
+    n = max(n for n in by_chips[0] if n <= max(chips, min(by_chips[0])))
+    alike, apart = ([share for found in by_chips for share in found[n][part]] for part in (slice(2), slice(2, None)))
     found = (
-        f"Within {points:g} point of clean accuracy, {best.protection} on {best.setting} maps saves most weight-SRAM "
-        f"energy: {saving(best)}%{saving_interval(best)} at {supply(best, f' {unit}')}"
+        f"95% intervals of lowest supplies over {chips} chips hold the truth in {min(alike)} to {max(alike)}% of lots "
+        f"whose chips are alike, in {min(apart)} to {max(apart)}% of lots where some are far worse"
     )
-    bare = rows[(rows.setting == best.setting) & (rows.protection == "none")]
-    if best.protection == "none" or bare.empty:
-        return found + "."
-    bare = bare.iloc[0]
-    return f"{found}; without protection {saving(bare)}% at {supply(bare, f' {unit}')}."
+    return found if chips >= FEW_CHIPS else f"few chips: {found}; {FEW_CHIPS} chips or more are better"
 
 
-CAPTIONS = {
-    "accuracy": "Accuracy against supply: mean over chips with its 95% band, one panel for each kind of fault maps",
-    "pareto": "Energy saved against accuracy",
-    "settings": "Networks, accelerators and curves in one plot: the best that any protection reaches",
-    "attainment": "Energy saved against accuracy, chip by chip: what half of the chips reach, and 5% to 95% of them",
-    "yield": "Share of chips that stay within 5 points of clean, with its exact 95% interval",
-    "layers": "Energy of one inference by layer, at nominal supply",
-    "failure-curve": "Share of faulty cells against supply: the curve, and the chips that were made from it",
-    "bank": "One bank of chip 0: which cells are faulty",
-    "images": "Test images, what the generator makes of them, and the difference",
-    "sensitivity": "Accuracy lost to the faults of one layer, or one bit, at a time",
-    "compared": "Studies in one plot: the best that any protection reaches",
-}
+def verdicts(headline: pd.DataFrame, unit: str, points: float = 1.0) -> list[str]:
+    """The answer, in a sentence for each setting: which protection saves most weight-SRAM energy within so many points,
+    where."""
+    rows = headline[(headline.scope == "weight_sram") & (headline.points == points)]
+    return [
+        _verdict(part, setting, unit, points) for setting, part in pareto.labelled(rows).groupby("setting", sort=False)
+    ]
 
 
-def caption(name: str) -> str:
-    """What a figure shows, in words, and of what.
+def _verdict(rows: pd.DataFrame, setting: str, unit: str, points: float) -> str:
+    reaching = rows.dropna(subset=["saving"])
+    if reaching.empty:
+        return f"On {setting} maps no swept supply keeps any protection within {points:g} point of clean accuracy."
+    best = reaching.loc[reaching.saving.idxmax()]
+    others = reaching[(reaching.protection == "none") != (best.protection == "none")]
+    ways = [_by(best, unit)] + ([] if others.empty else [_by(others.loc[others.saving.idxmax()], unit)])
+    most = f"On {setting} maps, within {points:g} point of clean accuracy, most weight-SRAM energy is saved"
+    return f"{most} {'; '.join(ways)}."
 
-    >>> caption("attainment-sram")
-    'Energy saved against accuracy, chip by chip: what half of the chips reach, and 5% to 95% of them (sram)'
-    """
-    kind = next(kind for kind in CAPTIONS if name.startswith(kind))
-    rest = name.removeprefix(kind).strip("-")
-    return CAPTIONS[kind] + (f" ({rest})" if rest else "")
+
+def _by(row: Any, unit: str) -> str:
+    how = "without protection" if row.protection == "none" else f"with {row.protection}"
+    return f"{how}: {saving(row)}%{saving_interval(row)} at {supply(row, f' {unit}')}"
+
+
+def headline_lines(headline: pd.DataFrame, scope: str = "weight_sram") -> list[tuple[str, ...]]:
+    """Rows of the table that the command line prints: setting, protection, points, voltage, saving in per cent."""
+    lines: list[tuple[str, ...]] = []
+    for row in pareto.labelled(headline[headline.scope == scope]).itertuples():
+        found = (supply(row) + supply_interval(row), saving(row) + saving_interval(row))
+        lines.append((row.setting, row.protection, f"{row.points:g}", *found))
+    return lines
+
+
+def yield_lines(yields: pd.DataFrame, unit: str, points: float = 5.0, share: float = 0.9) -> list[str]:
+    """How low `share` of the chips may go and stay within so many points of clean, in words."""
+    rows = pareto.labelled(yields[(yields.points == points) & (yields["share"] == share)])
+    return [f"{row.protection}, {row.setting} maps: {chip_share(row, unit)}" for row in rows.itertuples()]
+
+
+def gain_lines(summary: pd.DataFrame, unit: str) -> list[str]:
+    """Where each protection gains most over the unprotected network on the same chips, in words."""
+    if "gain_mean" not in summary:
+        return []
+    lines = []
+    gained = pareto.labelled(summary).dropna(subset=["gain_mean"])
+    for (setting, protection), rows in gained.groupby(["setting", "protection"], sort=False):
+        best = rows.loc[rows.gain_mean.idxmax()]
+        lines.append(
+            f"{protection}, {setting} maps: at {best.voltage:g} {unit}{in_volts(best)} "
+            f"{100 * best.accuracy_mean:.1f}% against "
+            f"{100 * (best.accuracy_mean - best.gain_mean):.1f}% unprotected, paired gain {100 * best.gain_mean:.1f} "
+            f"points{interval(100 * best.gain_low, 100 * best.gain_high)} over {best.chips} chips"
+        )
+    return lines

@@ -1,7 +1,6 @@
 """From the rows of results.csv to the tables that people read: summaries over chips, margins, fronts, attainment."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 import moocore
 import numpy as np
@@ -12,22 +11,18 @@ from neuralfuse.results.statistics import (
     SHARE,
     Estimate,
     chip_margin,
-    chip_yield,
-    crossings,
+    exact_share,
     margin,
+    mean_bounds,
     mean_interval,
     mean_over_chips,
     paired_difference,
 )
+from neuralfuse.results.trade import Trade, on_the_same_chips, saving_between
 
 SCOPES = ("weight_sram", "sram", "system")
 SETTING = ["network", "dataset", "accelerator", "curve", "structure"]  # within one setting protections are compared
 MARGINS = (1.0, 2.0, 5.0)
-
-
-def settings(results: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame]]:
-    """The rows of each setting, in the order of the file."""
-    return [(dict(zip(SETTING, key, strict=True)), group) for key, group in results.groupby(SETTING, sort=False)]
 
 
 def labelled(table: pd.DataFrame) -> pd.DataFrame:
@@ -42,39 +37,15 @@ def labelled(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(setting=words)
 
 
-def accuracy_matrix(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of one protection in one setting: voltages falling (v,), chips (c,), accuracy (c, v).
-
-    Only chips that were measured at every voltage are kept, so that a column is always the mean over the same chips;
-    an adaptive run may have fewer of them than a single point has.
-    """
-    voltages, chips, table = _matrix(rows, "accuracy")
-    kept = ~np.isnan(table).any(axis=1)
-    return voltages, chips[kept], table[kept]
-
-
-def _matrix(rows: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Voltages falling (v,), chips rising (c,), the column as (c, v), NaN where not measured; pandas' own pivot takes
-    most of the time of a report with hundreds of protections."""
-    minus, at = np.unique(-rows.voltage.to_numpy(float), return_inverse=True)
-    chips, of = np.unique(rows.chip.to_numpy(), return_inverse=True)
-    table = np.full((len(chips), len(minus)), np.nan)
-    table[of, at] = rows[column].to_numpy(float)
-    return -minus, chips, table
-
-
-def saving_matrix(rows: pd.DataFrame, scope: str, voltages: np.ndarray, chips: np.ndarray) -> np.ndarray:
-    """Of one protection in one setting: energy saving of these chips at these voltages (c, v).
-
-    Chips differ where a protection gives each a supply of its own, as canaries do.
-    """
-    swept, measured, table = _matrix(rows, f"saving_{scope}")
-    return table[np.searchsorted(measured, chips)][:, np.searchsorted(-swept, -voltages)]
-
-
 def clean_accuracy(rows: pd.DataFrame) -> float:
     """Accuracy of the bare network without a fault."""
     return float(rows.correct_clean.iloc[0] / rows.total.iloc[0])
+
+
+QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
+GAIN = ["gain_mean", "gain_low", "gain_high"]
+MEANS = ["cell_fault_rate", "flip_rate", *(f"energy_{scope}_pj" for scope in SCOPES)]
+MEANS += [*(f"saving_{scope}" for scope in SCOPES), "cycles"]
 
 
 def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
@@ -83,40 +54,47 @@ def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
 
     `yield` is the share of chips within `points` accuracy points of clean.
     """
-    table = []
-    numbers = ["accuracy", "bare", "cell_fault_rate", "flip_rate", *(f"energy_{scope}_pj" for scope in SCOPES)]
-    numbers += [f"saving_{scope}" for scope in SCOPES]
-    for setting, group in settings(results):
-        clean = clean_accuracy(group)
-        bare = group[group.protection == "none"].set_index(["voltage", "chip"]).accuracy.rename("bare")
-        group = group.join(bare, on=["voltage", "chip"])
-        for (protection, voltage), rows in group.groupby(["protection", "voltage"], sort=False):
-            values = rows[numbers].to_numpy(float)
-            accuracy, unprotected = values[:, 0], values[:, 1]
-            mean, quantiles = mean_interval(accuracy, within=SHARE), np.quantile(accuracy, (0.1, 0.5, 0.9))
-            good = chip_yield(accuracy, clean - points / 100)
-            record: dict = {
-                **setting,
-                "protection": protection,
-                "voltage": voltage,
-                "chips": mean.chips,
-                "clean_accuracy": clean,
-                "accuracy_mean": mean.mean,
-                "accuracy_std": mean.std,
-                "accuracy_low": mean.low,
-                "accuracy_high": mean.high,
-                "accuracy_worst_chip": accuracy.min(),
-                **dict(zip(("accuracy_q10", "accuracy_median", "accuracy_q90"), quantiles, strict=True)),
-                "yield": good.mean,
-                "yield_low": good.low,
-                "yield_high": good.high,
-            }
-            if protection != "none" and not np.isnan(unprotected).any():
-                gain = paired_difference(accuracy, unprotected, within=DIFFERENCE)
-                record |= {"gain_mean": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
-            record |= dict(zip(numbers[2:], mean_over_chips(values[:, 2:]), strict=True))
-            table.append(record | {"cycles": mean_over_chips(rows.cycles.to_numpy())})
-    return pd.DataFrame(table)
+    results = results.reset_index(drop=True)
+    setting = results.groupby(SETTING, sort=False)
+    clean = setting.correct_clean.transform("first") / setting.total.transform("first")
+    found = results.assign(clean=clean, setting=setting.ngroup()).sort_values("setting", kind="stable")
+    chip = ["setting", "voltage", "chip"]
+    bare = found[found.protection == "none"].set_index(chip).accuracy.rename("bare")
+    found = found.join(bare, on=chip).reset_index(drop=True)
+    found["point"] = found.groupby(["setting", "protection", "voltage"], sort=False).ngroup()
+    order = np.argsort(found.point.to_numpy(), kind="stable")
+    _, first, chips = np.unique(found.point.to_numpy()[order], return_index=True, return_counts=True)
+    parts = [  # points of equally many chips at once: hundreds of protections take little longer than one
+        _over_chips(found, order[first[chips == n, None] + np.arange(n)], points) for n in np.unique(chips)
+    ]
+    table = pd.concat(parts).set_index("point").sort_index().reset_index(drop=True)
+    return table.drop(columns=GAIN) if table.gain_mean.isna().all() else table
+
+
+def _over_chips(found: pd.DataFrame, rows: np.ndarray, points: float) -> pd.DataFrame:
+    """Points that equally many chips were measured at; `rows` (points, chips) are their numbers in `found`."""
+
+    def of(column: str) -> np.ndarray:
+        return found[column].to_numpy()[rows].T
+
+    table = found.loc[rows[:, 0], ["point", *SETTING, "protection", "voltage"]].reset_index(drop=True)
+    accuracy, clean, n = of("accuracy"), of("clean")[0], rows.shape[1]
+    good = (accuracy >= clean - points / 100).sum(axis=0)
+    gain = np.where(table.protection == "none", np.nan, accuracy - of("bare"))
+    columns = {
+        "chips": n,
+        "clean_accuracy": clean,
+        "accuracy_mean": mean_over_chips(accuracy),
+        "accuracy_std": accuracy.std(axis=0, ddof=1) if n > 1 else np.nan,
+        **dict(zip(("accuracy_low", "accuracy_high"), mean_bounds(accuracy, within=SHARE), strict=True)),
+        "accuracy_worst_chip": accuracy.min(axis=0),
+        **{f"accuracy_{name}": np.quantile(accuracy, q, axis=0) for name, q in QUANTILES.items()},
+        "yield": good / n,
+        **dict(zip(("yield_low", "yield_high"), np.transpose([exact_share(k, n) for k in good]), strict=True)),
+        **{name: mean_over_chips(of(name)) for name in MEANS},
+        **dict(zip(GAIN, (mean_over_chips(gain), *mean_bounds(gain, within=DIFFERENCE)), strict=True)),
+    }
+    return table.assign(**columns)
 
 
 def per_million_parameters(summary: pd.DataFrame, parameters: Mapping[str, int]) -> pd.DataFrame:
@@ -128,18 +106,29 @@ def per_million_parameters(summary: pd.DataFrame, parameters: Mapping[str, int])
     return summary.assign(parameters=count, gain_points_per_million_parameters=100e6 * summary.gain_mean / count)
 
 
-def headline(results: pd.DataFrame, scope: str = "weight_sram", points: Sequence[float] = MARGINS) -> pd.DataFrame:
-    """Lowest voltage, and mean saving there, at which accuracy stays within so many points of clean: per setting,
-    protection."""
-    table = []
-    for setting, group in settings(results):
-        for protection, rows in group.groupby("protection", sort=False):
-            voltages, chips, accuracy = accuracy_matrix(rows)
-            saving = mean_over_chips(saving_matrix(rows, scope, voltages, chips))
-            for within in points:
-                found = margin(voltages, accuracy, saving, clean_accuracy(group), within)
-                table.append({**setting, "protection": protection, "scope": scope, **found.__dict__})
-    return pd.DataFrame(table)
+def trades(results: pd.DataFrame, *scopes: str) -> Iterator[tuple[dict[str, str], float, dict[str, dict[str, Trade]]]]:
+    """Each setting, its clean accuracy, and the trade of each protection at each of `scopes`, in the order of the
+    file."""
+    for key, group in results.groupby(SETTING, sort=False):
+        found = {
+            str(protection): {scope: Trade.of(rows, scope) for scope in scopes}
+            for protection, rows in group.groupby("protection", sort=False)
+        }
+        yield dict(zip(SETTING, key, strict=True)), clean_accuracy(group), found
+
+
+def headline(results: pd.DataFrame, *scopes: str, points: Sequence[float] = MARGINS) -> pd.DataFrame:
+    """Lowest voltage, and mean saving there, at which accuracy stays within so many points of clean: per scope (all
+    unless told), setting, protection."""
+    table = [
+        {**setting, "protection": name, "scope": scope}
+        | margin(trade.voltages, trade.accuracy, trade.saving, clean, within).__dict__
+        for setting, clean, found in trades(results, *(scopes or SCOPES))
+        for name, at in found.items()
+        for scope, trade in at.items()
+        for within in points
+    ]
+    return pd.DataFrame(table).sort_values("scope", key=lambda s: s.map(SCOPES.index), kind="stable", ignore_index=True)
 
 
 SHARES = (0.5, 0.9)  # of chips
@@ -148,15 +137,14 @@ SHARES = (0.5, 0.9)  # of chips
 def yields(results: pd.DataFrame, points: Sequence[float] = MARGINS, shares: Sequence[float] = SHARES) -> pd.DataFrame:
     """Lowest swept voltage at which at least so many chips stay within so many points of clean, with an interval that
     is exact for any lot (`chip_margin`): per setting, protection, points, share."""
-    table = []
-    for setting, group in settings(results):
-        for protection, rows in group.groupby("protection", sort=False):
-            voltages, _, accuracy = accuracy_matrix(rows)
-            for within in points:
-                for share in shares:
-                    found = chip_margin(voltages, accuracy, clean_accuracy(group), within, share)
-                    table.append({**setting, "protection": protection, **found.__dict__})
-    return pd.DataFrame(table)
+    return pd.DataFrame(
+        {**setting, "protection": name} | chip_margin(trade.voltages, trade.accuracy, clean, within, share).__dict__
+        for setting, clean, found in trades(results, SCOPES[0])
+        for name, at in found.items()
+        for trade in at.values()
+        for within in points
+        for share in shares
+    )
 
 
 def front(summary: pd.DataFrame, scope: str = "weight_sram") -> pd.DataFrame:
@@ -170,21 +158,14 @@ def front(summary: pd.DataFrame, scope: str = "weight_sram") -> pd.DataFrame:
     return summary[moocore.is_nondominated(values, maximise=True)].sort_values(f"saving_{scope}")
 
 
-def chip_points(rows: pd.DataFrame, scope: str) -> tuple[np.ndarray, np.ndarray]:
-    """(saving, accuracy) of every chip and voltage (n, 2), and the chip that each row is of (n,)."""
-    return rows[[f"saving_{scope}", "accuracy"]].to_numpy(float), rows.chip.to_numpy()
-
-
 def attainment(rows: pd.DataFrame, scope: str, percentiles: Sequence[float] = (5, 50, 95)) -> dict[float, np.ndarray]:
     """The fronts that so many per cent of the chips reach or beat, each as (saving, accuracy) corners, saving rising.
 
     Each chip has a front of its own; their empirical attainment function is the band (Fonseca, Grunert da Fonseca
     2010).
     """
-    points, chips = chip_points(rows, scope)
-    _, sets = np.unique(chips, return_inverse=True)
-    order = np.argsort(sets, kind="stable")  # the rows of one chip must stand together
-    surfaces = moocore.eaf(-points[order], sets[order] + 1, percentiles=list(percentiles))
+    points, sets = _by_chip(rows, scope)
+    surfaces = moocore.eaf(-points, sets + 1, percentiles=list(percentiles))
     result = {}
     for percentile in percentiles:
         surface = -surfaces[surfaces[:, 2] == percentile][:, :2]
@@ -194,107 +175,17 @@ def attainment(rows: pd.DataFrame, scope: str, percentiles: Sequence[float] = (5
 
 def hypervolume(rows: pd.DataFrame, scope: str) -> Estimate:
     """Area under each chip's front of saving (from 0) and accuracy (from 0), mean over chips with its interval."""
-    points, chips = chip_points(rows, scope)
-    order = np.argsort(chips, kind="stable")
-    fronts = np.split(points[order], np.flatnonzero(np.diff(chips[order])) + 1)
+    points, sets = _by_chip(rows, scope)
+    fronts = np.split(points, np.flatnonzero(np.diff(sets)) + 1)
     volumes = [moocore.hypervolume(front, ref=[0.0, 0.0], maximise=True) for front in fronts]
-    return mean_interval(np.array(volumes))
+    return mean_interval(np.array(volumes), within=SHARE)
 
 
-@dataclass(frozen=True)
-class Trade:
-    """One protection in one setting at one scope: what its chips reach for what it saves."""
-
-    voltages: np.ndarray  # falling (v,)
-    chips: np.ndarray  # numbers, rising (c,)
-    accuracy: np.ndarray  # (c, v)
-    savings: np.ndarray  # (c, v)
-
-    @property
-    def saving(self) -> np.ndarray:
-        """Mean over the chips at each voltage (v,)."""
-        return mean_over_chips(self.savings)
-
-    @classmethod
-    def of(cls, rows: pd.DataFrame, scope: str) -> "Trade":
-        """From the rows of results.csv of one protection in one setting."""
-        voltages, chips, accuracy = accuracy_matrix(rows)
-        return cls(voltages, chips, accuracy, saving_matrix(rows, scope, voltages, chips))
-
-    def among(self, chips: np.ndarray) -> "Trade":
-        """Only these chips."""
-        kept = np.searchsorted(self.chips, chips)
-        return Trade(self.voltages, chips, self.accuracy[kept], self.savings[kept])
-
-    def accuracy_at(self, saving: float) -> np.ndarray:
-        """Accuracy of each chip (c,) where the supply first falls so far that this is saved on average, linear between
-        voltages; NaN outside the sweep."""
-        mean = self.saving
-        enough = np.flatnonzero(mean >= saving)
-        if len(enough) == 0 or (enough[0] == 0 and mean[0] > saving):
-            return np.full(len(self.chips), np.nan)
-        i = max(int(enough[0]), 1)
-        share = (saving - mean[i - 1]) / (mean[i] - mean[i - 1])
-        return self.accuracy[:, i - 1] + share * (self.accuracy[:, i] - self.accuracy[:, i - 1])
-
-    def saving_at(self, accuracy: float, means: np.ndarray) -> np.ndarray:
-        """Mean saving at the lowest voltage where a mean accuracy, each of `means` (n, v), holds, (n,); that of the
-        highest voltage where it holds nowhere."""
-        lowest = crossings(self.voltages, means, accuracy)
-        return np.interp(lowest, self.voltages[::-1], self.saving[::-1])
-
-
-def accuracy_at_saving(rows: pd.DataFrame, scope: str, saving: float) -> Estimate:
-    """Mean accuracy over chips where the energy saving is `saving`, linear between voltages; NaN outside the sweep."""
-    return mean_interval(Trade.of(rows, scope).accuracy_at(saving), within=SHARE)
-
-
-def accuracy_difference(treated: pd.DataFrame, control: pd.DataFrame, scope: str, saving: float) -> Estimate:
-    """Accuracy at equal energy saving, treated minus control, paired over the chips that both share; NaN outside one of
-    the sweeps."""
-    return _accuracy_between(*_on_the_same_chips(treated, control, scope), saving)
-
-
-def _accuracy_between(ours: Trade, theirs: Trade, saving: float) -> Estimate:
-    return paired_difference(ours.accuracy_at(saving), theirs.accuracy_at(saving), within=DIFFERENCE)
-
-
-def saving_difference(treated: pd.DataFrame, control: pd.DataFrame, scope: str, accuracy: float) -> Estimate:
-    """Energy saving at equal mean accuracy, treated minus control, over the chips that both share; NaN where they share
-    none, NaN bounds where they share one.
-
-    The interval is that of the jackknife's pseudo-values (Tukey, 1958): what each chip adds to the difference.
-    """
-    return saving_between(*_on_the_same_chips(treated, control, scope), accuracy)
-
-
-def saving_between(ours: Trade, theirs: Trade, accuracy: float) -> Estimate:
-    """`saving_difference` of two protections on the same chips."""
-    chips, nan = len(ours.chips), float("nan")
-    if chips == 0:
-        return Estimate(nan, nan, nan, nan, 0)
-
-    def all_of(trade: Trade) -> np.ndarray:
-        return mean_over_chips(trade.accuracy)[None]
-
-    def all_but_one(trade: Trade) -> np.ndarray:
-        return (chips * all_of(trade) - trade.accuracy) / (chips - 1)
-
-    def difference(means: Callable[[Trade], np.ndarray]) -> np.ndarray:
-        return ours.saving_at(accuracy, means(ours)) - theirs.saving_at(accuracy, means(theirs))
-
-    mean = float(difference(all_of)[0])
-    if chips == 1:
-        return Estimate(mean, nan, nan, nan, 1)
-    without = difference(all_but_one)
-    found = mean_interval(chips * mean - (chips - 1) * without)
-    return Estimate(mean, found.std, mean + found.low - found.mean, mean + found.high - found.mean, chips)
-
-
-def _on_the_same_chips(treated: pd.DataFrame, control: pd.DataFrame, scope: str) -> tuple[Trade, Trade]:
-    ours, theirs = Trade.of(treated, scope), Trade.of(control, scope)
-    common = np.intersect1d(ours.chips, theirs.chips)
-    return ours.among(common), theirs.among(common)
+def _by_chip(rows: pd.DataFrame, scope: str) -> tuple[np.ndarray, np.ndarray]:
+    """(saving, accuracy) of every chip and voltage (n, 2), those of one chip together, and which chip it is (n,)."""
+    _, chip = np.unique(rows.chip.to_numpy(), return_inverse=True)
+    order = np.argsort(chip, kind="stable")
+    return rows[[f"saving_{scope}", "accuracy"]].to_numpy(float)[order], chip[order]
 
 
 EQUAL_SAVINGS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -308,18 +199,18 @@ def at_equal(results: pd.DataFrame) -> pd.DataFrame:
     network.
     """
     table = []
-    for setting, group in settings(results):
-        control, clean = group[group.protection == "none"], clean_accuracy(group)
-        if control.empty:
-            continue
-        for protection, rows in group[group.protection != "none"].groupby("protection", sort=False):
-            for scope in SCOPES:
-                pair = _on_the_same_chips(rows, control, scope)
-                below = [clean - points / 100 for points in MARGINS]
-                found = [("saving", accuracy, saving_between(*pair, accuracy)) for accuracy in below]
-                found += [("accuracy", saving, _accuracy_between(*pair, saving)) for saving in EQUAL_SAVINGS]
-                for what, at, gain in found:
-                    record = {"protection": protection, "scope": scope, "gain_in": what, "at": at}
+    for setting, clean, found in trades(results, *SCOPES):
+        below = [clean - points / 100 for points in MARGINS]
+        control = found.pop("none", {})
+        for protection, at in found.items():
+            for scope in control:
+                pair = on_the_same_chips(at[scope], control[scope])
+                gains = [("saving", accuracy, saving_between(*pair, accuracy)) for accuracy in below]
+                for saving in EQUAL_SAVINGS:
+                    ours, theirs = (trade.accuracy_at(saving) for trade in pair)
+                    gains.append(("accuracy", saving, paired_difference(ours, theirs, within=DIFFERENCE)))
+                for what, level, gain in gains:
+                    record = {"protection": protection, "scope": scope, "gain_in": what, "at": level}
                     record |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high, "chips": gain.chips}
                     table.append(setting | record)
     columns = [*SETTING, "protection", "scope", "gain_in", "at", "gain", "gain_low", "gain_high", "chips"]

@@ -14,11 +14,31 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 FEW_CHIPS = 20  # below, intervals are printed with a warning
-# By number of chips, what 95% intervals cover in fact, per cent of simulated lots (tests/.../results/test_coverage.py).
-# `mean_interval`: the least of normal and skewed lots; a lot of two humps, 80:20; one where a chip in twenty is bad.
-MEAN_COVERAGE = {5: (92, 68, 42), 10: (94, 89, 42), 20: (94, 98, 64), 40: (95, 98, 87)}
-# `margin`, where chips fall one after the other as the voltage does: at 1 point, when few have fallen; at 5 points.
-MARGIN_COVERAGE = {5: (66, 81), 10: (74, 86), 20: (82, 93), 40: (87, 94)}
+# What 95% intervals hold in fact, per cent of simulated lots of each kind, by the number of chips measured
+# (tests/neuralfuse/results/test_coverage.py). No interval knows of bad chips that are not among them.
+LOTS = ("near-normal", "skewed", "two humps, 80:20", "one bad in ten", "one bad in twenty")
+COVERAGE: dict[str, dict[int, tuple[int, ...]]] = {
+    "mean accuracy": {
+        **{5: (95, 92, 67, 45, 41), 10: (95, 94, 89, 65, 41)},
+        **{20: (96, 95, 98, 87, 64), 50: (95, 95, 98, 98, 91)},
+    },
+    "paired gain": {
+        **{5: (95, 92, 68, 47, 52), 10: (95, 93, 89, 65, 43)},
+        **{20: (95, 94, 98, 87, 64), 50: (95, 95, 98, 98, 91)},
+    },
+    "lowest supply within 5 points": {
+        **{5: (89, 80, 67, 41, 43), 10: (92, 87, 88, 65, 47)},
+        **{20: (94, 91, 97, 87, 64), 50: (94, 94, 98, 98, 91)},
+    },
+    "lowest supply within 1 point": {
+        **{5: (86, 67, 67, 41, 24), 10: (89, 74, 88, 65, 40)},
+        **{20: (92, 82, 97, 87, 63), 50: (93, 89, 98, 97, 91)},
+    },
+    "energy saving at equal accuracy": {
+        **{5: (89, 88, 87, 87, 90), 10: (89, 89, 85, 81, 87)},
+        **{20: (87, 88, 91, 84, 85), 50: (82, 88, 94, 87, 86)},
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,7 @@ def mean_interval(
 
     Accuracies pile up below the clean one with a tail of bad chips, and Student's own interval is then too narrow on
     that side: of such lots it covers 87 to 93% where this one covers 92 to 95, at the same width for normal lots.
-    Neither knows of bad chips that are not among those measured (MEAN_COVERAGE): `chip_margin` and `chip_yield` do.
+    Neither knows of bad chips that are not among those measured (COVERAGE): `chip_margin` and `chip_yield` do.
 
     >>> e = mean_interval(np.array([0.1, 0.2, 0.3, 0.4]))
     >>> round(e.mean, 3), round(e.low, 3), round(e.high, 3)
@@ -72,13 +92,15 @@ def mean_interval(
     (0.745, 0.154)
     """
     values = np.asarray(values, dtype=float)
-    low, high = (float(bound) for bound in np.clip(_bands(values[:, None], confidence)[:, 0], *within))
+    low, high = map(float, mean_bounds(values[:, None], confidence, within)[:, 0])
     n = len(values)
     return Estimate(float(mean_over_chips(values)), float(values.std(ddof=1)) if n > 1 else math.nan, low, high, n)
 
 
-def _bands(values: np.ndarray, confidence: float) -> np.ndarray:
-    """Low and high bounds (2, v) of the means of the columns of `values` (chips, v)."""
+def mean_bounds(
+    values: np.ndarray, confidence: float = CONFIDENCE, within: tuple[float, float] = UNBOUNDED
+) -> np.ndarray:
+    """The bounds of `mean_interval`, low and high (2, v), of each column of `values` (chips, v)."""
     n = len(values)
     if n < 2:
         return np.full((2, values.shape[1]), np.nan)
@@ -91,7 +113,7 @@ def _bands(values: np.ndarray, confidence: float) -> np.ndarray:
     # T + a T^2 + a^2 T^3 / 3 + a / 2 is normal to the second order; its inverse at Student's quantiles:
     quantile = _student((1 + confidence) / 2, n - 1)
     bounds = [mean - error * (np.cbrt(1 + 3 * a * (q - a / 2)) - 1) / a for q in (quantile, -quantile)]
-    return np.where(alike, mean, np.array(bounds))
+    return np.clip(np.where(alike, mean, np.array(bounds)), *within)
 
 
 @cache
@@ -122,11 +144,12 @@ def chip_yield(values: np.ndarray, threshold: float, confidence: float = CONFIDE
     """
     values = np.asarray(values)
     good, n = int((values >= threshold).sum()), len(values)
-    return Estimate(good / n, float("nan"), *_exact(good, n, confidence), n)
+    return Estimate(good / n, float("nan"), *exact_share(good, n, confidence), n)
 
 
 @cache  # a study asks for the same few numbers of good chips at thousands of points
-def _exact(good: int, n: int, confidence: float) -> tuple[float, float]:
+def exact_share(good: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Bounds (Clopper-Pearson) of the share of all chips that are good, where `good` of `n` are."""
     interval = stats.binomtest(good, n).proportion_ci(confidence, method="exact")
     return float(interval.low), float(interval.high)
 
@@ -191,7 +214,7 @@ def margin(
     network.
 
     The interval holds the voltages at which the band around the mean (`mean_interval`) does not rule the margin out;
-    how often it holds the truth says MARGIN_COVERAGE (`chip_margin` is exact). Where the band rules the margin out at
+    how often it holds the truth says COVERAGE (`chip_margin` is exact). Where the band rules the margin out at
     the highest voltage, the bound is that voltage and its saving (negative for a generator, maybe): the user would have
     to stay there.
     """
@@ -203,7 +226,7 @@ def margin(
     voltage, reached = crossing(voltages, mean_over_chips(accuracy), threshold)
     low = high = nan
     if chips > 1:  # a single chip would claim an interval without width
-        high, low = crossings(voltages, _bands(accuracy, confidence), threshold)
+        high, low = crossings(voltages, mean_bounds(accuracy, confidence), threshold)
     rising = np.argsort(voltages)
 
     def at(v: float) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from neuralfuse.results.rows import COLUMNS, possible
 from sram.errors import InputError
 
 # Columns of names in any of the tables; pandas would make numbers of `007`, and nothing of `None` and `NA`.
@@ -39,6 +40,34 @@ def read_table(path: str | Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:  # of pandas and of the encoding
         raise InputError(path, "table", str(error).strip()[:200], "a CSV table as a sweep wrote it") from None
     return _renamed(table, f"'{FORMULA}", lambda name: name[1:])
+
+
+def read_results(folder: str | Path) -> pd.DataFrame:
+    """results.csv of a folder."""
+    path = Path(folder) / "results.csv"
+    if not path.is_file():
+        raise InputError(folder, "results", path.name, "a folder filled by `neuralfuse sweep`")
+    results = read_table(path)
+    if missing := [name for name in COLUMNS if name not in results]:
+        raise InputError(path, "column", missing[0], "a table with it, as `neuralfuse sweep` writes it")
+    if results.empty:
+        raise InputError(path, "rows", 0, "at least one finished task; run the sweep first")
+    _check_values(results, path)
+    return results
+
+
+def _check_values(results: pd.DataFrame, path: Path) -> None:
+    """Refuse the first value that no task can have had."""
+    again = "what a task can have found; `neuralfuse sweep` writes the table anew from rows/"
+    numbers = [name for name in COLUMNS if name not in NAMES]
+    for name in numbers:
+        if not pd.api.types.is_numeric_dtype(results[name]):
+            bad = results[name][pd.to_numeric(results[name], errors="coerce").isna()]
+            raise InputError(path, name, bad.iloc[0] if len(bad) else results[name].iloc[0], again)
+    off = (results.accuracy - results.correct / results.total).abs() > 1e-9
+    for name, fine in (possible(results) | {"accuracy": ~off}).items():
+        if not fine.all():
+            raise InputError(path, name, results[name][~fine].iloc[0].item(), again)
 
 
 def _names(table: pd.DataFrame) -> list[str]:

@@ -26,17 +26,32 @@ from sram.failure import FailureCurve
 MEASURED = "measured"  # in place of a structure, where chips are given
 
 
+Hash = Literal["row", "folder", "weights"]  # of what a row, a folder's results, trained weights follow from
+
+
+@dataclass(frozen=True)
+class Unhashed:
+    """Said of a key at its field: this hash leaves it out, for what it stands for does not follow it, or names it
+    apart."""
+
+    hash: Hash
+
+
 class Strict(BaseModel):
     """A group of keys of a study."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def given(self, *left_out: str) -> dict[str, Any]:
-        """What is hashed of it: the keys that are not as their defaults, but for those `left_out`.
+    def given(self, of: Hash = "row") -> dict[str, Any]:
+        """What is hashed of it: the keys that are not as their defaults, but for those that this hash leaves out.
 
         A key that comes later, with a default that changes no result, leaves the rows of studies without it theirs.
         """
-        return self.model_dump(mode="json", exclude=set(left_out), exclude_defaults=True)
+        return self.model_dump(mode="json", exclude=self.left_out(of), exclude_defaults=True)
+
+    def left_out(self, of: Hash) -> set[str]:
+        """Keys that this hash leaves out."""
+        return {name for name, field in type(self).model_fields.items() if Unhashed(of) in field.metadata}
 
 
 def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -49,12 +64,14 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 class NetworkConfig(Strict):
     """A frozen base network: a built-in name, `package.module:callable`, or a .pt2 / .onnx file."""
 
-    name: str
-    build: str | None = None  # what to build, if the name is one's own (the same network trained in two ways)
+    name: Annotated[str, Unhashed("weights")]
+    # What to build, if the name is one's own (the same network trained in two ways); named apart, with its sources.
+    build: Annotated[str | None, Unhashed("weights")] = None
     options: dict[str, Any] = {}  # arguments of networks.build
     bits: Annotated[int, Field(ge=2, le=8)] = 8
     per_channel: bool = False
-    activations: Literal["float", "int8"] = "float"  # int8: what a layer is given is rounded to words, as on a device
+    # int8: what a layer is given is rounded to words, as on a device
+    activations: Annotated[Literal["float", "int8"], Unhashed("weights")] = "float"
     checkpoint: str | None = None  # weights; without it the network is trained
     start: str | None = None  # weights that its training goes on from
     training: Annotated[NetworkSettings, BeforeValidator(NetworkSettings.read)] = NetworkSettings()
@@ -92,7 +109,7 @@ class SramConfig(Strict):
     curve: str = "ibm14"
     # Measured chips, a map or a folder of maps, instead of generated ones; trainings still draw theirs from the curve.
     map: str | None = None
-    structures: tuple[str, ...] = ("column", "iid")
+    structures: Annotated[tuple[str, ...], Unhashed("row")] = ("column", "iid")
     rows: Annotated[int, Field(ge=1)] = 512
     columns: Annotated[int, Field(ge=1)] = 64
     word_bits: Annotated[int, Field(ge=8)] = 64
@@ -175,7 +192,7 @@ class NeuralFuseConfig(Strict):
     held_out: Annotated[HeldOutSettings | None, _or_none(HeldOutSettings)] = None
     train_on: tuple[str, ...] | None = None  # surrogates: others of the study's networks, in turn; None: each its own
     checkpoint: str | None = None
-    calibrate: Annotated[CalibrateConfig | None, _or_none(CalibrateConfig)] = None
+    calibrate: Annotated[CalibrateConfig | None, _or_none(CalibrateConfig), Unhashed("weights")] = None
 
     @model_validator(mode="after")
     def go_together(self) -> Self:
@@ -189,6 +206,10 @@ class NeuralFuseConfig(Strict):
         if self.own_faults and self.bits is None:
             raise ValueError("own_faults: needs bits, of the words that the faults are in")
         return self
+
+    def left_out(self, of: Hash) -> set[str]:
+        idle = {"training": self.starts_untrained, "own_faults": self.own_faults != "trained"}  # nothing is trained so
+        return super().left_out(of) | {key for key, unused in idle.items() if unused and of == "weights"}
 
     @property
     def starts_untrained(self) -> bool:
@@ -259,12 +280,13 @@ class StudyConfig(Strict):
     networks: tuple[NetworkConfig, ...]
     accelerators: tuple[str, ...] = DEFAULT_ACCELERATORS
     sram: SramConfig = SramConfig()
-    voltages: tuple[float, ...]
-    chips: ChipsConfig = ChipsConfig()
-    protections: tuple[ProtectionConfig, ...] = (ProtectionConfig(name="none"),)
-    adaptive: AdaptiveConfig | None = None
+    voltages: Annotated[tuple[float, ...], Unhashed("folder")]
+    chips: Annotated[ChipsConfig, Unhashed("folder")] = ChipsConfig()
+    protections: Annotated[tuple[ProtectionConfig, ...], Unhashed("folder")] = (ProtectionConfig(name="none"),)
+    adaptive: Annotated[AdaptiveConfig | None, Unhashed("folder")] = None
     device: str = "cpu"  # where torch computes: cpu, cuda, cuda:1, ...
-    batch_size: Annotated[int, Field(ge=1)] = 128  # layers of so many images still fit into a core's caches
+    # Layers of so many images still fit into a core's caches.
+    batch_size: Annotated[int, Field(ge=1), Unhashed("folder")] = 128
 
     @model_validator(mode="before")
     @classmethod
@@ -343,4 +365,4 @@ class StudyConfig(Strict):
 
     def identity(self) -> str:
         """Hash of what the folder's results are about. Voltages, chips, protections and batch size may grow later."""
-        return digest(self.given("voltages", "chips", "protections", "adaptive", "batch_size"))
+        return digest(self.given("folder"))

@@ -21,7 +21,7 @@ def digest(value: object) -> str:
 
 
 def given(value: object) -> object:
-    """A record as plain values, without the fields that are as their defaults and without notes.
+    """A record as plain values, without the fields that are as their defaults and those that are `unhashed`.
 
     Hashed in place of the whole record, so that a field that comes later, with a default that changes no result, leaves
     the keys of rows what they were.
@@ -31,11 +31,17 @@ def given(value: object) -> object:
     [{}, {'column': 0.5}]
     """
     if is_dataclass(value) and not isinstance(value, type):
-        own = {field.name: getattr(value, field.name) for field in fields(value) if field.name != "note"}
-        return {name: given(inner) for name, inner in own.items() if inner != _default(value, name)}
+        own = {field.name: getattr(value, field.name) for field in fields(value)}
+        kept = {name: inner for name, inner in own.items() if name not in unhashed(value)}
+        return {name: given(inner) for name, inner in kept.items() if inner != _default(value, name)}
     if isinstance(value, dict):
         return {key: given(inner) for key, inner in value.items()}
     return [given(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def unhashed(record: Any) -> set[str]:
+    """Names of the fields that say of themselves that no result follows them: notes, sources."""
+    return {field.name for field in fields(record) if not field.metadata.get("hashed", True)}
 
 
 def _default(record: Any, name: str) -> object:

@@ -39,7 +39,6 @@ from sram.protection import Overhead
 
 LOCKS = ".locks"
 _SHOWN = ("stamp", "voltage_unit", "versions", "notes", "energy_sources")  # of a prepared folder
-_MAY_GROW = ("voltages", "chips", "protections", "adaptive", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -239,7 +238,7 @@ def _check_same(study: StudyConfig, other: StudyConfig, path: Path) -> None:
     """Refuse `study` where `other`, of this folder, is about something else."""
     if other.identity() != study.identity():
         mine, theirs = study.model_dump(mode="json"), other.model_dump(mode="json")
-        key = next(k for k in mine if k not in _MAY_GROW and mine[k] != theirs[k])
+        key = next(k for k in mine if k not in study.left_out("folder") and mine[k] != theirs[k])
         raise InputError(path, key, mine[key], f"{theirs[key]!r}, of the study {other.name!r} in this folder")
 
 

@@ -11,7 +11,7 @@ from neuralfuse.chips.memory import maps_of
 from neuralfuse.quantized import checkpoint
 from neuralfuse.study.config import MEASURED, NetworkConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import content_hashes, test_set, training_hash
-from neuralfuse.study.digest import digest, given
+from neuralfuse.study.digest import digest, given, unhashed
 from neuralfuse.study.folder import StudyFolder
 from simulator.accelerator import accelerator
 from sram import structure
@@ -43,8 +43,8 @@ def points_of(folder: StudyFolder) -> list[Point]:
     curve = study.curve
     common = {
         "data": total.hexdigest(),
-        "curve": {key: value for key, value in curve.to_dict().items() if key != "source"},
-        "sram": study.sram.given("structures"),
+        "curve": {key: value for key, value in curve.to_dict().items() if key not in unhashed(curve)},
+        "sram": study.sram.given(),
         "seed": study.seed,
         "device": study.device,
         "batch": study.batch_size,  # float sums depend on it in the last bit

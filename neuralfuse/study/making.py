@@ -232,19 +232,16 @@ def network_settings(study: StudyConfig, config: NetworkConfig) -> list:
     """All that a trained network follows from."""
     built = config.build or config.name
     contents = content_hashes(built, config.checkpoint, config.start, own_objective(config.training.objective))
-    own = config.given("name", "build", "activations")
+    own = config.given("weights")
     trained_on = [] if config.checkpoint is not None else [training_hash(study.dataset)]
     return [built, own, study.dataset.given(), study.seed, *contents, *trained_on]
 
 
 def generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseConfig) -> list:
     """All that a trained generator follows from."""
-    left_out = {"calibrate", "training"} if fuse.starts_untrained else {"calibrate"}  # how is of no matter here
-    if fuse.own_faults != "trained":
-        left_out.add("own_faults")
     objective = own_objective(fuse.training.objective) if fuse.training else None
     return [
-        fuse.given(*left_out),
+        fuse.given("weights"),
         [_tensor_hash(network) for _, network in bases],
         study.identity(),
         fuse.train_voltages or study.voltages,

@@ -20,10 +20,10 @@ def test_page_in_headless_chromium(tiny, tmp_path):
     command = [str(CHROMIUM), *FLAGS, *profile, (tiny / "report.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr  # every console message of a page is logged under this tag
-    drawn = re.findall(r'<div class="front[^"]*" id="front-(\w+)"[^>]*>(.)', done.stdout)
+    drawn = re.findall(r'<div data-front="(\w+)"[^>]*>(.)', done.stdout)
     assert {scope for scope, _ in drawn} == {"weight_sram", "sram", "system"}
     assert done.stdout.count('class="main-svg"') >= 3  # plotly drew
-    assert re.search(r'id="front-sram"[^>]*hidden', done.stdout)  # one scope at a time
+    assert re.search(r'data-front="sram"[^>]*hidden', done.stdout)  # one scope at a time
     text = log.read_text()
     if not text.rstrip().endswith("}"):  # the browser may be gone before it closes the list
         text = text.rstrip().rstrip(",") + "]}"

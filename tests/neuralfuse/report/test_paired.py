@@ -1,5 +1,7 @@
 """Are chips compared with themselves, at the same supply and at the same saving?"""
 
+import json
+
 import pandas as pd
 import pytest
 import yaml
@@ -7,7 +9,8 @@ import yaml
 from neuralfuse.report import paired
 from neuralfuse.results.rows import COLUMNS
 from neuralfuse.results.statistics import paired_difference
-from neuralfuse.study.files import dump_study, load_studies
+from neuralfuse.study.files import dump_study, load_studies, parse_study
+from sram import failure
 from tests.conftest import run
 
 SAVING = {0.85: 0.2, 0.825: 0.25, 0.8: 0.3}  # of the bare network; the generator takes 0.03 of it
@@ -103,6 +106,34 @@ def test_differences_have_a_dot_for_each_line():
     assert labels == [f"{name}, {voltage:g}" for voltage in SAVING for name in ("range", "each")]
     dots = figure.axes[0].containers[0].lines[0].get_xdata()
     assert dots[:2] == pytest.approx([15, 8])
+
+
+def test_bars_are_the_intervals_which_are_not_symmetric():
+    """Of one chip's large gain the interval is longer to the right."""
+    found = rows()[lambda r: (r.seed == 0) & (r.voltage == 0.8)]
+    found["accuracy"] += 0.2 * ((found.chip == 3) & (found.protection != "none"))
+    table = paired.compare(found)
+    line = table[table.protection == "range"].iloc[0]
+    assert line.high_none - line.minus_none > 1.5 * (line.minus_none - line.low_none)
+    bars = paired.differences(table, "none").axes[0].containers[0].lines[2][0].get_segments()
+    assert any(bar[:, 0] == pytest.approx([100 * line.low_none, 100 * line.high_none]) for bar in bars)
+    drawn = {bars.get_label(): bars for bars in paired.accuracy(table).axes[0].containers}["range"]
+    assert drawn.lines[2][0].get_segments()[0][:, 1] == pytest.approx([100 * line.low, 100 * line.high])
+
+
+def test_rates_are_those_of_the_study_s_own_curve(tmp_path):
+    """A curve in a file has a name that no built-in curve has."""
+    curve = failure.through("lab", [0.9, 0.8, 0.7], [1e-6, 1e-3, 0.1], nominal=0.9)
+    (tmp_path / "lab.json").write_text(json.dumps(curve.to_dict()))
+    content = {**STUDY, "sram": {"curve": str(tmp_path / "lab.json")}, "voltages": [0.85, 0.825, 0.8]}
+    del content["variants"]
+    (tmp_path / "study.yaml").write_text(dump_study(parse_study(content, "here")))
+    other = {name: 0 for name in COLUMNS if name not in rows()} | {"total": 10**6, "curve": "lab"}
+    found = rows()[lambda r: r.seed == 0].assign(**other)
+    found["correct"] = found.accuracy * found.total
+    found.to_csv(tmp_path / "results.csv", index=False)
+    rate = paired.rows_of(tmp_path).set_index("voltage").rate
+    assert rate[0.8].iloc[0] == pytest.approx(1e-3)
 
 
 STUDY = {

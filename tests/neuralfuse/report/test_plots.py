@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from neuralfuse.report import plots
-from neuralfuse.report.page import interactive_front
+from neuralfuse.report.front import interactive_front
 from sram import failure
 
 
@@ -58,6 +58,6 @@ def test_whiskers_of_the_page_stay_between_0_and_100():
     wide = {"voltage": [1.0, 0.8], "accuracy_mean": [0.97, 0.1], "accuracy_low": [0.9, -0.2]}
     wide |= {"accuracy_high": [1.04, 0.4], "saving_sram": [0.0, 0.36]}
     summary = pd.DataFrame(wide).assign(**row)
-    trace = json.loads(interactive_front(summary, "sram", "Vmin")["json"])["data"][0]
+    trace = json.loads(interactive_front(summary, "sram", "Vmin"))["data"][0]
     assert np.add(trace["y"], trace["error_y"]["array"]) == pytest.approx([100, 40])
     assert np.subtract(trace["y"], trace["error_y"]["arrayminus"]) == pytest.approx([90, 0])

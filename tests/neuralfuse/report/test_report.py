@@ -3,22 +3,25 @@
 import json
 import re
 import shutil
+from importlib import resources
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
-from neuralfuse.report import build_report, headline_lines
+from neuralfuse.report import build, build_report, headline_lines
 from neuralfuse.report.compare import compare
-from neuralfuse.report.page import interactive_front
+from neuralfuse.report.front import interactive_front
 from neuralfuse.results import pareto
 from neuralfuse.results.rows import COLUMNS
 from neuralfuse.results.tables import read_table, to_csv
 from neuralfuse.study import variants
+from neuralfuse.study.folder import StudyFolder
 from tests.conftest import TINY, run
 
 EVIL = "</script><script>alert(1)</script>"
-NAMES = ("None", "NA", "007", EVIL, "[/red]", r"$\bad$", "=1+1", "'@x", "a/../../../x", "_x", "a\x1b[2J\rb")
+NAMES = ("None", "NA", "007", EVIL, "[/a]", "[red]", r"$\bad$", "=1+1", "'@x", "a/../../../x", "_x", "a\x1b[2J\rb")
 
 
 def written(page: str) -> str:
@@ -75,7 +78,7 @@ def test_a_name_runs_nothing_on_the_page(odd):
 
 def test_labels_of_the_plot_show_names_letter_by_letter(odd):
     _, made = odd
-    found = interactive_front(made.summary, "sram", "Vmin")["json"]
+    found = interactive_front(made.summary, "sram", "Vmin")
     assert "<" not in found
     traces = json.loads(found)["data"]
     assert any(t["name"].startswith("&lt;/script&gt;") for t in traces)
@@ -118,6 +121,26 @@ def test_what_is_gone_is_made_again(tiny_copy, undrawn):
     (tiny_copy / "equal.csv").unlink()
     assert run("report", tiny_copy) == 0
     assert (tiny_copy / "equal.csv").is_file()
+
+
+def test_a_page_is_made_anew_where_anything_it_is_made_from_changed(tiny_copy, tmp_path, monkeypatch):
+    """Any module, library or machine, named nowhere else; what lies beside them changes nothing."""
+    study = StudyFolder.open(tiny_copy).study
+    stamps = [build._stamp(tiny_copy, study)]
+    assert build._stamp(tiny_copy, study) == stamps[0]
+    for package in ("neuralfuse", "simulator", "sram"):
+        shutil.copytree(Path(str(resources.files(package))), tmp_path / package)
+    monkeypatch.setattr(build.resources, "files", lambda package: tmp_path / package)
+    assert build._stamp(tiny_copy, study) == stamps[0]
+    for later in ("neuralfuse/report/later.py", "sram/data/later.csv"):
+        (tmp_path / later).write_text("")
+        stamps.append(build._stamp(tiny_copy, study))
+    monkeypatch.setattr(build.metadata, "version", lambda name: "999")
+    stamps.append(build._stamp(tiny_copy, study))
+    stamps.append(build._stamp(tiny_copy, study.model_copy(update={"accelerators": ("edge",)})))
+    (tiny_copy / "layers.csv").write_text((tiny_copy / "layers.csv").read_text() + "\n")
+    stamps.append(build._stamp(tiny_copy, study))
+    assert len(set(stamps)) == len(stamps)
 
 
 def results_of(folder, accuracy: dict[str, list[float]]):

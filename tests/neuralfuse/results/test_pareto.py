@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from neuralfuse.results import pareto
+from neuralfuse.results.trade import Trade, on_the_same_chips, saving_between
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_attainment_is_the_share_of_chips_that_reach_a_point(results):
     """By definition: a corner of the 50% surface is reached by at least half of the chips, checked by counting."""
     rows = results[results.protection == "fuse"]
     surfaces = pareto.attainment(rows, "sram")
-    points, chips = pareto.chip_points(rows, "sram")
+    points, chips = rows[["saving_sram", "accuracy"]].to_numpy(), rows.chip.to_numpy()
     for percentile, surface in surfaces.items():
         assert len(surface)
         for corner in surface:
@@ -67,7 +68,7 @@ def test_attainment_is_the_share_of_chips_that_reach_a_point(results):
 
 
 def test_headline_orders_protections_and_margins(results):
-    table = pareto.headline(results).set_index(["protection", "points"])
+    table = pareto.headline(results, "weight_sram").set_index(["protection", "points"])
     assert table.loc[("fuse", 5.0), "voltage"] < table.loc[("none", 5.0), "voltage"]
     assert table.loc[("none", 5.0), "voltage"] <= table.loc[("none", 1.0), "voltage"]
     assert (table.voltage_low <= table.voltage).all()
@@ -81,19 +82,20 @@ def test_hypervolume_of_one_rectangle():
 
 def test_saving_at_equal_accuracy_and_back(results):
     fuse, bare = (results[results.protection == p] for p in ("fuse", "none"))
-    gain = pareto.saving_difference(fuse, bare, "sram", accuracy=0.8)
+    ours, theirs = (Trade.of(rows, "sram") for rows in (fuse, bare))
+    gain = saving_between(ours, theirs, accuracy=0.8)
     assert gain.low <= gain.mean <= gain.high
     assert gain.mean > 0
-    here = pareto.accuracy_at_saving(fuse, "sram", 1 - 0.85**2 - 0.02)
-    assert here.mean == pytest.approx(fuse[fuse.voltage == 0.85].accuracy.mean())
-    assert np.isnan(pareto.accuracy_at_saving(fuse, "sram", 0.9).mean)
+    here = ours.accuracy_at(1 - 0.85**2 - 0.02)
+    assert here.mean() == pytest.approx(fuse[fuse.voltage == 0.85].accuracy.mean())
+    assert np.isnan(ours.accuracy_at(0.9)).all()
 
 
 def test_trade_by_hand():
     """Two chips at 1, 0.9, 0.8 that save nothing, 0.2, 0.4: means 0.9, 0.8, 0.4."""
     chips = np.array([[0.9, 0.9, 0.5], [0.9, 0.7, 0.3]])
     savings = np.tile([0.0, 0.2, 0.4], (2, 1))
-    trade = pareto.Trade(np.array([1.0, 0.9, 0.8]), np.array([3, 7]), chips, savings)
+    trade = Trade(np.array([1.0, 0.9, 0.8]), np.array([3, 7]), chips, savings)
     assert trade.accuracy_at(0.0).tolist() == [0.9, 0.9]
     assert trade.accuracy_at(0.3) == pytest.approx([0.7, 0.5])
     assert np.isnan(trade.accuracy_at(0.41)).all()
@@ -151,9 +153,9 @@ def test_savings_are_of_the_chips_that_are_compared(canaries):
     """Chips 4 and 6 of the protected network were measured at every voltage; 6 on the unprotected one too."""
     fuse, bare = (canaries[canaries.protection == p] for p in ("fuse", "none"))
     fuse = fuse[fuse.chip.isin([4, 6]) | (fuse.voltage > 0.9)]
-    found = pareto.Trade.of(fuse, "sram")
+    found = Trade.of(fuse, "sram")
     assert found.saving == pytest.approx(1 - found.voltages**2 - 0.02 + 0.05)
-    ours, _ = pareto._on_the_same_chips(fuse, bare[bare.chip > 5], "sram")
+    ours, _ = on_the_same_chips(found, Trade.of(bare[bare.chip > 5], "sram"))
     assert ours.saving == pytest.approx(1 - ours.voltages**2 - 0.02 + 0.06)
 
 
@@ -162,7 +164,8 @@ def test_no_chip_in_common_is_no_gain_and_one_has_no_interval(results):
     fuse, bare = (results[results.protection == p] for p in ("fuse", "none"))
     apart = pd.concat([fuse[fuse.chip < 10], bare[bare.chip >= 10]])
     assert pareto.at_equal(apart).empty
-    gain = pareto.saving_difference(fuse[fuse.chip < 10], bare[bare.chip >= 10], "sram", 0.9)
+    halves = (Trade.of(rows, "sram") for rows in (fuse[fuse.chip < 10], bare[bare.chip >= 10]))
+    gain = saving_between(*on_the_same_chips(*halves), 0.9)
     assert gain.chips == 0
     assert np.isnan([gain.mean, gain.low, gain.high]).all()
     table = pareto.at_equal(results[results.chip == 3])

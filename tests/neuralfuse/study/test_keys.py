@@ -1,9 +1,17 @@
 """What the key of a row follows, and what it does not."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 from neuralfuse.study import grid
-from neuralfuse.study.config import CalibrateConfig, ProtectionConfig, SramConfig
+from neuralfuse.study.config import (
+    CalibrateConfig,
+    ChipsConfig,
+    NeuralFuseConfig,
+    ProtectionConfig,
+    SramConfig,
+    Unhashed,
+)
 from neuralfuse.study.digest import given
 from neuralfuse.study.files import parse_study
 from neuralfuse.study.folder import StudyFolder
@@ -43,6 +51,41 @@ def test_what_comes_later_with_a_default_changes_no_key():
 def test_a_note_changes_no_key_and_a_number_does():
     machine = accelerator("edge")
     assert given(replace(machine, note="said otherwise")) == given(machine) != given(replace(machine, array_rows=3))
+
+
+def test_what_a_hash_leaves_out_is_said_at_the_field():
+    """A later model's key is left out where it says so, and by that hash alone; nobody else is told."""
+
+    class Later(SramConfig):
+        comment: Annotated[str, Unhashed("folder")] = ""
+        more: float = 1.5
+
+    later = Later(comment="x", more=2, structures=("iid",))
+    assert later.given("row") == {"comment": "x", "more": 2}
+    assert later.given("folder") == {"structures": ["iid"], "more": 2}
+
+    @dataclass(frozen=True)
+    class Noted(Accelerator):
+        maker: str = field(default="", metadata={"hashed": False})
+
+    machine = accelerator("paper")
+    assert given(Noted(**vars(machine), maker="x")) == given(machine)
+
+
+def test_a_folder_may_grow_in_what_its_hash_leaves_out():
+    study = parse_study({"name": "a", "networks": ["resnet8"], "voltages": [0.8]}, "here")
+    grown = {"voltages": (0.9, 0.8), "chips": ChipsConfig(evaluation=3), "batch_size": 3, "protections": ()}
+    assert study.left_out("folder") == {*grown, "adaptive"}
+    assert study.model_copy(update=grown).identity() == study.identity()
+    assert study.model_copy(update={"seed": 1}).identity() != study.identity()
+
+
+def test_weights_follow_no_setting_of_what_is_not_trained():
+    fuse = {"generator": "affine", "training": {"steps": 5}, "own_faults": "untrained"}
+    trained, fitted = NeuralFuseConfig(**fuse), NeuralFuseConfig(**fuse | {"own_faults": None, "calibrate": {}})
+    assert set(trained.given("weights")) == {"generator", "training"}
+    assert set(fitted.given("weights")) == {"generator"}
+    assert set(trained.given("row")) == {"generator", "training", "own_faults"}
 
 
 def test_a_default_that_is_written_out_changes_no_key():

@@ -8,7 +8,8 @@ from neuralfuse.chips.stored import in_accelerator
 from neuralfuse.quantized.checkpoint import load_network, save_network
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.program import device_faults
-from neuralfuse.report.build import build_report, read_results
+from neuralfuse.report.build import build_report
+from neuralfuse.results.tables import read_results
 from neuralfuse.study.check import check
 from neuralfuse.study.files import dump_study, parse_study
 from neuralfuse.training.network import train_network

@@ -1,0 +1,110 @@
+"""Which figures a results folder has: each with a caption in words, and how it is drawn."""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from neuralfuse.report import plots
+from neuralfuse.report.wording import SCOPE_LABEL
+from neuralfuse.results import pareto
+from neuralfuse.study.config import StudyConfig
+from neuralfuse.study.file_names import slug
+from neuralfuse.study.folder import StudyFolder
+from neuralfuse.study.memory import chip_map
+from simulator.plots import components_figure
+from sram import mapplots
+from sram.errors import InputError
+
+ACCURACY = "Accuracy against supply: mean over chips with its 95% band, one panel for each kind of fault maps"
+FRONT = "Energy saved against accuracy, mean over chips with its 95% band"
+ATTAINED = "Energy saved against accuracy, chip by chip: what half of the chips reach, and 5% to 95% of them"
+YIELD = "Share of chips that stay within 5 points of clean, with its exact 95% interval"
+SETTINGS = "Networks, accelerators and curves in one plot: the best that any protection reaches"
+ENERGY = "Energy of one inference by layer, at nominal supply"
+CURVE = (
+    "Share of faulty cells against supply: the curve, dotted beyond its data, and the chips that were made from it, "
+    f"mean and all of them, at {plots.MOST_SUPPLIES} supplies at the most"
+)
+BANK = "One bank of chip 0, which cells are faulty; how they gather in columns; their share against supply"
+IMAGES = "Test images, what the generator makes of them, and the difference"
+SENSITIVITY = "Accuracy lost to the faults of one layer, or one bit, at a time"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that is not drawn yet."""
+
+    caption: str
+    draw: Callable[[], Figure]
+
+
+def drawings(
+    folder: Path, study: StudyConfig, results: pd.DataFrame, summary: pd.DataFrame, layers: pd.DataFrame
+) -> dict[str, Drawing]:
+    """Every figure of the folder by the name of its file: what is asked first comes first."""
+    found: dict[str, Drawing] = {}
+    unit, chosen = study.curve.unit, plots.drawn(summary)
+    summary, results = (table[table.protection.isin(chosen)] for table in (summary, results))
+    keys = [key for key in pareto.SETTING if key != "structure"]
+    groups = list(summary.groupby(keys, sort=False))
+    for key, part in groups:
+        tag, of = ("", "") if len(groups) == 1 else ("-" + slug(*map(str, key)), f" ({', '.join(map(str, key))})")
+        rows = results[(results[keys] == list(key)).all(axis=1)]
+        found[f"accuracy{tag}"] = Drawing(ACCURACY + of, partial(plots.accuracy_against_voltage, part, unit))
+        for what, caption, draw, table in (
+            ("pareto", FRONT, plots.energy_accuracy_front, part),
+            ("attainment", ATTAINED, plots.attainment, rows),
+        ):
+            for scope, label in SCOPE_LABEL.items():
+                found[f"{what}-{scope}{tag}"] = Drawing(f"{caption}; {label}{of}", partial(draw, table, scope))
+        found[f"yield{tag}"] = Drawing(YIELD + of, partial(plots.yield_against_voltage, part, 5.0, unit))
+    if len(groups) > 1:
+        beside = summary.assign(setting=[", ".join(key) for key in summary[keys].astype(str).to_numpy()])
+        found["settings"] = Drawing(SETTINGS, partial(plots.settings_front, beside))
+    for (network, machine), part in layers.groupby(["network", "accelerator"], sort=False):
+        of = f"{network} on {machine}"
+        found[f"layers-{slug(network, machine)}"] = Drawing(f"{ENERGY} ({of})", partial(_energy_by_layer, part, of))
+    found["failure-curve"] = Drawing(CURVE, partial(plots.failure_curve, results, study.curve))
+    for form in study.forms:
+        found[f"bank-{slug(form)}"] = Drawing(f"{BANK} ({form} maps)", partial(_bank, folder, study, form))
+    for path in sorted((folder / "images").glob("*.npz")):
+        found[f"images-{path.stem}"] = Drawing(f"{IMAGES} ({path.stem})", partial(_images, path))
+    return found
+
+
+def drawn_elsewhere(folder: Path) -> dict[str, str]:
+    """Names and captions of the figures of `neuralfuse sensitivity` that lie in a folder."""
+    stems = [path.stem for path in sorted((folder / "plots").glob("sensitivity-*.png"))]
+    return {stem: f"{SENSITIVITY} ({stem.removeprefix('sensitivity-')})" for stem in stems}
+
+
+def _images(path: Path) -> Figure:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            original, changed, labels = (arrays[name] for name in ("original", "changed", "labels"))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        raise InputError(path, "images", str(error)[:200], "as they were written; delete it and sweep again") from None
+    return plots.images(original, changed, labels.tolist())
+
+
+def _energy_by_layer(layers: pd.DataFrame, of: str) -> Figure:
+    layers = layers[:-1]  # without the totals
+    components = {name.removesuffix("_pj"): layers[name].to_numpy() for name in layers if name.endswith("_pj")}
+    return components_figure(layers.layer.tolist(), components, "system", f"{of}, nominal supply")
+
+
+def _bank(folder: Path, study: StudyConfig, structure: str) -> Figure:
+    """Chip 0 of the first network's memory, at the swept voltage where nearest to one cell in a hundred is faulty."""
+    geometry = StudyFolder(folder, study).placement(study.networks[0].name, study.accelerators[0]).geometry
+    rate = np.maximum(study.curve.probability(np.array(study.voltages)), 1e-300)
+    voltage = study.voltages[int(np.abs(np.log(rate / 0.01)).argmin())]
+    figure = mapplots.show(chip_map(study, geometry, structure, 0, study.voltage_floor), voltage)
+    figure.axes[2].xaxis.set_inverted(True)  # supplies fall to the right in all figures
+    return figure
