@@ -44,6 +44,7 @@ class MapStatistics:
     worst_tenth_of_banks: float  # share of the faults that it holds; nan without faults
     words_with_faults: float  # share of all words
     words_with_two_or_more: float
+    adjacent_rows: float  # `adjacent_ratio`
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,27 @@ def statistics(fault_map: FaultMap, voltage: float) -> MapStatistics:
         worst_tenth_of_banks=float(worst / faulty) if faulty else float("nan"),
         words_with_faults=len(per_word) / geometry.words,
         words_with_two_or_more=int((per_word >= 2).sum()) / geometry.words,
+        adjacent_rows=adjacent_ratio(fault_map, voltage),
     )
+
+
+def pairs_apart(fault_map: FaultMap, voltage: float, rows: int) -> np.ndarray:
+    """Pairs of faulty cells of one column that lie so many rows apart, int64[banks]."""
+    geometry = fault_map.geometry
+    bank, row, column = geometry.bank_row_column(fault_map.at(voltage).cell)
+    place = (bank * geometry.columns + column) * (geometry.rows + rows) + row
+    return np.bincount(bank[np.isin(place + rows, place)], minlength=geometry.banks)
+
+
+def adjacent_ratio(fault_map: FaultMap, voltage: float) -> float:
+    """How many times as often neighbouring rows of a column fail together as if its faults were shuffled.
+
+    1 where cells of a column fail independently; nan where no column has two faults. Of n faults in one of r rows,
+    shuffled, n (n - 1) / r pairs are neighbours.
+    """
+    n = per_column(fault_map, voltage).ravel()
+    by_chance = float((n * (n - 1)).sum()) / fault_map.geometry.rows
+    return _share(int(pairs_apart(fault_map, voltage, 1).sum()), by_chance)
 
 
 def compare(a: FaultMap, b: FaultMap, voltage: float) -> Comparison:

@@ -8,6 +8,9 @@ there: a map made for a lower voltage contains the map made for a higher one.
 
 A region is one column of one bank (whose cells share the bank and column terms) or, where nothing differs inside a
 bank, the whole bank. Row terms differ within a column: the process runs until the weakest row could not fail any more.
+
+Where neighbouring rows of a column share a term too, runs and cells have clocks of their own, and both are looked
+through as a tree of first rings (`cells_in_runs`).
 """
 
 from typing import NamedTuple
@@ -17,9 +20,11 @@ import numpy as np
 from sram.jit import jit, jit_inline
 from sram.random import Stream
 from sram.random_kernels import expm1, fill_normals, log, normal_at, one_normal, philox, uniform
+from sram.structure import RUN_ROWS
 
 B32, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
-DIE, BANK, SMOOTH, COLUMN, ROW, CELL, POLARITY, ACCESS = (np.int64(stream) for stream in Stream)
+DIE, BANK, SMOOTH, COLUMN, ROW, CELL, POLARITY, ACCESS, RUN = (np.int64(stream) for stream in Stream)
+ONE_BIT = np.uint64(1)
 NONE, ONE = np.int64(0), np.int64(1)  # typed, so that a kernel called with them is compiled once, not per value
 LATTICE = 4  # intervals of the smooth field's lattice along each edge of the die
 
@@ -34,6 +39,7 @@ class Scale(NamedTuple):
     tail: float
     row: float
     cell: float
+    run: float = 0.0
 
 
 class Table(NamedTuple):
@@ -126,6 +132,62 @@ def first_of(array, n, size):
     return out
 
 
+@jit_inline
+def first_rings(parent, high, low, clocks):
+    """First rings of the halves of a set whose first ring is `parent`, from two random words; `clocks` in a half.
+
+    It rang in one half or the other. Clocks have no memory: the other half, silent until then, waits anew.
+    """
+    other = parent - log(uniform(high, low)) / clocks
+    return (parent, other) if low & ONE_BIT else (other, parent)  # a bit that `uniform` drops
+
+
+@jit
+def cells_in_runs(out, n, shared, row_term, weakest_row, column, columns, bank, scale, key, times, table, stack):
+    """Put a column's weak cells into out uint64[...] from n on -> how many there are then.
+
+    A binary tree over the column, drawn from the root down as far as needed: each node knows the weakest run and the
+    weakest cell below it, and is left where even these two together would not fail. Leaves are cells, RUN_ROWS of them
+    a run; where the column lies on its runs is drawn, too. `stack`: room for nodes, int64, float64 and float64[64].
+    """
+    rows = row_term.size
+    runs = np.int64(1)
+    while runs * RUN_ROWS < rows + RUN_ROWS - 1:
+        runs *= 2
+    leaves = runs * RUN_ROWS
+    k0, k1 = key
+    x0, x1, x2, x3 = philox(np.int64(0), column, bank, RUN, k0, k1)
+    skipped = np.int64(x1 & LOW) % RUN_ROWS  # leaves before row 0
+    node, of_run, of_cell = stack
+    node[0], of_run[0], of_cell[0] = 1, -log(uniform(x0, x1)) / runs, -log(uniform(x2, x3)) / leaves
+    depth = 1
+    while depth > 0:
+        depth -= 1
+        k, run, cell = node[depth], of_run[depth], of_cell[depth]
+        total = shared + scale.run * normal_at(run, times) + scale.cell * normal_at(cell, times)
+        if voltage_of(total + weakest_row, table) < table.stop:
+            continue
+        if k >= leaves:
+            row = k - leaves - skipped
+            if 0 <= row < rows:
+                rounded = np.float32(voltage_of(total + row_term[row], table))
+                if rounded > table.floor:
+                    where = np.uint64((np.int64(bank) * rows + row) * columns + column)
+                    out[n] = ((LOW - np.uint64(rounded.view(np.uint32))) << B32) | where
+                    n += 1
+            continue
+        level = np.int64(1)
+        while 2 * level <= k:
+            level *= 2
+        x0, x1, x2, x3 = philox(k, column, bank, RUN, k0, k1)
+        run_left, run_right = first_rings(run, x0, x1, 0.5 * runs / level) if k < runs else (run, run)
+        cell_left, cell_right = first_rings(cell, x2, x3, 0.5 * leaves / level)
+        node[depth], of_run[depth], of_cell[depth] = 2 * k, run_left, cell_left
+        node[depth + 1], of_run[depth + 1], of_cell[depth + 1] = 2 * k + 1, run_right, cell_right
+        depth += 2
+    return n
+
+
 @jit
 def weak_cells(first, last, rows, columns, across, down, scale, key, times, table):
     """Cells of banks [first, last) whose critical voltage, rounded to float32, lies above table.floor, bank by bank.
@@ -133,7 +195,7 @@ def weak_cells(first, last, rows, columns, across, down, scale, key, times, tabl
     -> uint64[n]: inverted bits of the critical voltage above the cell number, so that sorting these integers sorts by
     falling voltage, ties by cell. Memory goes with n and with the cells of one region, which are marked as they ring.
     """
-    by_column = scale.column > 0.0 or scale.row > 0.0
+    by_column = scale.column > 0.0 or scale.row > 0.0 or scale.run > 0.0
     regions = columns if by_column else 1
     cells = rows if by_column else rows * columns
     rate = 1.0 / cells
@@ -144,6 +206,7 @@ def weak_cells(first, last, rows, columns, across, down, scale, key, times, tabl
     # The first ring of every region at once: most columns have no other. Then a few more, of one region at a time.
     first_wait, first_where = np.empty(regions), np.empty(regions)
     wait, where = np.empty(4 if by_column else 32), np.empty(4 if by_column else 32)
+    stack = np.empty(64, np.int64), np.empty(64), np.empty(64)
     out = np.empty(2 * cells, np.uint64)
     n = np.int64(0)
     for bank in range(first, last):
@@ -165,6 +228,11 @@ def weak_cells(first, last, rows, columns, across, down, scale, key, times, tabl
             wait[0], where[0] = first_wait[region], first_where[region]
             if n + cells > out.size:
                 out = first_of(out, n, 2 * out.size)
+            if scale.run > 0.0:
+                n = cells_in_runs(
+                    out, n, shared, row_term, weakest_row, region, columns, bank, scale, key, times, table, stack
+                )
+                continue
             time, rings, draw, lane, lanes = 0.0, 0, NONE, 0, 1
             while rings < cells:
                 if lane == lanes:

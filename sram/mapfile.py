@@ -27,7 +27,7 @@ def header(fault_map: FaultMap) -> dict:
         "version": VERSION,
         "geometry": fault_map.geometry.fields(),
         "curve": fault_map.curve.to_dict(),
-        "structure": vars(fault_map.structure),
+        "structure": {key: x for key, x in vars(fault_map.structure).items() if key != "run" or x},  # as before runs
         "chip": fault_map.chip,
         "seed": fault_map.seed,
         "voltage_floor": fault_map.voltage_floor,

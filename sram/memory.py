@@ -126,7 +126,7 @@ class Chip:
         if not 0 < voltage_floor < np.inf:
             raise InputError("fault map", "voltage_floor", voltage_floor, f"a positive voltage in {curve.unit}")
         geometry, voltage_floor = memory.geometry, float(voltage_floor)
-        marked = geometry.rows if shares.column or shares.row else geometry.cells_per_bank
+        marked = geometry.rows if shares.differs_in_bank else geometry.cells_per_bank
         if marked > REGION:
             allowed = f"banks of at most {REGION} cells (of so many rows, where columns or rows differ)"
             raise InputError("fault map", "geometry", geometry, allowed)
@@ -157,7 +157,7 @@ class Chip:
         out = np.empty((memory.die.banks, geometry.rows, geometry.columns), np.bool_)
 
         def block(part: range) -> None:
-            if shares.column or shares.row:
+            if shares.differs_in_bank:
                 out[part.start : part.stop] = False
                 kernels.mark(kernels.weak_cells(part.start, part.stop, *model), out.reshape(-1))
             else:
@@ -184,6 +184,7 @@ def _model(key: tuple[int, int], memory: Memory, floor: float, steady: float) ->
         tail=shares.tail,
         row=shares.row**0.5,
         cell=shares.cell**0.5,
+        run=shares.run**0.5,
     )
     # Banks stand row by row on a floor that is as square as their own shape allows.
     across = max(1, round((geometry.banks * geometry.rows / geometry.columns) ** 0.5))

@@ -24,6 +24,7 @@ class Stream(IntEnum):
     CELL = 5
     POLARITY = 6
     ACCESS = 7
+    RUN = 8
 
 
 def key(seed: int, chip: int) -> tuple[int, int]:

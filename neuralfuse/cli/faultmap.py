@@ -52,7 +52,7 @@ def make(
     word_bits: WordBits = 64,
     curve: Annotated[str, typer.Option(help="Failure curve: a name of `curve list`, or a JSON file.")] = "ibm14",
     structure: Annotated[
-        str, typer.Option(help="iid, column, or shares of variance such as column=0.4,bank=0.1.")
+        str, typer.Option(help="iid, column, column_runs, or shares of variance such as column=0.4,bank=0.1.")
     ] = "iid",
     chip: Chip = 0,
     seed: Annotated[int, typer.Option(help="Seed of the study.")] = 0,
@@ -118,6 +118,8 @@ def info(map_file: MapFile, voltage: Voltage = None) -> None:
         f"worst tenth of the banks: {s.worst_tenth_of_banks:.1%} of the faults; words with faults "
         f"{s.words_with_faults:.3%}, with two or more {s.words_with_two_or_more:.3%}{stuck}"
     )
+    if not np.isnan(s.adjacent_rows):
+        print_line(f"neighbouring rows of a column fail together {s.adjacent_rows:.2f} times as often as by chance")
 
 
 @app.command()
@@ -236,6 +238,7 @@ def compare(
         ("columns with faults", "{s.columns.with_faults:,}"),
         ("most faults in a column", "{s.columns.most:,}"),
         ("variance / mean of faults per column", "{s.columns.variance_to_mean:.3g}"),
+        ("neighbouring rows of a column, times chance", "{s.adjacent_rows:.3g}"),
         ("faults in the worst tenth of the banks", "{s.worst_tenth_of_banks:.1%}"),
         ("stuck at 1, of the stuck cells", "{s.stuck_at_one:.1%}"),
     ]
@@ -258,7 +261,7 @@ def compare(
 
 @app.command()
 def fit(map_file: MapFile, voltage: Voltage = None) -> None:
-    """Shares of the variation owed to bank, column and row, with 95% intervals over banks."""
+    """Shares of the variation owed to bank, column, row and runs of rows, with 95% intervals over banks."""
     from rich.table import Table
 
     from neuralfuse.cli.tables import print_table
@@ -268,10 +271,15 @@ def fit(map_file: MapFile, voltage: Voltage = None) -> None:
     with _working("resampling banks"):
         found = structurefit.fit(m, voltage)
     table = Table(f"at {found.voltage:g} {m.curve.unit}, {found.faulty:,} faults", "share of variance", "95% interval")
-    for name in ("bank", "column", "row"):
+    for name in ("bank", "column", "row", "run"):
         share = getattr(found, name)
         table.add_row(name, f"{share.value:.3f}", f"{share.low:.3f} to {share.high:.3f}")
     print_table(table)
+    times = found.adjacent
+    print_line(
+        f"neighbouring rows of a column fail together {times.value:.2f} times as often as by chance "
+        f"(95% {times.low:.2f} to {times.high:.2f})"
+    )
 
 
 def _geometry(banks: int | None, capacity_kib: float | None, rows: int, columns: int, word_bits: int) -> "Geometry":

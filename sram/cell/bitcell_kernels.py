@@ -1,10 +1,11 @@
 """The 6T cell as currents: margins of the four ways in which it fails, critical voltages, weighted failures.
 
-Transistors are numbered 0, 1 pull-down left and right, 2, 3 access, 4, 5 pull-up. `threshold` float64[6] are their
-thresholds (magnitudes), `cell` what they share. State 0 stores 0 on the left, state 1 on the right: in state s the low
-node is s and the high node 1 - s.
+Transistors are numbered 0, 1 pull-down left and right, 2, 3 access, 4, 5 pull-up. `threshold` float64[7] are their
+thresholds (magnitudes) and, last, the offset of the sense amplifier that reads the cell; `cell` is what all share.
+State 0 stores 0 on the left, state 1 on the right: in state s the low node is s and the high node 1 - s.
 
-A margin is the logarithm of a ratio of currents: smooth, growing with the supply, negative where the cell fails.
+A margin is the logarithm of a ratio (of currents, or of the bit line's swing over the offset): smooth, growing with the
+supply, negative where the cell fails.
 """
 
 from typing import NamedTuple
@@ -16,7 +17,11 @@ from sram.jit import jit, jit_parallel
 
 ACCESS, WRITE, READ, HOLD = 0, 1, 2, 3
 MECHANISMS = 4
+OFFSET = 6  # of the sense amplifier, among the deviations
+DEVIATIONS = 7
+SMALL_SWING = 1e-3  # V: a logarithm above, straight below, where an offset may change its sign
 GOLDEN = 0.6180339887498949
+HUMPS = 8  # points of the grid on which the larger of two humps is found
 
 
 class Transistors(NamedTuple):
@@ -28,7 +33,7 @@ class Transistors(NamedTuple):
     slope_factor: float
     dibl: float
     thermal_v: float
-    read_current: float  # A: discharges the bit line by the sense amplifier's swing in time
+    read_ohm: float  # V per ampere of read current: swing of the bit line when the sense amplifier decides
     write_conductance: float  # A per volt: moves the storage node in time
     bit_line_low: float  # V, negative or 0: bit line that writes a 0
 
@@ -101,15 +106,24 @@ def lobe(state, v, word_line, sign_only, threshold, cell):
     """Static stability of the stored state: the largest `follow` of the low node between 0 and the other inverter's
     trip point. Positive iff the butterfly curve has this lobe, that is iff Seevinck's square is positive.
 
-    Word line at v while reading, at 0 while holding. sign_only: stop at the first positive value.
+    Word line at v while reading, at 0 while holding. sign_only: stop at the first positive value. A lopsided cell has
+    two humps: the higher one is looked for on a coarse grid first.
     """
-    a, b = 0.0, inverter(1 - state, -1.0, v, word_line, threshold, cell)
+    end = inverter(1 - state, -1.0, v, word_line, threshold, cell)
+    step = end / HUMPS
+    best, highest = 0.5 * step, -np.inf
+    for i in range(HUMPS):
+        x = (i + 0.5) * step
+        f = follow(state, x, v, word_line, threshold, cell)
+        if f > highest:
+            best, highest = x, f
+            if sign_only and f > 0:
+                return f
+    a, b = max(best - step, 0.0), min(best + step, end)
     x1, x2 = b - GOLDEN * (b - a), a + GOLDEN * (b - a)
     f1 = follow(state, x1, v, word_line, threshold, cell)
-    if sign_only and f1 > 0:
-        return f1
     f2 = follow(state, x2, v, word_line, threshold, cell)
-    for _ in range(10):
+    for _ in range(8):
         if sign_only and max(f1, f2) > 0:
             break
         if f1 > f2:
@@ -120,13 +134,19 @@ def lobe(state, v, word_line, sign_only, threshold, cell):
             a, x1, f1 = x1, x2, f2
             x2 = a + GOLDEN * (b - a)
             f2 = follow(state, x2, v, word_line, threshold, cell)
-    return max(f1, f2)
+    return max(f1, f2, highest)
 
 
 @jit
 def access_margin(state, v, threshold, cell):
-    """log(read current / current that the sense amplifier needs): access transistor and pull-down in series, the other
-    node at v (Mukhopadhyay, Mahmoodi, Roy, TCAD 2005, sec. III)."""
+    """asinh(swing) - asinh(offset against this state), in units of `SMALL_SWING`.
+
+    The sense amplifier decides rightly iff the bit line's swing exceeds its offset, which hinders one state as much as
+    it helps the other.
+
+    Read current: access transistor and pull-down in series, the other node at v (Mukhopadhyay, Mahmoodi, Roy, TCAD
+    2005, sec. III).
+    """
     low, high = 0.0, v
     f_low, f_high = 60.0, -60.0
     x = 0.25 * v
@@ -144,7 +164,9 @@ def access_margin(state, v, threshold, cell):
             x = 0.5 * (low + high)
         else:
             x = low + (high - low) * min(max(f_low / (f_low - f_high), 1e-2), 1 - 1e-2)
-    return 0.5 * (np.log(through_access + 1e-300) + np.log(through_down + 1e-300)) - np.log(cell.read_current)
+    swing = np.sqrt(through_access * through_down) * cell.read_ohm
+    against = threshold[OFFSET] if state == 0 else -threshold[OFFSET]
+    return np.arcsinh(swing / SMALL_SWING) - np.arcsinh(against / SMALL_SWING)
 
 
 @jit
@@ -246,29 +268,29 @@ def critical_voltage(low, high, wanted, threshold, cell):
 
 @jit_parallel
 def critical_voltages(normal, mean, sigma, low, high, wanted, cell, voltage, cause):
-    """For cells of standard normal threshold deviations normal float64[n, 6]: voltage float64[n], cause int8[n]."""
+    """For cells of standard normal threshold deviations normal float64[n, 7]: voltage float64[n], cause int8[n]."""
     for i in numba.prange(normal.shape[0]):
         voltage[i], cause[i] = critical_voltage(low, high, wanted, mean + sigma * normal[i], cell)
 
 
 @jit_parallel
 def failures(normal, mean, sigma, v, wanted, cell, failed):
-    """failed bool[n]: which of the cells normal float64[n, 6] fail at v."""
+    """failed bool[n]: which of the cells normal float64[n, 7] fail at v."""
     for i in numba.prange(normal.shape[0]):
         failed[i] = fails(v, wanted, mean + sigma * normal[i], cell)
 
 
 @jit
 def along_pairs(mechanism, state, v, mean, sigma, cell, farthest, point):
-    """Nearest failure, to 0.05, in the directions in which one transistor or two equally deviate, as point float64[6];
+    """Nearest failure, to 0.05, in the directions in which one transistor or two equally deviate, as point float64[7];
     False where there is none up to `farthest`.
 
     A cell fails by one inverter or by the other, and where the supply is high the slope at the mean cell points at the
     one that is further off: the search for the most probable failure must not start there.
     """
     nearest = farthest
-    direction = np.empty(6)
-    for i in range(6):
+    direction = np.empty(DEVIATIONS)
+    for i in range(DEVIATIONS):
         for j in range(i + 1):
             for sign_i in (-1.0, 1.0):
                 for sign_j in (-1.0, 1.0):
@@ -295,11 +317,11 @@ def along_pairs(mechanism, state, v, mean, sigma, cell, farthest, point):
 
 @jit
 def closest_failure(mechanism, state, v, mean, sigma, cell, farthest, point):
-    """Most probable failure point of one mechanism, as point float64[6] in standard deviations: of those with margin 0
+    """Most probable failure point of one mechanism, as point float64[7] in standard deviations: of those with margin 0
     the nearest to the origin, by the iteration of Rackwitz and Fiessler (1978) with bounded steps from the nearest one
     `along_pairs`. Returns its distance; `farthest` where there is none nearer, 0 where the mean cell fails already."""
     step = 0.02
-    gradient = np.empty(6)
+    gradient = np.empty(DEVIATIONS)
     point[:] = 0.0
     if margin(mechanism, state, v, True, mean, cell) < 0:
         return 0.0
@@ -308,7 +330,7 @@ def closest_failure(mechanism, state, v, mean, sigma, cell, farthest, point):
         return farthest
     value = margin(mechanism, state, v, False, mean + sigma * point, cell)
     for iteration in range(40):
-        for j in range(6):
+        for j in range(DEVIATIONS):
             keep = point[j]
             point[j] = keep + step
             up = margin(mechanism, state, v, False, mean + sigma * point, cell)

@@ -52,7 +52,8 @@ def butterfly(
     if mode not in ("read", "hold"):
         raise InputError("butterfly", "mode", mode, "read or hold")
     c = cell(tech, conditions)
-    threshold = c.mean + c.sigma * (np.zeros(6) if deviation is None else np.asarray(deviation, dtype=np.float64))
+    deviation = np.zeros(6) if deviation is None else np.asarray(deviation, dtype=np.float64)
+    threshold = c.mean[:6] + c.sigma[:6] * deviation  # without the sense amplifier's offset, the seventh
     word_line = voltage if mode == "read" else 0.0
     grid = np.linspace(0, voltage, points)
     right, left = np.empty(points), np.empty(points)

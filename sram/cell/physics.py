@@ -1,9 +1,13 @@
 """From transistor variation to a failure curve: the 6T cell and its rare failures.
 
-Thresholds of the six transistors are independent normals (Pelgrom); a cell fails at a supply if it cannot be read in
-time, cannot be written in time, is disturbed by reading, or does not hold (Mukhopadhyay, Mahmoodi, Roy, TCAD 2005). The
-probability of that is found by importance sampling around the most probable failure points of all mechanisms (mixture
-importance sampling: Kanj, Joshi, Nassif, DAC 2006), which costs the same at 1e-9 as at 1e-3.
+Thresholds of the six transistors are independent normals (Pelgrom), and so is the offset of the sense amplifier that
+reads the cell; a cell fails at a supply if it cannot be read in time, cannot be written in time, is disturbed by
+reading, or does not hold (Mukhopadhyay, Mahmoodi, Roy, TCAD 2005). The probability of that is found by importance
+sampling around the most probable failure points of all mechanisms (mixture importance sampling: Kanj, Joshi, Nassif,
+DAC 2006), which costs the same at 1e-9 as at 1e-3.
+
+The curve is that of one cell with an amplifier drawn for it, so it holds for the cells of many columns together. The
+cells of a column share their amplifier, which is one cause of faulty columns; a map gets that from its `structure`.
 """
 
 import contextlib
@@ -26,15 +30,17 @@ from sram.failure import FailureCurve, Interpolated
 from sram.files import write_atomic
 
 MECHANISMS = ("access", "write", "read", "hold")
-MODEL = 2  # raise when the model changes: cached curves of another model are not used
+MODEL = 3  # raise when the model changes: cached curves of another model are not used
 STREAM = 64  # of random numbers, beyond those of fault maps
 _FARTHEST = 9.0  # failure points beyond this many standard deviations are rarer than 1e-19
+_WIDE = 2.0  # standard deviations of the wide samples
 _LOWEST, _HIGHEST = 0.03, 2.0  # V: every cell fails below, none is asked about above
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """What kernels need: mean and sigma of the thresholds float64[6] in volts, and the rest."""
+    """What kernels need: mean and sigma, float64[7] in volts, of the thresholds and the sense amplifier's offset, and
+    the rest."""
 
     mean: np.ndarray
     sigma: np.ndarray
@@ -58,7 +64,7 @@ def cell(tech: Technology | int | str, conditions: Conditions | None = None) -> 
     thresholds = np.array([tech.threshold_n_v + n, tech.threshold_n_v + n, tech.threshold_p_v + p])
     specific_ua = np.array([tech.specific_current_n_ua, tech.specific_current_n_ua, tech.specific_current_p_ua])
     pull_down, access, pull_up = specific_ua * 1e-6 * widths / tech.length_nm * current_scale(conditions)
-    time_s = 0.5e-9 * (conditions.clock_ns or tech.clock_ns)
+    clock_s = 1e-9 * (conditions.clock_ns or tech.clock_ns)
     transistors = Transistors(
         pull_down=float(pull_down),
         access=float(access),
@@ -66,12 +72,13 @@ def cell(tech: Technology | int | str, conditions: Conditions | None = None) -> 
         slope_factor=tech.slope_factor,
         dibl=tech.dibl,
         thermal_v=conditions.thermal_v,
-        read_current=tech.bitline_ff * 1e-15 * tech.sense_mv * 1e-3 / time_s,
-        write_conductance=tech.node_ff * 1e-15 / time_s,
+        read_ohm=tech.sense_window * clock_s / (tech.bitline_ff * 1e-15),
+        write_conductance=tech.node_ff * 1e-15 / (0.5 * clock_s),
         bit_line_low=tech.bit_line_low_mv * 1e-3,
     )
     sigma = [tech.sigma_mv(width) * 1e-3 for width in widths]
-    return Cell(np.repeat(thresholds, 2), np.repeat(sigma, 2), transistors)
+    mean = np.append(np.repeat(thresholds, 2), 0.0)
+    return Cell(mean, np.append(np.repeat(sigma, 2), tech.offset_sigma_mv * 1e-3), transistors)
 
 
 def _wanted(mechanisms: Iterable[str]) -> np.ndarray:
@@ -82,7 +89,7 @@ def _wanted(mechanisms: Iterable[str]) -> np.ndarray:
 
 
 def _normals(samples: int, seed: int) -> np.ndarray:
-    return random.normals(6 * samples, STREAM, seed=seed).reshape(samples, 6)
+    return random.normals(kernels.DEVIATIONS * samples, STREAM, seed=seed).reshape(samples, kernels.DEVIATIONS)
 
 
 def critical_voltages(
@@ -99,12 +106,13 @@ def critical_voltages(
     >>> bool(0.2 < voltage.min() < voltage.max() < 0.8)
     True
     """
-    c = cell(tech, conditions)
+    return _critical_voltages(cell(tech, conditions), samples, seed, _wanted(mechanisms))
+
+
+def _critical_voltages(c: Cell, samples: int, seed: int, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     voltage, cause = np.empty(samples), np.empty(samples, np.int8)
-    wanted = _wanted(mechanisms)
-    kernels.critical_voltages(
-        _normals(samples, seed), c.mean, c.sigma, _LOWEST, _HIGHEST, wanted, c.transistors, voltage, cause
-    )
+    normal = _normals(samples, seed)
+    kernels.critical_voltages(normal, c.mean, c.sigma, _LOWEST, _HIGHEST, wanted, c.transistors, voltage, cause)
     return voltage, cause
 
 
@@ -126,15 +134,15 @@ def monte_carlo(
 
 
 def failure_points(c: Cell, voltage: float, wanted: np.ndarray) -> np.ndarray:
-    """Most probable failure points of the wanted mechanisms in both states, float64[m, 6], in standard deviations."""
+    """Most probable failure points of the wanted mechanisms in both states, float64[m, 7], in standard deviations."""
     points = []
     for mechanism in np.flatnonzero(wanted):
         for state in range(2):
-            point = np.empty(6)
+            point = np.empty(kernels.DEVIATIONS)
             args = (int(mechanism), state, voltage, c.mean, c.sigma, c.transistors, _FARTHEST)
             if 0 < kernels.closest_failure(*args, point) < _FARTHEST:
                 points.append(point)
-    return np.array(points).reshape(-1, 6)
+    return np.array(points).reshape(-1, kernels.DEVIATIONS)
 
 
 def probability(
@@ -148,33 +156,40 @@ def probability(
 ) -> SampledRate:
     """Probability that a cell fails at `voltage`, by mixture importance sampling.
 
-    Samples are drawn from normals around the origin (a quarter) and around each most probable failure point, in
-    proportion to how probable it is, and weighted by the ratio of densities.
+    Samples are drawn from normals around the origin, narrow and wide (15% each), and around each most probable failure
+    point, in proportion to how probable it is, and weighted by the ratio of densities. The wide ones are for failures
+    that no point is near: without them a rare sample of large weight would spoil an estimate.
     """
     return _estimate(cell(tech, conditions), voltage, samples, seed, _wanted(mechanisms))
 
 
 def _estimate(c: Cell, voltage: float, samples: int, seed: int, wanted: np.ndarray) -> SampledRate:
     points = failure_points(c, voltage, wanted)
-    centres = np.vstack([np.zeros(6), points])
-    share = np.array([1.0])
+    centres = np.vstack([np.zeros((2, kernels.DEVIATIONS)), points])
+    spread = np.append([1.0, _WIDE], np.ones(len(points)))
+    share = np.array([0.5, 0.5])
     if len(points):
         likely = ndtr(-np.linalg.norm(points, axis=1))
-        share = np.append(0.25, 0.75 * likely / likely.sum())
+        share = np.append([0.15, 0.15], 0.7 * likely / likely.sum())
     # Strata: each centre gets its share of the samples exactly; the density is that of the mixture as drawn.
     count = np.maximum(np.round(share * samples).astype(np.int64), 100)
-    x = _normals(int(count.sum()), seed) + np.repeat(centres, count, axis=0)
+    strata = np.repeat(np.arange(len(count)), count)
+    x = spread[strata, None] * _normals(len(strata), seed) + centres[strata]
     failed = np.empty(len(x), np.bool_)
     kernels.failures(x, c.mean, c.sigma, voltage, wanted, c.transistors, failed)
-    # Of each component's density to the standard one.
-    log_ratio = x[failed] @ centres.T - 0.5 * (centres**2).sum(axis=1)
     weight = np.zeros(len(x))
-    weight[failed] = 1 / (np.exp(log_ratio) @ (count / count.sum()))
+    weight[failed] = 1 / (_density_ratios(x[failed], centres, spread) @ (count / count.sum()))
     mean = weight.mean()
-    strata = np.repeat(np.arange(len(count)), count)
     within = sum((strata == k).sum() * weight[strata == k].var() for k in range(len(count)))
     error = within**0.5 / len(x)
     return SampledRate(float(mean), float(error / mean) if mean else float("inf"), len(x))
+
+
+def _density_ratios(x: np.ndarray, centres: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Densities of the mixture's components over the standard normal one: float64[n, k] at x float64[n, d]."""
+    apart = np.stack([((x - centre) ** 2).sum(axis=1) for centre in centres], axis=1)
+    log_ratio = 0.5 * ((x**2).sum(axis=1)[:, None] - apart / spread**2)
+    return np.exp(log_ratio) / spread ** x.shape[1]
 
 
 def failure_curve(
@@ -186,7 +201,7 @@ def failure_curve(
     mechanisms: Iterable[str] = MECHANISMS,
     progress: Callable[[float], object] | None = None,
 ) -> FailureCurve:
-    """The failure curve of a technology, z from about 2 to below -6.2 (1e-9 and rarer), cached on disk by its inputs.
+    """The failure curve of a technology, z from about 1 to below -6.2 (1e-9 and rarer), cached on disk by its inputs.
 
     Points by `probability` at evenly spaced supplies, each with a relative standard error below 10 %. All share one set
     of random numbers, so that their errors go together and the curve stays smooth. Takes seconds: `progress` is told
@@ -230,9 +245,9 @@ def _compute(
     progress: Callable[[float], object],
 ) -> FailureCurve:
     c = cell(tech, conditions)
-    middle, _ = kernels.critical_voltage(_LOWEST, _HIGHEST, wanted, c.mean, c.transistors)
+    middle = float(np.median(_critical_voltages(c, 1000, seed, wanted)[0]))
     high = _voltage_at_distance(c, wanted, middle, 6.4)
-    low = middle - 0.8 * (_voltage_at_distance(c, wanted, middle, 2.0) - middle)
+    low = middle - (_voltage_at_distance(c, wanted, middle, 2.0) - middle)
     supplies = np.linspace(max(low, _LOWEST), high, 14)
     voltages: list[float] = []
     zs: list[float] = []

@@ -21,6 +21,7 @@ _RANGES = {
     "pbti_mv": (0, 300),
     "bit_line_low_mv": (-300, 0),
     "slope_factor": (1, 3),
+    "sense_window": (1e-3, 0.5),
 }
 
 
@@ -47,7 +48,8 @@ class Technology:
     nbti_mv: float
     pbti_mv: float
     bitline_ff: float
-    sense_mv: float
+    sense_nm: float
+    sense_window: float
     node_ff: float
     bit_line_low_mv: float
     clock_ns: float
@@ -63,6 +65,11 @@ class Technology:
     def sigma_mv(self, width_nm: float) -> float:
         """Standard deviation of the threshold of a transistor of this width: Pelgrom, A_vt / sqrt(W L)."""
         return self.mismatch_mv_um / (width_nm * self.length_nm * 1e-6) ** 0.5
+
+    @property
+    def offset_sigma_mv(self) -> float:
+        """Standard deviation of the sense amplifier's offset: the difference of its input pair's thresholds."""
+        return 2**0.5 * self.sigma_mv(self.sense_nm)
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ def technology(node: int | str | Technology) -> Technology:
     """The illustrative technology of a node, by number or name (a Technology is returned as it is).
 
     >>> round(technology(28).sigma_mv(technology("28nm").access_nm), 1)
-    36.6
+    35.0
     """
     if isinstance(node, Technology):
         return node

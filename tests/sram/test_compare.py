@@ -45,6 +45,18 @@ def test_hand_worked_statistics():
     assert (s.words_with_faults, s.words_with_two_or_more) == (2 / 8, 1 / 8)
 
 
+def test_hand_worked_neighbours():
+    """Four rows: rows 0, 1 and 3 of a column of bank 0, rows 0 and 2 of one of bank 1, row 3 of one column and row 0 of
+    the next bank's. One pair of neighbours; shuffled, three faults have 6/4 and two 2/4."""
+    geometry = Geometry(banks=2, rows=4, columns=2, word_bits=2)
+    m = hand_made([0, 2, 6, 7, 8, 12], [1] * 6, geometry)
+    assert compare.pairs_apart(m, 0.8, 1).tolist() == [1, 0]
+    assert compare.pairs_apart(m, 0.8, 2).tolist() == [1, 1]
+    assert compare.adjacent_ratio(m, 0.8) == 1 / (6 / 4 + 2 / 4)
+    assert compare.statistics(m, 0.8).adjacent_rows == 0.5
+    assert math.isnan(compare.adjacent_ratio(hand_made([0], [1]), 0.8))
+
+
 def test_hand_worked_overlap():
     c = compare.compare(hand_made([0, 2, 4, 8], [1, 0, 1, 1]), hand_made([0, 4, 5], [1, 0, 1]), 0.8)
     assert c.both == 2
@@ -132,14 +144,21 @@ def test_joint_failure_is_the_bivariate_normal_and_its_inverse_comes_back(z, r):
 
 
 @pytest.mark.parametrize(
-    "truth", [Structure(), Structure(column=0.46, bank=0.046), Structure(column=0.2, bank=0.1, row=0.1)], ids=str
+    "truth",
+    [
+        Structure(),
+        Structure(column=0.46, bank=0.046),
+        Structure(column=0.2, bank=0.1, row=0.1),
+        Structure(column=0.3, bank=0.1, run=0.2),
+    ],
+    ids=str,
 )
 def test_fit_recovers_known_shares(truth):
     # 12 chips: the mean of each estimate within four standard errors of the truth, and most intervals hold it.
     geometry = Geometry(300, rows=128, columns=32, word_bits=32)
     maps = (faultmap.generate(c, geometry, IBM, truth, voltage_floor=0.82) for c in range(12))
     fits = [structurefit.fit(m, resamples=100) for m in maps]
-    for name in ("bank", "column", "row"):
+    for name in ("bank", "column", "row", "run"):
         values = np.array([getattr(f, name).value for f in fits])
         assert abs(values.mean() - getattr(truth, name)) < 4 * values.std(ddof=1) / math.sqrt(len(values))
         assert values.std() < 0.03
@@ -159,5 +178,7 @@ def test_fit_of_the_column_preset_agrees_with_the_correlations_of_silicon():
 def test_fit_needs_banks_and_faults():
     with pytest.raises(InputError, match="geometry"):
         structurefit.fit(faultmap.generate(0, Geometry(1), IBM, voltage_floor=0.8))
+    with pytest.raises(InputError, match="geometry"):
+        structurefit.fit(hand_made([3, 5], [0, 0]))  # two rows
     with pytest.raises(InputError, match="faults"):
-        structurefit.fit(hand_made([3], [0]))
+        structurefit.fit(hand_made([3], [0], Geometry(2, 5, 4, 2)))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sram import failure, faultmap
+from sram import failure, faultmap, mapfile
 from sram.errors import InputError
 from sram.geometry import Geometry
 from sram.structure import Structure
@@ -216,3 +216,11 @@ def test_arrays_that_are_no_map_are_refused(saved, tmp_path):
         path = archive(tmp_path / "wrong.npz", header=packed(header), **(arrays | change))
         with pytest.raises(InputError, match=next(iter(change))):
             faultmap.load(path)
+
+
+def test_a_map_with_runs_comes_back_and_one_without_is_the_file_it_was_before_there_were_runs(tmp_path):
+    with_runs = faultmap.generate(1, Geometry(2), "ibm14", "column_runs", voltage_floor=0.8)
+    assert faultmap.load(faultmap.save(with_runs, tmp_path / "runs.npz")).structure == with_runs.structure
+    assert mapfile.header(with_runs)["structure"]["run"] == 0.16
+    without = faultmap.generate(1, Geometry(2), "ibm14", "column", voltage_floor=0.8)
+    assert set(mapfile.header(without)["structure"]) == {"die", "bank", "smooth", "column", "row", "column_tail"}

@@ -1,10 +1,15 @@
 """Does the 6T cell fail as cells do, and are its rare failures counted right?"""
 
+import csv
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import ndtri
 
+from sram import failure
 from sram.cell import bitcell_kernels as kernels
 from sram.cell import physics
 from sram.cell.butterfly import butterfly
@@ -14,6 +19,8 @@ from sram.errors import InputError
 from sram.failure import FailureCurve
 
 ALL = physics._wanted(physics.MECHANISMS)
+DATA = Path(__file__).parent.parent / "data"
+AMPLIFIER_OFF = np.eye(kernels.DEVIATIONS)[kernels.OFFSET]
 
 
 def only(mechanism: str) -> np.ndarray:
@@ -21,8 +28,10 @@ def only(mechanism: str) -> np.ndarray:
 
 
 def mean_cell_fails_below(mechanism: str, conditions: Conditions | None = None, node: int = 28) -> float:
+    """Of a cell whose transistors are all typical, and whose sense amplifier is off by one standard deviation."""
     c = cell(node, conditions)
-    return kernels.critical_voltage(0.02, 2.0, only(mechanism), c.mean, c.transistors)[0]
+    typical = c.mean + c.sigma * AMPLIFIER_OFF
+    return kernels.critical_voltage(0.02, 2.0, only(mechanism), typical, c.transistors)[0]
 
 
 # -- currents ----------------------------------------------------------------------------------------------------------
@@ -91,7 +100,7 @@ def test_stability_against_a_cell_that_is_left_to_settle():
     c = cell(28)
     verdicts = []
     for _ in range(60):
-        threshold = c.mean + c.sigma * 2.0 * random.standard_normal(6)
+        threshold = c.mean + c.sigma * 2.0 * random.standard_normal(kernels.DEVIATIONS)
         v = random.uniform(0.15, 0.5)
         for word_line in (v, 0.0):
             margin = kernels.lobe(0, v, word_line, False, threshold, c.transistors)
@@ -101,11 +110,24 @@ def test_stability_against_a_cell_that_is_left_to_settle():
     assert 20 < sum(verdicts) < len(verdicts) - 20
 
 
+def test_a_lopsided_cell_has_two_humps_and_the_higher_one_counts():
+    """Reading: `follow` is 0.5 near 0, falls to -1.9 and rises to -1.5 again. The state is stable."""
+    transistors = cell(28).transistors
+    threshold = np.array([0.4424, 0.3331, 0.5360, 0.4080, 0.4439, 0.6337, 0.0])
+    v = 0.4639
+    assert stable_twin(0, v, v, threshold, transistors)
+    forced = np.linspace(1e-3, kernels.inverter(1, -1.0, v, v, threshold, transistors), 400)
+    follow = [kernels.follow(0, x, v, v, threshold, transistors) for x in forced]
+    assert kernels.lobe(0, v, v, False, threshold, transistors) == pytest.approx(max(follow), abs=0.02)
+    assert kernels.lobe(0, v, v, True, threshold, transistors) > 0
+
+
 def access_twin(v, t, d) -> float:
     def balance(x):
         return ekv_twin(d.access, v, v, x, t[2], d) - ekv_twin(d.pull_down, v, x, 0, t[0], d)
 
-    return np.log(ekv_twin(d.access, v, v, brentq(balance, 0, v), t[2], d) / d.read_current)
+    swing = d.read_ohm * ekv_twin(d.access, v, v, brentq(balance, 0, v), t[2], d)
+    return np.arcsinh(swing / 1e-3) - np.arcsinh(t[6] / 1e-3)
 
 
 def write_twin(v, t, d) -> float:
@@ -126,7 +148,7 @@ def test_access_and_write_margins_against_slow_twins():
     for node in (28, 14):
         c = cell(node)
         for _ in range(15):
-            t = c.mean + c.sigma * 1.5 * random.standard_normal(6)
+            t = c.mean + c.sigma * 1.5 * random.standard_normal(kernels.DEVIATIONS)
             v = random.uniform(0.3, 0.8)
             assert kernels.access_margin(0, v, t, c.transistors) == pytest.approx(
                 access_twin(v, t, c.transistors), abs=1e-6
@@ -141,7 +163,7 @@ def test_critical_voltage_is_where_the_cell_begins_to_fail():
     c = cell(28)
     causes = set()
     for _ in range(40):
-        t = c.mean + c.sigma * 3 * random.standard_normal(6)
+        t = c.mean + c.sigma * 3 * random.standard_normal(kernels.DEVIATIONS)
         v, cause = kernels.critical_voltage(0.03, 2.0, ALL, t, c.transistors)
         if v == 2.0:  # fails at any supply that is asked about
             assert kernels.fails(2.0, ALL, t, c.transistors)
@@ -164,15 +186,15 @@ def agree(a, b, sigmas=3.0) -> bool:
 
 def test_importance_sampling_agrees_with_brute_force():
     """All mechanisms at 2e-3, access and write at 1e-4; false alarm 0.3 % each, three standard errors."""
-    assert agree(probability(28, 0.572, seed=1), monte_carlo(28, 0.572, samples=60_000, seed=2))
+    assert agree(probability(28, 0.548, seed=1), monte_carlo(28, 0.548, samples=60_000, seed=2))
     quick = ("access", "write")
-    rare = probability(28, 0.595, seed=1, mechanisms=quick)
+    rare = probability(28, 0.578, seed=1, mechanisms=quick)
     assert 0.5e-4 < rare.probability < 3e-4
-    assert agree(rare, monte_carlo(28, 0.595, samples=400_000, seed=2, mechanisms=quick))
+    assert agree(rare, monte_carlo(28, 0.578, samples=400_000, seed=2, mechanisms=quick))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("node", "voltage"), [(65, 0.6645), (28, 0.595), (14, 0.448)])
+@pytest.mark.parametrize(("node", "voltage"), [(65, 0.651), (28, 0.578), (14, 0.4375)])
 def test_importance_sampling_agrees_with_brute_force_at_1e4(node, voltage):
     found = probability(node, voltage, seed=1)
     assert 0.5e-4 < found.probability < 3e-4
@@ -180,12 +202,12 @@ def test_importance_sampling_agrees_with_brute_force_at_1e4(node, voltage):
 
 
 def scaled_sampling(node: int, v: float, wanted: np.ndarray) -> physics.SampledRate:
-    """Knows nothing of failure points: all six thresholds are spread by 2.2, and samples weighted."""
+    """Knows nothing of failure points: thresholds and offset are all spread by 2.2, and samples weighted."""
     c, spread, n = cell(node), 2.2, 150_000
-    x = spread * np.random.default_rng(9).standard_normal((n, 6))
+    x = spread * np.random.default_rng(9).standard_normal((n, kernels.DEVIATIONS))
     failed = np.empty(n, np.bool_)
     kernels.failures(x, c.mean, c.sigma, v, wanted, c.transistors, failed)
-    weight = failed * spread**6 * np.exp(-0.5 * (x**2).sum(axis=1) * (1 - spread**-2))
+    weight = failed * spread**kernels.DEVIATIONS * np.exp(-0.5 * (x**2).sum(axis=1) * (1 - spread**-2))
     error = weight.std() / n**0.5 / weight.mean()
     assert error < 0.4
     return physics.SampledRate(weight.mean(), error, n)
@@ -193,13 +215,13 @@ def scaled_sampling(node: int, v: float, wanted: np.ndarray) -> physics.SampledR
 
 def test_1e9_within_ten_percent_and_confirmed_without_failure_points():
     """Three standard errors of the difference, false alarm 0.3 %."""
-    found = probability(28, 0.705, seed=1)
+    found = probability(28, 0.68, seed=1)
     assert 3e-10 < found.probability < 3e-9
     assert found.relative_error < 0.1
-    assert agree(found, scaled_sampling(28, 0.705, ALL))
+    assert agree(found, scaled_sampling(28, 0.68, ALL))
 
 
-@pytest.mark.parametrize(("node", "voltage"), [(65, 0.44), (28, 0.44)])
+@pytest.mark.parametrize(("node", "voltage"), [(65, 0.44), (28, 0.43)])
 def test_hold_near_1e9_confirmed_without_failure_points(node, voltage):
     """Where the slope at the mean cell points at the inverter that is further off (10 sigma; the other at 6.3). Three
     standard errors of the difference, false alarm 0.3 % each."""
@@ -252,7 +274,9 @@ def test_ageing_and_clock():
     assert mean_cell_fails_below("access", old) > mean_cell_fails_below("access", new)  # PBTI
     assert mean_cell_fails_below("access", old, node=65) == mean_cell_fails_below("access", new, node=65)  # no high-k
     year, decade = (cell(28, Conditions(age_years=y)).mean - cell(28).mean for y in (1, 10))
-    assert decade / year == pytest.approx(np.full(6, 10**0.2))
+    assert decade == pytest.approx(10**0.2 * year)
+    assert (decade[:6] > 0.01).all()
+    assert decade[kernels.OFFSET] == 0
     slow, fast = Conditions(clock_ns=20.0), Conditions(clock_ns=1.0)
     for mechanism in ("access", "write"):
         assert mean_cell_fails_below(mechanism, slow) < mean_cell_fails_below(mechanism, fast)
@@ -260,23 +284,65 @@ def test_ageing_and_clock():
         assert mean_cell_fails_below(mechanism, slow) == mean_cell_fails_below(mechanism, fast)
 
 
+# -- the slope of silicon ----------------------------------------------------------------------------------------------
+
+WINDOWS = (0.2, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # one slope between each two
+
+
 def test_access_explains_the_middle_of_the_curve():
-    """Fixed-clock access failures, not static read stability, set mu and sigma (silicon: 0.032-0.038 V at 28 nm)."""
+    """Fixed-clock access failures set mu (silicon at 28 nm: 0.393 and 0.438 V), not static read stability."""
     voltage, cause = physics.critical_voltages(28, samples=3000)
-    assert (cause == physics.MECHANISMS.index("access")).mean() > 0.95
-    assert 0.35 < voltage.mean() < 0.55
-    assert 0.015 < voltage.std() < 0.045
+    assert (cause == physics.MECHANISMS.index("access")).mean() > 0.9
+    assert 0.38 < np.median(voltage) < 0.45
 
 
-def test_curve_is_nearly_straight_in_probit_over_four_decades():
-    """As silicon is (IBM 14 nm: within 0.054 over five decades); here within 0.1 from 8 % to 3e-6."""
-    v = np.array([0.536, 0.557, 0.578, 0.598, 0.619])
-    z = ndtri([probability(28, x, samples=4000).probability for x in v])
-    slope, offset = np.polyfit(v, z, 1)
-    assert z[0] > -1.6
-    assert z[-1] < -4.4
-    assert np.abs(z - slope * v - offset).max() < 0.1
-    assert 0.02 < -1 / slope < 0.04
+@cache
+def slopes(node: int) -> np.ndarray:
+    """Volts a standard deviation, in each of the windows and over all of them; standard errors below 2%."""
+    curve = failure_curve(node)
+    volts, z = curve.voltage(WINDOWS), ndtri(WINDOWS)
+    return np.append(-np.diff(volts) / np.diff(z), (volts[-1] - volts[0]) / (z[0] - z[-1]))
+
+
+def published(name: str, voltage: str, rate: str, faults: str | None, device: str | None = None) -> np.ndarray:
+    """Slopes between neighbouring voltages of a chip at both of which at least seventy cells failed."""
+    with (DATA / name).open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if device in (None, row.get("device"))]
+    failed = np.array([float(row[faults]) if faults else float(row[rate]) * 2**20 for row in rows])
+    many = [row for row, n in zip(rows, failed, strict=True) if n >= 70]
+    v, z = np.array([(float(row[voltage]), ndtri(float(row[rate]))) for row in many]).T
+    return -np.diff(v) / np.diff(z)
+
+
+IBM14 = published("sram_ibm14_ber_energy.csv", "v_over_vmin", "bit_error_rate", None)
+COUNTS28 = ("sram_bram28_fault_counts.csv", "V", "BER_fraction", "fault_count")
+BRAM28 = [published(*COUNTS28, board) for board in ("KC705-B", "VC707")]
+
+
+@pytest.mark.parametrize("node", [65, 45, 28, 14, 7])
+def test_curves_are_as_straight_in_probit_as_silicon(node):
+    """From p = 0.2 to 1e-6 the slopes of the windows differ by no more than those of the IBM 14 nm arrays do, which are
+    the best counted: 1.15 from the flattest to the steepest. (A constant offset: 1.3 to 1.5.)"""
+    found = slopes(node)[:-1]
+    assert found.max() / found.min() < IBM14.max() / IBM14.min() < 1.16
+
+
+def test_slopes_at_28nm_are_those_of_published_block_ram():
+    """Each window among the slopes that were measured between neighbouring voltages; over all, within a tenth of the
+    two boards' own (0.032 and 0.038 V, `sram/data/curves.json`), which differ by a fifth among themselves."""
+    measured = np.concatenate(BRAM28)
+    assert measured.min() < slopes(28).min()
+    assert slopes(28).max() < measured.max()
+    boards = [failure.curve(name).shape.sigma for name in ("vc707", "kc705b")]
+    assert 0.9 * min(boards) < slopes(28)[-1] < 1.1 * max(boards)
+
+
+def test_the_amplifier_gives_two_cells_of_a_column_what_they_have_in_common_on_silicon():
+    """They share its offset, and their latents correlate by its share of the squared distance to the most probable
+    failure: 0.51 on KC705-B at its lowest voltage (1.6e-4), 0.52 here, though nothing was fitted to it."""
+    v = float(failure_curve(28).voltage(1.6e-4))
+    point = physics.failure_points(cell(28), v, only("access"))[0]
+    assert point[kernels.OFFSET] ** 2 / (point**2).sum() == pytest.approx(0.51, abs=0.1)
 
 
 # -- butterfly ---------------------------------------------------------------------------------------------------------
@@ -310,7 +376,8 @@ def test_the_square_vanishes_where_the_margin_does():
         tried = 0
         while tried < 10:
             deviation = 2.5 * random.standard_normal(6)
-            v, _ = kernels.critical_voltage(0.1, 1.9, only(mode), c.mean + c.sigma * deviation, c.transistors)
+            threshold = c.mean[:6] + c.sigma[:6] * deviation
+            v, _ = kernels.critical_voltage(0.1, 1.9, only(mode), threshold, c.transistors)
             if 0.1 < v < 1.9:
                 tried += 1
                 above, below = (
