@@ -306,7 +306,7 @@ def test_voltages_below_the_floor_are_refused():
     for ask in (m.count, m.at, m.cell_fault_rate, m.flip_rate, m.dense, m.access_probability):
         with pytest.raises(InputError, match=r"at least 0\.8 Vmin"):
             ask(0.7999)
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match="voltage = nan"):
             ask(float("nan"))
     assert m.count(0.8) == len(m)
     assert m.count(5.0) == 0
@@ -338,10 +338,16 @@ def test_wrong_memories_are_refused(wrong):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"column": 1.2}, {"column": -0.1}, {"column": 0.5, "row": 0.5}, {"column_tail": 0.01}]
+    ("wrong", "says"),
+    [
+        ({"column": 1.2}, "column = 1.2"),
+        ({"column": -0.1}, "column = -0.1"),
+        ({"column": 0.5, "row": 0.5}, "less than 1"),
+        ({"column_tail": 0.01}, "with a column share"),
+    ],
 )
-def test_wrong_structures_are_refused(wrong):
-    with pytest.raises(InputError):
+def test_wrong_structures_are_refused(wrong, says):
+    with pytest.raises(InputError, match=says):
         Structure(**wrong)
 
 
