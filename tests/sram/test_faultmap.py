@@ -278,6 +278,14 @@ def test_reads_of_an_intermittent_map_average_to_their_probability():
     assert m.at(voltage, 5).cell.tolist() == m.at(voltage, 5).cell.tolist() != m.at(voltage, 6).cell.tolist()
 
 
+@pytest.mark.parametrize("epoch", [-1, 2**32])
+def test_an_access_is_a_word_of_32_bits(epoch):
+    m = faultmap.generate(1, Geometry(1), IBM, voltage_floor=0.8, noise=0.15)
+    assert len(m.at(0.8, 2**32 - 1).cell)
+    with pytest.raises(InputError, match=f"epoch = {epoch}"):
+        m.at(0.8, epoch)
+
+
 def test_one_access_of_an_intermittent_map_follows_the_curve_and_is_nested():
     counts = {voltage: [] for voltage in (0.78, 0.82)}
     for chip in range(50):

@@ -614,6 +614,15 @@ def test_one_client_at_a_time():
             assert second.read(0, 1).tolist() == [0]
 
 
+def test_a_closed_device_holds_no_socket():
+    with serving(Plain()) as address:
+        device = RemoteDevice(address, timeout_s=10)
+        socket = device._link.socket
+        device.close()
+        assert socket.fileno() == -1
+        device.close()  # again: nothing to do
+
+
 def test_the_secret_opens_both_ways():
     with serving(Plain(), secret=SECRET) as address:
         with RemoteDevice(address, secret=SECRET, timeout_s=10) as device:
