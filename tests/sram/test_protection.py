@@ -174,8 +174,9 @@ def test_intermittent_maps_stay_intermittent(spec):
     protected = parse(spec).map(chip)
     mapfile.check(protected, spec)
     assert protected.noise is not None
-    counts = [len(protected.at(0.82, epoch=epoch).cell) for epoch in range(2)]
-    assert counts == pytest.approx([protected.access_probability(0.82).sum()] * 2, rel=0.2)
+    p = protected.access_probability(0.82)
+    for epoch in range(2):  # 4.5 standard errors, 24 times: a false alarm of 2e-4; the seed is fixed
+        assert abs(len(protected.at(0.82, epoch=epoch).cell) - p.sum()) < 4.5 * (p * (1 - p)).sum() ** 0.5
     added = protected.noise[~np.isin(protected.critical_voltage, chip.critical_voltage)]
     assert added == pytest.approx(0.1 * chip.curve.shape.sigma, rel=0.01)
 
