@@ -14,6 +14,7 @@ from sram.files import write_atomic
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
 TINY = DATA / "tiny_study.yaml"
+collect_ignore = ["mutants.py"]  # no tests: `make mutants`, with packages of its own
 
 
 def run(*arguments: object) -> int:

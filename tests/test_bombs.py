@@ -110,6 +110,14 @@ def test_pickles(tmp_path, content):
 
 def test_messages_are_short():
     assert len(str(InputError("f" * 10**5, "k" * 10**5, "v" * 10**5, "a" * 10**5))) < 3000
+    for most, message in (
+        (500, lambda n: InputError("x" * n, "key", 1, "2")),
+        (200, lambda n: InputError("file", "x" * n, 1, "2")),
+        (300, lambda n: InputError("file", "key", "x" * (n - 2), "2")),  # and its quotation marks
+        (1500, lambda n: InputError("file", "key", 1, "x" * n)),
+    ):
+        assert "..." not in str(message(most))
+        assert "..." in str(message(most + 1))
 
 
 def test_topologies(tmp_path):

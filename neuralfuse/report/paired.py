@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from neuralfuse.report import plots
 from neuralfuse.report.wording import interval
@@ -180,7 +181,7 @@ def accuracy(
         beyond = part[part.saving_weight_sram < BEYOND]
         for name, line in part.drop(beyond.index).groupby(of, sort=False):
             line = line.sort_values(x)
-            error = np.nan_to_num(100 * np.stack([line.accuracy - line.low, line.high - line.accuracy]))
+            error = _bars(line.accuracy, line.low, line.high)
             at = line[x] if x == "voltage" else 100 * line[x]
             axis.errorbar(at, 100 * line.accuracy, error, label=name, ms=5, lw=1.2, capsize=3, **style[name])
         saved = [f"beyond: {b[of]}, saving {b['saving_weight_sram']:.0%}, accuracy {b['accuracy']:.1%}"
@@ -205,15 +206,21 @@ def differences(
     for axis, (key, part) in zip(axes, groups, strict=True):
         lines = part.to_dict("records")
         at = np.arange(len(lines))[::-1]
-        low, mean, high = (100 * part[f"{what}_{base}"].to_numpy() for what in ("low", "minus", "high"))
-        axis.errorbar(mean, at, xerr=np.nan_to_num([mean - low, high - mean]), fmt="o",
-                      color=plots.COLOURS[1], ms=4, lw=1.2, capsize=3)  # fmt: skip
+        mean, low, high = (part[f"{what}_{base}"] for what in ("minus", "low", "high"))
+        axis.errorbar(100 * mean, at, xerr=_bars(mean, low, high), fmt="o", color=plots.COLOURS[1], ms=4, lw=1.2,
+                      capsize=3)  # fmt: skip
         axis.axvline(0, color="0.4", lw=1)
         axis.set_ylim(-0.6, len(lines) - 0.4)
         axis.set_yticks(at, [", ".join([line[of], *(_where(n, line[n]) for n in where)]) for line in lines])
         axis.set_title(_title(panels, key), loc="left")
     axes[-1].set_xlabel(f"accuracy - {plot_label(base)}, points, on the same chips")
     return figure
+
+
+def _bars(mean: pd.Series, low: pd.Series, high: pd.Series) -> NDArray[np.float64]:
+    """How far intervals reach below and above their means, in per cent; no bar where one chip tells nothing, and none
+    of -1e-17 where all chips agree."""
+    return np.nan_to_num(100 * np.array([mean - low, high - mean])).clip(min=0)
 
 
 def _axes(count: int, width: float, heights: Sequence[float], across: int = 2) -> tuple[Figure, list[Axes]]:

@@ -7,7 +7,7 @@ import pytest
 from simulator.accelerator import accelerator
 from simulator.array.cycles import simulate
 from simulator.designsweep import sweep
-from simulator.energy import energy
+from simulator.energy import energy, energy_table
 from simulator.workload import Layer, Workload, conv, linear
 
 NET = Workload(
@@ -41,7 +41,24 @@ def test_each_point_equals_a_run_of_its_own(keep):
         alone = simulate(NET, machine)
         assert point.cycles == alone.cycles
         assert point.dram_bytes == sum(alone.layers[n].sum() for n in alone.layers.dtype.names if "_dram_" in n)
-        assert point.energy_system_pj == pytest.approx(energy(alone).system_pj, rel=1e-12)
+        spent = energy(alone)
+        for scope in ("weight_sram", "sram", "system"):
+            assert getattr(point, f"energy_{scope}_pj") == pytest.approx(getattr(spent, f"{scope}_pj"), rel=1e-12)
+        assert point.stall_cycles == alone.layers["stall_cycles"].sum()
+        assert point.latency_s == alone.latency_s
+        busy = alone.layers["cycles"][[0, 2]].sum() * point.array_rows * point.array_cols  # of the convolution and b
+        assert point.utilization_pct == pytest.approx(100 * NET.macs / busy)
     best = found[found.dataflow == "best"].groupby(["array_rows", "ifmap_buffer_bytes"]).cycles.min()
     others = found[found.dataflow != "best"].groupby(["array_rows", "ifmap_buffer_bytes"]).cycles.min()
     assert (best <= others).all()
+
+
+def test_energies_are_those_of_the_table_that_is_given(tmp_path):
+    cheap = "dram: {value: 1.0, unit: pJ, per: bit, bits: 1, node_nm: 10, voltage_v: 0.6, scales: false, source: mine}"
+    (tmp_path / "mine.yaml").write_text(f"extends: published\nentries:\n  {cheap}\n")
+    table, machine = energy_table(tmp_path / "mine.yaml"), accelerator("paper")
+    buffers = [(machine.ifmap_buffer.capacity_bytes, machine.weight_buffer.capacity_bytes, 65536)]
+    (ours,), (theirs,) = (sweep(NET, machine, [(8, 8)], buffers, ["os"], given).itertuples() for given in (table, None))
+    saved = theirs.energy_system_pj - ours.energy_system_pj
+    assert saved == pytest.approx((1300 / 64 - 1.0) * 8 * ours.dram_bytes, rel=1e-9)  # 1300 pJ for 64 bits, published
+    assert ours.energy_sram_pj == theirs.energy_sram_pj

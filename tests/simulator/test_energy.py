@@ -167,20 +167,20 @@ def test_a_users_table_overrides_the_published_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "says"),
     [
-        ("unit: pJ, per: bit", "unit: J, per: bit"),
-        (", source: a data sheet", ""),
-        ("value: 4.0", "value: much"),
-        ("entries:", "entry:"),
-        ("extends: published", "extends: nothing"),
-        ("bits: 1", "bitz: 1"),
+        ("unit: pJ, per: bit", "unit: J, per: bit", "unit = 'J'"),
+        (", source: a data sheet", "", "source = None"),
+        ("value: 4.0", "value: much", "value = 'much'"),
+        ("entries:", "entry:", "entry = "),
+        ("extends: published", "extends: nothing", "extends = 'nothing'"),
+        ("bits: 1", "bitz: 1", "bitz = 1"),
     ],
 )
-def test_a_table_with_a_mistake_is_refused(tmp_path, old, new):
+def test_a_table_with_a_mistake_is_refused(tmp_path, old, new, says):
     path = tmp_path / "mine.yaml"
     path.write_text(USER.replace(old, new, 1))
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=says):
         energy_table(path)
 
 

@@ -118,31 +118,31 @@ def test_mistakes_are_refused(tmp_path):
     foreign = tmp_path / "foreign.json"
     foreign.write_text('{"name": "x", "mu": 0.5, "sigma": 0.05, "colour": "red"}')
     wrong = [
-        lambda: curve("ibm13"),
-        lambda: curve(str(broken)),
-        lambda: curve(str(tmp_path / "absent.json")),
-        lambda: read(foreign),
-        lambda: curve("ibm14").voltage(0.0),
-        lambda: curve("ibm14").voltage([0.1, 1.0]),
-        lambda: Probit(0.5, 0.0),
-        lambda: Probit(0.5, math.nan),
-        lambda: Probit(0.5, 0.05, 200.0, 0.4, 0.6),
-        lambda: Probit(0.5, 0.05, 1.0),
-        lambda: through("x", [0.5, 0.6], [1e-3, 1e-2]),
-        lambda: through("x", [0.5, 0.6], [0.0, 1e-2]),
-        lambda: through("x", [0.5], [0.1]),
-        lambda: through("x", [0.5, 0.6, 0.7], [0.1, 0.01]),
-        lambda: through("x", [0.5, 0.6], [0.1, 0.01, 0.001]),
-        lambda: FailureCurve.from_dict("ibm14"),
-        lambda: curvefit.counts([0.5], [3], [2]),
-        lambda: curvefit.counts([0.5], [1.5], [2]),
-        lambda: curvefit.counts([0.5, 0.6], [1], [2]),
-        lambda: curvefit.fit("x", curvefit.counts([0.5, 0.6], [10, 0], 100)),
-        lambda: curvefit.fit("x", curvefit.counts([0.5, 0.6], [10, 20], 100)),
-        lambda: curvefit.fit("x", curvefit.counts([0.5, 0.6], [20, 10], 100), quadratic=True),
+        (lambda: curve("ibm13"), "ibm14, kc705b, vc707"),
+        (lambda: curve(str(broken)), "Expecting"),
+        (lambda: curve(str(tmp_path / "absent.json")), "No such file"),
+        (lambda: read(foreign), "colour"),
+        (lambda: curve("ibm14").voltage(0.0), "probability = 0.0"),
+        (lambda: curve("ibm14").voltage([0.1, 1.0]), "probability = "),
+        (lambda: Probit(0.5, 0.0), "sigma = 0.0"),
+        (lambda: Probit(0.5, math.nan), "sigma = nan"),
+        (lambda: Probit(0.5, 0.05, 200.0, 0.4, 0.6), "quadratic = 200.0"),
+        (lambda: Probit(0.5, 0.05, 1.0), "quadratic = 1.0"),
+        (lambda: through("x", [0.5, 0.6], [1e-3, 1e-2]), "probabilities falling strictly"),
+        (lambda: through("x", [0.5, 0.6], [0.0, 1e-2]), "probability = "),
+        (lambda: through("x", [0.5], [0.1]), "at least two"),
+        (lambda: through("x", [0.5, 0.6, 0.7], [0.1, 0.01]), "as many probabilities"),
+        (lambda: through("x", [0.5, 0.6], [0.1, 0.01, 0.001]), "as many probabilities"),
+        (lambda: FailureCurve.from_dict("ibm14"), "keys = "),
+        (lambda: curvefit.counts([0.5], [3], [2]), "faulty_cells <= cells"),
+        (lambda: curvefit.counts([0.5], [1.5], [2]), "whole numbers"),
+        (lambda: curvefit.counts([0.5, 0.6], [1], [2]), "as many faulty"),
+        (lambda: curvefit.fit("x", curvefit.counts([0.5, 0.6], [10, 0], 100)), "at 2 voltages"),
+        (lambda: curvefit.fit("x", curvefit.counts([0.5, 0.6], [10, 20], 100)), "more faults at lower"),
+        (lambda: curvefit.fit("x", curvefit.counts([0.5, 0.6], [20, 10], 100), quadratic=True), "at 3 voltages"),
     ]
-    for act in wrong:
-        with pytest.raises(InputError):
+    for act, says in wrong:
+        with pytest.raises(InputError, match=says):
             act()
 
 

@@ -343,6 +343,14 @@ def test_reads_of_an_intermittent_map_average_to_their_probability():
     assert m.at(voltage, 5).cell.tolist() == m.at(voltage, 5).cell.tolist() != m.at(voltage, 6).cell.tolist()
 
 
+@pytest.mark.parametrize("epoch", [-1, 2**32])
+def test_an_access_is_a_word_of_32_bits(epoch):
+    m = faultmap.generate(1, Geometry(1), IBM, voltage_floor=0.8, noise=0.15)
+    assert len(m.at(0.8, 2**32 - 1).cell)
+    with pytest.raises(InputError, match=f"epoch = {epoch}"):
+        m.at(0.8, epoch)
+
+
 def test_one_access_of_an_intermittent_map_follows_the_curve_and_is_nested():
     counts = {voltage: [] for voltage in (0.78, 0.82)}
     for chip in range(50):
@@ -371,7 +379,7 @@ def test_voltages_below_the_floor_are_refused():
     for ask in (m.count, m.at, m.cell_fault_rate, m.flip_rate, m.dense, m.access_probability):
         with pytest.raises(InputError, match=r"at least 0\.8 Vmin"):
             ask(0.7999)
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match="voltage = nan"):
             ask(float("nan"))
     assert m.count(0.8) == len(m)
     assert m.count(5.0) == 0
@@ -403,10 +411,17 @@ def test_wrong_memories_are_refused(wrong):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"run": 1.0}, {"column": 1.2}, {"column": -0.1}, {"column": 0.5, "row": 0.5}, {"column_tail": 0.01}]
+    ("wrong", "says"),
+    [
+        ({"column": 1.2}, "column = 1.2"),
+        ({"column": -0.1}, "column = -0.1"),
+        ({"column": 0.5, "row": 0.5}, "less than 1"),
+        ({"column_tail": 0.01}, "with a column share"),
+        ({"run": 1.0}, "run = 1.0"),
+    ],
 )
-def test_wrong_structures_are_refused(wrong):
-    with pytest.raises(InputError):
+def test_wrong_structures_are_refused(wrong, says):
+    with pytest.raises(InputError, match=says):
         Structure(**wrong)
 
 

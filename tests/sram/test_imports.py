@@ -40,27 +40,24 @@ def test_a_package_opens_what_lies_in_it_and_a_module_nothing_above():
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("path", "allowed"),
     [
-        "torch.hub:load",
-        "os:system",
-        "neuralfuse.data.idx:need",  # the project's own, and so is this
-        "simulator.device.rtl.build:subprocess",  # no callable
-        "neuralfuse.cli:contextmanager",
-        "neuralfuse.report.build:partial",
-        "__main__:made",
-        "../x:y",
-        ".x:y",
-        "x",
-        "x:y.z",
-        ":",
+        ("torch.hub:load", "--allow-import torch.hub"),
+        ("os:system", "--allow-import os"),
+        ("__main__:made", "--allow-import __main__"),
+        ("simulator.device.rtl.build:subprocess", "a callable that simulator.device.rtl.build defines"),  # a module
+        ("neuralfuse.report.build:partial", "a callable that neuralfuse.report.build defines"),  # one of functools
+        ("neuralfuse.cli:gone", "no attribute 'gone'"),
+        ("../x:y", "package.module:callable$"),
+        (".x:y", "package.module:callable$"),
+        ("x", "package.module:callable$"),
+        ("x:y.z", "package.module:callable$"),
+        (":", "package.module:callable$"),
     ],
 )
-def test_only_the_projects_own_is_open_without_a_switch(path):
-    if path == "neuralfuse.data.idx:need":
-        assert callable(plugins.imported(path, "network"))
-        return
-    with pytest.raises(InputError):
+def test_only_the_projects_own_is_open_without_a_switch(path, allowed):
+    assert callable(plugins.imported("neuralfuse.data.idx:need", "network"))
+    with pytest.raises(InputError, match=allowed):
         plugins.imported(path, "network")
 
 
@@ -101,7 +98,7 @@ def test_workers_have_what_their_parent_has(tmp_path):
     (tmp_path / "for_workers_of_this_test.py").write_text(CODE)
     plugins.allow_folder(tmp_path)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match="--allow-import for_workers_of_this_test"):
             pool.submit(called, "for_workers_of_this_test:made").result()
         sent = pool.submit(plugins.with_allowed, plugins.allowed(), called, "for_workers_of_this_test:made")
         assert sent.result() == 3

@@ -133,8 +133,8 @@ def test_wrong_files_are_refused_by_name(tmp_path, text, match):
 
 def test_binary_missing_and_unknown_geometry_are_refused(tmp_path):
     (tmp_path / "b.csv").write_bytes(bytes(range(256)))
-    for path in (tmp_path / "b.csv", tmp_path / "none.csv", tmp_path):
-        with pytest.raises(InputError):
+    for path, says in ((tmp_path / "b.csv", "decode"), (tmp_path / "none.csv", "No such"), (tmp_path, "directory")):
+        with pytest.raises(InputError, match=says):
             measured.read(path, geometry=GEOMETRY)
     with pytest.raises(InputError, match="geometry"):
         measured.read(write(tmp_path / "m.csv", FIRST))

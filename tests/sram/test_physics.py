@@ -427,17 +427,17 @@ def test_the_curve_of_the_rarest_mechanism_goes_as_far_as_promised(tmp_path, mon
 
 def test_mistakes_are_refused():
     wrong = [
-        lambda: technology(90),
-        lambda: technology("28"[:1]),
-        lambda: Conditions(corner="xx"),
-        lambda: Conditions(temperature_k=20),
-        lambda: Conditions(clock_ns=0),
-        lambda: Conditions(age_years=-1),
-        lambda: probability(28, 0.6, mechanisms=("magic",)),
-        lambda: butterfly(28, 1.0, mode="write"),
-        lambda: failure_curve(14, samples=500),
+        (lambda: technology(90), "node = 90"),
+        (lambda: technology("2"), "node = '2'"),
+        (lambda: Conditions(corner="xx"), "corner = 'xx'"),
+        (lambda: Conditions(temperature_k=20), "temperature_k = 20"),
+        (lambda: Conditions(clock_ns=0), "clock_ns = 0"),
+        (lambda: Conditions(age_years=-1), "age_years = -1"),
+        (lambda: probability(28, 0.6, mechanisms=("magic",)), "magic"),
+        (lambda: butterfly(28, 1.0, mode="write"), "mode = 'write'"),
+        (lambda: failure_curve(14, samples=500), "samples = 500"),
     ]
-    for act in wrong:
-        with pytest.raises(InputError):
+    for act, says in wrong:
+        with pytest.raises(InputError, match=says):
             act()
     assert technology_names() == ["65nm", "45nm", "28nm", "14nm", "7nm"]

@@ -102,10 +102,11 @@ def test_tables_are_not_cut_where_the_output_is_redirected(topology, capsys):
     assert all(name.replace("_", " ") in head for name in COLUMNS)
 
 
-def test_plots(tmp_path, topology):
+def test_plots(tmp_path, topology, capsys):
     assert run("--topology", topology, "--plots", str(tmp_path / "plots")) == 0
     written = {path.name for path in (tmp_path / "plots").iterdir()}
     assert {"energy_per_layer.svg", "cycles_per_layer.png", "roofline.svg"} <= written
+    assert {str(tmp_path / "plots" / name) for name in written} <= set(capsys.readouterr().out.splitlines())
 
 
 def exported(module, path, *inputs):

@@ -223,7 +223,7 @@ def test_faults_outside_the_words_are_refused():
     faulty = FaultyNetwork(small_network(), bits=4)
     one = np.array([1], np.uint8)
     for weight, bit in ((-1, 0), (faulty.words.size, 0), (0, 4)):
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match="weight below 3120, bit below 4"):
             faulty.set_faults(np.array([weight]), np.array([bit], np.uint8), one)
     assert np.array_equal(faulty.words, faulty.clean_words)
     with pytest.raises(InputError, match="at least one"):

@@ -1,11 +1,16 @@
 """Does the page open in a browser as a person would open it: front visible, no error, nothing asked of the network?"""
 
+import base64
+import io
 import json
 import re
 import shutil
 import subprocess
 
 import pytest
+from PIL import Image
+
+from neuralfuse.report import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
@@ -32,10 +37,18 @@ def test_page_in_headless_chromium(tiny, tmp_path):
     assert not ours, ours  # the browser's own start-up may look for its maker; the page asks nobody
 
 
+def test_figures_on_the_page_are_no_wider_than_it(tmp_path):
+    for width, shown in ((3300, (1100, 200)), (900, (900, 600))):
+        Image.new("RGB", (width, 600)).save(tmp_path / "figure.png")
+        uri = page._data_uri(tmp_path / "figure.png")
+        with Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,")))) as image:
+            assert image.size == shown
+
+
 def test_page_needs_nothing_from_outside(tiny):
     """The same without a browser: no element of the page points anywhere but into it."""
-    page = (tiny / "report.html").read_text()
-    body = re.sub(r"<script [^>]*>.*?</script>", "", page, flags=re.S)
+    html = (tiny / "report.html").read_text()
+    body = re.sub(r"<script [^>]*>.*?</script>", "", html, flags=re.S)
     for attribute in re.findall(r'(?:src|href|action|data)="([^"]*)"', body):
         assert attribute.startswith(("data:", "#")), attribute[:80]
     assert "@import" not in body
@@ -43,12 +56,12 @@ def test_page_needs_nothing_from_outside(tiny):
 
 
 def test_page_runs_no_script_but_its_own(tiny):
-    page = (tiny / "report.html").read_text()
-    (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
+    html = (tiny / "report.html").read_text()
+    (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', html)
     assert policy.startswith("default-src 'none'; script-src 'nonce-")
     (nonce,) = re.findall("'nonce-([0-9a-f]{16})'", policy)
-    assert page.index("Content-Security-Policy") < page.index("<script")
-    scripts = re.findall("<script[^>]*>", page)  # the drawing library is text until ours unpacks it
+    assert html.index("Content-Security-Policy") < html.index("<script")
+    scripts = re.findall("<script[^>]*>", html)  # the drawing library is text until ours unpacks it
     assert scripts == ['<script type="text/plain" id="plotly">', f'<script nonce="{nonce}">']
     outside = (tiny / "study.yaml").read_text() + (tiny / "results.csv").read_text()
     assert nonce not in outside

@@ -100,6 +100,39 @@ def test_a_name_looks_the_same_in_every_panel_and_in_the_legend():
     assert 0 <= box.x0 < box.x1 <= figure.bbox.width
 
 
+def ends(container, axis: int) -> list[list[float]]:
+    """From where to where each error bar reaches."""
+    return [segment[:, axis].tolist() for segment in container.lines[2][0].get_segments()]
+
+
+def test_bars_reach_from_one_end_of_an_interval_to_the_other():
+    """Of skewed chips the mean is not in the middle; one chip has no interval and no bar."""
+    found = rows().assign(accuracy=lambda r: r.accuracy - 0.3 * ((r.chip == 0) & (r.protection == "range")))
+    one = found[(found.protection == "each") & (found.chip == 0)].assign(protection="one")
+    table = paired.compare(pd.concat([found, one]), chip=CHIP).query("voltage == 0.8").reset_index(drop=True)
+    skewed = table[table.protection == "range"].iloc[0]
+    assert skewed.accuracy - skewed.low > 1.2 * (skewed.high - skewed.accuracy)
+    bars = {c.get_label(): ends(c, 1) for c in paired.accuracy(table).axes[0].containers}
+    assert bars["range"] == [pytest.approx([100 * skewed.low, 100 * skewed.high])]
+    (alone,) = table[table.protection == "one"].accuracy
+    assert bars["one"] == [pytest.approx([100 * alone, 100 * alone])]
+    same = table.assign(low=table.accuracy + 1e-17, high=table.accuracy - 1e-17)  # as sums round where all chips agree
+    assert paired.accuracy(same).axes[0].containers
+    (container,) = paired.differences(table, "none").axes[0].containers
+    assert ends(container, 0)[0] == pytest.approx([100 * skewed.low_none, 100 * skewed.high_none])
+
+
+def test_more_names_than_colours_are_told_apart_by_hollow_markers():
+    names = [f"protection {i}" for i in range(len(paired.plots.COLOURS) + 1)]
+    table = pd.concat([rows()[lambda r: r.protection == "none"].assign(protection=name) for name in names])
+    first, *_, last = paired.accuracy(paired.compare(table, chip=CHIP)).axes[0].containers
+    assert first.lines[0].get_color() == last.lines[0].get_color()
+    assert (first.lines[0].get_markerfacecolor(), last.lines[0].get_markerfacecolor()) == (
+        first.lines[0].get_color(),
+        "none",
+    )
+
+
 def test_differences_have_a_dot_for_each_line():
     figure = paired.differences(paired.compare(rows(), chip=CHIP), "none")
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]

@@ -61,3 +61,20 @@ def test_whiskers_of_the_page_stay_between_0_and_100():
     trace = json.loads(interactive_front(summary, "sram", "Vmin"))["data"][0]
     assert np.add(trace["y"], trace["error_y"]["array"]) == pytest.approx([100, 40])
     assert np.subtract(trace["y"], trace["error_y"]["arrayminus"]) == pytest.approx([90, 0])
+
+
+def test_images_stand_above_what_became_of_them_and_the_difference():
+    random = np.random.default_rng(0)
+    for channels in (1, 3):
+        before, after = random.uniform(-1, 1, (2, 2, channels, 4, 5))
+        axes = plots.images(before, after, [7, "cat"]).axes
+        for i, widest in ((0, 1), (2, 1), (4, 2)):  # rows of two
+            for axis, image in zip(axes[i : i + 2], (before, after, after - before)[i // 2], strict=True):
+                (picture,) = axis.get_images()
+                if channels == 1:
+                    assert np.allclose(picture.get_array(), image[0])
+                    assert picture.get_clim() == (-widest, widest)
+                else:  # matplotlib takes colours in 0..1
+                    assert np.allclose(picture.get_array(), np.moveaxis(image / widest, 0, -1) / 2 + 0.5)
+        assert [axis.get_title() for axis in axes] == ["7", "cat", "", "", "", ""]
+        assert [axis.get_ylabel() for axis in axes] == ["input x", "", "F(x)", "", "F(x) - x", ""]

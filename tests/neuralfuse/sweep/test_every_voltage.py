@@ -103,7 +103,7 @@ def test_film_shares_all_but_normalisation_and_files_keep_it_so(tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"levels": (-1,)}, {"levels": (-1, -1)}, {"kind": "both"}])
 def test_mistakes_are_named(wrong):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} = "):
         PerVoltage(make, **{"levels": (-1, -2), "kind": "film"} | wrong)
     with pytest.raises(InputError, match="BatchNorm"):
         PerVoltage(lambda: generators.build("tiny", 1), (-1, -2), "film")

@@ -217,7 +217,7 @@ def test_a_transform_with_dropout_is_fitted_alike_from_any_stream(faulty, digits
     ],
 )
 def test_bad_settings_are_refused(settings):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=f"calibrate: {next(iter(settings))} = "):
         CalibrationSettings(**settings)
 
 

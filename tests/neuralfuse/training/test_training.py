@@ -364,6 +364,16 @@ def test_wrong_settings_are_refused():
             train_tiny(**wrong)
 
 
+def test_settings_are_read_from_a_mapping_or_are_settings_already():
+    given = NetworkSettings(epochs=5)
+    assert NetworkSettings.read(given) is given
+    assert NetworkSettings.read({"epochs": 5}) == given
+    with pytest.raises(ValueError, match="a mapping"):
+        NetworkSettings.read(5)
+    with pytest.raises(InputError, match="only the keys"):
+        NetworkSettings.read({"epoch": 5})
+
+
 def test_every_epoch_sees_every_image_once():
     seen = torch.cat([batch_indices(60, 20, seed=1, step=step) for step in range(3)])
     assert sorted(seen.tolist()) == list(range(60))

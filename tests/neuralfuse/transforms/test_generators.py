@@ -22,3 +22,8 @@ def test_identity_is_where_training_starts_and_not_where_it_stays(name):
     assert len(moved) == len(before)
     assert not torch.equal(fuse(x), x)
     assert not torch.equal(generators.NeuralFuse(generators.build(name, width=4))(x), x)
+
+
+def test_the_tiny_one_is_two_convolutions_of_eight_channels():
+    """3x3: 3 to 8 channels and back, with their offsets."""
+    assert sum(p.numel() for p in generators.build("tiny").parameters()) == 8 * 27 + 8 + 3 * 72 + 3

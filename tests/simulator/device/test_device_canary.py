@@ -29,7 +29,7 @@ def test_canaries_are_spread_around_the_voltage():
     assert gaps.max() < 3 * 0.04 / 50
     assert (MAP.critical_voltage[canaries(MAP, 0.76, 50)] > 0.76).all()  # nothing is known below the floor
     assert len(canaries(MAP, 1.3, 50)) == 0
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"at least 0\.76"):
         canaries(MAP, 0.7)
 
 

@@ -226,8 +226,14 @@ def test_the_device_is_left_at_nominal_and_bad_settings_are_refused():
     with SimulatedChip(hidden(), voltage_step=STEP) as chip:
         characterize(chip, [0.8], repeats=1)
         assert chip.voltage == chip.info.voltage_nominal
-        for options in ({"voltages": []}, {"voltages": [0.2]}, {"repeats": 0}, {"stop_rate": 0.0}):
-            with pytest.raises(InputError):
+        wrong = (
+            ({"voltages": []}, "at least one voltage"),
+            ({"voltages": [0.2]}, "voltage = 0.2"),
+            ({"repeats": 0}, "repeats = 0"),
+            ({"stop_rate": 0.0}, "stop_rate = 0.0"),
+        )
+        for options, says in wrong:
+            with pytest.raises(InputError, match=says):
                 characterize(chip, **{"voltages": [0.8], **options})
         assert chip.info.geometry == GEOMETRY
     assert len(PATTERNS) == 4

@@ -77,6 +77,17 @@ def network(rng):
     return program, rng.integers(-127, 128, program.weight_bytes).astype(np.int8)
 
 
+def test_a_sum_of_products_fits_into_32_bits():
+    """131071 products of two int8 are at most 2^31 - 2^14; one more could be 2^31."""
+
+    def sums(taps):
+        return Program((taps, 1, 1), (Conv(0, 0, 1, taps, 1, 1, 1, 0, 1, 1.0, (1.0,), (0.0,), False), Flatten(1)))
+
+    assert sums(131071).weight_bytes == 131071
+    with pytest.raises(InputError, match="131072"):
+        sums(131072)
+
+
 def expected(program, weights, batch):
     """The same network in plain loops over taps: the slow twin of `program.execute`."""
     tensors = [batch]

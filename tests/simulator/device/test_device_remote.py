@@ -490,12 +490,21 @@ def test_a_drivers_numpy_numbers_arrive_as_numbers():
         assert device.run(np.ones((1, 1, 1, 1))).counters == Counters(5, 7, 1, 2, 0, 2.5)
 
 
-@pytest.mark.parametrize("cycles", [np.float32("nan"), float("inf"), 5.5, "many", None])
-def test_counts_that_are_none_are_the_drivers_mistake(cycles):
+@pytest.mark.parametrize(
+    ("cycles", "says"),
+    [
+        (np.float32("nan"), "counts cycles = nan"),
+        (float("inf"), "counts cycles = inf"),
+        (5.5, "counts cycles = 5.5"),
+        ("many", "ValueError"),
+        (None, "TypeError"),
+    ],
+)
+def test_counts_that_are_none_are_the_drivers_mistake(cycles, says):
     board = Plain()
     board.run = lambda batch: Run(np.zeros((1, 1), np.float32), Counters(cycles=cycles))
     with serving(board) as address, RemoteDevice(address, timeout_s=10) as device:
-        with pytest.raises(DeviceError):
+        with pytest.raises(DeviceError, match=says):
             device.run(np.ones((1, 1, 1, 1)))
         assert device.read(0, 1).tolist() == [0]
 
@@ -603,6 +612,15 @@ def test_one_client_at_a_time():
             assert first.read(0, 1).tolist() == [0]
         with RemoteDevice(address, timeout_s=10) as second:
             assert second.read(0, 1).tolist() == [0]
+
+
+def test_a_closed_device_holds_no_socket():
+    with serving(Plain()) as address:
+        device = RemoteDevice(address, timeout_s=10)
+        socket = device._link.socket
+        device.close()
+        assert socket.fileno() == -1
+        device.close()  # again: nothing to do
 
 
 def test_the_secret_opens_both_ways():

@@ -228,3 +228,17 @@ def test_sizes_of_onnx_own_models_are_those_of_their_results(tmp_path):
                 assert shapes[value.name] == dims, case.name
                 checked += 1
     assert checked > 1000
+
+
+@pytest.mark.parametrize(("entries", "unknown"), [(4096, 0), (4097, 1)])
+def test_sizes_are_read_from_small_tables_and_not_from_weights(tmp_path, entries, unknown):
+    """64 numbers take the shape in a table's last two places: 4 x 16, times 16 x 3."""
+    nodes = [
+        helper.make_node("Gather", ["table", "last"], ["shape"]),
+        helper.make_node("Reshape", ["x", "shape"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["y"]),
+    ]
+    table = np.append(np.zeros(entries - 2, np.int64), [4, 16])
+    constants = {"table": table, "last": np.array([-2, -1]), "w": np.zeros((16, 3), np.float32)}
+    found = load(saved(tmp_path / "a.onnx", nodes, [tensor("x", [1, 64])], constants))
+    assert (found.macs, len(found.unknown)) == (0 if unknown else 4 * 16 * 3, unknown)

@@ -153,8 +153,14 @@ def test_free_sizes_of_a_program_are_given_and_fixed_ones_are_not(tmp_path):
     assert (found.batch, found.macs) == (1, 20 * 24 * 216 + 32)
     fields = lambda layers: [(layer.kind, layer.macs, layer.operations, layer.weight_name) for layer in layers]  # noqa: E731
     assert fields(found.layers) == fields(trace(net, (3, 20, 24)).layers)
-    for path, shape in ((free, None), (free, (4, 20, 24)), (free, (3, 20)), (fixed, (3, 9, 9)), (free, (3, 2, 2))):
-        with pytest.raises(InputError):
+    for path, shape, says in (
+        (free, None, "give the input shape"),
+        (free, (4, 20, 24), "that of the file"),
+        (free, (3, 20), "that of the file"),
+        (fixed, (3, 9, 9), "that of the file"),
+        (free, (3, 2, 2), "the network runs on"),
+    ):
+        with pytest.raises(InputError, match=says):
             load(path, shape)
     assert load(fixed, (3, 8, 8)) == load(fixed)
 
