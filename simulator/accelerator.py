@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import ClassVar, Literal, cast, get_args
 
 from simulator import userfile
+from simulator.delay import Delay
+from sram.energy import MacroEnergy, macro
 from sram.errors import InputError
 from sram.lazy import callable_module
 
@@ -62,6 +64,7 @@ class Accelerator:
     `skip_idle_rows`: a partial fold costs the rows and columns that it uses, not the whole array.
     `keep_on_chip`: an output that fits stays in the buffer for the layer that reads it.
     `batch`: samples that run through a layer together; it multiplies the batch of the workload.
+    `delay`: how far its paths slow down where a supply is lowered (`simulator.timing`).
 
     >>> machine = accelerator("paper")
     >>> machine.array_rows, machine.array_cols, machine.dataflow, machine.weight_buffer.capacity_bytes
@@ -90,6 +93,7 @@ class Accelerator:
     batch: int = 1
     rails: dict[str, float] = field(default_factory=lambda: {"sram": 0.9, "logic": 0.9})
     sram_cell: str = "itrs-lstp"
+    delay: Delay = field(default_factory=Delay)
     note: str = ""
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
@@ -112,6 +116,20 @@ class Accelerator:
             if not 0 < self.rails.get(rail, 0) <= MOST_VOLTS:
                 allowed = f"a nominal voltage in volts, at most {MOST_VOLTS}"
                 raise InputError(self.name, f"rails.{rail}", self.rails.get(rail), allowed)
+
+
+def macro_of(machine: Accelerator, buffer: Buffer) -> MacroEnergy:
+    """One of the macros of a buffer, from the SRAM table at the machine's node. InputError for a node that it lacks.
+
+    >>> machine = accelerator("paper")
+    >>> macro_of(machine, machine.weight_buffer).access_ns
+    1.5085
+    """
+    node = int(machine.node_nm)
+    if node != machine.node_nm:  # SRAM figures are not scaled to another node, so not rounded to one either
+        allowed = "a whole number, a node of the CACTI table, without figures for the buffers of your own"
+        raise InputError(machine.name, "node_nm", machine.node_nm, allowed)
+    return macro(buffer.capacity_bytes / buffer.macros, node, machine.sram_cell)
 
 
 WEIGHT_RAIL = "weights"

@@ -32,10 +32,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator import userfile
-from simulator.accelerator import Accelerator, Buffer
+from simulator.accelerator import Accelerator, Buffer, macro_of
 from simulator.array.dataflow import NAMES
 from simulator.operating_point import NOMINAL, OperatingPoint
-from sram.energy import MacroEnergy, dynamic_scale, leakage_scale, macro
+from simulator.timing import clock_hz
+from sram.energy import dynamic_scale, leakage_scale
 from sram.errors import InputError
 from sram.lazy import callable_module
 
@@ -228,7 +229,7 @@ def energy(
     rows, layers = counts.layers, counts.workload.layers
     has_weights = np.array([layer.weights + layer.constants > 0 for layer in layers], dtype=bool)
     outputs = np.array([layer.batch * layer.groups * layer.m * layer.n for layer in layers]) * machine.batch
-    seconds = rows["cycles"] / (at.clock_hz or machine.clock_hz)
+    seconds = rows["cycles"] / clock_hz(machine, at)
 
     filters = {way: rows[f"filter_sram_{way}"] * machine.weight_bits for way in ("reads", "writes")}
     other = {
@@ -335,13 +336,6 @@ class _Figures:
     def _buffer(self, name: str) -> Buffer:
         return getattr(self.machine, f"{name}_buffer")
 
-    def _macro(self, buffer: Buffer) -> MacroEnergy:
-        node = int(self.machine.node_nm)
-        if node != self.machine.node_nm:  # SRAM energies are not scaled to another node, so not rounded to one either
-            allowed = "a whole number, a node of the CACTI table, without entries for the buffers in the energy table"
-            raise InputError(self.machine.name, "node_nm", self.machine.node_nm, allowed)
-        return macro(buffer.capacity_bytes / buffer.macros, node, self.machine.sram_cell)
-
     def sram(self, name: str, way: str) -> float:
         """pJ a bit read from or written to a buffer."""
         buffer, key = self._buffer(name), f"{name}_buffer_{way}"
@@ -350,7 +344,7 @@ class _Figures:
             item = self.entries[key]
             value, source = item.at(self.machine.node_nm, volts), item.source
         else:
-            part = self._macro(buffer)
+            part = macro_of(self.machine, buffer)
             published = part.read_pj if way == "read" else part.write_pj
             value = published * float(dynamic_scale(volts, part.voltage_v)) * buffer.word_bits / part.word_bits
             source = part.source
@@ -364,7 +358,7 @@ class _Figures:
             item = self.entries[key]
             value, source = item.at(self.machine.node_nm, volts), item.source
         else:
-            part = self._macro(buffer)
+            part = macro_of(self.machine, buffer)
             value = part.leakage_mw * float(leakage_scale(volts, part.voltage_v)) * buffer.macros
             source = part.source
         return self._record(key, value, "mW", f"{buffer.macros} macros", volts, source)
