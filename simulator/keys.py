@@ -29,6 +29,7 @@ _MEANING = {
     "rails": "nominal supplies in V: logic, and each rail that a buffer names",
     "sram_cell": "cell type of the SRAM energy table",
     "delay": "how far paths slow down where a supply is lowered",
+    "retention_v": "V of the buffers between inferences, when the logic is off; without it no rail is lowered then",
     "note": "where the numbers come from",
 }
 _OF_BUFFERS = {

@@ -9,7 +9,7 @@ is shorter has the rest as slack.
 from collections.abc import Callable
 
 from simulator.accelerator import Accelerator, Buffer, macro_of
-from simulator.delay import AlphaPower, mac_path
+from simulator.delay import AlphaPower, mac_path, published
 from simulator.operating_point import OperatingPoint
 from sram.energy import cycle_ns, delay_scale
 from sram.errors import InputError
@@ -68,6 +68,12 @@ def fastest_clock_hz(machine: Accelerator, at: OperatingPoint) -> float:
     346
     """
     return machine.clock_hz / max(1.0, *path_shares(machine, at).values())
+
+
+def beyond_data(machine: Accelerator, at: OperatingPoint) -> bool:
+    """Whether the logic's supply lies below the data that its delay comes from, which no file of the user's gave."""
+    fit = published(machine.delay.corner)
+    return machine.delay.logic is None and at.supply("logic").share < fit.volts_low / fit.nominal_v
 
 
 def clock_hz(machine: Accelerator, at: OperatingPoint) -> float:
