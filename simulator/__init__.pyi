@@ -6,6 +6,8 @@ from simulator.accelerator import scalesim_config as scalesim_config
 from simulator.accelerator import with_weight_rail as with_weight_rail
 from simulator.array.cycles import Counts as Counts
 from simulator.array.cycles import simulate as simulate
+from simulator.delay import AlphaPower as AlphaPower
+from simulator.delay import Delay as Delay
 from simulator.designsweep import sweep as _sweep_designs
 from simulator.device import open_device as open_device
 from simulator.energy import EnergyTable as EnergyTable
@@ -20,6 +22,8 @@ from simulator.placement import Placement as Placement
 from simulator.placement import place as place
 from simulator.readers.read import load as load
 from simulator.readers.read import trace as trace
+from simulator.timing import clock_hz as clock_hz
+from simulator.timing import fastest_clock_hz as fastest_clock_hz
 from simulator.workload import Layer as Layer
 from simulator.workload import Workload as Workload
 from simulator.workload import conv as conv

@@ -5,11 +5,14 @@ from __future__ import annotations
 import configparser
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, cast, get_args
 
 from simulator import userfile
+from simulator.delay import Delay
+from sram.energy import MacroEnergy, macro
 from sram.errors import InputError
 from sram.lazy import callable_module
 
@@ -62,6 +65,8 @@ class Accelerator:
     `skip_idle_rows`: a partial fold costs the rows and columns that it uses, not the whole array.
     `keep_on_chip`: an output that fits stays in the buffer for the layer that reads it.
     `batch`: samples that run through a layer together; it multiplies the batch of the workload.
+    `delay`: how far its paths slow down where a supply is lowered (`simulator.timing`).
+    `retention_v`: supply of the buffers between inferences, when the logic is off; left out, no rail is lowered then.
 
     >>> machine = accelerator("paper")
     >>> machine.array_rows, machine.array_cols, machine.dataflow, machine.weight_buffer.capacity_bytes
@@ -90,6 +95,8 @@ class Accelerator:
     batch: int = 1
     rails: dict[str, float] = field(default_factory=lambda: {"sram": 0.9, "logic": 0.9})
     sram_cell: str = "itrs-lstp"
+    delay: Delay = field(default_factory=Delay)
+    retention_v: float | None = None
     note: str = field(default="", metadata={"hashed": False})
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
@@ -112,6 +119,24 @@ class Accelerator:
             if not 0 < self.rails.get(rail, 0) <= MOST_VOLTS:
                 allowed = f"a nominal voltage in volts, at most {MOST_VOLTS}"
                 raise InputError(self.name, f"rails.{rail}", self.rails.get(rail), allowed)
+        least = min(self.rails[buffer.rail] for buffer in buffers)
+        if self.retention_v is not None and not 0 < self.retention_v <= least:
+            allowed = f"more than 0 V, and at most the buffers' nominal {least:g} V"
+            raise InputError(self.name, "retention_v", self.retention_v, allowed)
+
+
+def macro_of(machine: Accelerator, buffer: Buffer) -> MacroEnergy:
+    """One of the macros of a buffer, from the SRAM table at the machine's node. InputError for a node that it lacks.
+
+    >>> machine = accelerator("paper")
+    >>> macro_of(machine, machine.weight_buffer).access_ns
+    1.5085
+    """
+    node = int(machine.node_nm)
+    if node != machine.node_nm:  # SRAM figures are not scaled to another node, so not rounded to one either
+        allowed = "a whole number, a node of the CACTI table, without figures for the buffers of your own"
+        raise InputError(machine.name, "node_nm", machine.node_nm, allowed)
+    return macro(buffer.capacity_bytes / buffer.macros, node, machine.sram_cell)
 
 
 WEIGHT_RAIL = "weights"
@@ -132,6 +157,57 @@ def with_weight_rail(machine: Accelerator) -> Accelerator:
         raise InputError(machine.name, "rails", WEIGHT_RAIL, allowed)
     buffer = dataclasses.replace(machine.weight_buffer, rail=WEIGHT_RAIL)
     return dataclasses.replace(machine, weight_buffer=buffer, rails=machine.rails | {WEIGHT_RAIL: machine.rails[rail]})
+
+
+# What a rail may be called by what its buffers hold; outputs and partial sums share a buffer.
+ROLES = {
+    "weights": ("weight_buffer",),
+    "activations": ("ifmap_buffer", "ofmap_buffer"),
+    "accumulators": ("ofmap_buffer",),
+}
+
+
+def with_rails(machine: Accelerator, names: Iterable[str]) -> tuple[Accelerator, dict[str, str]]:
+    """The machine with a rail for each name, and {name: that rail}.
+
+    A name is that of one of its rails, or says what buffers hold: `weights`; `activations` (inputs, and outputs with
+    the partial sums in their buffer); `accumulators` (the buffer of partial sums and outputs, which then leaves
+    `activations`). Such buffers keep the rail that they have to themselves, or else get one of this name, at the same
+    nominal supply. InputError for another name, and for a rail that this leaves without a buffer.
+
+    >>> machine, rails = with_rails(accelerator("paper"), ["weights", "accumulators", "sram"])
+    >>> rails, machine.ifmap_buffer.rail, machine.ofmap_buffer.rail
+    ({'weights': 'weights', 'accumulators': 'accumulators', 'sram': 'sram'}, 'sram', 'accumulators')
+    """
+    names, given = list(names), machine
+    for name in names:
+        if name not in given.rails and name not in ROLES:
+            raise InputError(
+                "operating point", "rail", name, f"of {machine.name}: {', '.join({**given.rails, **ROLES})}"
+            )
+    found = {name: name for name in names}
+    for role in (role for role in ROLES if role in names and role not in given.rails):
+        rails = sorted({getattr(given, buffer).rail for buffer in ROLES[role]})
+        if len(rails) == 1 and _held(given, rails[0]) == set(ROLES[role]):
+            found[role] = rails[0]
+            continue
+        nominal = {given.rails[rail] for rail in rails}
+        if len(nominal) > 1:
+            raise InputError("operating point", "rail", role, f"one of its rails of {machine.name}: {', '.join(rails)}")
+        buffers = {name: dataclasses.replace(getattr(machine, name), rail=role) for name in ROLES[role]}
+        machine = dataclasses.replace(machine, rails=machine.rails | {role: nominal.pop()}, **buffers)
+    for name, rail in found.items():
+        if not _held(machine, rail) or list(found.values()).count(rail) > 1:
+            raise InputError("operating point", "rail", name, "a rail that something is left on, by one name")
+    return machine, found
+
+
+def _held(machine: Accelerator, rail: str) -> set[str]:
+    """What is on a rail: names of buffers, and logic."""
+    buffers = {
+        name for name in ("ifmap_buffer", "weight_buffer", "ofmap_buffer") if getattr(machine, name).rail == rail
+    }
+    return buffers | ({"logic"} if rail == "logic" else set())
 
 
 def _check_range(where: str, name: str, value: int, least: int, most: int) -> None:

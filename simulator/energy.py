@@ -18,7 +18,11 @@ Conventions, all of them:
 - Clock tree and control are not counted: no source that fits an array of any size was at hand.
 
 Scopes: `weight_sram` is the NeuralFuse paper's: reads of weights from the weight buffer, nothing else. `sram`: all
-reads and writes of all buffers and their leakage. `system`: that, the array, the vector unit, logic leakage and DRAM.
+reads and writes of all buffers and their leakage. `chip`: that, the array, the vector unit and logic leakage. `system`:
+that, and DRAM.
+
+Time: cycles over the clock of the operating point, which leakage takes with it. Between inferences (`idle_mw`) buffers
+keep what they hold and nothing else runs.
 """
 
 from __future__ import annotations
@@ -32,10 +36,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator import userfile
-from simulator.accelerator import Accelerator, Buffer
+from simulator.accelerator import Accelerator, Buffer, macro_of
 from simulator.array.dataflow import NAMES
 from simulator.operating_point import NOMINAL, OperatingPoint
-from sram.energy import MacroEnergy, dynamic_scale, leakage_scale, macro
+from simulator.timing import clock_hz
+from sram.energy import dynamic_scale, leakage_scale
 from sram.errors import InputError
 from sram.lazy import callable_module
 
@@ -45,10 +50,12 @@ if TYPE_CHECKING:
     from simulator.array.cycles import Counts
 
 TABLES = Path(__file__).parent / "energy_tables"
-SCOPES = ("weight_sram", "sram", "system")
+Scope = Literal["weight_sram", "sram", "chip", "system"]
 SRAM = ("weight_sram_reads", "weight_sram_writes", "activation_sram", "sram_leakage")
 PJ_PER_MILLIJOULE = 1e9
-COMPONENTS = (*SRAM, "mac", "registers", "vector", "logic_leakage", "dram")
+CHIP = (*SRAM, "mac", "registers", "vector", "logic_leakage")
+COMPONENTS = (*CHIP, "dram")
+SCOPES: dict[Scope, tuple[str, ...]] = {"weight_sram": SRAM[:1], "sram": SRAM, "chip": CHIP, "system": COMPONENTS}
 # All that a table may hold, and its unit; the last three lines override the SRAM table.
 UNITS = {
     **dict.fromkeys(("multiply", "add", "vector_operation", "register", "dram"), "pJ"),
@@ -163,37 +170,67 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> EnergyTable:
 
 @dataclass(frozen=True, eq=False)
 class LayerEnergy:
-    """Energy of one inference: for each component float64[layers] in pJ, and the figures that they were made with."""
+    """Energy of one inference: for each component float64[layers] in pJ, and the figures that they were made with.
+
+    `layer_seconds`: float64[layers], of one inference: of a batch its part, so that their sum is one over throughput.
+    """
 
     layers: tuple[str, ...]
     components: dict[str, NDArray[np.float64]]
     figures: tuple[dict[str, object], ...] = field(repr=False)
+    layer_seconds: NDArray[np.float64] = field(repr=False)
+
+    def scope_pj(self, scope: Scope) -> float:
+        """Energy at a scope."""
+        return float(sum(self.components[name].sum() for name in SCOPES[scope]))
 
     @property
     def weight_sram_pj(self) -> float:
         """Reads of the weight memory: the paper's scope."""
-        return float(self.components["weight_sram_reads"].sum())
+        return self.scope_pj("weight_sram")
 
     @property
     def sram_pj(self) -> float:
         """All of the on-chip memories."""
-        return float(sum(self.components[name].sum() for name in SRAM))
+        return self.scope_pj("sram")
+
+    @property
+    def chip_pj(self) -> float:
+        """All but DRAM."""
+        return self.scope_pj("chip")
 
     @property
     def system_pj(self) -> float:
         """All that the table has a figure for, DRAM included."""
-        return float(sum(array.sum() for array in self.components.values()))
+        return self.scope_pj("system")
+
+    @property
+    def seconds(self) -> float:
+        """Of one inference."""
+        return float(self.layer_seconds.sum())
+
+    def energy_delay_pj_s(self, scope: Scope) -> float:
+        """Energy of one inference at a scope times its seconds."""
+        return self.scope_pj(scope) * self.seconds
 
     def frame(self) -> pd.DataFrame:
-        """One row a layer and a row of totals; columns <component>_pj and the three scopes."""
+        """One row a layer and a row of totals; columns <component>_pj, the four scopes, and time.
+
+        Energy-delay products are those of the row; inferences a second stand in the totals alone.
+        """
         import pandas as pd
 
         frame = pd.DataFrame({f"{name}_pj": array for name, array in self.components.items()})
         frame.insert(0, "layer", list(self.layers))
-        frame["scope_weight_sram_pj"] = self.components["weight_sram_reads"]
-        frame["scope_sram_pj"] = sum(self.components[name] for name in SRAM)
-        frame["scope_system_pj"] = sum(self.components.values())
+        for scope, names in SCOPES.items():
+            frame[f"scope_{scope}_pj"] = sum(self.components[name] for name in names)
+        frame["seconds"] = self.layer_seconds
         total = {"layer": "total"} | frame.select_dtypes("number").sum().to_dict()
+        scopes: tuple[Scope, ...] = ("chip", "system")
+        for scope in scopes:
+            frame[f"energy_delay_{scope}_pj_s"] = frame[f"scope_{scope}_pj"] * frame["seconds"]
+            total[f"energy_delay_{scope}_pj_s"] = self.energy_delay_pj_s(scope)
+        total["inferences_per_s"] = 1 / self.seconds if self.seconds else np.nan
         return pd.concat([frame, pd.DataFrame([total])], ignore_index=True)
 
     def sources(self) -> pd.DataFrame:
@@ -228,7 +265,7 @@ def energy(
     rows, layers = counts.layers, counts.workload.layers
     has_weights = np.array([layer.weights + layer.constants > 0 for layer in layers], dtype=bool)
     outputs = np.array([layer.batch * layer.groups * layer.m * layer.n for layer in layers]) * machine.batch
-    seconds = rows["cycles"] / (at.clock_hz or machine.clock_hz)
+    seconds = rows["cycles"] / clock_hz(machine, at)
 
     filters = {way: rows[f"filter_sram_{way}"] * machine.weight_bits for way in ("reads", "writes")}
     other = {
@@ -273,7 +310,28 @@ def energy(
     }
     samples = counts.workload.batch * machine.batch
     components = {name: np.asarray(pj[name], dtype=np.float64) / samples for name in COMPONENTS}
-    return LayerEnergy(tuple(layer.name for layer in layers), components, tuple(figures.used.values()))
+    names = tuple(layer.name for layer in layers)
+    return LayerEnergy(names, components, tuple(figures.used.values()), seconds / samples)
+
+
+def idle_mw(machine: Accelerator, at: OperatingPoint = NOMINAL, table: EnergyTable | None = None) -> float:
+    """Leakage power between inferences, mW.
+
+    A machine with a `retention_v` switches its logic off and holds all its buffers there; one without leaves every rail
+    as the operating point has it. DRAM is not counted.
+
+    >>> from dataclasses import replace
+    >>> from simulator.accelerator import accelerator
+    >>> paper = accelerator("paper")
+    >>> round(idle_mw(paper), 3), round(idle_mw(replace(paper, retention_v=0.5)), 3)
+    (2.835, 0.073)
+    """
+    volts, held = at.volts(machine), machine.retention_v
+    if held is not None:
+        volts = dict.fromkeys(volts, held)
+    figures = _Figures(machine, table or _published(), volts)
+    sram_mw = sum(figures.sram_leakage_mw(name) for name in ("ifmap", "weight", "ofmap"))
+    return sram_mw if held is not None else sram_mw + figures.logic_leakage_mw()
 
 
 @cache
@@ -335,13 +393,6 @@ class _Figures:
     def _buffer(self, name: str) -> Buffer:
         return getattr(self.machine, f"{name}_buffer")
 
-    def _macro(self, buffer: Buffer) -> MacroEnergy:
-        node = int(self.machine.node_nm)
-        if node != self.machine.node_nm:  # SRAM energies are not scaled to another node, so not rounded to one either
-            allowed = "a whole number, a node of the CACTI table, without entries for the buffers in the energy table"
-            raise InputError(self.machine.name, "node_nm", self.machine.node_nm, allowed)
-        return macro(buffer.capacity_bytes / buffer.macros, node, self.machine.sram_cell)
-
     def sram(self, name: str, way: str) -> float:
         """pJ a bit read from or written to a buffer."""
         buffer, key = self._buffer(name), f"{name}_buffer_{way}"
@@ -350,7 +401,7 @@ class _Figures:
             item = self.entries[key]
             value, source = item.at(self.machine.node_nm, volts), item.source
         else:
-            part = self._macro(buffer)
+            part = macro_of(self.machine, buffer)
             published = part.read_pj if way == "read" else part.write_pj
             value = published * float(dynamic_scale(volts, part.voltage_v)) * buffer.word_bits / part.word_bits
             source = part.source
@@ -364,7 +415,7 @@ class _Figures:
             item = self.entries[key]
             value, source = item.at(self.machine.node_nm, volts), item.source
         else:
-            part = self._macro(buffer)
+            part = macro_of(self.machine, buffer)
             value = part.leakage_mw * float(leakage_scale(volts, part.voltage_v)) * buffer.macros
             source = part.source
         return self._record(key, value, "mW", f"{buffer.macros} macros", volts, source)

@@ -3,6 +3,7 @@
 import dataclasses
 
 from simulator.accelerator import Accelerator, Buffer
+from simulator.delay import Delay
 
 _MEANING = {
     "name": "of the machine; else that of the file",
@@ -27,6 +28,8 @@ _MEANING = {
     "batch": "samples that run through a layer together; multiplies the batch of the workload",
     "rails": "nominal supplies in V: logic, and each rail that a buffer names",
     "sram_cell": "cell type of the SRAM energy table",
+    "delay": "how far paths slow down where a supply is lowered",
+    "retention_v": "V of the buffers between inferences, when the logic is off; without it no rail is lowered then",
     "note": "where the numbers come from",
 }
 _OF_BUFFERS = {
@@ -37,6 +40,12 @@ _OF_BUFFERS = {
     "bank_columns": "cells on a word line",
     "rail": "the supply that it is on, a key of rails",
     "macros": "equal parts with their own lines; an access spends the energy of one",
+}
+_OF_DELAY = {
+    "margin": "at nominal supplies a path takes 1 / (1 + margin) of the period",
+    "corner": "ss, ff: process that the clock is signed off at",
+    "logic": "{threshold_v, alpha, source, nominal_ns} of the array's critical path; else that of a 130 nm MAC, scaled",
+    "sram": "the same of an SRAM access; else by the SRAM table's transistors",
 }
 
 
@@ -50,11 +59,12 @@ def meanings(machine: Accelerator) -> list[tuple[str, str, str, str]]:
     rows: list[tuple[str, str, str, str]] = []
     for key in dataclasses.fields(machine):
         value = getattr(machine, key.name)
-        if isinstance(value, Buffer):
+        if isinstance(value, Buffer | Delay):
+            parts = _OF_BUFFERS if isinstance(value, Buffer) else _OF_DELAY
             rows.append((key.name, "", "", _MEANING[key.name]))
             for part in dataclasses.fields(value):
                 name = f"{key.name}.{part.name}"
-                rows.append((name, _text(getattr(value, part.name)), _default(part), _OF_BUFFERS[part.name]))
+                rows.append((name, _text(getattr(value, part.name)), _default(part), parts[part.name]))
         else:
             rows.append((key.name, _text(value), _default(key), _MEANING[key.name]))
     return rows
@@ -68,8 +78,12 @@ def _default(key: dataclasses.Field) -> str:
 
 def _text(value: object) -> str:
     """As YAML has it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name}: {_text(one)}" for name, one in value.items()) + "}"
     if isinstance(value, bool):
         return str(value).lower()
+    if value is None:
+        return ""
     return f"{value:g}" if isinstance(value, float) else str(value)

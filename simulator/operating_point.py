@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from simulator.accelerator import Accelerator
 from sram.errors import InputError
@@ -29,19 +30,22 @@ class Supply:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The supplies of rails, each once, kept in the order of their names, and the clock in Hz. A rail that is not named
-    is at its nominal supply, and a clock that is not given is the accelerator's. Raises InputError.
+    """The supplies of rails, each once, kept in the order of their names, and the clock. A rail that is not named is at
+    its nominal supply. Raises InputError.
+
+    `clock_hz`: in Hz; `follow`: the fastest that all supplies allow; left out, the accelerator's own, whatever the
+    supplies: nothing slows down (`simulator.timing`).
 
     >>> OperatingPoint((Supply("weights", 0.8), Supply("logic", 0.9))).voltages
     (0.9, 0.8)
     """
 
     supplies: tuple[Supply, ...] = ()
-    clock_hz: float | None = None
+    clock_hz: float | Literal["follow"] | None = None
 
     def __post_init__(self) -> None:
-        if self.clock_hz is not None and not 0 < self.clock_hz < math.inf:
-            raise InputError("operating point", "clock_hz", self.clock_hz, "more than 0, and finite")
+        if self.clock_hz not in (None, "follow") and not 0 < float(self.clock_hz) < math.inf:
+            raise InputError("operating point", "clock_hz", self.clock_hz, "follow, or more than 0, and finite")
         rails = [supply.rail for supply in self.supplies]
         if twice := [rail for rail in rails if rails.count(rail) > 1]:
             raise InputError("operating point", "rail", twice[0], "each rail once")

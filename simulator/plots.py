@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from simulator.array.cycles import Counts
-from simulator.energy import LayerEnergy
+from simulator.energy import SCOPES, LayerEnergy, Scope
 from sram.files import write_atomic
 from sram.names import plot_label
 
@@ -44,18 +44,16 @@ HATCHES = ("", "////", "....", "xxxx", "----")  # repeat the distinction, for gr
 LARGEST = 48  # bars that stay legible
 
 
-def energy_figure(energy: LayerEnergy, scope: str = "system") -> Figure:
+def energy_figure(energy: LayerEnergy, scope: Scope = "system") -> Figure:
     """Energy of one inference, a bar for each layer, a colour for each component of the scope."""
     return components_figure(energy.layers, energy.components, scope, f"scope: {scope}")
 
 
 def components_figure(
-    layers: Sequence[str], components_pj: Mapping[str, np.ndarray], scope: str = "system", title: str = ""
+    layers: Sequence[str], components_pj: Mapping[str, np.ndarray], scope: Scope = "system", title: str = ""
 ) -> Figure:
     """The same from arrays, one value for each layer, named as `LayerEnergy.components` has them."""
-    from simulator.energy import SRAM
-
-    parts = {"weight_sram": SRAM[:1], "sram": SRAM, "system": tuple(COLORS)}[scope]
+    parts = SCOPES[scope]
     stacks = {name.replace("_", " "): components_pj[name] / 1e6 for name in parts}
     colors = [COLORS[name] for name in parts]
     return _stacked(list(layers), stacks, colors, "energy of one inference (µJ)", title)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
@@ -183,4 +184,6 @@ def _fields(kind: Any, place: tuple[int | str, ...]) -> list[str]:
     """The fields of the dataclass that lies at `place` of the dataclass `kind`, in fields and in values of dicts."""
     for part in place:
         kind = get_type_hints(kind)[str(part)] if dataclasses.is_dataclass(kind) else get_args(kind)[1]
+        if isinstance(kind, types.UnionType):  # a record, or None
+            kind = get_args(kind)[0]
     return [item.name for item in dataclasses.fields(kind)]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from simulator.accelerator import Accelerator, with_weight_rail
+from simulator.accelerator import Accelerator, with_rails, with_weight_rail
 from simulator.accelerator import accelerator as accelerator_named
 from simulator.array import cycles
 from simulator.array.cycles import Counts
-from simulator.energy import EnergyTable, LayerEnergy, energy, energy_table
-from simulator.operating_point import NOMINAL, weights_at
+from simulator.energy import PJ_PER_MILLIJOULE, EnergyTable, LayerEnergy, energy, energy_table, idle_mw
+from simulator.operating_point import OperatingPoint, Supply
 from simulator.readers.read import load, trace
+from simulator.timing import clock_hz
 from simulator.workload import Workload
 from sram.errors import InputError
 
@@ -31,6 +32,20 @@ class Simulation:
 
     counts: Counts
     energy: LayerEnergy
+    at: OperatingPoint
+    idle_mw: float  # what leaks between inferences
+
+    @property
+    def clock_hz(self) -> float:
+        """The clock that the operating point comes to."""
+        return clock_hz(self.counts.accelerator, self.at)
+
+    def idle_pj(self, rate_hz: float) -> float:
+        """What leaks from one inference to the next at so many a second. InputError for a rate that is not reached."""
+        most = 1 / self.energy.seconds
+        if not 0 < rate_hz <= most:
+            raise InputError("simulate", "rate", rate_hz, f"more than 0, and at most {most:.6g} inferences a second")
+        return self.idle_mw * PJ_PER_MILLIJOULE * (1 / rate_hz - self.energy.seconds)
 
     def frame(self) -> pd.DataFrame:
         """A row for each layer and one of totals; columns carry their units."""
@@ -44,6 +59,8 @@ def simulate(
     voltage: float | str | None = None,
     batch: int = 1,
     table: EnergyTable | str | Path = "published",
+    rails: Mapping[str, float | str] | None = None,
+    clock: float | Literal["follow"] | None = None,
 ) -> Simulation:
     """Cycles, memory accesses and energy of a network on an accelerator, layer by layer.
 
@@ -51,23 +68,60 @@ def simulate(
     ----------
     network, input_shape, batch: as `workload_of` takes them.
     accelerator: a preset, a YAML file, or an `Accelerator`.
-    voltage: supply of the weight memory alone: volts, or a text such as "0.83Vmin", a part of its nominal supply.
+    voltage: supply of the weight memory alone, short for `rails={"weights": voltage}`.
+    rails: supplies by rail, or by what buffers hold (`simulator.with_rails`): volts, or a text such as "0.83Vmin", a
+        part of the nominal supply. One that is not named is nominal.
+    clock: Hz, or `follow`: the fastest that all supplies allow. Left out, the accelerator's, whatever the supplies.
     table: energies of the components, as `simulator.energy.energy_table` takes them.
 
     Raises
     ------
-    InputError: a name, file or number that cannot be.
+    InputError: a name, file or number that cannot be; a supply above nominal; a clock that no path can meet.
 
     >>> full, low = (simulate("resnet8", (1, 16, 16), voltage=v) for v in (None, "0.8Vmin"))
     >>> full.counts.cycles == low.counts.cycles, round(low.energy.weight_sram_pj / full.energy.weight_sram_pj, 4)
     (True, 0.64)
     """
     machine = with_weight_rail(accelerator if isinstance(accelerator, Accelerator) else accelerator_named(accelerator))
-    volts, nominal = supply(voltage)
-    at = NOMINAL if volts is None else weights_at(machine, volts, nominal)
+    if voltage is not None:
+        if rails and {"weights", machine.weight_buffer.rail} & set(rails):
+            raise InputError("simulate", "voltage", voltage, "only one of it and a supply of that rail")
+        rails = {**(rails or {}), machine.weight_buffer.rail: voltage}
+    machine, supplies = lowered(machine, rails or {})
+    at = OperatingPoint(supplies, clock)
     entries = table if isinstance(table, EnergyTable) else energy_table(table)
     counts = cycles.simulate(workload_of(network, input_shape, batch), machine)
-    return Simulation(counts, energy(counts, at, table=entries))
+    return Simulation(counts, energy(counts, at, table=entries), at, idle_mw(machine, at, entries))
+
+
+def lowered(machine: Accelerator, rails: Mapping[str, float | str]) -> tuple[Accelerator, tuple[Supply, ...]]:
+    """The machine with a rail for each name, and the supplies of these rails.
+
+    Memories are all in volts, or all in multiples of Vmin; logic, which has no Vmin, in volts. InputError for anything
+    else, and for a supply above nominal.
+
+    >>> from simulator.accelerator import accelerator
+    >>> lowered(accelerator("paper"), {"weights": "0.83Vmin", "logic": 0.72})[1]
+    (Supply(rail='weights', voltage=0.83, nominal=1.0), Supply(rail='logic', voltage=0.72, nominal=0.8))
+    """
+    machine, rail_of = with_rails(machine, rails)
+    supplies, units = [], set()
+    for name, text in rails.items():
+        rail = rail_of[name]
+        voltage, in_vmin = supply(text)
+        nominal = 1.0 if in_vmin else machine.rails[rail]
+        if in_vmin and rail == "logic":
+            raise InputError("operating point", name, text, "volts: Vmin is that of a memory")
+        if voltage > nominal:
+            allowed = f"at most {nominal:g}{'Vmin' if in_vmin else 'V'}, nominal on {machine.name}"
+            raise InputError("operating point", name, text, allowed)
+        supplies.append(Supply(rail, voltage, nominal))
+        units |= {in_vmin} if rail != "logic" else set()
+    if len(units) > 1:
+        raise InputError(
+            "operating point", "rails", ", ".join(map(str, rails.values())), "memories in one unit, V or Vmin"
+        )
+    return machine, tuple(supplies)
 
 
 def workload_of(
@@ -94,20 +148,18 @@ def workload_of(
     return trace(build(network, in_channels=first[0]), input_shape, batch, name=network)
 
 
-def supply(voltage: float | str | None) -> tuple[float | None, float | None]:
-    """(voltage, nominal) as `energy` takes them: volts have no nominal of their own, multiples of Vmin have 1.
+def supply(text: float | str) -> tuple[float, bool]:
+    """(number, whether it counts in multiples of Vmin, and not in volts) of a supply.
 
     >>> supply("0.7V"), supply(0.7), supply("0.83Vmin")
-    ((0.7, None), (0.7, None), (0.83, 1.0))
+    ((0.7, False), (0.7, False), (0.83, True))
     """
-    if voltage is None:
-        return None, None
-    text = str(voltage)
-    number, nominal = (text[:-4], 1.0) if text.endswith("Vmin") else (text.removesuffix("V"), None)
+    plain = str(text)
+    in_vmin = plain.endswith("Vmin")
     try:
-        value = float(number)
+        value = float(plain.removesuffix("Vmin") if in_vmin else plain.removesuffix("V"))
     except ValueError:
         value = 0.0
     if not 0 < value < 10:
-        raise InputError("simulate", "voltage", voltage, "a positive supply: 0.7V, or 0.83Vmin")
-    return value, nominal
+        raise InputError("simulate", "voltage", text, "a positive supply: 0.7V, or 0.83Vmin")
+    return value, in_vmin

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
     from neuralfuse.analysis.simulate import Simulation
     from simulator.accelerator import Accelerator
+    from simulator.energy import Scope
     from simulator.workload import Workload
 
 WORKLOAD, MACHINE, RESULT = "Workload (one of)", "Accelerator (one of)", "Results"
 LINE = "command line"
+TOTALS: tuple[Scope, ...] = ("chip", "system")  # scopes of what is said of the whole inference
 MOST = 1 << 24  # of an axis
 
 Network = Annotated[
@@ -57,7 +59,25 @@ def simulate(
     scalesim_config: ScalesimConfig = None,
     voltage: Annotated[
         str | None,
-        typer.Option(help="Supply of the weight memory: 0.7V, or 0.83Vmin of its nominal.", rich_help_panel=MACHINE),
+        typer.Option(
+            help="Short for --rail weights=SUPPLY: 0.7V, or 0.83Vmin of its nominal.", rich_help_panel=MACHINE
+        ),
+    ] = None,
+    rail: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RAIL=SUPPLY",
+            help="Supply of a rail, or of weights, activations, accumulators; again for another.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    clock: Annotated[
+        str | None,
+        typer.Option(metavar="follow|HZ", help="As fast as all supplies allow, or so fast.", rich_help_panel=MACHINE),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(metavar="HZ", help="Inferences a second, with leakage between them.", rich_help_panel=MACHINE),
     ] = None,
     energy_table: Annotated[
         str, typer.Option(metavar="NAME|FILE.yaml", help="Energies of the components.", rich_help_panel=MACHINE)
@@ -98,7 +118,15 @@ def simulate(
         raise InputError(LINE, "--by", by, "layer, block")
     _check_modes(
         {"--where": where, "--trace": trace, "--compat": compat},
-        {"--voltage": voltage, "--plots": plots, "--energy-table": energy_table != "published", "--top": top}
+        {
+            "--voltage": voltage,
+            "--rail": rail,
+            "--clock": clock,
+            "--rate": rate is not None,
+            "--plots": plots,
+            "--energy-table": energy_table != "published",
+            "--top": top,
+        }
         | {"--by": by == "block"},
         {"--out": out, "--schedule": schedule != "streamed"},
     )
@@ -124,9 +152,15 @@ def simulate(
     else:
         from neuralfuse.analysis.simulate import simulate as count
 
-        found = count(workload, accelerator=machine, voltage=voltage, table=energy_table)
+        rails = _rails(rail or [])
+        found = count(
+            workload, accelerator=machine, voltage=voltage, table=energy_table, rails=rails, clock=_clock(clock)
+        )
+        idle = None if rate is None else (rate, found.idle_pj(rate))
         frame = found.frame()
-        show = partial(_draw_and_print, found, voltage, plots, (by, top))
+        supplies = rails | ({found.counts.accelerator.weight_buffer.rail: voltage} if voltage else {})
+        lowered = "".join(f", rail {name} at {supply}" for name, supply in supplies.items())
+        show = partial(_draw_and_print, found, lowered, plots, (by, top), idle)
     if out is not None:
         from neuralfuse.results.tables import to_csv
         from sram.files import write_atomic
@@ -135,6 +169,25 @@ def simulate(
     show()
     if workload.unknown and not allow_partial:
         raise typer.Exit(3)
+
+
+def _rails(texts: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, supply = text.partition("=")
+        if not (name and equals and supply) or name in found:
+            raise InputError(LINE, "--rail", text, "RAIL=SUPPLY, each rail once: weights=0.83Vmin, logic=0.72V")
+        found[name] = supply
+    return found
+
+
+def _clock(text: str | None) -> float | Literal["follow"] | None:
+    if text is None or text == "follow":
+        return cast(Literal["follow"] | None, text)
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(LINE, "--clock", text, "follow, or a number of Hz") from None
 
 
 def _check_modes(modes: Mapping[str, object], energies: Mapping[str, object], others: Mapping[str, object]) -> None:
@@ -231,7 +284,9 @@ def _shapes(text: str) -> list[tuple[int, ...]]:
     return found
 
 
-def _draw_and_print(found: Simulation, voltage: str | None, plots: Path | None, rows: tuple[str, int | None]) -> None:
+def _draw_and_print(
+    found: Simulation, lowered: str, plots: Path | None, rows: tuple[str, int | None], idle: tuple[float, float] | None
+) -> None:
     workload, machine, frame = found.counts.workload, found.counts.accelerator, found.frame()
     drawn: list[Path] = []
     if plots is not None:
@@ -240,7 +295,7 @@ def _draw_and_print(found: Simulation, voltage: str | None, plots: Path | None, 
         drawn = save_all(plots, found.counts, found.energy)
     shown = frame[["layer", "macs", "cycles", "stall_cycles", "utilization_pct"]].copy()
     shown["dram_bytes"] = frame[[name for name in frame.columns if "_dram_" in name]].sum(axis=1)
-    for scope in ("weight_sram", "sram", "system"):
+    for scope in ("weight_sram", "sram", "chip", "system"):
         shown[f"{scope}_uj"] = frame[f"scope_{scope}_pj"] / 1e6
     by, top = rows
     if by == "block":
@@ -248,12 +303,28 @@ def _draw_and_print(found: Simulation, voltage: str | None, plots: Path | None, 
     if top is not None:
         most = shown[:-1].nlargest(top, "system_uj").index
         shown = shown.loc[[*most, shown.index[-1]]]
-    lowered = f", rail {machine.weight_buffer.rail} at {voltage}" if voltage else ""
     _print(shown, f"{workload.name} on {machine.name}{lowered}")
-    samples = workload.batch * machine.batch
-    print(f"{found.counts.latency_s * 1e3:.4g} ms for {samples} inference(s) at {machine.clock_hz / 1e6:g} MHz")
+    _print_summary(found, idle)
     for path in drawn:
         print_line(path)
+
+
+def _print_summary(found: Simulation, idle: tuple[float, float] | None) -> None:
+    """Time, and energy with time; `idle`: inferences a second, and pJ that leak between two of them."""
+    from simulator.timing import beyond_data
+
+    workload, machine, spent = found.counts.workload, found.counts.accelerator, found.energy
+    samples = workload.batch * machine.batch
+    print(f"{spent.seconds * samples * 1e3:.4g} ms for {samples} inference(s) at {found.clock_hz / 1e6:.4g} MHz")
+    products = ", ".join(f"{scope} {spent.energy_delay_pj_s(scope) * 1e-12:.4g}" for scope in TOTALS)
+    print(f"{1 / spent.seconds:.4g} inferences/s; energy-delay product in J s: {products}")
+    if idle is not None:
+        rate, pj = idle
+        each = ", ".join(f"{scope} {(spent.scope_pj(scope) + pj) / 1e6:.4g}" for scope in TOTALS)
+        state = "no rail lowered" if machine.retention_v is None else f"logic off, buffers at {machine.retention_v:g} V"
+        print(f"at {rate:g} inferences/s, with {pj / 1e6:.4g} uJ of leakage between two ({state}), in uJ: {each}")
+    if found.at.clock_hz == "follow" and beyond_data(machine, found.at):
+        print("the clock is a guess: the logic's supply lies below all data on its delay")
 
 
 def _blocks(shown: pd.DataFrame) -> pd.DataFrame:

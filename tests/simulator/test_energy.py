@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from benchmarks.paper import energy as paper_energy
 from neuralfuse import networks
-from simulator.accelerator import accelerator, with_weight_rail
+from simulator.accelerator import accelerator, with_rails, with_weight_rail
 from simulator.array.cycles import simulate
 from simulator.compat import paper
-from simulator.energy import COMPONENTS, OF_BITS, SRAM, UNITS, EnergyTable, energy, energy_table
+from simulator.energy import COMPONENTS, OF_BITS, SCOPES, SRAM, UNITS, EnergyTable, energy, energy_table, idle_mw
 from simulator.operating_point import OperatingPoint, Supply, weights_at
 from simulator.readers.read import trace
 from simulator.workload import Layer, Workload, conv, linear, matmul
@@ -65,7 +65,10 @@ def test_scopes_are_nested_sums_and_the_frame_adds_up():
     assert frame["layer"].tolist() == ["stem", "relu", "scores", "head", "total"]
     assert frame["scope_system_pj"].iloc[-1] == pytest.approx(found.system_pj)
     assert frame["scope_weight_sram_pj"].iloc[-1] == pytest.approx(found.weight_sram_pj)
-    assert all(name == "layer" or name.endswith("_pj") for name in frame.columns)
+    assert found.chip_pj == pytest.approx(found.system_pj - found.components["dram"].sum())
+    assert [frame[f"scope_{scope}_pj"].iloc[-1] for scope in SCOPES] == pytest.approx(list(map(found.scope_pj, SCOPES)))
+    units = ("_pj", "seconds", "_pj_s", "_per_s")
+    assert all(name == "layer" or name.endswith(units) for name in frame.columns)
 
 
 def test_activations_in_the_weight_buffer_are_not_weights():
@@ -117,6 +120,72 @@ def test_every_rail_has_its_supply_and_the_clock_its_leakage():
         energy(counts, OperatingPoint((Supply("io", 0.5),)))
     with pytest.raises(InputError, match="clock_hz"):
         OperatingPoint(clock_hz=0.0)
+
+
+def test_time_and_energy_delay_follow_the_clock_of_the_point():
+    machine = replace(PAPER, batch=2)
+    counts = simulate(MIXED, machine)
+    slow = energy(counts, OperatingPoint((Supply("logic", 0.9),), clock_hz="follow"))
+    assert slow.seconds == pytest.approx(counts.cycles / 346.0e6 / 2, rel=1e-3)
+    last = slow.frame().iloc[-1]
+    assert last["seconds"] == pytest.approx(slow.seconds)
+    assert last["inferences_per_s"] == pytest.approx(1 / slow.seconds)
+    assert last["energy_delay_chip_pj_s"] == pytest.approx(slow.chip_pj * slow.seconds)
+    nominal = energy(counts)
+    ratio = float(leakage_scale(0.72, 0.8)) * slow.seconds / nominal.seconds
+    assert slow.components["logic_leakage"].sum() == pytest.approx(ratio * nominal.components["logic_leakage"].sum())
+
+
+def test_idle_power_is_all_leakage_and_less_where_buffers_are_held_low():
+    counts, held = simulate(STEM, PAPER), replace(PAPER, retention_v=0.5)
+    found = energy(counts)
+    leaked = (found.components["sram_leakage"] + found.components["logic_leakage"]).sum()
+    assert idle_mw(PAPER) == pytest.approx(leaked / found.seconds / 1e9)
+    low = OperatingPoint((Supply("logic", 0.9),))
+    assert idle_mw(PAPER, low) < idle_mw(PAPER)
+    assert idle_mw(held) == idle_mw(held, low) == pytest.approx(3 * 0.120575 * float(leakage_scale(0.5, 0.8)))
+    with pytest.raises(InputError, match=r"retention_v = 0.9 is not allowed; allowed: more than 0 V, and at most the"):
+        replace(PAPER, retention_v=0.9)
+
+
+@pytest.mark.parametrize(
+    ("names", "on"),
+    [
+        (["weights"], ("sram", "weights", "sram")),
+        (["activations"], ("activations", "sram", "activations")),
+        (["accumulators", "activations"], ("activations", "sram", "accumulators")),
+        (["weights", "activations", "accumulators", "logic"], ("activations", "weights", "accumulators")),
+        (["sram", "accumulators"], ("sram", "sram", "accumulators")),
+        (["sram"], ("sram", "sram", "sram")),
+    ],
+)
+def test_buffers_have_rails_by_what_they_hold(names, on):
+    machine, rails = with_rails(PAPER, names)
+    assert (machine.ifmap_buffer.rail, machine.weight_buffer.rail, machine.ofmap_buffer.rail) == on
+    assert rails == {name: name for name in names}
+    assert {machine.rails[rail] for rail in on} == {0.8}
+
+
+def test_a_buffer_that_has_its_rail_alone_keeps_it():
+    own = replace(
+        PAPER,
+        weight_buffer=replace(PAPER.weight_buffer, rail="w"),
+        ofmap_buffer=replace(PAPER.ofmap_buffer, rail="o"),
+        rails={"w": 0.7, "o": 0.6, "sram": 0.8, "logic": 0.8},
+    )
+    assert with_rails(own, ["weights", "accumulators"]) == (own, {"weights": "w", "accumulators": "o"})
+    for names, message in (
+        (["weights", "w"], "by one name"),
+        (
+            ["io"],
+            "rail = 'io' is not allowed; allowed: of paper: w, o, sram, logic, weights, activations, accumulators",
+        ),
+        (["activations"], "allowed: one of its rails of paper: o, sram"),
+    ):
+        with pytest.raises(InputError, match=message):
+            with_rails(own, names)
+    with pytest.raises(InputError, match="a rail that something is left on"):
+        with_rails(PAPER, ["sram", "weights", "activations"])
 
 
 def test_a_name_that_another_rail_has_is_refused():

@@ -417,7 +417,7 @@ def test_wrong_memories_are_refused(wrong):
         ({"column": -0.1}, "column = -0.1"),
         ({"column": 0.5, "row": 0.5}, "less than 1"),
         ({"column_tail": 0.01}, "with a column share"),
-        ({"run": 1.0}, "run = 1.0"),
+        ({"run": 1.0}, "sum of shares = 1.0"),
     ],
 )
 def test_wrong_structures_are_refused(wrong, says):

@@ -8,11 +8,13 @@ import pytest
 from neuralfuse import networks
 from simulator import keys
 from simulator.accelerator import Accelerator, Buffer, accelerator_names
+from simulator.delay import Delay
 from tests.conftest import run
 
 
 def test_every_key_of_an_accelerator_has_a_meaning():
     assert list(keys._MEANING) == [field.name for field in dataclasses.fields(Accelerator)]
+    assert set(keys._OF_DELAY) == {field.name for field in dataclasses.fields(Delay)}
     assert set(keys._OF_BUFFERS) == {field.name for field in dataclasses.fields(Buffer)}
 
 

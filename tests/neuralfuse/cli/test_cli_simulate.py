@@ -51,6 +51,78 @@ def test_voltage_lowers_the_weight_rail_alone_in_volts_or_in_multiples_of_vmin(t
     assert energy["0.8V"] == pytest.approx(4 * energy["0.4"])
 
 
+LOW = ("--rail", "weights=0.83Vmin", "--rail", "logic=0.72V", "--clock", "follow")
+
+
+def test_rails_are_lowered_and_the_clock_follows(tmp_path, topology, capsys):
+    """Edge: all rails at 0.8 V, 500 MHz; at nine tenths the logic's path takes 1.445 times as long."""
+    out, arguments = (
+        tmp_path / "out.csv",
+        ("--topology", topology, "--accelerator", "edge", "--out", str(tmp_path / "out.csv")),
+    )
+    assert run(*arguments) == 0
+    nominal = rows_of(out)[-1]
+    assert run(*arguments, *LOW) == 0
+    low, shown = rows_of(out)[-1], capsys.readouterr().out
+    assert "rail weights at 0.83Vmin, rail logic at 0.72V" in shown
+    assert "at 346 MHz" in shown
+
+    def ratio(column):
+        return float(low[column]) / float(nominal[column])
+
+    assert ratio("weight_sram_reads_pj") == pytest.approx(0.83**2)
+    assert ratio("mac_pj") == pytest.approx(0.81)
+    assert ratio("activation_sram_pj") == 1
+    assert ratio("seconds") == pytest.approx(1.445, abs=0.0005)
+    assert float(low["energy_delay_chip_pj_s"]) == pytest.approx(float(low["scope_chip_pj"]) * float(low["seconds"]))
+    assert "guess" not in shown
+    assert run(*arguments, "--rail", "logic=0.5", "--clock", "follow") == 0
+    assert "the clock is a guess" in capsys.readouterr().out
+
+
+def test_voltage_is_short_for_the_rail_of_the_weights(tmp_path, topology):
+    for name, given in (("a", ["--voltage", "0.7"]), ("b", ["--rail", "weights=0.7V"])):
+        assert run("--topology", topology, *given, "--out", str(tmp_path / name)) == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_what_leaks_between_inferences_is_printed_with_the_supply_that_holds(tmp_path, topology, capsys):
+    from simulator.accelerator import PRESETS
+
+    mine = tmp_path / "mine.yaml"
+    mine.write_text((PRESETS / "paper.yaml").read_text() + "\nretention_v: 0.5\n")
+    for machine, said in (("paper", "(no rail lowered)"), (str(mine), "(logic off, buffers at 0.5 V)")):
+        assert run("--topology", topology, "--accelerator", machine, "--rate", "10") == 0
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--rail", "io=0.7"], "rail = 'io' is not allowed; allowed: of paper: sram, logic, weights, activations"),
+        (["--rail", "weights=0.83"], "weights = '0.83' is not allowed; allowed: at most 0.8V, nominal on paper"),
+        (["--rail", "weights=1.1Vmin"], "allowed: at most 1Vmin, nominal on paper"),
+        (["--voltage", "0.9V"], "allowed: at most 0.8V"),
+        (["--rail", "weights=0.9Vmin", "--rail", "activations=0.7"], "allowed: memories in one unit, V or Vmin"),
+        (["--rail", "logic=0.9Vmin"], "allowed: volts: Vmin is that of a memory"),
+        (["--rail", "logic=0.7", "--clock", "5e8"], "clock_hz = 500000000.0 is not allowed; allowed: at most"),
+        (["--rail", "logic=0.4", "--clock", "follow"], "above the threshold of 0.4564 V"),
+        (["--clock", "fast"], "--clock = 'fast' is not allowed; allowed: follow, or a number of Hz"),
+        (["--clock", "-1"], "clock_hz = -1.0"),
+        (["--rail", "weights"], "--rail = 'weights' is not allowed; allowed: RAIL=SUPPLY"),
+        (["--rail", "logic=0.7", "--rail", "logic=0.6"], "each rail once"),
+        (["--voltage", "0.7", "--rail", "weights=0.6"], "only one of it and a supply of that rail"),
+        (["--rate", "1e9"], "rate = 1000000000.0 is not allowed; allowed: more than 0, and at most"),
+        (["--compat", "scalesim", "--rail", "weights=0.7"], "--rail"),
+    ],
+)
+def test_a_point_that_cannot_be_is_refused_in_one_line(given, message, topology, capsys):
+    assert run("--topology", topology, *given) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
 def test_scalesim_mode_writes_exactly_its_columns(tmp_path, topology):
     out = tmp_path / "out.csv"
     assert run("--topology", topology, "--compat", "scalesim", "--out", str(out)) == 0
