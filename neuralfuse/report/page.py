@@ -86,9 +86,9 @@ class Shown:
 
     @property
     def uri(self) -> str:
-        """The figure itself, in few colours and no larger than the page shows it: a fifth of its bytes."""
+        """The figure itself, no larger than the page shows it, in 256 colours, rare ones too: a fifth of its bytes."""
         buffer = BytesIO()
-        self._small.quantize(96).save(buffer, "png", optimize=True)
+        self._small.quantize(256, Image.Quantize.MAXCOVERAGE).save(buffer, "png", optimize=True)
         return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -188,9 +188,7 @@ def accuracy(
                  for b in beyond.to_dict("records")]  # fmt: skip
         axis.text(0.02, 0.02, "\n".join(saved), transform=axis.transAxes, fontsize=7)
         axis.set(title=_title(panels, key), ylabel="test accuracy, %", xlabel=AXES.get(x, x))
-    handles = {label: one for axis in axes for one, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    shown = [name for name in names if name in handles]
-    figure.legend([handles[name] for name in shown], shown, loc="outside lower center", ncols=min(2, len(groups)) + 1)
+    plots.legend(figure)
     return figure
 
 

@@ -6,6 +6,7 @@ grey print. Bands are 95% intervals over chips (of the mean).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
@@ -100,11 +101,13 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{column: texts[column].map(names) for column, names in labels.items()})
 
 
-Draw = Callable[[Axes, pd.DataFrame, dict[str, Any]], object]
-
-
 def _by_structure(
-    table: pd.DataFrame, draw: Draw, x: str, y: str = ACCURACY, of: str = "protection", also: Draw | None = None
+    table: pd.DataFrame,
+    draw: Callable[[Axes, pd.DataFrame, dict[str, Any]], object],
+    x: str,
+    y: str = ACCURACY,
+    of: str = "protection",
+    also: Callable[[Axes, pd.DataFrame], object] = lambda axis, part: None,
 ) -> Figure:
     """A panel for each structure, in which `draw(axis, rows, look)` draws each value of column `of`, and `also` what
     all rows of the panel share. Rows come with the supply falling, and named as matplotlib shows them."""
@@ -120,13 +123,12 @@ def _by_structure(
             axis.set(xlabel=x, ylabel=y, title=f"{structure} fault maps", ylim=(-2, 102))
             if x.startswith(SUPPLY):
                 axis.xaxis.set_inverted(True)
-            if also is not None:
-                also(axis, part, {})
-        _legend(figure)
+            also(axis, part)
+        legend(figure)
     return figure
 
 
-def _legend(figure: Figure) -> None:
+def legend(figure: Figure) -> None:
     """What all panels share, once, below them."""
     labels: dict[str, Any] = {}
     for axis in figure.axes:
@@ -141,13 +143,21 @@ def _legend(figure: Figure) -> None:
     )
 
 
-def _line(axis: Axes, x: pd.Series, rows: pd.DataFrame, name: str, look: dict[str, Any]) -> None:
-    """Column `name` (fractions) in per cent with the band from its low to its high, where there are such; markers do
-    not run into one another."""
-    middle = rows.get(f"{name}_mean", rows.get(name))
-    low, high = (rows[f"{name}_{end}"].fillna(middle).clip(0, 1) for end in ("low", "high"))
-    axis.fill_between(x, 100 * low, 100 * high, color=look["color"], alpha=0.15, linewidth=0)
-    axis.plot(x, 100 * middle, markevery=max(1, len(rows) // 40), **look)
+def _line(axis: Axes, rows: pd.DataFrame, look: dict[str, Any], x: str, y: str) -> None:
+    """Column `y` (fractions) in per cent with the band from its low to its high; markers do not run into one
+    another."""
+    at = rows[x] * (1 if x == "voltage" else 100)
+    middle = rows.get(f"{y}_mean", rows.get(y))
+    low, high = (rows[f"{y}_{end}"].fillna(middle).clip(0, 1) for end in ("low", "high"))
+    axis.fill_between(at, 100 * low, 100 * high, color=look["color"], alpha=0.15, linewidth=0)
+    axis.plot(at, 100 * middle, markevery=max(1, len(rows) // 40), **look)
+
+
+def _steps(axis: Axes, rows: pd.DataFrame, look: dict[str, Any], scope: str) -> None:
+    """The front of the means: up to each point's saving its accuracy is reached."""
+    best = pareto.front(rows, scope)
+    every = max(1, len(best) // 40)
+    axis.step(100 * best[f"saving_{scope}"], 100 * best.accuracy_mean, where="pre", markevery=every, **look)
 
 
 def supply_label(unit: str) -> str:
@@ -164,7 +174,7 @@ def accuracy_against_voltage(summary: pd.DataFrame, unit: str = "Vmin") -> Figur
     """Mean accuracy with its 95% band over chips, one panel for each SRAM structure; above, what the supply means for
     the silicon: the cell fault rate."""
 
-    def beside(axis: Axes, part: pd.DataFrame, _: dict) -> None:
+    def beside(axis: Axes, part: pd.DataFrame) -> None:
         clean = 100 * part.clean_accuracy.iloc[0]
         axis.axhline(clean, color="0.5", linewidth=0.8, linestyle=(0, (1, 2)), label=f"clean, {clean:.1f}%")
         rate = part.groupby("voltage").cell_fault_rate.mean()[::-1]
@@ -174,12 +184,7 @@ def accuracy_against_voltage(summary: pd.DataFrame, unit: str = "Vmin") -> Figur
         above.set_xlabel("cell fault rate, mean over chips", fontsize=8)
         above.grid(False)
 
-    return _by_structure(
-        summary,
-        lambda axis, rows, look: _line(axis, rows.voltage, rows, "accuracy", look),
-        supply_label(unit),
-        also=beside,
-    )
+    return _by_structure(summary, partial(_line, x="voltage", y="accuracy"), supply_label(unit), also=beside)
 
 
 def _apart(voltages: np.ndarray, least: float = 0.11) -> list[float]:
@@ -197,45 +202,25 @@ def _percent(rate: float) -> str:
 
 def energy_accuracy_front(summary: pd.DataFrame, scope: str = "weight_sram") -> Figure:
     """The Pareto plot: energy saved per inference (against unprotected at nominal supply) against accuracy."""
-    saving = f"saving_{scope}"
 
-    def beside(axis: Axes, part: pd.DataFrame, _: dict) -> None:
-        wide: Any = {"color": "0.35", "linewidth": 3.5, "alpha": 0.35, "zorder": 0}
-        _steps(axis, pareto.front(part, scope), saving, wide | {"label": "Pareto front of the means"})
+    def beside(axis: Axes, part: pd.DataFrame) -> None:
+        wide = {"color": "0.35", "linewidth": 3.5, "alpha": 0.35, "zorder": 0, "label": "Pareto front of the means"}
+        _steps(axis, part, wide, scope)
 
-    return _by_structure(
-        summary,
-        lambda axis, rows, look: _line(axis, 100 * rows[saving], rows, "accuracy", look),
-        saving_label(scope),
-        also=beside,
-    )
-
-
-def _steps(axis: Axes, front: pd.DataFrame, saving: str, look: dict[str, Any]) -> None:
-    """Up to each point's saving its accuracy is reached."""
-    every = max(1, len(front) // 40)
-    axis.step(100 * front[saving], 100 * front.accuracy_mean, where="pre", markevery=every, **look)
+    draw = partial(_line, x=f"saving_{scope}", y="accuracy")
+    return _by_structure(summary, draw, saving_label(scope), also=beside)
 
 
 def settings_front(summary: pd.DataFrame, scope: str = "weight_sram") -> Figure:
     """Settings side by side in one plot for each structure: the Pareto front of the means of each network, accelerator,
     curve or study (column `setting`), all protections together."""
-    return _by_structure(
-        summary,
-        lambda axis, rows, look: _steps(axis, pareto.front(rows, scope), f"saving_{scope}", look),
-        saving_label(scope),
-        of="setting",
-    )
+    return _by_structure(summary, partial(_steps, scope=scope), saving_label(scope), of="setting")
 
 
 def yield_against_voltage(summary: pd.DataFrame, points: float, unit: str = "Vmin") -> Figure:
     """Share of chips within `points` of clean, with exact binomial 95% intervals."""
-    return _by_structure(
-        summary,
-        lambda axis, rows, look: _line(axis, rows.voltage, rows, "yield", look),
-        supply_label(unit),
-        f"Chips within {points:g} points of clean (%)",
-    )
+    y = f"Chips within {points:g} points of clean (%)"
+    return _by_structure(summary, partial(_line, x="voltage", y="yield"), supply_label(unit), y)
 
 
 def failure_curve(results: pd.DataFrame, curve: FailureCurve) -> Figure:
@@ -256,7 +241,7 @@ def failure_curve(results: pd.DataFrame, curve: FailureCurve) -> Figure:
     axis.xaxis.set_inverted(True)
     if (over_data := axis.get_legend()) is not None:
         over_data.remove()
-    _legend(figure)
+    legend(figure)
     return figure
 
 
@@ -307,7 +292,7 @@ def sensitivity(table: pd.DataFrame, unit: str = "Vmin") -> Figure:
     axes[0].set_ylabel("Test accuracy lost (points)")
     axes[0].set_xlabel("layer that carries the faults")
     axes[1].set_xlabel(f"bit that carries them (0 least, {len(bits) - 1} sign)")
-    _legend(figure)
+    legend(figure)
     supply = f"{everything.voltage:g} V" if unit == "V" else f"{everything.voltage:g} $V_{{min}}$"
     network, structure = plot_label(everything.network), plot_label(everything.structure)
     figure.suptitle(f"{network} at {supply}, {structure} fault maps, {everything.chips} chips", fontsize=9)

@@ -35,8 +35,8 @@ COVERAGE: dict[str, dict[int, tuple[int, ...]]] = {
         **{20: (92, 82, 97, 87, 63), 50: (93, 89, 98, 97, 91)},
     },
     "energy saving at equal accuracy": {
-        **{5: (89, 88, 87, 87, 90), 10: (89, 89, 85, 81, 87)},
-        **{20: (87, 88, 91, 84, 85), 50: (82, 88, 94, 87, 86)},
+        **{5: (91, 90, 90, 89, 91), 10: (90, 92, 90, 86, 91)},
+        **{20: (89, 91, 93, 86, 91), 50: (85, 94, 94, 91, 94)},
     },
 }
 
@@ -111,13 +111,14 @@ def mean_bounds(
     skewness = (deviation**3).mean(axis=0) / np.where(alike, 1.0, spread) ** 3
     a = np.where(np.abs(skewness) < 1e-9, 1e-9, skewness) / (3 * math.sqrt(n))
     # T + a T^2 + a^2 T^3 / 3 + a / 2 is normal to the second order; its inverse at Student's quantiles:
-    quantile = _student((1 + confidence) / 2, n - 1)
+    quantile = student((1 + confidence) / 2, n - 1)
     bounds = [mean - error * (np.cbrt(1 + 3 * a * (q - a / 2)) - 1) / a for q in (quantile, -quantile)]
     return np.clip(np.where(alike, mean, np.array(bounds)), *within)
 
 
 @cache
-def _student(probability: float, freedom: int) -> float:
+def student(probability: float, freedom: int) -> float:
+    """Quantile of Student's t."""
     return float(stats.t.ppf(probability, freedom))
 
 

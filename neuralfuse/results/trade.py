@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from neuralfuse.results.statistics import Estimate, crossings, mean_interval, mean_over_chips
+from neuralfuse.results.statistics import Estimate, crossings, mean_over_chips, student
 
 
 def _matrix(rows: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -78,7 +78,8 @@ def saving_between(ours: Trade, theirs: Trade, accuracy: float) -> Estimate:
     """Energy saving at equal mean accuracy, ours minus theirs, on the same chips; NaN where there are none, NaN bounds
     for one.
 
-    The interval is that of the jackknife's pseudo-values (Tukey, 1958): what each chip adds to the difference.
+    The interval is Student's of the jackknife's pseudo-values (Tukey, 1958), what each chip adds to the difference.
+    Their skewness is that of the bends of lines between voltages: to correct for it makes the interval cover less.
     """
     chips, nan = len(ours.chips), float("nan")
     if chips == 0:
@@ -95,5 +96,6 @@ def saving_between(ours: Trade, theirs: Trade, accuracy: float) -> Estimate:
     mean = float(difference(0)[0])
     if chips == 1:
         return Estimate(mean, nan, nan, nan, 1)
-    found = mean_interval(chips * mean - (chips - 1) * difference(1))
-    return Estimate(mean, found.std, mean + found.low - found.mean, mean + found.high - found.mean, chips)
+    spread = float((chips * mean - (chips - 1) * difference(1)).std(ddof=1))
+    half = student(0.975, chips - 1) * spread / chips**0.5
+    return Estimate(mean, spread, mean - half, mean + half, chips)

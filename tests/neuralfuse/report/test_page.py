@@ -1,16 +1,17 @@
 """Does the page open in a browser as a person would open it: front visible, no error, nothing asked of the network?"""
 
 import base64
-import io
 import json
 import re
 import shutil
 import subprocess
+from io import BytesIO
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from neuralfuse.report import page
+from neuralfuse.report.page import Shown
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
@@ -37,12 +38,16 @@ def test_page_in_headless_chromium(tiny, tmp_path):
     assert not ours, ours  # the browser's own start-up may look for its maker; the page asks nobody
 
 
-def test_figures_on_the_page_are_no_wider_than_it(tmp_path):
-    for width, shown in ((3300, (1100, 200)), (900, (900, 600))):
-        Image.new("RGB", (width, 600)).save(tmp_path / "figure.png")
-        uri = page._data_uri(tmp_path / "figure.png")
-        with Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,")))) as image:
-            assert image.size == shown
+def test_figures_on_the_page_keep_rare_colours(tmp_path):
+    """A patch of a thousandth of the picture, between a thousand shades of others, as in a legend."""
+    picture = np.tile(np.linspace(0, 255, 400), (400, 1))[..., None].repeat(3, axis=2)
+    picture[..., 2] = np.linspace(0, 255, 400)[:, None]
+    picture[10:24, 10:24] = 0, 114, 178
+    Image.fromarray(picture.astype("uint8")).save(tmp_path / "a.png")
+    shown = Shown("words", tmp_path / "a.png")
+    with Image.open(BytesIO(base64.b64decode(shown.uri.partition(",")[2]))) as image:
+        assert image.width == shown.width == 212
+        assert np.abs(np.array(image.convert("RGB")).astype(int)[9, 9] - (0, 114, 178)).max() < 20
 
 
 def test_page_needs_nothing_from_outside(tiny):

@@ -1,6 +1,6 @@
 """Do intervals over chips cover what they say, or what is printed beside them, for lots of the shapes that chips have?
 
-The stated shares (`statistics.COVERAGE`) were found with seed 2026 and 8000 lots a cell, 4000 of savings. Another seed
+The stated shares (`statistics.COVERAGE`) were found with seed 2026 and 8000 lots a cell, 1500 of savings. Another seed
 and 2000 lots find them within 5 per cent but by chance 1 in 30,000 a cell, 1 in 400 for the table. Seeds are fixed.
 """
 
