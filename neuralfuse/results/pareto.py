@@ -271,8 +271,6 @@ def saving_difference(treated: pd.DataFrame, control: pd.DataFrame, scope: str, 
 def saving_between(ours: Trade, theirs: Trade, accuracy: float) -> Estimate:
     """`saving_difference` of two protections on the same chips."""
     chips, nan = len(ours.chips), float("nan")
-    if chips == 0:
-        return Estimate(nan, nan, nan, nan, 0)
 
     def all_of(trade: Trade) -> np.ndarray:
         return mean_over_chips(trade.accuracy)[None]
