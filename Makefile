@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=2
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test lint slow docs dist clean
+.PHONY: demo test lint slow mutants docs dist clean
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,14 @@ test: lint
 
 slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
+
+# Hours: changes N lines of the packages one at a time and runs tests until one notices. SEED draws other lines; the same
+# command goes on after an interruption, and AGAIN=1 tries what survived once more.
+SEED ?= 1
+N ?= 100
+mutants: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,mutants]'
+	$(BIN)/python tests/mutants.py --seed $(SEED) -n $(N) $(if $(AGAIN),--again)
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs out/site

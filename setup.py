@@ -52,6 +52,7 @@ setup(
         "parquet": PARQUET,
         "cluster": [*CLUSTER, "dask-jobqueue>=0.8.5"],
         "docs": DOCS,
+        "mutants": ["cosmic-ray>=8.7"],
         "dev": [
             *ONNX,
             *PARQUET,

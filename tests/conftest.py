@@ -17,6 +17,16 @@ TINY = DATA / "tiny_study.yaml"
 collect_ignore = ["mutants.py"]  # no tests: `make mutants`, with packages of its own
 
 
+class Trap:
+    """A file is there once this has been unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
 def run(*arguments: object) -> int:
     """The command line in this process; returns its exit status."""
     with pytest.raises(SystemExit) as end:

@@ -30,6 +30,21 @@ def test_no_layer_is_above_the_roof(workload, name):
     assert (rate > 0).all()
 
 
+def test_the_roof_is_drawn_where_it_is_and_its_sides_are_named(workload):
+    machine = accelerator("paper")
+    counts = simulate(workload, machine)
+    (axes,) = plots.roofline_figure(counts).axes
+    peak, bandwidth = machine.array_rows * machine.array_cols, machine.dram_bytes_per_cycle
+    (roof,) = axes.get_lines()
+    assert roof.get_ydata() == pytest.approx(np.minimum(roof.get_xdata() * bandwidth, peak))
+    assert roof.get_xdata()[1] == pytest.approx(peak / bandwidth)
+    assert [text.get_text() for text in axes.texts] == [f"{peak} MACs a cycle", f"{bandwidth:g} bytes a cycle"]
+    (layers,) = axes.collections
+    assert np.allclose(layers.get_offsets(), np.transpose(plots.roofline(counts)))
+    share = counts.layers["cycles"][counts.layers["macs"] > 0] / counts.layers["cycles"].sum()
+    assert layers.get_sizes() == pytest.approx(12 + 500 * share)
+
+
 def test_bars_add_up_to_the_totals(workload):
     counts = simulate(workload, accelerator("paper"))
     found = energy(counts)

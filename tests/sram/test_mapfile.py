@@ -15,6 +15,7 @@ from sram import failure, faultmap, mapfile
 from sram.errors import InputError
 from sram.geometry import Geometry
 from sram.structure import Structure
+from tests.conftest import Trap
 
 FIELDS = ("geometry", "curve", "structure", "chip", "seed", "voltage_floor")
 ARRAYS = ("cell", "critical_voltage", "kind")
@@ -169,6 +170,16 @@ def test_foreign_files_are_refused(saved, tmp_path):
     for path in [*paths, tmp_path / "missing.npz", tmp_path]:
         with pytest.raises(InputError, match=path.name):
             faultmap.load(path)
+
+
+def test_nothing_in_an_archive_is_unpickled(tmp_path):
+    sprung = tmp_path / "sprung"
+    np.savez(tmp_path / "evil.npz", header=np.array([Trap(sprung)], dtype=object))
+    with pytest.raises(InputError, match="evil"):
+        faultmap.load(tmp_path / "evil.npz")
+    assert not sprung.exists()
+    np.load(tmp_path / "evil.npz", allow_pickle=True)["header"]  # it would have
+    assert sprung.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Does `neuralfuse faultmap` do what its help says, and refuse mistakes in one line with exit status 2?"""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,14 @@ def test_info_names_counts_and_clustering(maps, capsys):
     m = faultmap.load("a.npz")
     for part in ("kc705b", "40 banks of 512 x 16", f"{m.count(0.5):,}", "variance / mean", "flip rate"):
         assert part in text
+    of_cell = m.geometry.bank_row_column(m.at(0.5).cell)
+    in_one = (
+        np.bincount(of_cell[0] * 16 + of_cell[2]),
+        np.bincount(of_cell[0] * 512 + of_cell[1]),
+        np.bincount(of_cell[0]),
+    )
+    (most,) = re.findall("most faults in one(.*)", text)
+    assert [int(n) for n in re.findall(r"\d+", most)] == [counts.max() for counts in in_one]
 
 
 def test_show_and_compare_draw(maps, capsys):

@@ -251,3 +251,14 @@ def test_the_tiny_generator_starts_as_the_identity_and_is_small():
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     assert torch.equal(fuse(images), images)
     assert sum(p.numel() for p in fuse.parameters()) == 27 * 8 + 8 + 72 * 3 + 3
+
+
+def test_filters_of_vgg_start_with_the_variance_that_keeps_gradients():
+    """He et al. (ICCV 2015): 2 / (9 filters of the layer); 4.5 standard errors of 30,000 normal numbers are 2%."""
+    network = networks.build("vgg11", 10, 3, width=0.5)
+    wide = [
+        layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d) and layer.weight.numel() > 30_000
+    ]
+    assert len(wide) > 4
+    for weight in wide:
+        assert weight.std().item() == pytest.approx((2 / (9 * len(weight))) ** 0.5, rel=0.02)

@@ -34,6 +34,45 @@ def test_attainment_shows_what_half_of_the_chips_reach():
     }
 
 
+def summary_of(**columns: list) -> pd.DataFrame:
+    """Means of two protections at 1.0 and 0.8, as summary.csv has them."""
+    shared = {"structure": "iid", "chips": 3, "clean_accuracy": 0.97, "cell_fault_rate": [0.0, 0.05] * 2}
+    shared |= {"voltage": [1.0, 0.8] * 2, "protection": ["none"] * 2 + ["fuse"] * 2, "setting": ["a"] * 2 + ["b"] * 2}
+    shared |= {"accuracy_mean": [0.97, 0.3, 0.96, 0.9], "saving_sram": [0.0, 0.36, -0.02, 0.3]}
+    shared |= {"accuracy_low": [0.96, 0.1, 0.95, 0.85], "accuracy_high": [0.98, 0.5, 0.97, 0.95]}
+    return pd.DataFrame(shared | columns)
+
+
+def lines_of(axis) -> dict[str, list[tuple[float, float]]]:
+    return {
+        line.get_label(): [tuple(point) for point in np.round(np.transpose(line.get_data()), 9).tolist()]
+        for line in axis.get_lines()
+    }
+
+
+def test_the_front_is_drawn_through_what_no_mean_beats():
+    """`fuse` at nominal costs energy and is less accurate than the bare network: on no front."""
+    lines = lines_of(plots.energy_accuracy_front(summary_of(), "sram").axes[0])
+    assert sorted(lines["none"]) == [(0, 97), (36, 30)]
+    assert sorted(lines["fuse"]) == [(-2, 96), (30, 90)]
+    assert sorted(lines["Pareto front of the means"]) == [(0, 97), (30, 90), (36, 30)]
+    by_setting = lines_of(plots.settings_front(summary_of(), "sram").axes[0])
+    assert sorted(by_setting["a"]) == [(0, 97), (36, 30)]
+    assert sorted(by_setting["b"]) == [(-2, 96), (30, 90)]
+
+
+def test_accuracy_against_supply_has_its_band_and_the_rate_above():
+    figure = plots.accuracy_against_voltage(summary_of())
+    axis, top = figure.axes
+    lines = lines_of(axis)
+    assert lines["fuse"] == [(0.8, 90), (1.0, 96)]
+    assert [y for _, y in lines["clean, 97.0%"]] == [97, 97]
+    corners = axis.collections[1].get_paths()[0].vertices
+    assert sorted({(round(x, 9), round(y, 9)) for x, y in corners.tolist()}) == [(0.8, 85), (0.8, 95), (1, 95), (1, 97)]
+    assert axis.xaxis.get_inverted()
+    assert [label.get_text() for label in top.get_xticklabels()] == ["0", "5%"]
+
+
 def test_rates_of_chips_are_drawn_where_they_were_measured():
     """Every protection and network sees the same chips: each is counted once."""
     curve = failure.curve("ibm14")

@@ -6,6 +6,7 @@ import shutil
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -18,7 +19,8 @@ from neuralfuse.results.rows import COLUMNS
 from neuralfuse.results.tables import read_table, to_csv
 from neuralfuse.study import variants
 from neuralfuse.study.folder import StudyFolder
-from tests.conftest import TINY, run
+from sram.errors import InputError
+from tests.conftest import TINY, Trap, run
 
 EVIL = "</script><script>alert(1)</script>"
 NAMES = ("None", "NA", "007", EVIL, "[/a]", "[red]", r"$\bad$", "=1+1", "'@x", "a/../../../x", "_x", "a\x1b[2J\rb")
@@ -181,3 +183,11 @@ def test_compared_studies_keep_what_holds_nowhere_and_everywhere(tmp_path):
     ]
     nowhere = results_of(tmp_path / "c", {"none": [0.1, 0.1, 0.1]})
     assert len(compare([nowhere])) == 3
+
+
+def test_pictures_of_a_folder_from_elsewhere_are_not_unpickled(tmp_path):
+    evil = np.array([Trap(tmp_path / "sprung")], dtype=object)
+    np.savez(tmp_path / "evil.npz", original=evil, changed=evil, labels=evil)
+    with pytest.raises(InputError, match="evil"):
+        build._images(tmp_path / "evil.npz")
+    assert not (tmp_path / "sprung").exists()
