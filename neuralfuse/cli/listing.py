@@ -17,7 +17,7 @@ def networks_group() -> None:
 
 @networks.command("list")
 def list_networks() -> None:
-    """The names that a study and `neuralfuse simulate --network` know, with parameters for images of three channels."""
+    """The names that a study and `neuralfuse simulate --network` know, with parameters for their own inputs."""
     import torch
     from rich.table import Table
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from neuralfuse.networks import files, mobilenet, resnet, vgg, vit
+from neuralfuse.networks import files, mlperf_tiny, mobilenet, resnet, vgg, vit
 from sram.errors import InputError
 from sram.plugins import imported
 
-# The paper's ten (CIFAR and ImageNet variants), one between, and small ones that two cores can train.
+# The paper's ten (CIFAR and ImageNet variants), one between, small ones that two cores can train, and MLPerf Tiny's.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": resnet.resnet18,
     "resnet34": resnet.resnet34,
@@ -26,7 +26,13 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": partial(resnet.small, blocks=3),
     "mobilenetv2": mobilenet.MobileNetV2,
     "vit-tiny": vit.ViT,
+    "mlperf-tiny-ic": mlperf_tiny.resnet8,
+    "mlperf-tiny-kws": mlperf_tiny.ds_cnn,
+    "mlperf-tiny-vww": mlperf_tiny.mobilenet_v1,
+    "mlperf-tiny-ad": mlperf_tiny.autoencoder,
 }
+# Channels and outputs of what is published for other data than colour images of ten classes.
+PUBLISHED = {"mlperf-tiny-kws": (1, 12), "mlperf-tiny-vww": (3, 2), "mlperf-tiny-ad": (640, 640)}
 
 
 def names() -> list[str]:
@@ -38,11 +44,14 @@ def names() -> list[str]:
     return sorted(NETWORKS)
 
 
-def build(name: str, num_classes: int = 10, in_channels: int = 3, seed: int = 0, **options: Any) -> nn.Module:
+def build(
+    name: str, num_classes: int | None = None, in_channels: int | None = None, seed: int = 0, **options: Any
+) -> nn.Module:
     """Return a network: one of `names()`, `package.module:callable`, or a trained one from a .pt2 or .onnx file.
 
     The first two are called with `num_classes`, `in_channels` and `options` (small residual networks take `width`,
-    say), and freshly initialised, a function of the seed alone. An unknown name is an InputError.
+    say), and freshly initialised, a function of the seed alone. What is left out of the first two is 10 and 3, or
+    what MLPerf Tiny has for the network. An unknown name is an InputError.
 
     >>> sum(p.numel() for p in build("resnet8", in_channels=1).parameters())
     77754
@@ -56,10 +65,11 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3, seed: int = 0,
     else:
         allowed = ", ".join(names()) + ", package.module:callable, a .pt2 file, a .onnx file"
         raise InputError("network", "name", name, "one of " + allowed)
+    channels, classes = PUBLISHED.get(name, (3, 10))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            made = make(num_classes=num_classes, in_channels=in_channels, **options)
+            made = make(num_classes=num_classes or classes, in_channels=in_channels or channels, **options)
         except TypeError as error:
             raise InputError("network", f"{name} options", options, str(error)) from None
         except Exception as error:  # of code of anybody's

@@ -137,5 +137,5 @@ def test_the_examples_in_the_documentation_run(tmp_path):
 
 
 def test_an_unknown_name_lists_the_presets():
-    with pytest.raises(InputError, match="edge, eyeriss, paper, tpu"):
+    with pytest.raises(InputError, match="edge, eyeriss, gap9-like, ndp120-like, paper, tpu"):
         accelerator("cray")

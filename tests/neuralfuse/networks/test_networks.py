@@ -17,6 +17,7 @@ from neuralfuse.study.files import parse_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
 from neuralfuse.transforms import generators
+from simulator.readers.read import trace
 from sram import plugins
 from sram.errors import InputError
 from tests.conftest import DATA
@@ -39,6 +40,28 @@ def test_base_networks_have_the_papers_parameters(name, count):
     ours = name.lower().removesuffix("py") + ("-imagenet" if name.endswith("Py") else "")
     with torch.device("meta"):  # counts need no memory
         assert parameters(networks.NETWORKS[ours](num_classes=10, in_channels=3)) == count
+
+
+@pytest.mark.parametrize("row", table("mlperf_tiny_networks.csv"), ids=lambda row: row["network"])
+def test_mlperf_tinys_networks_have_the_reference_models_layers_parameters_and_macs(row):
+    layers = [
+        {key: int(value) for key, value in layer.items() if key != "network"}
+        for layer in table("mlperf_tiny_layers.csv")
+        if layer["network"] == row["network"]
+    ]
+    shape = tuple(map(int, row["input"].split("x")))
+    built = networks.build(f"mlperf-tiny-{row['network']}", in_channels=shape[0]).eval()
+    weighted = [m for m in built.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    kernels = sorted((k["cout"], k["cin"] // k["groups"], k["kernel_height"], k["kernel_width"]) for k in layers)
+    assert sorted((*m.weight.shape, 1, 1)[:4] for m in weighted) == kernels
+    sums = [k["cout"] * (k["cin"] // k["groups"] * k["kernel_height"] * k["kernel_width"] + 1) for k in layers]
+    gains = sum(2 * k["cout"] for k in layers if k["batchnorm"])
+    assert parameters(built) == sum(sums) + gains == int(row["trainable_parameters"])
+    assert parameters(built) + gains == int(row["all_parameters"])  # with the means and variances of BatchNorm
+    traced = trace(built, shape)
+    macs = sum((total - k["cout"]) * k["out_height"] * k["out_width"] for total, k in zip(sums, layers, strict=True))
+    assert sum(layer.macs for layer in traced.layers) == macs == int(row["macs"])
+    assert not traced.unknown
 
 
 @pytest.mark.parametrize("name", generators.names())
