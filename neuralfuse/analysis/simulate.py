@@ -13,7 +13,8 @@ from simulator.accelerator import Accelerator, with_weight_rail
 from simulator.accelerator import accelerator as accelerator_named
 from simulator.array import cycles
 from simulator.array.cycles import Counts
-from simulator.energy import EnergyTable, LayerEnergy, energy, energy_table
+from simulator.energy import LayerEnergy, energy
+from simulator.figures import EnergyTable, energy_table
 from simulator.operating_point import NOMINAL, weights_at
 from simulator.readers.read import load, trace
 from simulator.workload import Workload
@@ -52,7 +53,7 @@ def simulate(
     network, input_shape, batch: as `workload_of` takes them.
     accelerator: a preset, a YAML file, or an `Accelerator`.
     voltage: supply of the weight memory alone: volts, or a text such as "0.83Vmin", a part of its nominal supply.
-    table: energies of the components, as `simulator.energy.energy_table` takes them.
+    table: energies of the components, as `simulator.figures.energy_table` takes them.
 
     Raises
     ------

@@ -102,7 +102,7 @@ def simulate(
         | {"--by": by == "block"},
         {"--out": out, "--schedule": schedule != "streamed"},
     )
-    machine = _machine(accelerator, scalesim_config)
+    machine = _machine(accelerator, scalesim_config, compat is not None)
     workload = _workload(network, model, topology, input, batch)
     if where is not None:
         _moved("--where", "place LAYER:INDEX")
@@ -190,7 +190,7 @@ def _moved(option: str, command: str) -> None:
     )
 
 
-def _machine(accelerator: str | None, scalesim_config: Path | None) -> Accelerator:
+def _machine(accelerator: str | None, scalesim_config: Path | None, compat: bool = False) -> Accelerator:
     from simulator.accelerator import accelerator as named
     from simulator.accelerator import scalesim_config as read
 
@@ -198,7 +198,7 @@ def _machine(accelerator: str | None, scalesim_config: Path | None) -> Accelerat
         return named(accelerator or "paper")
     if accelerator is not None:
         raise InputError(LINE, "--accelerator", accelerator, "only one of --accelerator and --scalesim-config")
-    return read(scalesim_config)
+    return read(scalesim_config, compat)
 
 
 def _workload(

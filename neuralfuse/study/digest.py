@@ -40,4 +40,6 @@ def given(value: object) -> object:
 
 def _default(record: Any, name: str) -> object:
     field = next(field for field in fields(record) if field.name == name)
+    if "unnamed" in field.metadata:  # the default that rows were written with before it became another
+        return field.metadata["unnamed"]
     return field.default if field.default_factory is MISSING else field.default_factory()

@@ -12,7 +12,8 @@ from neuralfuse import networks
 from simulator.accelerator import accelerator, with_weight_rail
 from simulator.array.cycles import simulate
 from simulator.compat import paper
-from simulator.energy import COMPONENTS, OF_BITS, SRAM, UNITS, EnergyTable, energy, energy_table
+from simulator.energy import COMPONENTS, SRAM, energy
+from simulator.figures import OF_BITS, UNITS, EnergyTable, energy_table
 from simulator.operating_point import OperatingPoint, Supply, weights_at
 from simulator.readers.read import trace
 from simulator.workload import Layer, Workload, conv, linear, matmul

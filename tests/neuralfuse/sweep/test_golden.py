@@ -41,7 +41,7 @@ COMMON = {
 }
 STUDIES = {
     "streamed": {
-        "accelerators": ["paper", "edge"],
+        "accelerators": ["paper", "tests/data/edge_untiled.yaml"],
         "sram": {"structures": ["column", "iid"]},
         "protections": ["none", "secded72", "spare_columns:1"],
     },
