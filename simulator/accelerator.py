@@ -146,6 +146,19 @@ def with_weight_rail(machine: Accelerator) -> Accelerator:
     return dataclasses.replace(machine, weight_buffer=buffer, rails=machine.rails | {WEIGHT_RAIL: machine.rails[rail]})
 
 
+def with_resident_weights(machine: Accelerator, stored_bytes: float) -> Accelerator:
+    """The machine with all weights in its weight buffer from power-up on; if they do not fit, with more macros of it.
+
+    >>> machine = with_resident_weights(accelerator("paper"), 600_000)
+    >>> machine.weights, machine.weight_buffer.capacity_bytes, machine.weight_buffer.macros
+    ('resident', 786432, 3)
+    """
+    buffer = machine.weight_buffer
+    times = max(1, math.ceil(stored_bytes / buffer.capacity_bytes))
+    larger = dataclasses.replace(buffer, capacity_bytes=times * buffer.capacity_bytes, macros=times * buffer.macros)
+    return dataclasses.replace(machine, weights="resident", weight_buffer=larger)
+
+
 def _check_range(where: str, name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise InputError(where, name, value, f"{least} to {most}")

@@ -25,10 +25,10 @@ from typing import NamedTuple
 import numpy as np
 
 from simulator import placement_kernels as kernels
-from simulator.accelerator import Accelerator
+from simulator.accelerator import Accelerator, with_resident_weights
 from simulator.array.cycles import plan_of
 from simulator.array.dataflow import CODES
-from simulator.array.memory import handed_on, outputs_of
+from simulator.array.memory import handed_on, network_bytes, outputs_of
 from simulator.array.schedule import Plan
 from simulator.workload import Layer, Workload, stored_name
 from sram import paper
@@ -220,6 +220,8 @@ def place(
     for name, offset, count in workload.tensors():
         tensors.append(Tensor(name, offset, weight, count))
         weight += count
+    if schedule == "resident":
+        accelerator = with_resident_weights(accelerator, network_bytes(workload, accelerator))
     schedules = plan or plan_of(workload, accelerator)
     rows: list[tuple[int, ...]] = []
     word = 0

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import pandas as pd
 
-from simulator.accelerator import Accelerator, with_weight_rail
+from simulator.accelerator import Accelerator, Policy, with_weight_rail
 from simulator.accelerator import accelerator as accelerator_named
 from simulator.array import cycles
 from simulator.array.cycles import Counts
+from simulator.array.schedule import Plan
+from simulator.array.schedule import load as load_plan
 from simulator.energy import LayerEnergy, energy
 from simulator.figures import EnergyTable, energy_table
 from simulator.operating_point import NOMINAL, weights_at
@@ -45,6 +47,7 @@ def simulate(
     voltage: float | str | None = None,
     batch: int = 1,
     table: EnergyTable | str | Path = "published",
+    schedule: Plan | str | Path | None = None,
 ) -> Simulation:
     """Cycles, memory accesses and energy of a network on an accelerator, layer by layer.
 
@@ -53,6 +56,7 @@ def simulate(
     network, input_shape, batch: as `workload_of` takes them.
     accelerator: a preset, a YAML file, or an `Accelerator`.
     voltage: supply of the weight memory alone: volts, or a text such as "0.83Vmin", a part of its nominal supply.
+    schedule: search, fixed, a YAML file, or a `Plan`, if not as the accelerator says.
     table: energies of the components, as `simulator.figures.energy_table` takes them.
 
     Raises
@@ -64,11 +68,23 @@ def simulate(
     (True, 0.64)
     """
     machine = with_weight_rail(accelerator if isinstance(accelerator, Accelerator) else accelerator_named(accelerator))
+    machine, plan = scheduled(machine, schedule)
     volts, nominal = supply(voltage)
     at = NOMINAL if volts is None else weights_at(machine, volts, nominal)
     entries = table if isinstance(table, EnergyTable) else energy_table(table)
-    counts = cycles.simulate(workload_of(network, input_shape, batch), machine)
+    counts = cycles.simulate(workload_of(network, input_shape, batch), machine, plan, entries)
     return Simulation(counts, energy(counts, at, table=entries))
+
+
+def scheduled(machine: Accelerator, schedule: Plan | str | Path | None) -> tuple[Accelerator, Plan | None]:
+    """The machine with this policy (search, fixed), or a plan, or the one in a YAML file, for it."""
+    if schedule is None or isinstance(schedule, Plan):
+        return machine, schedule
+    if schedule in get_args(Policy):
+        return replace(machine, schedule=cast(Policy, schedule)), None
+    if not Path(schedule).is_file():
+        raise InputError("simulate", "schedule", str(schedule), f"{', '.join(get_args(Policy))}, or a YAML file")
+    return machine, load_plan(schedule)
 
 
 def workload_of(

@@ -25,8 +25,9 @@ from neuralfuse.study.file_names import generator_file, slug
 from neuralfuse.study.files import dump_study, load_study
 from neuralfuse.study.memory import place_weights
 from neuralfuse.transforms.generators import NeuralFuse
-from simulator.accelerator import accelerator, with_weight_rail
+from simulator.accelerator import accelerator, with_resident_weights, with_weight_rail
 from simulator.array.cycles import Counts, simulate
+from simulator.array.memory import network_bytes
 from simulator.device.program import Program
 from simulator.operating_point import nominal_on, weights_at
 from simulator.placement import Placement
@@ -165,7 +166,7 @@ class StudyFolder:
 
     def counts(self, machine: str, network: str, protection: str | None = None) -> Counts:
         """Cycles and accesses of one inference on an accelerator."""
-        return _counts(self.workload(network, protection), machine)
+        return _counts(self.workload(network, protection), machine, self.study.sram.schedule == "resident")
 
     def cost(
         self, network: str, machine: str, protection: ProtectionConfig, voltage: float, overhead: Overhead | None = None
@@ -250,8 +251,9 @@ def check_empty(path: Path) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _counts(workload: Workload, machine: str) -> Counts:
-    return simulate(workload, with_weight_rail(accelerator(machine)))
+def _counts(workload: Workload, machine: str, resident: bool) -> Counts:
+    found = with_weight_rail(accelerator(machine))
+    return simulate(workload, with_resident_weights(found, network_bytes(workload, found)) if resident else found)
 
 
 def _tuples(record: dict) -> dict:

@@ -67,6 +67,8 @@ def points_of(folder: StudyFolder) -> list[Point]:
                             content_hashes(network.build or network.name, network.checkpoint),
                         ],
                         "accelerator": given(accelerator(machine)),
+                        # rows from when weights were loaded for each inference, whatever the placement, are others
+                        **({"weights": "resident"} if study.sram.schedule == "resident" else {}),
                         **_rail_volts(curve, accelerator(machine)),
                         "structure": None if form == MEASURED else given(structure.structure(form)),
                         "protection": protection.given(),

@@ -12,8 +12,8 @@ from simulator.accelerator import Accelerator
 from simulator.array import cycles_kernels as kernels
 from simulator.array import search
 from simulator.array.dataflow import CODES, NAMES
-from simulator.array.memory import stored_bytes
-from simulator.array.schedule import Plan, check_names
+from simulator.array.memory import network_bytes
+from simulator.array.schedule import Plan, check_names, text_of
 from simulator.array.shapes import COUNTS, machine_record, shapes_of
 from simulator.figures import PRICES, EnergyTable
 from simulator.workload import Workload
@@ -64,6 +64,7 @@ class Counts:
             "layer": [layer.name for layer in self.workload.layers],
             "kind": [layer.kind for layer in self.workload.layers],
             "dataflow": [NAMES.get(int(code), "vector") for code in row["dataflow"]],
+            "schedule": [text_of(self.plan.layers.get(layer.name)) for layer in self.workload.layers],
             "macs": row["macs"],
             "vector_operations": row["vector_operations"],
             "cycles": row["cycles"],
@@ -85,7 +86,7 @@ class Counts:
         total["utilization_pct"] = 100 * row["macs"].sum() / max(1, row["cycles"][array].sum() * peak)
         weight = row["cycles"][array] / max(1, row["cycles"][array].sum())
         total["mapping_efficiency_pct"] = 100 * (row["mapping_efficiency"][array] * weight).sum()
-        last = {"layer": self.workload.total, "kind": "", "dataflow": ""} | total.to_dict()
+        last = {"layer": self.workload.total, "kind": "", "dataflow": "", "schedule": ""} | total.to_dict()
         types = {name: kind for name, kind in frame.dtypes.items() if kind == np.int64}
         return pd.concat([frame, pd.DataFrame([last])], ignore_index=True).astype(types)
 
@@ -165,8 +166,7 @@ def _in_passes(
     counts = one.layers.copy()
     for name in set(COUNTS.names or ()) - {"dataflow", "utilization", "mapping_efficiency"}:
         counts[name] *= passes
-    stored = sum(stored_bytes(layer, accelerator) for layer in layers)
-    if stored <= accelerator.weight_buffer.usable_bytes:
+    if network_bytes(workload, accelerator) <= accelerator.weight_buffer.usable_bytes:
         has_weights = np.array([layer.weights + layer.constants > 0 for layer in layers])
         for name in ("filter_sram_writes", "filter_dram_read_bytes"):
             counts[name] = np.where(has_weights, one.layers[name], counts[name])

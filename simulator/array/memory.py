@@ -169,8 +169,7 @@ def weights_stay(workload: Workload, accelerator: Accelerator) -> list[bool]:
     """
     layers, buffer = workload.layers, accelerator.weight_buffer
     if accelerator.weights == "resident":
-        need = sum(stored_bytes(layer, accelerator) for layer in layers if layer.constants)
-        need += workload.weights * accelerator.weight_bits / 8
+        need = network_bytes(workload, accelerator)
         if need > buffer.capacity_bytes:
             allowed = f"streamed; resident takes {need:,.0f} of the {buffer.capacity_bytes:,} bytes of weight_buffer"
             raise InputError(accelerator.name, f"weights, for {workload.name}", "resident", allowed)
@@ -193,6 +192,12 @@ def weights_stay(workload: Workload, accelerator: Accelerator) -> list[bool]:
             stays[i] = need <= buffer.usable_bytes
         last[tensor] = i
     return stays
+
+
+def network_bytes(workload: Workload, accelerator: Accelerator) -> float:
+    """Bytes of all weights and constants of a network; what layers share counts once."""
+    constants = sum(layer.constants for layer in workload.layers)
+    return (workload.weights + constants) * accelerator.weight_bits / 8
 
 
 def stored_bytes(layer: Layer, accelerator: Accelerator) -> float:

@@ -36,7 +36,7 @@ ORDER_NAMES = get_args(Order)
 
 @dataclass(frozen=True)
 class Schedule:
-    """How one layer runs: `samples` of a block; output pixels `m`, taps `k`, filters `n` of a tile; `order` of its loops,
+    """How one layer runs: `samples` of a block; output pixels `m`, taps `k`, filters `n` of a tile; `order` of loops,
     outermost first.
 
     A tile of pixels is a part of a row, whole rows, or whole samples; one of taps or filters a multiple of the array's
@@ -108,6 +108,15 @@ def text(plan: Plan) -> str:
         fields = f"dataflow: {s.dataflow}, samples: {s.samples}, m: {s.m}, k: {s.k}, n: {s.n}, order: {s.order}"
         lines.append(f"  {key}: {{{fields}}}")
     return "\n".join(lines) + "\n"
+
+
+def text_of(schedule: Schedule | None) -> str:
+    """A schedule in a cell of a table: samples of a block, m x k x n of a tile, order.
+
+    >>> text_of(Schedule("ws", 2, 56, 576, 16, "nmk"))
+    '2: 56x576x16 nmk'
+    """
+    return "" if schedule is None else f"{schedule.samples}: {schedule.m}x{schedule.k}x{schedule.n} {schedule.order}"
 
 
 def check_names(plan: Plan, workload: Workload) -> None:
