@@ -10,10 +10,10 @@ from simulator.delay import AlphaPower as AlphaPower
 from simulator.delay import Delay as Delay
 from simulator.designsweep import sweep as _sweep_designs
 from simulator.device import open_device as open_device
-from simulator.energy import EnergyTable as EnergyTable
 from simulator.energy import LayerEnergy as LayerEnergy
 from simulator.energy import energy as energy
-from simulator.energy import energy_table as energy_table
+from simulator.figures import EnergyTable as EnergyTable
+from simulator.figures import energy_table as energy_table
 from simulator.operating_point import NOMINAL as NOMINAL
 from simulator.operating_point import OperatingPoint as OperatingPoint
 from simulator.operating_point import Supply as Supply

@@ -19,6 +19,9 @@ from sram.lazy import callable_module
 PRESETS = Path(__file__).parent / "presets"
 Dataflow = Literal["os", "ws", "is", "best"]
 DATAFLOWS = get_args(Dataflow)
+Policy = Literal["search", "fixed"]
+Objective = Literal["edp", "energy", "cycles"]
+Weights = Literal["streamed", "resident"]
 # Far beyond any machine, and so far below 2**63 that counts of cycles and accesses, which are products, stay there too.
 MOST_ELEMENTS = 1 << 16  # rows, columns, lanes, samples
 MOST_BITS = 128
@@ -67,6 +70,9 @@ class Accelerator:
     `batch`: samples that run through a layer together; it multiplies the batch of the workload.
     `delay`: how far its paths slow down where a supply is lowered (`simulator.timing`).
     `retention_v`: supply of the buffers between inferences, when the logic is off; left out, no rail is lowered then.
+    `schedule`: search (for each layer the tiles and loop order of least `objective`), or fixed (without tiles).
+    `objective`: of that search: edp (pJ x cycles), energy, or cycles.
+    `weights`: streamed (loaded for each run), or resident (loaded once, at power-up, which no run pays for).
 
     >>> machine = accelerator("paper")
     >>> machine.array_rows, machine.array_cols, machine.dataflow, machine.weight_buffer.capacity_bytes
@@ -93,6 +99,9 @@ class Accelerator:
     keep_on_chip: bool = False
     vector_lanes: int = 32
     batch: int = 1
+    schedule: Policy = "search"
+    objective: Objective = "edp"
+    weights: Weights = "streamed"
     rails: dict[str, float] = field(default_factory=lambda: {"sram": 0.9, "logic": 0.9})
     sram_cell: str = "itrs-lstp"
     delay: Delay = field(default_factory=Delay)
@@ -112,8 +121,10 @@ class Accelerator:
         for name in ("clock_hz", "node_nm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(self.name, name, getattr(self, name), "more than 0, and finite")
-        if self.dataflow not in DATAFLOWS:
-            raise InputError(self.name, "dataflow", self.dataflow, ", ".join(DATAFLOWS))
+        kinds = {"dataflow": Dataflow, "schedule": Policy, "objective": Objective, "weights": Weights}
+        for name, choices in kinds.items():
+            if getattr(self, name) not in get_args(choices):
+                raise InputError(self.name, name, getattr(self, name), ", ".join(get_args(choices)))
         buffers = (self.ifmap_buffer, self.weight_buffer, self.ofmap_buffer)
         for rail in ("logic", *(buffer.rail for buffer in buffers)):
             if not 0 < self.rails.get(rail, 0) <= MOST_VOLTS:
@@ -210,6 +221,19 @@ def _held(machine: Accelerator, rail: str) -> set[str]:
     return buffers | ({"logic"} if rail == "logic" else set())
 
 
+def with_resident_weights(machine: Accelerator, stored_bytes: float) -> Accelerator:
+    """The machine with all weights in its weight buffer from power-up on; if they do not fit, with more macros of it.
+
+    >>> machine = with_resident_weights(accelerator("paper"), 600_000)
+    >>> machine.weights, machine.weight_buffer.capacity_bytes, machine.weight_buffer.macros
+    ('resident', 786432, 3)
+    """
+    buffer = machine.weight_buffer
+    times = max(1, math.ceil(stored_bytes / buffer.capacity_bytes))
+    larger = dataclasses.replace(buffer, capacity_bytes=times * buffer.capacity_bytes, macros=times * buffer.macros)
+    return dataclasses.replace(machine, weights="resident", weight_buffer=larger)
+
+
 def _check_range(where: str, name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise InputError(where, name, value, f"{least} to {most}")
@@ -235,12 +259,13 @@ def accelerator(name_or_path: str | Path) -> Accelerator:
     return userfile.record(path, Accelerator, {"name": path.stem} | found)
 
 
-def scalesim_config(path: str | Path) -> Accelerator:
+def scalesim_config(path: str | Path, compat: bool = False) -> Accelerator:
     """An accelerator from a SCALE-Sim .cfg: array, dataflow, buffers (kB = 1024 words of one byte) and bandwidth.
 
     Its bandwidth is in words a cycle for each of three ports, or no limit (InterfaceBandwidth: CALC); here it is one
     channel, with three times the words or as many bytes a cycle as the array's edges can take. What the format lacks
     (clock, node, rails, latency, vector unit) is the preset `paper`'s. Addresses and layout do not enter.
+    `compat`: for simulator.compat.scalesim, which counts as in CALC alone; USER is an InputError then.
     """
     path = Path(path)
     # a % is a % in these files
@@ -273,8 +298,9 @@ def scalesim_config(path: str | Path) -> Accelerator:
     if parser.get("sparsity", "SparsitySupport", fallback="false").strip().lower() == "true":
         raise InputError(path, "SparsitySupport", "true", "false; sparse weights are not modelled")
     mode = text("run_presets", "InterfaceBandwidth").upper()
-    if mode not in ("CALC", "USER"):
-        raise InputError(path, "InterfaceBandwidth", mode, "CALC, USER")
+    if mode not in (modes := ("CALC",) if compat else ("CALC", "USER")):
+        allowed = ", ".join(modes) + (" with --compat scalesim, which counts no stalls" if compat else "")
+        raise InputError(path, "InterfaceBandwidth", mode, allowed)
     bandwidth: float = rows + 2 * cols
     if mode == "USER":
         first = text("architecture_presets", "Bandwidth").split(",")[0].strip()

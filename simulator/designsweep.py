@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simulator.accelerator import Accelerator, Dataflow
-from simulator.array.cycles import COUNTS, MACHINE, Counts, count_machines, dataflow_code, machine_record, shapes_of
-from simulator.energy import EnergyTable, energy, energy_table
+from simulator.array import search
+from simulator.array.cycles import Counts, count_machines, dataflow_code, simulate
+from simulator.array.memory import weights_stay
+from simulator.array.shapes import COUNTS, MACHINE, machine_record, shapes_of
+from simulator.energy import energy
+from simulator.figures import EnergyTable, energy_table
 from simulator.workload import Workload
 
 if TYPE_CHECKING:
@@ -85,11 +89,29 @@ def _tasks(
 
 
 def _run(workload: Workload, machines: list[Accelerator], table: EnergyTable) -> list[dict[str, object]]:
-    shapes = shapes_of(workload, machines[0])
+    first = machines[0]
+    if first.schedule == "search" and workload.batch * first.batch > 1:  # together or sample by sample: simulate knows
+        return [_row(simulate(workload, machine, table=table), table) for machine in machines]
+    if first.schedule == "search":
+        return [_row(counts, table) for counts in _searched(workload, machines, table)]
+    shapes = shapes_of(workload, first)
     records = np.concatenate([machine_record(machine) for machine in machines]).astype(MACHINE)
     codes = np.array([dataflow_code(machine) for machine in machines])
     counts = count_machines(workload, shapes, records, codes)
     return [_row(Counts(workload, m, layers), table) for m, layers in zip(machines, counts, strict=True)]
+
+
+def _searched(workload: Workload, machines: list[Accelerator], table: EnergyTable) -> Iterator[Counts]:
+    """In the order of the machines; those that keep the same weights are searched together."""
+    stays = [tuple(weights_stay(workload, machine)) for machine in machines]
+    found: dict[int, np.ndarray] = {}
+    for kept in dict.fromkeys(stays):
+        places = [i for i, one in enumerate(stays) if one == kept]
+        alike = [machines[i] for i in places]
+        prices = np.concatenate([search.prices_of(machine, table) for machine in alike])
+        counts, _ = search.search(workload, alike, prices)
+        found |= dict(zip(places, counts, strict=True))
+    return (Counts(workload, machine, found[i]) for i, machine in enumerate(machines))
 
 
 def _row(counts: Counts, table: EnergyTable) -> dict[str, object]:

@@ -28,20 +28,18 @@ keep what they hold and nothing else runs.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator import userfile
-from simulator.accelerator import Accelerator, Buffer, macro_of
+from simulator.accelerator import Accelerator
 from simulator.array.dataflow import NAMES
+from simulator.figures import PJ_PER_MILLIJOULE, Figures, published
+from simulator.figures import EnergyTable as EnergyTable
+from simulator.figures import energy_table as energy_table
 from simulator.operating_point import NOMINAL, OperatingPoint
 from simulator.timing import clock_hz
-from sram.energy import dynamic_scale, leakage_scale
-from sram.errors import InputError
 from sram.lazy import callable_module
 
 if TYPE_CHECKING:
@@ -49,123 +47,11 @@ if TYPE_CHECKING:
 
     from simulator.array.cycles import Counts
 
-TABLES = Path(__file__).parent / "energy_tables"
 Scope = Literal["weight_sram", "sram", "chip", "system"]
 SRAM = ("weight_sram_reads", "weight_sram_writes", "activation_sram", "sram_leakage")
-PJ_PER_MILLIJOULE = 1e9
 CHIP = (*SRAM, "mac", "registers", "vector", "logic_leakage")
 COMPONENTS = (*CHIP, "dram")
 SCOPES: dict[Scope, tuple[str, ...]] = {"weight_sram": SRAM[:1], "sram": SRAM, "chip": CHIP, "system": COMPONENTS}
-# All that a table may hold, and its unit; the last three lines override the SRAM table.
-UNITS = {
-    **dict.fromkeys(("multiply", "add", "vector_operation", "register", "dram"), "pJ"),
-    **dict.fromkeys(("multiplier_leakage", "adder_leakage"), "mW"),
-    **{f"{buffer}_buffer_read": "pJ" for buffer in ("ifmap", "weight", "ofmap")},
-    **{f"{buffer}_buffer_write": "pJ" for buffer in ("ifmap", "weight", "ofmap")},
-    **{f"{buffer}_buffer_leakage": "mW" for buffer in ("ifmap", "weight", "ofmap")},
-}
-OF_BITS = ("multiply", "add", "dram", "multiplier_leakage", "adder_leakage")  # needed for another width
-# Of a figure; far beyond any that was ever published, and near enough for sums to stay finite.
-RANGES = {"value": (0, 1e12), "node_nm": (0.1, 10_000), "voltage_v": (0.01, 100), "bits": (0, 1 << 20)}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One published figure: `value` in `unit` for operands of `bits` (0: of any width), at a node and a supply."""
-
-    value: float
-    unit: Literal["pJ", "mW"]
-    per: str
-    source: str
-    node_nm: float
-    voltage_v: float
-    bits: int = 0
-    scales: bool = True
-
-    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        for key, (least, most) in RANGES.items():
-            if not least <= getattr(self, key) <= most:  # NaN is not
-                raise InputError("energy table", key, getattr(self, key), f"{least} to {most:g}")
-
-    def at(self, node_nm: float, voltage_v: float, width: float = 1.0) -> float:
-        """The value at another node and supply, for `width` times the width.
-
-        >>> entry = Entry(0.1, "pJ", "32-bit addition", "a paper", node_nm=45, voltage_v=0.9, bits=32)
-        >>> round(entry.at(22.5, 0.9, width=0.5), 6)
-        0.025
-        """
-        if not self.scales:
-            return self.value * width
-        supply = dynamic_scale if self.unit == "pJ" else leakage_scale
-        return self.value * width * node_nm / self.node_nm * float(supply(voltage_v, self.voltage_v))
-
-
-@dataclass(frozen=True)
-class EnergyTable:
-    """Published energies by component. Asking for one that is not there is an InputError, never a zero.
-
-    >>> energy_table("published")["multiply"].source
-    'Horowitz, ISSCC 2014, fig. 1.1.9'
-    >>> energy_table("published")["teleport"]
-    Traceback (most recent call last):
-    sram.errors.InputError: energy table published: entry = 'teleport' is not allowed; allowed: add, ...
-    """
-
-    name: str
-    entries: dict[str, Entry]
-    note: str = ""
-
-    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        where = f"energy table {self.name}"
-        for component, entry in self.entries.items():
-            if component not in UNITS:
-                raise InputError(where, "entries", component, ", ".join(sorted(UNITS)))
-            if entry.unit != UNITS[component]:
-                raise InputError(where, f"entries.{component}.unit", entry.unit, UNITS[component])
-            if component in OF_BITS and entry.bits == 0:
-                raise InputError(where, f"entries.{component}.bits", 0, "the operand's width that the value is for")
-
-    def __getitem__(self, component: str) -> Entry:
-        if component not in self.entries:
-            raise InputError(f"energy table {self.name}", "entry", component, ", ".join(sorted(self.entries)))
-        return self.entries[component]
-
-
-def energy_table(name_or_path: str | Path = "published") -> EnergyTable:
-    """A table that comes with the package, or a user's YAML file.
-
-    The file has `entries`: component -> value, unit (pJ or mW), per, source, node_nm, voltage_v, and where it applies
-    bits and scales; `extends: published` fills in what it leaves out. Optional components override the SRAM table:
-    {ifmap,weight,ofmap}_buffer_{read,write} in pJ an access of one word, {...}_buffer_leakage in mW.
-    """
-    known = _shipped()
-    if str(name_or_path) not in known and not Path(name_or_path).is_file():
-        raise InputError("energy table", "name", str(name_or_path), f"{', '.join(known)}, or a YAML file")
-    return _read(known.get(str(name_or_path), Path(name_or_path)), ())
-
-
-def _shipped() -> dict[str, Path]:
-    """The tables that come with the package."""
-    return {path.stem: path for path in sorted(TABLES.glob("*.yaml"))}
-
-
-def _read(path: Path, extended_by: tuple[Path, ...]) -> EnergyTable:
-    """A table with what it extends; `extended_by` are the files on the way here, which it may not extend in turn."""
-    raw = userfile.mapping(path, "entries")
-    base = raw.pop("extends", None)
-    table = userfile.record(path, EnergyTable, {"name": path.stem} | raw)
-    if base is None:
-        return table
-    known, chain = _shipped(), (*extended_by, path.resolve())
-    below = known.get(base, Path(base)) if isinstance(base, str) else None
-    if below is None or not below.is_file() or below.resolve() in chain:
-        allowed = f"{', '.join(known)}, or another YAML file that does not extend this one"
-        raise InputError(path, "extends", base, allowed)
-    return EnergyTable(table.name, _read(below, chain).entries | table.entries, table.note)
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,7 +147,7 @@ def energy(
     0.6944
     """
     machine = accelerator or counts.accelerator
-    figures = _Figures(machine, table or _published(), at.volts(machine))
+    figures = Figures(machine, table or published(), at.volts(machine))
     rows, layers = counts.layers, counts.workload.layers
     has_weights = np.array([layer.weights + layer.constants > 0 for layer in layers], dtype=bool)
     outputs = np.array([layer.batch * layer.groups * layer.m * layer.n for layer in layers]) * machine.batch
@@ -279,19 +165,12 @@ def energy(
     traffic = [name for name in rows.dtype.names or () if name.endswith(("_dram_read_bytes", "_dram_write_bytes"))]
     dram_bytes = np.sum([rows[name] for name in traffic], axis=0)
     dataflow = np.array([NAMES.get(int(code), "vector") for code in rows["dataflow"]])
-    moved = {
-        "os": machine.ifmap_bits + machine.weight_bits + machine.accumulator_bits,
-        "ws": machine.ifmap_bits + machine.accumulator_bits,
-        "is": machine.weight_bits + machine.accumulator_bits,
-    }
-    crossing = {
-        "os": outputs * machine.accumulator_bits,
-        "ws": rows["filter_sram_reads"] * machine.weight_bits,
-        "is": rows["ifmap_sram_reads"] * machine.ifmap_bits,
-    }
+    moved, width = figures.moved_bits(), figures.shifted_bits()
+    again = 1 + rows["psum_sram_writes"] // np.maximum(outputs, 1)  # os with tiles of taps: sums leave after each
+    crossing = {"os": outputs * again, "ws": rows["filter_sram_reads"], "is": rows["ifmap_sram_reads"]}
     bits = np.zeros(len(rows))
     for name, per_mac in moved.items():
-        shifted = crossing[name] * (machine.array_rows + 1) / 2
+        shifted = crossing[name] * width[name] * (machine.array_rows + 1) / 2
         bits += np.where(dataflow == name, rows["macs"] * per_mac + shifted, 0)
     activations = np.zeros(len(rows))
     for name, (reads, writes) in other.items():
@@ -329,96 +208,9 @@ def idle_mw(machine: Accelerator, at: OperatingPoint = NOMINAL, table: EnergyTab
     volts, held = at.volts(machine), machine.retention_v
     if held is not None:
         volts = dict.fromkeys(volts, held)
-    figures = _Figures(machine, table or _published(), volts)
+    figures = Figures(machine, table or published(), volts)
     sram_mw = sum(figures.sram_leakage_mw(name) for name in ("ifmap", "weight", "ofmap"))
     return sram_mw if held is not None else sram_mw + figures.logic_leakage_mw()
-
-
-@cache
-def _published() -> EnergyTable:
-    """The default table, read once: a sweep asks for energies by the thousand."""
-    return energy_table("published")
-
-
-class _Figures:
-    """Values of the table at the accelerator's node and rails; what was used is kept for the record."""
-
-    def __init__(self, machine: Accelerator, entries: EnergyTable, volts: dict[str, float]):
-        self.machine, self.entries, self.volts = machine, entries, volts
-        self.used: dict[str, dict[str, object]] = {}
-
-    def _record(
-        self, name: str, value: float, unit: str, per: str, volts: float, source: str, node_nm: float | None = None
-    ) -> float:
-        node = self.machine.node_nm if node_nm is None else node_nm
-        self.used[name] = {
-            "component": name,
-            "value": value,
-            "unit": unit,
-            "per": per,
-            "node_nm": node,
-            "voltage_v": volts,
-            "source": source,
-        }
-        return value
-
-    def entry(self, name: str, width: float = 1.0, per: str = "") -> float:
-        """A figure of the table on the logic rail; `per` says what it is for where `width` is not 1."""
-        item, volts = self.entries[name], self.volts["logic"]
-        value = item.at(self.machine.node_nm, volts, width)
-        if not item.scales:
-            return self._record(name, value, item.unit, item.per, item.voltage_v, item.source, item.node_nm)
-        scaled = f"; {item.value} {item.unit} at {item.node_nm:g} nm, {item.voltage_v:g} V"
-        return self._record(name, value, item.unit, per or item.per, volts, item.source + scaled)
-
-    def mac(self) -> float:
-        """pJ of a multiplication and an addition."""
-        m, multiply, add = self.machine, self.entries["multiply"], self.entries["add"]
-        width, per = m.ifmap_bits * m.weight_bits / multiply.bits**2, f"{m.ifmap_bits} x {m.weight_bits} bit product"
-        sum_pj = self.entry("add", m.accumulator_bits / add.bits, f"{m.accumulator_bits} bit addition")
-        return self.entry("multiply", width, per) + sum_pj
-
-    def dram(self) -> float:
-        """pJ a bit."""
-        return self.entry("dram") / self.entries["dram"].bits
-
-    def logic_leakage_mw(self) -> float:
-        """Multipliers and adders of the array, and the vector unit's adders."""
-        m, multiply, add = self.machine, self.entries["multiplier_leakage"], self.entries["adder_leakage"]
-        width, per = m.ifmap_bits * m.weight_bits / multiply.bits**2, f"{m.ifmap_bits} x {m.weight_bits} bit multiplier"
-        element = self.entry("multiplier_leakage", width, per)
-        bit = self.entry("adder_leakage", 1 / add.bits, "bit of an adder")
-        return (element + bit * m.accumulator_bits) * m.array_rows * m.array_cols + bit * 32 * m.vector_lanes
-
-    def _buffer(self, name: str) -> Buffer:
-        return getattr(self.machine, f"{name}_buffer")
-
-    def sram(self, name: str, way: str) -> float:
-        """pJ a bit read from or written to a buffer."""
-        buffer, key = self._buffer(name), f"{name}_buffer_{way}"
-        volts = self.volts[buffer.rail]
-        if key in self.entries.entries:
-            item = self.entries[key]
-            value, source = item.at(self.machine.node_nm, volts), item.source
-        else:
-            part = macro_of(self.machine, buffer)
-            published = part.read_pj if way == "read" else part.write_pj
-            value = published * float(dynamic_scale(volts, part.voltage_v)) * buffer.word_bits / part.word_bits
-            source = part.source
-        per = f"{way} of a {buffer.word_bits}-bit word, {buffer.capacity_bytes // buffer.macros} bytes"
-        return self._record(key, value, "pJ", per, volts, source) / buffer.word_bits
-
-    def sram_leakage_mw(self, name: str) -> float:
-        buffer, key = self._buffer(name), f"{name}_buffer_leakage"
-        volts = self.volts[buffer.rail]
-        if key in self.entries.entries:
-            item = self.entries[key]
-            value, source = item.at(self.machine.node_nm, volts), item.source
-        else:
-            part = macro_of(self.machine, buffer)
-            value = part.leakage_mw * float(leakage_scale(volts, part.voltage_v)) * buffer.macros
-            source = part.source
-        return self._record(key, value, "mW", f"{buffer.macros} macros", volts, source)
 
 
 callable_module(__name__)

@@ -4,8 +4,9 @@ Weights are numbered layer after layer in network order and, within a layer, row
 (out, in / groups, kh, kw), transposed convolutions (in, out / groups, kh, kw), x @ W (in, out). A weight that several
 layers share has one number and as many residencies as uses.
 
-The *stream* is the order in which the dataflow fetches them (dataflow.py; folds of columns outside, of rows inside),
-taps in torch order (input channel, kernel row, kernel column):
+The *stream* is the order in which the schedule first fetches them: tile after tile (array/schedule.py), and in a tile
+as the dataflow does (dataflow.py; folds of columns outside, of rows inside), taps in torch order (input channel, kernel
+row, kernel column):
 
     os   C filters at a time: all taps, for each tap the C filters
     ws   C filters at a time, R taps at a time: rows of C weights, the last row of the fold first
@@ -13,8 +14,8 @@ taps in torch order (input channel, kernel row, kernel column):
 
 It is packed word_bits // bits weights to a word; a layer starts a new word. What fits is loaded once (`resident`).
 Otherwise (`streamed`) the memory is a ping-pong buffer: fill f is the f-th stretch of half the memory's words and
-goes to half f % 2, so that a cell serves every second fill. A weight that the schedule fetches again (a tile larger
-than the buffer) comes back to the same cell.
+goes to half f % 2, so that a cell serves every second fill. A weight that the schedule fetches again comes back to the
+same cell.
 """
 
 from collections.abc import Sequence
@@ -24,9 +25,11 @@ from typing import NamedTuple
 import numpy as np
 
 from simulator import placement_kernels as kernels
-from simulator.accelerator import Accelerator
-from simulator.array.cycles import dataflow_codes
-from simulator.array.memory import handed_on, operands_of, outputs_of
+from simulator.accelerator import Accelerator, with_resident_weights
+from simulator.array.cycles import plan_of
+from simulator.array.dataflow import CODES
+from simulator.array.memory import handed_on, network_bytes, operands_of, outputs_of
+from simulator.array.schedule import Plan
 from simulator.workload import Layer, Workload, stored_name
 from sram import paper
 from sram.errors import InputError
@@ -189,8 +192,11 @@ def place(
     bits: int | None = None,
     bit_order: str = "lsb_first",
     bank_interleave: int = 0,
+    plan: Plan | None = None,
 ) -> Placement:
     """Where the weights of `workload` lie while it runs on `accelerator`, whose weight memory is `geometry`.
+
+    In the order of `plan`, or of the one that array.cycles.simulate runs by.
 
     `bits`: of a weight, if not the accelerator's. `bit_order` within a word: a weight's bits side by side, least or
     most significant first, or bits of one significance side by side (interleaved). `bank_interleave`: consecutive words
@@ -214,15 +220,21 @@ def place(
     for name, offset, count in workload.tensors():
         tensors.append(Tensor(name, offset, weight, count))
         weight += count
+    if schedule == "resident":
+        accelerator = with_resident_weights(accelerator, network_bytes(workload, accelerator))
+    schedules = plan or plan_of(workload, accelerator)
     rows: list[tuple[int, ...]] = []
     word = 0
-    for layer, code in zip(workload.layers, dataflow_codes(workload, accelerator), strict=True):
+    for layer in workload.layers:
         if not layer.weights:
             continue
         # torch keeps the input channels of a transposed convolution outermost
         k_major = layer.transposed or layer.k_major
-        order = (code, layer.groups, layer.k, layer.n, k_major, accelerator.array_rows, accelerator.array_cols)
-        rows.append((word, first_weight(tensors, layer), layer.weights, *order))
+        by = schedules.of(layer)
+        fold = (accelerator.array_rows, accelerator.array_cols)
+        order = (CODES[by.dataflow], layer.groups, layer.k, layer.n, k_major, *fold)
+        tile = (by.k, by.n, by.order.index("n") < by.order.index("k"))
+        rows.append((word, first_weight(tensors, layer), layer.weights, *order, *tile))
         word += -(-layer.weights // slots)
     stream = _Stream(tensors, rows, word, accelerator.weight_buffer.double)
     return _placed(stream, geometry, schedule, bits, bit_order, bank_interleave)
@@ -266,7 +278,7 @@ def place_activations(
     made = [(layer.name, outputs_of(layer)) for layer, passing in stored if not passing and outputs_of(layer)]
     for name, count in [("input", _input_elements(workload)), *made]:
         tensors.append(Tensor(name, 0, element, count))
-        rows.append((word, element, count, kernels.PLAIN, 1, 1, 1, 0, 1, 1))
+        rows.append((word, element, count, kernels.PLAIN, 1, 1, 1, 0, 1, 1, 1, 1, 0))
         word += -(-count // slots)
         element += count
     stream = _Stream(tensors, rows, word, accelerator.ofmap_buffer.double)

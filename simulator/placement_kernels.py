@@ -1,7 +1,8 @@
 """Where a stored bit lies: stream position <-> weight, address <-> word, in plain integers.
 
 A tensor (one layer's weights) is a row of `tensors`, int64[layers, FIELDS]:
-first word in the stream, first weight, weights, order, groups, k, n, k_major, tile rows, tile columns.
+first word in the stream, first weight, weights, order, groups, k, n, k_major, fold rows, fold columns, taps and filters
+of a tile, whether the loop over tiles of filters is outside that of taps.
 """
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 from sram import paper
 from sram.jit import jit, jit_inline
 
-WORD, WEIGHT, COUNT, ORDER, GROUPS, K, N, K_MAJOR, ROWS, COLS = range(10)
-FIELDS = 10
+WORD, WEIGHT, COUNT, ORDER, GROUPS, K, N, K_MAJOR, ROWS, COLS, K_TILE, N_TILE, N_OUTSIDE = range(13)
+FIELDS = 13
 OS, WS, IS, PLAIN = 0, 1, 2, 3  # the first three as in dataflow_kernels
 LSB_FIRST, MSB_FIRST, INTERLEAVED = 0, 1, 2
 PAPER_ROWS, PAPER_COLUMNS = paper.GEOMETRY.rows, paper.GEOMETRY.columns
@@ -34,21 +35,35 @@ def weight_at(tensor, position):
     group, rest = 0, position
     if tensor[GROUPS] > 1:
         group, rest = parted(position, k_all * n_all)
+    k0, n0, taps, filters = 0, 0, k_all, n_all  # of the tile
+    if tensor[N_TILE] < n_all or tensor[K_TILE] < k_all:
+        if tensor[N_OUTSIDE]:
+            tile, rest = parted(rest, k_all * tensor[N_TILE])
+            n0 = tile * tensor[N_TILE]
+            filters = min(tensor[N_TILE], n_all - n0)
+        tile, rest = parted(rest, tensor[K_TILE] * filters)
+        k0 = tile * tensor[K_TILE]
+        taps = min(tensor[K_TILE], k_all - k0)
+        if not tensor[N_OUTSIDE]:
+            tile, rest = parted(rest, taps * tensor[N_TILE])
+            n0 = tile * tensor[N_TILE]
+            filters = min(tensor[N_TILE], n_all - n0)
     if order == IS:  # a fold streams u taps of every filter
-        fold, rest = parted(rest, rows * n_all)
-        used = min(rows, k_all - fold * rows)
+        fold, rest = parted(rest, rows * filters)
+        used = min(rows, taps - fold * rows)
         n, row = parted(rest, used)
         k = fold * rows + row
     else:
-        column, rest = parted(rest, k_all * cols)
-        width = min(cols, n_all - column * cols)
+        column, rest = parted(rest, taps * cols)
+        width = min(cols, filters - column * cols)
         line, j = parted(rest, width)
         n = column * cols + j
         k = line  # os: a line of v filters each cycle
         if order == WS:  # the last row of a fold enters first
             fold, _ = parted(line, rows)
-            used = min(rows, k_all - fold * rows)
+            used = min(rows, taps - fold * rows)
             k = fold * rows + used - 1 - (line - fold * rows)
+    k, n = k0 + k, n0 + n
     if tensor[K_MAJOR]:
         return (group * k_all + k) * n_all + n
     return (group * n_all + n) * k_all + k
@@ -66,16 +81,21 @@ def position_of(tensor, weight):
         k, n = divmod(rest, n_all)
     else:
         n, k = divmod(rest, k_all)
+    k0, n0 = k // tensor[K_TILE] * tensor[K_TILE], n // tensor[N_TILE] * tensor[N_TILE]
+    taps, filters = min(tensor[K_TILE], k_all - k0), min(tensor[N_TILE], n_all - n0)
+    before = group * k_all * n_all
+    before += n0 * k_all + k0 * filters if tensor[N_OUTSIDE] else k0 * n_all + n0 * taps
+    k, n = k - k0, n - n0
     fold = k // rows
-    used = min(rows, k_all - fold * rows)
+    used = min(rows, taps - fold * rows)
     if order == IS:
-        return group * k_all * n_all + fold * rows * n_all + n * used + (k - fold * rows)
+        return before + fold * rows * filters + n * used + (k - fold * rows)
     column = n // cols
-    width = min(cols, n_all - column * cols)
+    width = min(cols, filters - column * cols)
     line = k
     if order == WS:
         line = fold * rows + used - 1 - (k - fold * rows)
-    return group * k_all * n_all + column * k_all * cols + line * width + (n - column * cols)
+    return before + column * taps * cols + line * width + (n - column * cols)
 
 
 @jit

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import pandas as pd
 
-from simulator.accelerator import Accelerator, with_rails, with_weight_rail
+from simulator.accelerator import Accelerator, Policy, with_rails, with_weight_rail
 from simulator.accelerator import accelerator as accelerator_named
 from simulator.array import cycles
 from simulator.array.cycles import Counts
-from simulator.energy import PJ_PER_MILLIJOULE, EnergyTable, LayerEnergy, energy, energy_table, idle_mw
+from simulator.array.schedule import Plan
+from simulator.array.schedule import load as load_plan
+from simulator.energy import LayerEnergy, energy, idle_mw
+from simulator.figures import PJ_PER_MILLIJOULE, EnergyTable, energy_table
 from simulator.operating_point import OperatingPoint, Supply
 from simulator.readers.read import load, trace
 from simulator.timing import clock_hz
@@ -52,7 +55,7 @@ class Simulation:
         return pd.concat([self.counts.frame(), self.energy.frame().drop(columns="layer")], axis=1)
 
 
-def simulate(
+def simulate(  # noqa: PLR0913 -- as many as the command has options of the machine
     network: nn.Module | Workload | str | Path,
     input_shape: Sequence[Any] | None = None,
     accelerator: Accelerator | str | Path = "paper",
@@ -61,6 +64,7 @@ def simulate(
     table: EnergyTable | str | Path = "published",
     rails: Mapping[str, float | str] | None = None,
     clock: float | Literal["follow"] | None = None,
+    schedule: Plan | str | Path | None = None,
 ) -> Simulation:
     """Cycles, memory accesses and energy of a network on an accelerator, layer by layer.
 
@@ -73,6 +77,7 @@ def simulate(
         part of the nominal supply. One that is not named is nominal.
     clock: Hz, or `follow`: the fastest that all supplies allow. Left out, the accelerator's, whatever the supplies.
     table: energies of the components, as `simulator.energy.energy_table` takes them.
+    schedule: search, fixed, a YAML file, or a `Plan`, if not as the accelerator says.
 
     Raises
     ------
@@ -87,10 +92,11 @@ def simulate(
         if rails and {"weights", machine.weight_buffer.rail} & set(rails):
             raise InputError("simulate", "voltage", voltage, "only one of it and a supply of that rail")
         rails = {**(rails or {}), machine.weight_buffer.rail: voltage}
+    machine, plan = scheduled(machine, schedule)
     machine, supplies = lowered(machine, rails or {})
     at = OperatingPoint(supplies, clock)
     entries = table if isinstance(table, EnergyTable) else energy_table(table)
-    counts = cycles.simulate(workload_of(network, input_shape, batch), machine)
+    counts = cycles.simulate(workload_of(network, input_shape, batch), machine, plan, entries)
     return Simulation(counts, energy(counts, at, table=entries), at, idle_mw(machine, at, entries))
 
 
@@ -122,6 +128,17 @@ def lowered(machine: Accelerator, rails: Mapping[str, float | str]) -> tuple[Acc
             "operating point", "rails", ", ".join(map(str, rails.values())), "memories in one unit, V or Vmin"
         )
     return machine, tuple(supplies)
+
+
+def scheduled(machine: Accelerator, schedule: Plan | str | Path | None) -> tuple[Accelerator, Plan | None]:
+    """The machine with this policy (search, fixed), or a plan, or the one in a YAML file, for it."""
+    if schedule is None or isinstance(schedule, Plan):
+        return machine, schedule
+    if schedule in get_args(Policy):
+        return replace(machine, schedule=cast(Policy, schedule)), None
+    if not Path(schedule).is_file():
+        raise InputError("simulate", "schedule", str(schedule), f"{', '.join(get_args(Policy))}, or a YAML file")
+    return machine, load_plan(schedule)
 
 
 def workload_of(

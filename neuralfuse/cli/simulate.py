@@ -47,6 +47,8 @@ ScalesimConfig = Annotated[
     Path | None, typer.Option(metavar="FILE.cfg", help="SCALE-Sim configuration.", rich_help_panel=MACHINE)
 ]
 Schedule = Annotated[str, typer.Option(help="streamed, resident or paper.")]
+TILES = "Tiles and loop order of each layer: search, fixed (no tiles), or a YAML file. Default: the accelerator's."
+Tiles = Annotated[str | None, typer.Option(metavar="search|fixed|FILE.yaml", help=TILES)]
 
 
 def simulate(
@@ -100,7 +102,12 @@ def simulate(
     ] = None,
     where: Annotated[str | None, typer.Option(hidden=True)] = None,
     trace: Annotated[str | None, typer.Option(hidden=True)] = None,
-    schedule: Annotated[str, typer.Option(hidden=True)] = "streamed",
+    schedule: Annotated[
+        str | None, typer.Option(metavar="search|fixed|FILE.yaml", help=TILES, rich_help_panel=MACHINE)
+    ] = None,
+    save_schedule: Annotated[
+        Path | None, typer.Option(metavar="FILE.yaml", help="Write the schedule of each layer.", rich_help_panel=RESULT)
+    ] = None,
     allow_partial: Annotated[
         bool,
         typer.Option(
@@ -128,18 +135,18 @@ def simulate(
             "--top": top,
         }
         | {"--by": by == "block"},
-        {"--out": out, "--schedule": schedule != "streamed"},
+        {"--out": out, "--schedule": schedule, "--save-schedule": save_schedule},
     )
-    machine = _machine(accelerator, scalesim_config)
+    machine = _machine(accelerator, scalesim_config, compat is not None)
     workload = _workload(network, model, topology, input, batch)
     if where is not None:
         _moved("--where", "place LAYER:INDEX")
-        return _print_cells(workload, machine, where, schedule)
+        return _print_cells(workload, machine, where, schedule or "streamed", None)
     if trace is not None:
         _moved("--trace", "trace LAYER FILE")
         named = (layer.name for layer in workload.layers if trace.startswith(f"{layer.name}:"))
         name = max(named, key=len, default=trace.partition(":")[0])  # there may be colons in names
-        return _write_trace(workload, machine, name, Path(trace[len(name) + 1 :]))
+        return _write_trace(workload, machine, name, Path(trace[len(name) + 1 :]), None)
     for entry in workload.unknown:
         print(f"not counted: {printable(entry)}", file=sys.stderr)
     if not workload.layers:
@@ -153,11 +160,14 @@ def simulate(
         from neuralfuse.analysis.simulate import simulate as count
 
         rails = _rails(rail or [])
-        found = count(
-            workload, accelerator=machine, voltage=voltage, table=energy_table, rails=rails, clock=_clock(clock)
-        )
+        given = partial(count, voltage=voltage, rails=rails, clock=_clock(clock))
+        found = given(workload, accelerator=machine, table=energy_table, schedule=schedule)
         idle = None if rate is None else (rate, found.idle_pj(rate))
         frame = found.frame()
+        if save_schedule is not None:
+            from simulator.array.schedule import save
+
+            save(found.counts.plan, save_schedule)
         supplies = rails | ({found.counts.accelerator.weight_buffer.rail: voltage} if voltage else {})
         lowered = "".join(f", rail {name} at {supply}" for name, supply in supplies.items())
         show = partial(_draw_and_print, found, lowered, plots, (by, top), idle)
@@ -194,14 +204,14 @@ def _check_modes(modes: Mapping[str, object], energies: Mapping[str, object], ot
     """What is given and would not be used is a mistake."""
     mode = next((option for option, value in modes.items() if value), None)
     unused = {
-        None: {"--schedule": others["--schedule"]},
+        None: {},
         "--where": {**energies, "--compat": modes["--compat"], "--trace": modes["--trace"], "--out": others["--out"]},
         "--trace": {**energies, "--compat": modes["--compat"], **others},
-        "--compat": {**energies, "--schedule": others["--schedule"]},
+        "--compat": {**energies, **{key: value for key, value in others.items() if key != "--out"}},
     }[mode]
     for option, value in unused.items():
         if value:
-            allowed = f"not with {mode}, which does not use it" if mode else "only with --where"
+            allowed = f"not with {mode}, which does not use it"
             raise InputError(LINE, option, str(value), allowed)
 
 
@@ -214,10 +224,11 @@ def place(
     accelerator: Machine = None,
     scalesim_config: ScalesimConfig = None,
     schedule: Schedule = "streamed",
+    tiles: Tiles = None,
 ) -> None:
     """Which cells hold a weight: bank, row and columns, for every time that it is in the weight memory."""
     machine = _machine(accelerator, scalesim_config)
-    _print_cells(_workload(network, model, topology, input, 1), machine, weight, schedule)
+    _print_cells(_workload(network, model, topology, input, 1), machine, weight, schedule, tiles)
 
 
 def trace(
@@ -230,10 +241,11 @@ def trace(
     batch: Batch = 1,
     accelerator: Machine = None,
     scalesim_config: ScalesimConfig = None,
+    tiles: Tiles = None,
 ) -> None:
     """Write which element passes which port of the array in which cycle, for one layer."""
     machine = _machine(accelerator, scalesim_config)
-    _write_trace(_workload(network, model, topology, input, batch), machine, layer, file)
+    _write_trace(_workload(network, model, topology, input, batch), machine, layer, file, tiles)
 
 
 def _moved(option: str, command: str) -> None:
@@ -243,7 +255,7 @@ def _moved(option: str, command: str) -> None:
     )
 
 
-def _machine(accelerator: str | None, scalesim_config: Path | None) -> Accelerator:
+def _machine(accelerator: str | None, scalesim_config: Path | None, compat: bool = False) -> Accelerator:
     from simulator.accelerator import accelerator as named
     from simulator.accelerator import scalesim_config as read
 
@@ -251,7 +263,7 @@ def _machine(accelerator: str | None, scalesim_config: Path | None) -> Accelerat
         return named(accelerator or "paper")
     if accelerator is not None:
         raise InputError(LINE, "--accelerator", accelerator, "only one of --accelerator and --scalesim-config")
-    return read(scalesim_config)
+    return read(scalesim_config, compat)
 
 
 def _workload(
@@ -293,11 +305,13 @@ def _draw_and_print(
         from simulator.plots import save_all
 
         drawn = save_all(plots, found.counts, found.energy)
-    shown = frame[["layer", "macs", "cycles", "stall_cycles", "utilization_pct"]].copy()
+    shown = frame[["layer", "schedule", "macs", "cycles", "stall_cycles", "utilization_pct"]].copy()
     shown["dram_bytes"] = frame[[name for name in frame.columns if "_dram_" in name]].sum(axis=1)
     for scope in ("weight_sram", "sram", "chip", "system"):
         shown[f"{scope}_uj"] = frame[f"scope_{scope}_pj"] / 1e6
     by, top = rows
+    if by == "block" or machine.schedule == "fixed":
+        shown = shown.drop(columns="schedule")
     if by == "block":
         shown = _blocks(shown)
     if top is not None:
@@ -355,8 +369,9 @@ def _print(frame: pd.DataFrame, title: str) -> None:
     print_table(table)
 
 
-def _print_cells(workload: Workload, machine: Accelerator, weight: str, schedule: str) -> None:
+def _print_cells(workload: Workload, machine: Accelerator, weight: str, schedule: str, tiles: str | None) -> None:
     """Bank, row and columns of the bits of one weight, for every time that it is in the memory."""
+    from neuralfuse.analysis.simulate import scheduled
     from simulator.placement import first_weight, place
     from sram import paper
     from sram.geometry import Geometry
@@ -372,7 +387,8 @@ def _print_cells(workload: Workload, machine: Accelerator, weight: str, schedule
     geometry = Geometry.of_capacity(buffer.capacity_bytes, buffer.bank_rows, buffer.bank_columns, buffer.word_bits)
     if schedule == "paper":
         geometry = paper.GEOMETRY
-    placement = place(workload, machine, geometry, schedule)
+    machine, plan = scheduled(machine, tiles)
+    placement = place(workload, machine, geometry, schedule, plan=plan)
     first = first_weight(placement.tensors, layer)
     cells = [placement.locate(first + int(text), bit) for bit in range(placement.bits)]
     print_line(
@@ -384,12 +400,16 @@ def _print_cells(workload: Workload, machine: Accelerator, weight: str, schedule
         print(f"residency {residency}: bank {row // geometry.rows}, row {row % geometry.rows}, columns {columns}")
 
 
-def _write_trace(workload: Workload, machine: Accelerator, name: str, file: Path) -> None:
+def _write_trace(workload: Workload, machine: Accelerator, name: str, file: Path, tiles: str | None) -> None:
+    from neuralfuse.analysis.simulate import scheduled
     from simulator.array import traces
+    from simulator.array.cycles import plan_of
 
     layers = {layer.name: layer for layer in workload.array_layers}
     if name not in layers:
         raise InputError(LINE, "layer", name, "one of " + ", ".join(layers))
     if file.suffix not in (".csv", ".parquet"):
         raise InputError(LINE, "file", str(file), "a name that ends in .parquet or .csv")
-    print_line(f"{traces.write(layers[name], machine, file)} events in {file}")
+    machine, plan = scheduled(machine, tiles)
+    by = (plan or plan_of(workload, machine)).of(layers[name])
+    print_line(f"{traces.write(layers[name], machine, file, by)} events in {file}")

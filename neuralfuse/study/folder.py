@@ -26,8 +26,9 @@ from neuralfuse.study.files import dump_study, load_study
 from neuralfuse.study.memory import place_weights
 from neuralfuse.study.supplies import machine_of
 from neuralfuse.transforms.generators import NeuralFuse
-from simulator.accelerator import accelerator
+from simulator.accelerator import accelerator, with_resident_weights
 from simulator.array.cycles import Counts, simulate
+from simulator.array.memory import network_bytes
 from simulator.device.program import Program
 from simulator.operating_point import OperatingPoint
 from simulator.placement import Placement
@@ -165,7 +166,7 @@ class StudyFolder:
 
     def counts(self, machine: str, network: str, protection: str | None = None) -> Counts:
         """Cycles and accesses of one inference on an accelerator."""
-        return _counts(self.workload(network, protection), machine)
+        return _counts(self.workload(network, protection), machine, self.study.sram.schedule == "resident")
 
     def cost(
         self,
@@ -253,8 +254,9 @@ def check_empty(path: Path) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _counts(workload: Workload, machine: str) -> Counts:
-    return simulate(workload, machine_of(machine))
+def _counts(workload: Workload, machine: str, resident: bool) -> Counts:
+    found = machine_of(machine)
+    return simulate(workload, with_resident_weights(found, network_bytes(workload, found)) if resident else found)
 
 
 def _tuples(record: dict) -> dict:

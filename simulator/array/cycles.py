@@ -2,91 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from simulator.accelerator import Accelerator
 from simulator.array import cycles_kernels as kernels
+from simulator.array import search
 from simulator.array.dataflow import CODES, NAMES
-from simulator.array.memory import (
-    handed_on,
-    in_dram,
-    operands_of,
-    outputs_of,
-    rows_under,
-    share_from,
-    touched,
-    window_of,
-)
+from simulator.array.memory import network_bytes
+from simulator.array.schedule import Plan, check_names, text_of
+from simulator.array.shapes import COUNTS, machine_record, shapes_of
+from simulator.figures import PRICES, EnergyTable
 from simulator.workload import Workload
 from sram.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# What the kernels know of a layer. Elements and pixels; unique, valid, tiles: of one product (memory.touched);
-# ifmap_dram, filter_dram: shares. Of a vector layer elements_read are those in buffers, without what is handed to it.
-SHAPE = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            *("on_array", "products", "m", "k", "n", "channels", "taps", "outputs"),
-            *("valid", "unique", "pixels", "row_tile_sum", "row_tile_largest", "row_window"),
-            *("col_tile_sum", "col_tile_largest", "col_window"),
-            *("operations", "elements_read", "elements_dram", "constants", "constant_reads"),
-            *("stored", "ofmap_dram"),
-        )
-    ]
-    + [("ifmap_dram", np.float64), ("filter_dram", np.float64)],
-    align=True,
-)
-
-# What the kernels know of the accelerator. depth: 1 without prefetch.
-MACHINE = np.dtype(
-    [(name, np.int64) for name in ("rows", "cols", "overlap", "skip_idle", "depth", "latency", "lanes")]
-    + [
-        (name, np.float64)
-        for name in (
-            *("ifmap_bytes", "filter_bytes", "ofmap_bytes", "psum_bytes", "bandwidth"),
-            *("ifmap_room", "filter_room", "psum_room", "stage_bytes"),
-        )
-    ],
-    align=True,
-)
-
-# One row a layer. SRAM counts are elements at the port of a buffer, of ifmap_bits, weight_bits, ofmap_bits,
-# accumulator_bits.
-COUNTS = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            *("dataflow", "folds", "macs", "vector_operations", "cycles", "array_cycles", "stall_cycles"),
-            *("ifmap_sram_reads", "ifmap_sram_writes", "filter_sram_reads", "filter_sram_writes"),
-            *("psum_sram_reads", "psum_sram_writes", "ofmap_sram_reads", "ofmap_sram_writes"),
-            *("ifmap_dram_read_bytes", "filter_dram_read_bytes", "psum_dram_read_bytes"),
-            *("psum_dram_write_bytes", "ofmap_dram_write_bytes"),
-        )
-    ]
-    + [("utilization", np.float64), ("mapping_efficiency", np.float64)],
-    align=True,
-)
-
-
-MOST_OPERATIONS = 2**53  # of a layer: its counts are whole numbers in float64, too
-
 
 @dataclass(frozen=True, eq=False)
 class Counts:
     """What a run of `workload` on `accelerator` takes; `layers` is a structured array (COUNTS), one row a layer.
 
+    `plan` is how it was run: the schedule of each layer on the array.
     cycles = array_cycles + stall_cycles; for vector layers array_cycles are those of the vector unit.
     """
 
     workload: Workload
     accelerator: Accelerator
     layers: np.ndarray
+    plan: Plan = field(default_factory=lambda: Plan({}))
 
     @property
     def cycles(self) -> int:
@@ -116,6 +64,7 @@ class Counts:
             "layer": [layer.name for layer in self.workload.layers],
             "kind": [layer.kind for layer in self.workload.layers],
             "dataflow": [NAMES.get(int(code), "vector") for code in row["dataflow"]],
+            "schedule": [text_of(self.plan.layers.get(layer.name)) for layer in self.workload.layers],
             "macs": row["macs"],
             "vector_operations": row["vector_operations"],
             "cycles": row["cycles"],
@@ -137,13 +86,20 @@ class Counts:
         total["utilization_pct"] = 100 * row["macs"].sum() / max(1, row["cycles"][array].sum() * peak)
         weight = row["cycles"][array] / max(1, row["cycles"][array].sum())
         total["mapping_efficiency_pct"] = 100 * (row["mapping_efficiency"][array] * weight).sum()
-        last = {"layer": self.workload.total, "kind": "", "dataflow": ""} | total.to_dict()
+        last = {"layer": self.workload.total, "kind": "", "dataflow": "", "schedule": ""} | total.to_dict()
         types = {name: kind for name, kind in frame.dtypes.items() if kind == np.int64}
         return pd.concat([frame, pd.DataFrame([last])], ignore_index=True).astype(types)
 
 
-def simulate(workload: Workload, accelerator: Accelerator) -> Counts:
+def simulate(
+    workload: Workload, accelerator: Accelerator, plan: Plan | None = None, table: EnergyTable | None = None
+) -> Counts:
     """Run `workload` on `accelerator`, layer after layer, and count.
+
+    By `plan`, or where there is none as the accelerator's `schedule` says: untiled, or each layer by the tiles and loop
+    order of least objective, with energies of `table` (else the published ones). A batch runs through the layers
+    together, or sample after sample where that costs less: it never costs more than its samples alone, by `edp` neither
+    in cycles nor in energy.
 
     >>> from simulator.accelerator import accelerator
     >>> from simulator.workload import conv
@@ -154,9 +110,67 @@ def simulate(workload: Workload, accelerator: Accelerator) -> Counts:
     >>> counts.weight_word_reads()[0] == 27 * 64 * 32 * 8 / 64
     np.True_
     """
+    if plan is not None:
+        check_names(plan, workload)
+        return _in_passes(workload, accelerator, plan.samples, lambda w, m: _searched(w, m, np.zeros(1, PRICES), plan))
+    if accelerator.schedule == "fixed":
+        return _fixed(workload, accelerator)
+    prices = search.prices_of(accelerator, table)
+    together = _searched(workload, accelerator, prices)
+    batch = workload.batch * accelerator.batch
+    if batch == 1 or any(layer.batch % workload.batch for layer in workload.layers):
+        return together
+    alone = _in_passes(workload, accelerator, 1, lambda w, m: _searched(w, m, prices))
+    cycles = together.cycles <= alone.cycles
+    pj = [search.energy_of(counts.layers, prices[0]) for counts in (together, alone)]
+    less = {"cycles": cycles, "energy": pj[0] <= pj[1], "edp": cycles and pj[0] <= pj[1]}
+    return together if less[accelerator.objective] else alone
+
+
+def plan_of(workload: Workload, accelerator: Accelerator) -> Plan:
+    """How `simulate` runs it, without the counts where they are not needed for that."""
+    if accelerator.schedule == "fixed" and accelerator.dataflow != "best":
+        return Plan(search.untiled_of(workload, accelerator), workload.batch * accelerator.batch)
+    return simulate(workload, accelerator).plan
+
+
+def _fixed(workload: Workload, accelerator: Accelerator) -> Counts:
     shapes = shapes_of(workload, accelerator)
     codes = np.array([dataflow_code(accelerator)])
-    return Counts(workload, accelerator, count_machines(workload, shapes, machine_record(accelerator), codes)[0])
+    counts = count_machines(workload, shapes, machine_record(accelerator), codes)[0]
+    batch = workload.batch * accelerator.batch
+    return Counts(workload, accelerator, counts, Plan(search.untiled_of(workload, accelerator, counts), batch))
+
+
+def _searched(workload: Workload, accelerator: Accelerator, prices: np.ndarray, plan: Plan | None = None) -> Counts:
+    counts, choices = search.search(workload, [accelerator], prices, plan)
+    schedules = search.schedules_of(workload, accelerator, choices[0])
+    return Counts(workload, accelerator, counts[0], Plan(schedules, workload.batch * accelerator.batch))
+
+
+def _in_passes(
+    workload: Workload, accelerator: Accelerator, samples: int, run: Callable[[Workload, Accelerator], Counts]
+) -> Counts:
+    """`samples` of the batch at a time, one pass through the network after the other.
+
+    Weights stay in their buffer from pass to pass if those of the whole network fit.
+    """
+    batch = workload.batch * accelerator.batch
+    if batch % samples or any(layer.batch % workload.batch for layer in workload.layers):
+        raise InputError("schedule", "samples", samples, f"a divisor of {batch}, the samples of the batch")
+    passes = batch // samples
+    if passes == 1:
+        return run(workload, accelerator)
+    layers = tuple(replace(layer, batch=layer.batch // workload.batch * samples) for layer in workload.layers)
+    one = run(replace(workload, layers=layers, batch=samples), replace(accelerator, batch=1))
+    counts = one.layers.copy()
+    for name in set(COUNTS.names or ()) - {"dataflow", "utilization", "mapping_efficiency"}:
+        counts[name] *= passes
+    if network_bytes(workload, accelerator) <= accelerator.weight_buffer.usable_bytes:
+        has_weights = np.array([layer.weights + layer.constants > 0 for layer in layers])
+        for name in ("filter_sram_writes", "filter_dram_read_bytes"):
+            counts[name] = np.where(has_weights, one.layers[name], counts[name])
+    return Counts(workload, accelerator, counts, Plan(one.plan.layers, samples))
 
 
 def count_machines(workload: Workload, shapes: np.ndarray, machines: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -171,76 +185,6 @@ def count_machines(workload: Workload, shapes: np.ndarray, machines: np.ndarray,
     return counts
 
 
-def machine_record(accelerator: Accelerator) -> np.ndarray:
-    """MACHINE[1]."""
-    a = accelerator
-    # With keep_on_chip one half of the output buffer holds tensors, whether it is double or not.
-    psum_room = a.ofmap_buffer.capacity_bytes // 2 if a.keep_on_chip else a.ofmap_buffer.usable_bytes
-    machine = np.zeros(1, MACHINE)
-    machine[0] = (
-        *(a.array_rows, a.array_cols, a.double_buffered_registers, a.skip_idle_rows),
-        *(2 if a.ifmap_buffer.double and a.weight_buffer.double else 1, a.dram_latency_cycles, a.vector_lanes),
-        *(a.ifmap_bits / 8, a.weight_bits / 8, a.ofmap_bits / 8, a.accumulator_bits / 8, a.dram_bytes_per_cycle),
-        *(a.ifmap_buffer.usable_bytes, a.weight_buffer.usable_bytes, psum_room),
-        min(a.ifmap_buffer.usable_bytes, a.weight_buffer.usable_bytes),
-    )
-    return machine
-
-
-def shapes_of(workload: Workload, accelerator: Accelerator) -> np.ndarray:
-    """SHAPE[layers]; InputError for a layer of MOST_OPERATIONS."""
-    through_dram, passing = in_dram(workload, accelerator), handed_on(workload)
-    shapes = np.zeros(len(workload.layers), SHAPE)
-    for i, layer in enumerate(workload.layers):
-        batch = layer.batch * accelerator.batch
-        macs = layer.groups * layer.m * layer.k * layer.n
-        work = max(macs, layer.operations, layer.elements_read, outputs_of(layer)) * batch
-        if work >= MOST_OPERATIONS:
-            raise InputError(workload.name, f"{layer.name}, operations of {batch} samples", work, "fewer than 2^53")
-        shape = shapes[i]
-        shape["on_array"] = layer.on_array
-        shape["outputs"] = outputs_of(layer) * batch
-        shape["stored"], shape["ofmap_dram"] = not passing[i], through_dram[i]
-        operands = operands_of(layer)
-        from_dram = [share_from(workload, layer, o, lambda s: s < 0 or through_dram[s]) for o in range(len(operands))]
-        if not layer.on_array:
-            handed = [share_from(workload, layer, o, lambda s: s >= 0 and passing[s]) for o in range(len(operands))]
-            size = np.array([elements for _, elements in operands])
-            per_element = layer.elements_read * batch / max(1, size.sum())  # a move reads less than it has at hand
-            shape["operations"] = layer.operations * batch
-            shape["elements_read"] = layer.elements_read * batch - round(per_element * (size @ handed))
-            shape["constants"], shape["constant_reads"] = layer.constants, layer.constants * batch
-            shape["elements_dram"] = round(per_element * (size @ from_dram))
-            continue
-        pairs = layer.kind == "matmul"  # samples share no operand: each is a product of its own
-        samples = 1 if pairs else batch
-        window = window_of(layer)
-        taps = window[2] * window[3]
-        channels = layer.k // taps
-        valid, pixels, row_sum, row_largest = touched(window, accelerator.array_rows)
-        _, _, col_sum, col_largest = touched(window, accelerator.array_cols)
-        shape["products"] = layer.groups * (batch if pairs else 1)
-        shape["m"], shape["k"], shape["n"] = layer.m * samples, layer.k, layer.n
-        shape["channels"], shape["taps"] = channels, taps
-        shape["valid"] = valid * channels * samples
-        shape["unique"] = pixels * channels * samples
-        shape["pixels"] = pixels * samples
-        shape["row_tile_sum"], shape["row_tile_largest"] = row_sum * samples, row_largest
-        shape["col_tile_sum"], shape["col_tile_largest"] = col_sum * samples, col_largest
-        shape["row_window"] = rows_under(window, accelerator.array_rows)
-        shape["col_window"] = rows_under(window, accelerator.array_cols)
-        shape["ifmap_dram"] = from_dram[0]
-        shape["filter_dram"] = 1.0 if layer.weights else from_dram[-1]
-    return shapes
-
-
 def dataflow_code(accelerator: Accelerator) -> int:
     """The kernels' number of the accelerator's dataflow; 3 is best."""
     return CODES.get(accelerator.dataflow, 3)
-
-
-def dataflow_codes(workload: Workload, accelerator: Accelerator) -> list[int]:
-    """The dataflow of each layer (dataflow.CODES; -1 on the vector unit); `best` takes the fastest, stalls included."""
-    if accelerator.dataflow != "best":
-        return [CODES[accelerator.dataflow] if layer.on_array else -1 for layer in workload.layers]
-    return [int(code) for code in simulate(workload, accelerator).layers["dataflow"]]

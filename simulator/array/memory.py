@@ -37,7 +37,8 @@ import numpy as np
 
 from simulator.accelerator import Accelerator
 from simulator.array import memory_kernels as kernels
-from simulator.workload import Layer, Workload
+from simulator.workload import Layer, Workload, stored_name
+from sram.errors import InputError
 
 
 @lru_cache(maxsize=4096)
@@ -152,3 +153,53 @@ def in_dram(workload: Workload, accelerator: Accelerator) -> list[bool]:
         if r and i not in workload.outputs and alive[i : max(r) + 1].max() <= room:
             result[i] = False
     return result
+
+
+def weights_stay(workload: Workload, accelerator: Accelerator) -> list[bool]:
+    """For each layer whether its weights (or constants) are in the weight buffer already when it begins.
+
+    `weights: resident`: all are, from power-up on. Else, where schedules are searched, those that an earlier layer has
+    used (a step of a recurrent network), if all that was used since then fits beside them.
+
+    >>> from simulator.accelerator import accelerator
+    >>> from simulator.workload import Workload, linear
+    >>> steps = Workload("n", (linear("s1", 1, 8, 4, weight_name="w"), linear("s2", 1, 8, 4, weight_name="w")))
+    >>> weights_stay(steps, accelerator("edge")), weights_stay(steps, accelerator("paper"))
+    ([False, True], [False, False])
+    """
+    layers, buffer = workload.layers, accelerator.weight_buffer
+    if accelerator.weights == "resident":
+        need = network_bytes(workload, accelerator)
+        if need > buffer.capacity_bytes:
+            allowed = f"streamed; resident takes {need:,.0f} of the {buffer.capacity_bytes:,} bytes of weight_buffer"
+            raise InputError(accelerator.name, f"weights, for {workload.name}", "resident", allowed)
+        return [layer.weights + layer.constants > 0 for layer in layers]
+    stays = [False] * len(layers)
+    if accelerator.schedule == "fixed":
+        return stays
+    last: dict[tuple[str, int, int], int] = {}
+    for i, layer in enumerate(layers):
+        if not layer.weights:
+            continue
+        tensor = stored_name(layer), layer.weight_offset, layer.weights
+        if tensor in last:
+            between = {
+                (stored_name(other), other.weight_offset, other.weights, other.constants): other
+                for other in layers[last[tensor] : i + 1]
+                if other.weights or other.constants
+            }
+            need = sum(stored_bytes(other, accelerator) for other in between.values())
+            stays[i] = need <= buffer.usable_bytes
+        last[tensor] = i
+    return stays
+
+
+def network_bytes(workload: Workload, accelerator: Accelerator) -> float:
+    """Bytes of all weights and constants of a network; what layers share counts once."""
+    constants = sum(layer.constants for layer in workload.layers)
+    return (workload.weights + constants) * accelerator.weight_bits / 8
+
+
+def stored_bytes(layer: Layer, accelerator: Accelerator) -> float:
+    """Bytes of a layer's weights and constants."""
+    return (layer.weights + layer.constants) * accelerator.weight_bits / 8

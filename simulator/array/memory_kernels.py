@@ -37,6 +37,24 @@ def touched(in_h, in_w, kh, kw, sh, sw, top, left, dh, dw, oh, ow, tile):
 
 
 @jit
+def axis_touched(outputs, tile, size, kernel, stride, padding, dilation):
+    """Along one axis: input positions that tiles of `tile` outputs touch, in sum, and the most that one touches."""
+    stamp = np.full(size, -1, np.int64)
+    total, most = 0, 0
+    for start in range(0, outputs, tile):
+        here = 0
+        for p in range(start, min(start + tile, outputs)):
+            for i in range(kernel):
+                at = p * stride - padding + i * dilation
+                if 0 <= at < size and stamp[at] != start:
+                    stamp[at] = start
+                    here += 1
+        total += here
+        most = max(most, here)
+    return total, most
+
+
+@jit
 def channel_visits(k, taps, rows):
     """Channels that slices of `rows` taps (torch order) touch, summed over the slices, and the most in one slice."""
     total, most = 0, 0

@@ -8,12 +8,14 @@ Operands:
     psum_read, psum_write       partial sums of ws and is, added at the bottom edge
     ofmap_write                 finished outputs
 
-Rows come fold after fold, in a fold by cycle; with overlap neighbouring folds share cycles.
+Rows come tile after tile of the schedule, in a tile fold after fold, in a fold by cycle; with overlap neighbouring
+folds share cycles.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -22,8 +24,10 @@ import numpy as np
 
 from simulator.accelerator import Accelerator
 from simulator.array import traces_kernels as kernels
+from simulator.array.cycles import plan_of
 from simulator.array.dataflow import code, spatial
-from simulator.workload import Layer
+from simulator.array.schedule import Schedule
+from simulator.workload import Layer, Workload
 from sram.errors import InputError
 from sram.files import write_atomic
 
@@ -39,8 +43,10 @@ SHAPE = np.dtype([(name, np.int64) for name in (*_FIELDS, "is_conv", "is_matmul"
 Block = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def events(layer: Layer, accelerator: Accelerator) -> Iterator[Block]:
+def events(layer: Layer, accelerator: Accelerator, schedule: Schedule | None = None) -> Iterator[Block]:
     """(cycle int64[n], operand uint8[n], address int64[n]) in blocks of bounded size; operand indexes OPERANDS.
+
+    `schedule`: if not the one that the layer alone runs by.
 
     >>> from simulator.accelerator import accelerator
     >>> from simulator.workload import linear
@@ -48,36 +54,62 @@ def events(layer: Layer, accelerator: Accelerator) -> Iterator[Block]:
     >>> [(int(c), OPERANDS[o], int(a)) for block in blocks for c, o, a in zip(*block)]
     [(0, 'filter_read', 0), (1, 'filter_read', 1), (31, 'ifmap_read', 0), (32, 'ifmap_read', 1), (64, 'ofmap_write', 0)]
     """
-    if accelerator.dataflow == "best":
-        raise InputError(accelerator.name, "dataflow", "best", "os, ws or is for a trace")
     if not layer.on_array or layer.transposed:
         raise InputError(layer.name, "kind", layer.kind, "conv (not transposed), linear or matmul for a trace")
+    by = schedule or plan_of(Workload(layer.name, (layer,), batch=layer.batch), accelerator).of(layer)
     shape = np.zeros(1, SHAPE)
     for name in _FIELDS:
         shape[name] = getattr(layer, name)
     shape["batch"] *= accelerator.batch
     shape["is_conv"], shape["is_matmul"] = layer.kind == "conv", layer.kind == "matmul"
     shape["k_major"] = layer.k_major or layer.kind == "matmul"
-    a, dataflow = accelerator, code(accelerator.dataflow)
+    a, dataflow = accelerator, code(by.dataflow)
     width = a.array_rows + 3 * a.array_cols
     cycles = max(1, BLOCK_EVENTS // width)
     cycle, operand, address = np.empty((3, cycles * width), np.int64)
-    for fold, first, last in _folds(layer, a):
+    for tile, fold, first, last in _folds(layer, a, by):
         for begin in range(first, last, cycles):
             end = min(begin + cycles, last)
             machine = (a.double_buffered_registers, a.array_rows, a.array_cols, a.skip_idle_rows)
-            count = kernels.fold_events(shape[0], dataflow, *machine, fold, begin, end, cycle, operand, address)
+            count = kernels.fold_events(shape[0], dataflow, *machine, tile, fold, begin, end, cycle, operand, address)
             yield cycle[:count].copy(), operand[:count].astype(np.uint8), address[:count].copy()
 
 
-def _folds(layer: Layer, a: Accelerator) -> Iterator[tuple[tuple[int, ...], int, int]]:
-    """For each fold what the kernel wants, its first cycle, and the cycle after its last."""
-    batch = layer.batch * a.batch
+Tile = tuple[int, int, int, int, int, int, int]
+
+
+def _tiles(layer: Layer, a: Accelerator, by: Schedule) -> Iterator[tuple[bool, Tile]]:
+    """The tiles in the order in which they run: whether the array is empty before it, and (product, first row, rows,
+    first tap, taps, first filter, filters)."""
     pairs = layer.kind == "matmul"
+    samples, block = 1 if pairs else layer.batch * a.batch, by.samples * layer.m
+    products = range(layer.groups * (layer.batch * a.batch if pairs else 1))
+    starts = range(0, layer.m * samples, block)
+    if (block, layer.k, layer.n) == (by.m, by.k, by.n):  # untiled: products do not wait for each other, blocks do
+        for start, product in itertools.product(starts, products):
+            yield product == 0, (product, start, block, 0, layer.k, 0, layer.n)
+        return
+    # a tile of pixels ends where its row of the output, or its sample, does
+    inside = layer.out_w if layer.kind == "conv" and by.m < layer.out_w else layer.m if by.m < layer.m else block
+    ranges = {
+        "m": [(x, min(by.m, inside - x % inside)) for y in range(0, block, inside) for x in range(y, y + inside, by.m)],
+        "k": [(x, min(by.k, layer.k - x)) for x in range(0, layer.k, by.k)],
+        "n": [(x, min(by.n, layer.n - x)) for x in range(0, layer.n, by.n)],
+    }
+    for product, start in itertools.product(products, starts):
+        for parts in itertools.product(*(ranges[loop] for loop in by.order)):
+            at = dict(zip(by.order, parts, strict=True))
+            yield True, (product, start + at["m"][0], at["m"][1], *at["k"], *at["n"])
+
+
+def _folds(layer: Layer, a: Accelerator, by: Schedule) -> Iterator[tuple[Tile, tuple[int, ...], int, int]]:
+    """For each fold what the kernel wants, its first cycle, and the cycle after its last."""
     rows, cols = a.array_rows, a.array_cols
-    sr, sc, t = spatial(a.dataflow, layer.m * (1 if pairs else batch), layer.k, layer.n)
-    clock, drained, first_fold = 0, 0, True
-    for product in range(layer.groups * (batch if pairs else 1)):
+    clock, drained, first_fold, over = 0, 0, True, 0
+    for empty, tile in _tiles(layer, a, by):
+        if empty:
+            clock, drained, first_fold = over, over, True
+        sr, sc, t = spatial(by.dataflow, tile[2], tile[4], tile[6])
         for c in range(0, sc, cols):
             for r in range(0, sr, rows):
                 u, v = min(rows, sr - r), min(cols, sc - c)
@@ -85,20 +117,21 @@ def _folds(layer: Layer, a: Accelerator) -> Iterator[tuple[tuple[int, ...], int,
                 if not a.double_buffered_registers:
                     drain = clock + t + rows + wide - 2
                     end = clock + t + rows + used + wide - 2
-                    yield (product, r, u, c, v, sr, clock, drain), clock, end
+                    yield tile, (r, u, c, v, clock, drain), clock, end
                     clock = end
-                elif a.dataflow == "os":
+                elif by.dataflow == "os":
                     drain = max(clock + t, drained)
-                    drained = drain + used
-                    yield (product, r, u, c, v, sr, clock, drain), clock, drained + rows + v - 2
+                    drained, end = drain + used, drain + used + rows + v - 2
+                    yield tile, (r, u, c, v, clock, drain), clock, end
                     clock = drain
                 else:
-                    clock = used if first_fold else clock + max(t, used)
-                    yield (product, r, u, c, v, sr, clock, 0), clock - u, clock + t + rows + v - 2
-                first_fold = False
+                    clock = clock + used if first_fold else clock + max(t, used)
+                    end = clock + t + rows + v - 2
+                    yield tile, (r, u, c, v, clock, 0), clock - u, end
+                over, first_fold = max(over, end), False
 
 
-def write(layer: Layer, accelerator: Accelerator, path: str | Path) -> int:
+def write(layer: Layer, accelerator: Accelerator, path: str | Path, schedule: Schedule | None = None) -> int:
     """Write the trace of `layer` to a .parquet or .csv file with columns cycle, operand, address; returns its rows.
 
     Memory stays bounded whatever the length. Parquet needs pyarrow (extra `parquet`).
@@ -111,7 +144,7 @@ def write(layer: Layer, accelerator: Accelerator, path: str | Path) -> int:
 
     def content(file: BinaryIO) -> None:
         nonlocal rows
-        rows = writers[path.suffix](events(layer, accelerator), file)
+        rows = writers[path.suffix](events(layer, accelerator, schedule), file)
 
     write_atomic(path, content)
     return rows

@@ -52,16 +52,22 @@ def place_of(shape, product, row):
 
 
 @jit
-def fold_events(shape, dataflow, overlap, array_rows, array_cols, skip, fold, begin, end, cycle, operand, address):
+def fold_events(
+    shape, dataflow, overlap, array_rows, array_cols, skip, tile, fold, begin, end, cycle, operand, address
+):
     """Events of one fold in cycles [begin, end), sorted by cycle, into three arrays; returns how many.
 
-    fold: (product, first row, rows used, first column, columns used, rows folded in all, clock, drain). clock is the
-    fold's first cycle, with overlap the cycle in which its stream starts at PE(0, 0); drain that in which its
-    results do.
+    tile: (product, first row of the product, rows, first tap, taps, first filter, filters). fold, in the tile: (first
+    row, rows used, first column, columns used, clock, drain). clock is the fold's first cycle, with overlap the cycle
+    in which its stream starts at PE(0, 0); drain that in which its results do.
     """
-    product, r0, u, c0, v, sr, clock, drain = fold
-    sample_rows = shape.m * (1 if shape.is_matmul else shape.batch)
-    _, _, t_all = spatial(dataflow, sample_rows, shape.k, shape.n)
+    product, m0, m_tile, k0, k_tile, n0, n_tile = tile
+    r0, u, c0, v, clock, drain = fold
+    _, _, t_all = spatial(dataflow, m_tile, k_tile, n_tile)
+    if dataflow == OS:
+        first, done = k0 == 0, k0 + k_tile == shape.k
+    else:
+        first, done = k0 + r0 == 0, k0 + r0 + u == shape.k
     used_rows = u if skip else array_rows
     idle = array_rows - u  # used rows are the last ones
     at = 0
@@ -73,11 +79,11 @@ def fold_events(shape, dataflow, overlap, array_rows, array_cols, skip, fold, be
                 t = now - clock - array_rows - (used_rows - u + i)
             if 0 <= t < t_all:
                 if dataflow == OS:
-                    where = ifmap_address(shape, product, r0 + i, t)
+                    where = ifmap_address(shape, product, m0 + r0 + i, k0 + t)
                 elif dataflow == WS:
-                    where = ifmap_address(shape, product, t, r0 + i)
+                    where = ifmap_address(shape, product, m0 + t, k0 + r0 + i)
                 else:
-                    where = filter_address(shape, product, r0 + i, t)
+                    where = filter_address(shape, product, k0 + r0 + i, n0 + t)
                 if where >= 0:
                     cycle[at], address[at] = now, where
                     operand[at] = IFMAP_READ if dataflow <= WS else FILTER_READ
@@ -87,15 +93,15 @@ def fold_events(shape, dataflow, overlap, array_rows, array_cols, skip, fold, be
                 t = now - clock - j
                 if 0 <= t < t_all:
                     cycle[at], operand[at] = now, FILTER_READ
-                    address[at] = filter_address(shape, product, t, c0 + j)
+                    address[at] = filter_address(shape, product, k0 + t, n0 + c0 + j)
                     at += 1
                 continue
             i = now - clock + u - j if overlap else u - 1 - (now - clock)
             if 0 <= i < u:
                 if dataflow == WS:
-                    where = filter_address(shape, product, r0 + i, c0 + j)
+                    where = filter_address(shape, product, k0 + r0 + i, n0 + c0 + j)
                 else:
-                    where = ifmap_address(shape, product, c0 + j, r0 + i)
+                    where = ifmap_address(shape, product, m0 + c0 + j, k0 + r0 + i)
                 if where >= 0:
                     cycle[at], address[at] = now, where
                     operand[at] = FILTER_READ if dataflow == WS else IFMAP_READ
@@ -104,18 +110,22 @@ def fold_events(shape, dataflow, overlap, array_rows, array_cols, skip, fold, be
             if dataflow == OS:
                 i = u - 1 - (now - drain - (array_rows - 1 + j if overlap else 0))
                 if 0 <= i < u:
-                    cycle[at], operand[at] = now, OFMAP_WRITE
-                    address[at] = ofmap_address(shape, product, r0 + i, c0 + j)
+                    where = ofmap_address(shape, product, m0 + r0 + i, n0 + c0 + j)
+                    if not first:
+                        cycle[at], operand[at], address[at] = now, PSUM_READ, where
+                        at += 1
+                    cycle[at], address[at] = now, where
+                    operand[at] = OFMAP_WRITE if done else PSUM_WRITE
                     at += 1
                 continue
             t = now - clock - j - (array_rows - 1 if overlap else array_rows + used_rows - 1)
             if 0 <= t < t_all:
                 row, n = (t, c0 + j) if dataflow == WS else (c0 + j, t)
-                where = ofmap_address(shape, product, row, n)
-                if r0 > 0:
+                where = ofmap_address(shape, product, m0 + row, n0 + n)
+                if not first:
                     cycle[at], operand[at], address[at] = now, PSUM_READ, where
                     at += 1
                 cycle[at], address[at] = now, where
-                operand[at] = PSUM_WRITE if r0 + u < sr else OFMAP_WRITE
+                operand[at] = OFMAP_WRITE if done else PSUM_WRITE
                 at += 1
     return at

@@ -14,7 +14,8 @@ from simulator.accelerator import (
     accelerator_names,
 )
 from simulator.array.cycles import simulate
-from simulator.energy import energy, energy_table
+from simulator.energy import energy
+from simulator.figures import energy_table
 from simulator.operating_point import weights_at
 from simulator.workload import Workload, conv
 from sram.errors import InputError

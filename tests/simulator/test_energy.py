@@ -12,7 +12,8 @@ from neuralfuse import networks
 from simulator.accelerator import accelerator, with_rails, with_weight_rail
 from simulator.array.cycles import simulate
 from simulator.compat import paper
-from simulator.energy import COMPONENTS, OF_BITS, SCOPES, SRAM, UNITS, EnergyTable, energy, energy_table, idle_mw
+from simulator.energy import COMPONENTS, SCOPES, SRAM, energy, idle_mw
+from simulator.figures import OF_BITS, UNITS, EnergyTable, energy_table
 from simulator.operating_point import OperatingPoint, Supply, weights_at
 from simulator.readers.read import trace
 from simulator.workload import Layer, Workload, conv, linear, matmul

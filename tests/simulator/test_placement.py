@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.accelerator import Buffer, accelerator
+from simulator.array.cycles import simulate
+from simulator.array.schedule import ORDER_NAMES, Plan, Schedule
 from simulator.placement import first_weight, place, place_activations
 from simulator.workload import Layer, Workload, conv, linear
 from sram.errors import InputError
@@ -105,6 +107,65 @@ def test_stream_is_the_order_in_which_the_dataflow_fetches(dataflow, rows, cols)
         position += -(-layer.weights // 8) * 8  # a layer starts a new word
     assert h.weight.tolist() == expected
     assert h.fault.tolist() == at
+
+
+@settings(max_examples=60, deadline=None)
+@given(machines, st.integers(1, 6), st.integers(1, 6), st.sampled_from(ORDER_NAMES), st.sampled_from([3, 4, 8]))
+def test_tiles_lie_in_the_order_of_the_loops_and_every_weight_once(machine, taps, filters, order, bits):
+    flow = "os" if machine.dataflow == "best" else machine.dataflow
+    rows, cols = machine.array_rows, machine.array_cols
+    plan = Plan(
+        {
+            layer.name: Schedule(flow, 1, layer.m, min(layer.k, rows * taps), min(layer.n, cols * filters), order)
+            for layer in NET.array_layers
+        }
+    )
+    geometry = Geometry(4, 256, 64, 64)
+    p = place(NET, machine, geometry, bits=bits, plan=plan)
+    h = p.hits(np.arange(geometry.cells))
+    stored = h.weight[h.bit == 0]
+    assert len(h.weight) == NET.weights * bits == len(np.unique(h.weight * bits + h.bit))
+    expected, first = [], 0
+    for layer in NET.array_layers:
+        s = plan.of(layer)
+        shape = (layer.groups, layer.k, layer.n) if layer.transposed else (layer.groups, layer.n, layer.k)
+        for group in np.arange(layer.weights).reshape(shape):
+            matrix = group if layer.transposed else group.T
+            cuts = [(k, n) for k in range(0, layer.k, s.k) for n in range(0, layer.n, s.n)]
+            if order.index("n") < order.index("k"):
+                cuts.sort(key=lambda cut: cut[::-1])
+            for k, n in cuts:
+                tile = matrix[k : k + s.k, n : n + s.n]
+                expected += [first + int(i) for i in in_tile(tile, flow, rows, cols)]
+        first += layer.weights
+    assert stored.tolist() == expected
+    for i in range(0, len(h.weight), max(1, len(h.weight) // 9)):
+        assert p.locate(int(h.weight[i]), int(h.bit[i])).tolist() == [h.fault[i]]
+
+
+def in_tile(tile, dataflow, rows, cols):
+    """A tile's weights in the order of the folds."""
+    taps, filters = tile.shape
+    if dataflow == "is":
+        for k in range(0, taps, rows):
+            for n in range(filters):
+                yield from tile[k : k + rows, n]
+        return
+    for n in range(0, filters, cols):
+        for k in range(0, taps, 1 if dataflow == "os" else rows):
+            for row in tile[k : k + (1 if dataflow == "os" else rows)][::-1]:
+                yield from row[n : n + cols]
+
+
+def test_where_schedules_are_searched_the_weights_follow():
+    net = Workload("wide", (conv("c", 14, 14, 64, 96, 3, padding=1),))
+    machine = replace(accelerator("edge"), ofmap_buffer=Buffer(16384))
+    by = simulate(net, machine).plan.layers["c"]
+    assert by.k < 576 or by.n < 96  # 55 KB do not fit in half of 64 KB
+    geometry = Geometry(8, 512, 64, 64)
+    placed = place(net, machine, geometry).uses
+    assert np.array_equal(placed, place(net, machine, geometry, plan=Plan({"c": by})).uses)
+    assert not np.array_equal(placed, place(net, machine, geometry, plan=Plan({"c": replace(by, n=32)})).uses)
 
 
 def test_halves_are_filled_in_turn():

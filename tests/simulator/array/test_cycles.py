@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from simulator.accelerator import Buffer, accelerator
 from simulator.array import cycles_kernels, memory_kernels
-from simulator.array.cycles import machine_record, shapes_of, simulate
+from simulator.array.cycles import simulate
 from simulator.array.dataflow import CODES, spatial
 from simulator.array.dataflow_kernels import gemm_cycles
 from simulator.array.memory import in_dram, rows_under, touched, window_of
+from simulator.array.shapes import machine_record, shapes_of
 from simulator.readers.read import trace
 from simulator.workload import Layer, Workload, conv, linear, matmul
 

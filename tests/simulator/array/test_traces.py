@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.accelerator import accelerator
+from simulator.accelerator import Buffer, accelerator
 from simulator.array import traces
 from simulator.array.cycles import simulate
+from simulator.array.schedule import ORDER_NAMES, Plan, Schedule
 from simulator.workload import Workload, conv, linear, matmul
 from sram.errors import InputError
 
@@ -72,6 +73,46 @@ def test_events_are_the_accesses_that_are_counted(layer, dataflow, rows, cols, o
         assert at.size == 0 or np.bincount(at).max() <= ports
 
 
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sampled_from(LAYERS),
+    st.sampled_from(["os", "ws", "is"]),
+    *(st.integers(1, 4), st.integers(1, 4), st.booleans(), st.booleans()),
+    *(st.integers(1, 9), st.integers(1, 3), st.integers(1, 3), st.sampled_from(ORDER_NAMES)),
+)
+def test_events_of_tiles_are_the_accesses_that_are_counted(
+    layer, dataflow, rows, cols, overlap, skip, pixels, taps, filters, order
+):
+    buffer = Buffer(1 << 20)
+    machine = replace(
+        accelerator("paper"),
+        dataflow=dataflow,
+        array_rows=rows,
+        array_cols=cols,
+        ifmap_buffer=buffer,
+        weight_buffer=buffer,
+        ofmap_buffer=buffer,
+        double_buffered_registers=overlap,
+        skip_idle_rows=skip,
+    )
+    # a part of a row, whole rows, or one sample
+    width = layer.out_w if layer.kind == "conv" else 1
+    m = pixels if pixels < width else min(pixels // width * width, layer.m)
+    schedule = Schedule(dataflow, 1, m, min(layer.k, rows * taps), min(layer.n, cols * filters), order)
+    counts = simulate(Workload("one", (layer,), batch=layer.batch), machine, Plan({layer.name: schedule}, layer.batch))
+    blocks = list(traces.events(layer, machine, schedule))
+    cycle, operand, address = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    found = np.bincount(operand, minlength=5).tolist()
+    names = ("ifmap_sram_reads", "filter_sram_reads", "psum_sram_reads", "psum_sram_writes", "ofmap_sram_writes")
+    assert found == [counts.layers[name][0] for name in names]
+    assert sorted(address[operand == 4]) == list(range(layer.ofmap_elements * layer.batch))
+    assert cycle.min() >= 0
+    assert cycle.max() < counts.layers["array_cycles"][0]
+    for name, ports in ((0, rows + cols), (1, rows + cols), (4, cols), (2, cols), (3, cols)):
+        at = cycle[operand == name]
+        assert at.size == 0 or np.bincount(at).max() <= ports
+
+
 def test_products_of_the_traced_operands_are_the_layer():
     """Output-stationary: the k-th filter word of column j meets the k-th input word of row i; their sum is the
     output."""
@@ -115,6 +156,4 @@ def test_mistakes_are_named(tmp_path):
         traces.write(LAYERS[0], accelerator("paper"), tmp_path / "trace.txt")
     with pytest.raises(InputError, match="transposed"):
         traces.write(conv("u", 4, 4, 2, 2, 2, transposed=True), accelerator("paper"), tmp_path / "t.csv")
-    with pytest.raises(InputError, match="best"):
-        traces.write(LAYERS[0], replace(accelerator("paper"), dataflow="best"), tmp_path / "t.csv")
     assert not list(tmp_path.iterdir())

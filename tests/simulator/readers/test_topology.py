@@ -124,6 +124,15 @@ def test_configuration(tmp_path):
     assert [buffer.capacity_bytes // 1024 for buffer in buffers] == [6144, 1024, 2048]
 
 
+def test_stalls_of_user_bandwidth_are_refused_where_scalesim_is_followed(tmp_path):
+    path = tmp_path / "google.cfg"
+    path.write_text(CONFIG)
+    with pytest.raises(InputError, match="InterfaceBandwidth = 'USER' is not allowed; allowed: CALC with --compat"):
+        scalesim_config(path, compat=True)
+    path.write_text(CONFIG.replace("USER", "CALC"))
+    assert scalesim_config(path, compat=True) == scalesim_config(path)
+
+
 def test_a_percent_sign_in_a_configuration_is_itself(tmp_path):
     path = tmp_path / "google.cfg"
     path.write_text(CONFIG.replace("GoogleTPU_v1_ws", "100% %(here)s"))

@@ -1,0 +1,127 @@
+"""What is computed when: a layer cut into tiles, the order of its loops over them, and what stays where meanwhile.
+
+A layer is products (groups) of a matrix (m x k) and (k x n), m counting the output pixels of all samples. From outside
+to inside run: the products; blocks of `samples`; and, in the `order` of three letters, the tiles of m, k and n. The
+array runs one tile as dataflow.py says, fold after fold, and is empty between tiles.
+
+**What stays.** Each operand has a buffer of its own. A tile lies there while loops inside run that do not concern it
+(inputs: n; weights: m and blocks; sums: k). It also stays over such a loop that has others inside which do concern it
+if all that these bring fits, too; it is fetched once then, piece by piece, as it is first used. Otherwise it is fetched
+again on every turn. Rows that neighbouring tiles of pixels share (the halo) stay if nothing comes between the two, or
+if all taps of a tile fit. Partial sums that wait for the next tile of taps, and find no room, go to DRAM and come back.
+
+**Time.** Of each double buffer one half is used while the channel fills the other with the next tile and drains
+results, evenly over the tiles; halves are swapped when the array and the channel are both done. So a tile takes the
+longer of the two; tiles of the rim count with the mean. With a single buffer a tile takes the sum.
+
+One tile in each block is the untiled schedule of memory.py, which fetches in finer pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+from simulator import userfile
+from simulator.workload import Layer, Workload
+from sram.errors import InputError
+from sram.files import write_atomic
+
+Flow = Literal["os", "ws", "is"]
+Order = Literal["mkn", "mnk", "kmn", "knm", "nmk", "nkm"]  # as tiling_kernels.ORDERS has them
+ORDER_NAMES = get_args(Order)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How one layer runs: `samples` of a block; output pixels `m`, taps `k`, filters `n` of a tile; `order` of loops,
+    outermost first.
+
+    A tile of pixels is a part of a row, whole rows, or whole samples; one of taps or filters a multiple of the array's
+    rows or columns, or all.
+
+    >>> Schedule("ws", samples=1, m=56, k=576, n=16, order="nmk").order
+    'nmk'
+    """
+
+    dataflow: Flow
+    samples: int
+    m: int
+    k: int
+    n: int
+    order: Order = "mkn"
+
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "m", "k", "n"):
+            if getattr(self, name) < 1:
+                raise InputError("schedule", name, getattr(self, name), "1 or more")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Schedules of the layers of a network by name; `samples` that pass through it together.
+
+    With fewer samples than the batch has, the network runs again for the next ones.
+    """
+
+    layers: Mapping[str, Schedule]
+    samples: int = 1
+
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
+
+    def of(self, layer: Layer) -> Schedule:
+        """The layer's; InputError if there is none."""
+        if layer.name not in self.layers:
+            raise InputError("schedule", "layers", layer.name, "a schedule for each layer on the array")
+        return self.layers[layer.name]
+
+
+def load(path: str | Path) -> Plan:
+    """A plan from the YAML that `save` writes."""
+    path = Path(path)
+    return userfile.record(path, Plan, userfile.mapping(path, "samples and layers"))
+
+
+def save(plan: Plan, path: str | Path) -> None:
+    """Write a plan as YAML."""
+    write_atomic(Path(path), text(plan).encode())
+
+
+def text(plan: Plan) -> str:
+    """A plan as YAML, a line a layer.
+
+    >>> print(text(Plan({"fc": Schedule("ws", 1, 1, 512, 10)})))
+    samples: 1
+    layers:
+      fc: {dataflow: ws, samples: 1, m: 1, k: 512, n: 10, order: mkn}
+    <BLANKLINE>
+    """
+    import yaml
+
+    lines = [f"samples: {plan.samples}", "layers:"]
+    for name, s in plan.layers.items():
+        key = yaml.safe_dump({name: 0}, width=1 << 20).rpartition(":")[0]
+        fields = f"dataflow: {s.dataflow}, samples: {s.samples}, m: {s.m}, k: {s.k}, n: {s.n}, order: {s.order}"
+        lines.append(f"  {key}: {{{fields}}}")
+    return "\n".join(lines) + "\n"
+
+
+def text_of(schedule: Schedule | None) -> str:
+    """A schedule in a cell of a table: samples of a block, m x k x n of a tile, order.
+
+    >>> text_of(Schedule("ws", 2, 56, 576, 16, "nmk"))
+    '2: 56x576x16 nmk'
+    """
+    return "" if schedule is None else f"{schedule.samples}: {schedule.m}x{schedule.k}x{schedule.n} {schedule.order}"
+
+
+def check_names(plan: Plan, workload: Workload) -> None:
+    """InputError for a layer of the plan that the workload has not."""
+    names = {layer.name for layer in workload.array_layers}
+    for name in plan.layers:
+        if name not in names:
+            raise InputError("schedule", "layers", name, f"layers of {workload.name}: {', '.join(sorted(names))[:200]}")
