@@ -54,7 +54,7 @@ def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
 
     `yield` is the share of chips within `points` accuracy points of clean.
     """
-    results = results.reset_index(drop=True)
+    results = results.reset_index(drop=True).infer_objects()
     setting = results.groupby(SETTING, sort=False)
     clean = setting.correct_clean.transform("first") / setting.total.transform("first")
     found = results.assign(clean=clean, setting=setting.ngroup()).sort_values("setting", kind="stable")
