@@ -228,7 +228,7 @@ def attempt(item: WorkItem, tests: Tests, scratch: Path, seconds: float) -> Work
     fresh_caches(scratch, compiled=tests.compiled(module))
     os.environ |= {"MUTANT_SECONDS": str(seconds), "MUTANT_PARENT": str(os.getpid())}
     both = f"{shlex.join([*PYTEST, *first])} && {shlex.join([*PYTEST, *others])}"
-    return mutate_and_test(item.mutations, shlex.join(["sh", "-c", both]), 40 * seconds)
+    return mutate_and_test(item.mutations, shlex.join(["sh", "-c", both]), 15 * seconds)
 
 
 def caught_by(result: WorkResult) -> list[str]:

@@ -60,11 +60,10 @@ def column_figure(found: Characterization) -> Figure:
     bank, _, column = g.bank_row_column(found.cell[found.share[:, -1] > 0.5])
     counts = np.bincount(bank * g.columns + column, minlength=g.banks * g.columns)
     figure, axes = _axes()
-    edges = np.arange(counts.max() + 2) - 0.5
-    axes.hist(counts, bins=edges.tolist() if len(edges) < 80 else 80, color=BLUE, label="measured")
+    edges = np.linspace(-0.5, counts.max() + 0.5, min(int(counts.max()) + 2, 81))  # a bar each, or 80 wider ones
+    axes.hist(counts, bins=edges.tolist(), color=BLUE, label="measured")
     k = np.arange(poisson.ppf(0.9999, max(counts.mean(), 1e-9)) + 1)
-    width = 1 if len(edges) < 80 else (edges[-1] - edges[0]) / 80
-    expected = len(counts) * width * poisson.pmf(k, counts.mean())
+    expected = len(counts) * (edges[1] - edges[0]) * poisson.pmf(k, counts.mean())
     axes.plot(k, expected, "-o", ms=2, lw=1, color=ORANGE, label="independent cells")
     axes.set(yscale="log", ylim=(0.5, None), xlabel=f"faulty cells of a column of {g.rows}", ylabel="columns")
     axes.legend(frameon=False)

@@ -26,9 +26,9 @@ def rows(name: str) -> list[dict]:
 
 
 def test_every_row_of_the_cacti_table_comes_back():
-    for row in rows("sram_energy_cacti7.csv"):
-        if row["ecc"] == "yes":
-            continue
+    table = [row for row in rows("sram_energy_cacti7.csv") if row["ecc"] == "no"]
+    assert len(table) == 17 * 8  # capacities, by nodes and cells
+    for row in table:
         m = energy.macro(int(row["size_KB"]) * 1024, int(float(row["tech_nm"])), row["cell"])
         assert m.read_pj == pytest.approx(float(row["read_nJ"]) * 1e3, rel=1e-12)
         assert m.write_pj == pytest.approx(float(row["write_nJ"]) * 1e3, rel=1e-12)

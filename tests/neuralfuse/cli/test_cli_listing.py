@@ -33,6 +33,15 @@ def test_accelerator_list_and_networks_list_name_all(capsys):
     assert {*accelerator_names(), *networks.names()} < first
 
 
+@pytest.mark.parametrize("group", ["accelerator", "networks", "curve", "faultmap", "device"])
+def test_a_group_alone_lists_its_commands(group, capsys):
+    run(group)
+    found = capsys.readouterr()
+    assert f" {group} [OPTIONS] COMMAND" in found.out
+    assert "Commands" in found.out
+    assert "Missing command" not in found.err
+
+
 def test_an_unknown_accelerator_is_refused(capsys):
     assert run("accelerator", "show", "paperr") == 2
     assert "paper" in capsys.readouterr().err

@@ -73,6 +73,39 @@ def test_accuracy_against_supply_has_its_band_and_the_rate_above():
     assert [label.get_text() for label in top.get_xticklabels()] == ["0", "5%"]
 
 
+def test_yield_against_supply_has_its_exact_band():
+    table = summary_of(
+        **{"yield": [1.0, 0.0, 1.0, 0.67], "yield_low": [0.4, 0, 0.4, 0.1], "yield_high": [1, 0.6, 1, 1]}
+    )
+    (axis,) = plots.yield_against_voltage(table, 5.0, "V").axes
+    lines = lines_of(axis)
+    assert (lines["none"], lines["fuse"]) == ([(0.8, 0), (1.0, 100)], [(0.8, 67), (1.0, 100)])
+    corners = axis.collections[1].get_paths()[0].vertices
+    assert {(x, round(y, 9)) for x, y in corners.tolist()} == {(0.8, 10), (0.8, 100), (1, 40), (1, 100)}
+    assert (axis.get_ylabel(), axis.get_xlabel()[-3:-1]) == ("Chips within 5 points of clean (%)", "(V")
+    assert axis.xaxis.get_inverted()
+
+
+def test_attainment_band_reaches_from_the_worst_chip_to_the_best():
+    """Of two chips 5% is the better one and 95% the worse."""
+    figure = plots.attainment(rows_of({0: [0.9, 0.8, 0.3], 1: [0.9, 0.6, 0.5]}), "sram")
+    corners = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert {(round(x), round(y)) for x, y in corners.tolist()} >= {(20, 60), (20, 80), (40, 30), (40, 50), (0, 90)}
+
+
+def test_bars_of_a_layer_and_a_bit_have_their_whiskers():
+    lost = {"lost_points": [9.0, 4.0, 3.0, 7.0], "lost_points_low": [8.0, 3.5, 2.0, 5.0]}
+    lost |= {"lost_points_high": [12.0, 5.0, 3.5, 8.0], "part": ["all", "layer", "bit", "bit"]}
+    other = {"voltage": 0.8, "network": "net", "structure": "iid", "chips": 3, "name": ["all", "stem", "0", "7"]}
+    figure = plots.sensitivity(pd.DataFrame(lost | other))
+    layers, bits = figure.axes
+    assert [bar.get_height() for axis in (layers, bits) for bar in axis.patches] == [4, 3, 7]
+    ends = [segment[:, 1].tolist() for axis in (layers, bits) for segment in axis.collections[0].get_segments()]
+    assert ends == [[3.5, 5], [2, 3.5], [5, 8]]
+    assert [line.get_label() for line in layers.get_lines() if "all" in line.get_label()] == ["all faults: 9.0 points"]
+    assert "net at 0.8 $V_{min}$, iid fault maps, 3 chips" in figure.get_suptitle()
+
+
 def test_rates_of_chips_are_drawn_where_they_were_measured():
     """Every protection and network sees the same chips: each is counted once."""
     curve = failure.curve("ibm14")

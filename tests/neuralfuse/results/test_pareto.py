@@ -56,15 +56,22 @@ def test_front_is_what_no_point_beats(results):
 
 
 def test_attainment_is_the_share_of_chips_that_reach_a_point(results):
-    """By definition: a corner of the 50% surface is reached by at least half of the chips, checked by counting."""
+    """By definition: a corner of the 50% surface is reached by at least half of the chips, checked by counting, and
+    nothing a little further in either direction is."""
     rows = results[results.protection == "fuse"]
     surfaces = pareto.attainment(rows, "sram")
     points, chips = rows[["saving_sram", "accuracy"]].to_numpy(), rows.chip.to_numpy()
+
+    def reached(corner):
+        return np.mean([(points[chips == c] >= corner).all(axis=1).any() for c in np.unique(chips)])
+
+    assert set(surfaces) >= {5, 50, 95}
     for percentile, surface in surfaces.items():
         assert len(surface)
         for corner in surface:
-            reached = np.mean([(points[chips == c] >= corner - 1e-12).all(axis=1).any() for c in np.unique(chips)])
-            assert reached >= percentile / 100
+            assert reached(corner - 1e-9) >= percentile / 100
+            for further in ([1e-6, -1e-9], [-1e-9, 1e-6]):
+                assert reached(corner + further) < percentile / 100
 
 
 def test_headline_orders_protections_and_margins(results):

@@ -336,7 +336,9 @@ def test_bisection_goes_on_where_already_the_second_voltage_fails(tmp_path):
 
 
 def test_chunks_hold_one_chip_with_falling_voltages():
-    for chunk in chunks(whole({})):
+    made = chunks(whole({}))
+    assert sorted(t.key for chunk in made for t in chunk) == sorted(t.key for t in whole({}))
+    for chunk in made:
         assert len({(t.point, t.chip) for t in chunk}) == 1
         assert [t.at.voltages for t in chunk] == [(1.0,), (0.9,), (0.8,)]
 

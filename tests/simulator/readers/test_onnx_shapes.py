@@ -35,6 +35,11 @@ def test_an_axis_without_a_size_is_one_sample(tmp_path, batch):
     assert load(path).macs == 30 * 30 * 8 * 27
 
 
+def test_an_input_without_axes_is_one_sample(tmp_path):
+    found = load(saved(tmp_path / "a.onnx", [helper.make_node("Relu", ["x"], ["y"])], [tensor("x", [])]))
+    assert (found.batch, [layer.operations for layer in found.layers]) == (1, [1])
+
+
 @pytest.mark.parametrize("axis", [-1, "h"])
 def test_another_axis_without_a_size_is_asked_for(tmp_path, axis):
     path = saved(tmp_path / "a.onnx", CONV, [tensor("x", [1, 3, axis, 32])], WEIGHT)
