@@ -28,7 +28,6 @@ from simulator.operating_point import OperatingPoint, Supply
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "silicon_mlperf_tiny.csv"
 FITTED = "ic"
-INPUTS = {"ic": (3, 32, 32), "kws": (1, 49, 10), "vww": (3, 96, 96), "ad": (640,)}
 LEAKAGE = ("sram_leakage", "logic_leakage")
 
 
@@ -78,9 +77,10 @@ def counts(preset: str, network: str) -> Counts:
     from neuralfuse.quantized.fold import fold_normalisation
     from simulator.readers.read import trace
 
-    module = networks.build(f"mlperf-tiny-{network}").eval()
+    name = f"mlperf-tiny-{network}"
+    module = networks.build(name).eval()
     fold_normalisation(module)
-    return simulate(trace(module, INPUTS[network]), accelerator(preset))
+    return simulate(trace(module, networks.MLPERF_TINY[name][0]), accelerator(preset))
 
 
 def spent(row: Measured) -> LayerEnergy:

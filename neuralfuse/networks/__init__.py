@@ -31,8 +31,13 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mlperf-tiny-vww": mlperf_tiny.mobilenet_v1,
     "mlperf-tiny-ad": mlperf_tiny.autoencoder,
 }
-# Channels and outputs of what is published for other data than colour images of ten classes.
-PUBLISHED = {"mlperf-tiny-kws": (1, 12), "mlperf-tiny-vww": (3, 2), "mlperf-tiny-ad": (640, 640)}
+# Shape of a sample, and outputs, of MLPerf Tiny's; all others are for colour images of ten classes.
+MLPERF_TINY: dict[str, tuple[tuple[int, ...], int]] = {
+    "mlperf-tiny-ic": ((3, 32, 32), 10),
+    "mlperf-tiny-kws": ((1, 49, 10), 12),
+    "mlperf-tiny-vww": ((3, 96, 96), 2),
+    "mlperf-tiny-ad": ((640,), 640),
+}
 
 
 def names() -> list[str]:
@@ -65,7 +70,7 @@ def build(
     else:
         allowed = ", ".join(names()) + ", package.module:callable, a .pt2 file, a .onnx file"
         raise InputError("network", "name", name, "one of " + allowed)
-    channels, classes = PUBLISHED.get(name, (3, 10))
+    (channels, *_), classes = MLPERF_TINY.get(name, ((3,), 10))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
