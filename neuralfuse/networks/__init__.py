@@ -1,5 +1,6 @@
 """Base networks: by name, by a user's import path, or from a model file."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -29,6 +30,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+MOST_WEIGHTS = 2**28  # 1 GB of them; vgg19-imagenet has half as many
+
+
 def names() -> list[str]:
     """Names that `build` knows, besides import paths and model files.
 
@@ -36,6 +40,19 @@ def names() -> list[str]:
     True
     """
     return sorted(NETWORKS)
+
+
+def bounded(where: str, make: Callable[[], nn.Module]) -> None:
+    """Refuse a network of more weights than MOST_WEIGHTS before there is any memory for them."""
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.device("meta"), torch.random.fork_rng(devices=[]):
+            sizes = [parameter.numel() for parameter in make().parameters()]
+    except RuntimeError as error:  # more bytes than torch can count
+        raise InputError(where, "options", str(error)[:200], f"at most {MOST_WEIGHTS} weights") from None
+    except (OverflowError, ValueError, TypeError):
+        return  # what is wrong with the options it says when it is built
+    if not all(sizes) or sum(sizes) > MOST_WEIGHTS:
+        raise InputError(where, "weights", sum(sizes), f"1 or more in each layer, {MOST_WEIGHTS} in all: another width")
 
 
 def build(name: str, num_classes: int = 10, in_channels: int = 3, seed: int = 0, **options: Any) -> nn.Module:
@@ -56,10 +73,13 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3, seed: int = 0,
     else:
         allowed = ", ".join(names()) + ", package.module:callable, a .pt2 file, a .onnx file"
         raise InputError("network", "name", name, "one of " + allowed)
+    arguments = dict(num_classes=num_classes, in_channels=in_channels, **options)
+    if name in NETWORKS:
+        bounded(name, lambda: make(**arguments))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            made = make(num_classes=num_classes, in_channels=in_channels, **options)
+            made = make(**arguments)
         except TypeError as error:
             raise InputError("network", f"{name} options", options, str(error)) from None
         except Exception as error:  # of code of anybody's
