@@ -77,6 +77,8 @@ def _data(node: Any, where: object, place: tuple[str, ...], words: Iterator[int]
     if next(words) > MOST_WORDS:  # a few hundred bytes of aliases can stand for gigabytes
         raise InputError(where, "content", f"more than {MOST_WORDS} words", "less, with aliases written out")
     if isinstance(node, yaml.ScalarNode):
+        if kind == "str" and not node.style and _PLAIN["float"].fullmatch(node.value):
+            kind = "float"  # 1e-3, which YAML 1.1 takes for a text
         try:
             return _word(node.value, kind)
         except ValueError as error:

@@ -32,7 +32,8 @@ class Layer:
     `weights` is the number of stored weights, `weight_name` the parameter's name in the module tree, `weight_offset`
     the first element within it: layers that share elements share one stored copy of them. `k_major`: they are stored
     tap by tap, n at a time (as in x @ W, and in transposed convolutions), not filter by filter. `bias`: a constant for
-    each filter starts its sums, at no cost. `sources` are the indices, in the workload, of the layers whose outputs are
+    each filter starts its sums, at no cost. `folded`: operations of BatchNorm that
+    are folded into it, at no cost, either. `sources` are the indices, in the workload, of the layers whose outputs are
     read; -1 is the network's input. `operands` says which of several operands comes from where: (sources, elements a
     sample) of each, in the operator's order; empty where all of them are one operand.
 
@@ -70,6 +71,7 @@ class Layer:
     weights: int = 0
     k_major: bool = False
     bias: bool = False
+    folded: int = 0
     operations: int = 0
     elements_read: int = 0
     elements_written: int = 0

@@ -9,8 +9,11 @@ import zipfile
 import numpy as np
 import pytest
 
+from neuralfuse import networks
 from neuralfuse.data import cifar, idx
+from neuralfuse.transforms import generators
 from simulator.readers import topology, torch_file
+from simulator.readers.read import load
 from sram import mapfile
 from sram.errors import InputError
 
@@ -125,3 +128,43 @@ def test_topologies(tmp_path):
     path.write_text("".join(f"l{i},8192,8192,3,3,1,1,1,\n" for i in range(5)))
     with pytest.raises(InputError, match="line 5: ifmaps up to here"):
         topology.read(path)
+
+
+def test_an_idx_file_may_unpack_to_what_its_size_warrants(tmp_path):
+    """Random bytes do not shrink: 300 MB of them are no bomb."""
+    path, block = tmp_path / "images", np.random.default_rng(0).bytes(2**20)
+    with path.open("wb") as file:
+        file.write(bytes((0, 0, 8, 1)) + (300 * 2**20).to_bytes(4, "big"))
+        for _ in range(300):
+            file.write(block)
+    assert idx.read(path, 1).shape == (300 * 2**20,)
+
+
+@pytest.mark.parametrize("make", [networks.build, generators.build])
+@pytest.mark.parametrize("width", [10**5, 10**8])
+def test_widths_beyond_any_memory(make, width):
+    with pytest.raises(InputError, match="268435456"):
+        make("resnet8" if make is networks.build else "UNetS", width=width)
+
+
+def test_functions_of_functions(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    from onnx import helper
+
+    own = helper.make_opsetid("own", 1), helper.make_opsetid("", 17)
+    relu = [helper.make_node("Relu", ["a"], ["b"])]
+    functions = [helper.make_function("own", "F0", ["a"], ["b"], relu, own)]
+    for level in range(1, 30):
+        pair = [helper.make_node(f"F{level - 1}", *names, domain="own") for names in ((["a"], ["c"]), (["c"], ["b"]))]
+        functions.append(helper.make_function("own", f"F{level}", ["a"], ["b"], pair, own))
+    x, y = (helper.make_tensor_value_info(name, 1, [1, 8]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("F29", ["x"], ["y"], domain="own")], "g", [x], [y])
+    onnx.save(helper.make_model(graph, functions=functions, opset_imports=own), tmp_path / "bomb.onnx")
+    with pytest.raises(InputError, match=r"nodes = .* at most 131072"):
+        load(tmp_path / "bomb.onnx")
+
+
+def test_topologies_of_many_lines(tmp_path):
+    (tmp_path / "t.csv").write_text("a,8,8,3,3,3,4,1\n" * 2**16)
+    with pytest.raises(InputError, match="lines = 65536"):
+        topology.read(tmp_path / "t.csv")

@@ -72,6 +72,8 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
     ((1347, 1, 16, 16), (450, 1, 16, 16))
     """
     if name == "digits":
+        if options:
+            raise InputError("data", "digits options", options, "none: its images are what they are")
         return Dataset("digits", *digits.load(), num_classes=10)
     read, num_classes, _ = _reader(name)
     folder = Path(root if root is not None else f"data/{name}")

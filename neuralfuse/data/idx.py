@@ -11,7 +11,7 @@ import numpy as np
 from neuralfuse.data.files import need
 from sram.errors import InputError
 
-MOST_BYTES = 2**28  # five times MNIST
+MOST_BYTES, MOST_TIMES = 2**28, 8  # a small file may unpack to so much, a larger one to so many times its size
 
 
 def read(path: Path, axes: int) -> np.ndarray:
@@ -19,20 +19,20 @@ def read(path: Path, axes: int) -> np.ndarray:
     data in row-major order."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return _read(path, file, axes)
+            return _read(path, file, axes, max(MOST_BYTES, MOST_TIMES * path.stat().st_size))
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(path, "content", str(error), "an IDX file of unsigned bytes") from None
 
 
-def _read(path: Path, file: gzip.GzipFile | BinaryIO, axes: int) -> np.ndarray:
+def _read(path: Path, file: gzip.GzipFile | BinaryIO, axes: int, most: int) -> np.ndarray:
     """What the header says is read, and no more: a few bytes may unpack to many."""
     head, header = file.read(4 + 4 * axes), bytes((0, 0, 8, axes))
     if head[:4] != header or len(head) < 4 + 4 * axes:
         allowed = f"an IDX file of unsigned bytes, axes: {axes} ({header.hex()})"
         raise InputError(path, "header", head[:4].hex(), allowed)
     shape = tuple(int(size) for size in np.frombuffer(head, ">u4", axes, 4))
-    if math.prod(shape) > MOST_BYTES:
-        raise InputError(path, "size", shape, f"at most {MOST_BYTES} bytes")
+    if math.prod(shape) > most:
+        raise InputError(path, "size", shape, f"at most {most} bytes of a file of this size")
     data = np.frombuffer(file.read(math.prod(shape) + 1), np.uint8)
     if data.size != math.prod(shape):
         more = " or more" if data.size > math.prod(shape) else ""

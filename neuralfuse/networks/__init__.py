@@ -1,5 +1,6 @@
 """Base networks: by name, by a user's import path, or from a model file."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -40,6 +41,9 @@ MLPERF_TINY: dict[str, tuple[tuple[int, ...], int]] = {
 }
 
 
+MOST_WEIGHTS = 2**28  # 1 GB of them; vgg19-imagenet has half as many
+
+
 def names() -> list[str]:
     """Names that `build` knows, besides import paths and model files.
 
@@ -47,6 +51,19 @@ def names() -> list[str]:
     True
     """
     return sorted(NETWORKS)
+
+
+def bounded(where: str, make: Callable[[], nn.Module]) -> None:
+    """Refuse a network of more weights than MOST_WEIGHTS before there is any memory for them."""
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.device("meta"), torch.random.fork_rng(devices=[]):
+            sizes = [parameter.numel() for parameter in make().parameters()]
+    except RuntimeError as error:  # more bytes than torch can count
+        raise InputError(where, "options", str(error)[:200], f"at most {MOST_WEIGHTS} weights") from None
+    except (OverflowError, ValueError, TypeError):
+        return  # what is wrong with the options it says when it is built
+    if not all(sizes) or sum(sizes) > MOST_WEIGHTS:
+        raise InputError(where, "weights", sum(sizes), f"1 or more in each layer, {MOST_WEIGHTS} in all: another width")
 
 
 def build(
@@ -71,10 +88,13 @@ def build(
         allowed = ", ".join(names()) + ", package.module:callable, a .pt2 file, a .onnx file"
         raise InputError("network", "name", name, "one of " + allowed)
     (channels, *_), classes = MLPERF_TINY.get(name, ((3,), 10))
+    arguments = dict(num_classes=num_classes or classes, in_channels=in_channels or channels, **options)
+    if name in NETWORKS:
+        bounded(name, lambda: make(**arguments))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            made = make(num_classes=num_classes or classes, in_channels=in_channels or channels, **options)
+            made = make(**arguments)
         except TypeError as error:
             raise InputError("network", f"{name} options", options, str(error)) from None
         except Exception as error:  # of code of anybody's

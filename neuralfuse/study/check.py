@@ -43,7 +43,7 @@ def _check_grid(study: StudyConfig) -> None:
     """Refuse a device, a structure, an accelerator or a voltage that there is not."""
     curve = study.curve
     try:
-        torch.empty(0, device=study.device)
+        torch.empty(1, device=study.device).item()  # of `meta` there are no numbers
     except (RuntimeError, AssertionError) as error:
         raise InputError("study", "device", study.device, f"one that torch has here ({error})") from None
     for name in study.sram.structures:

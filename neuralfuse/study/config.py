@@ -4,17 +4,20 @@ allowed.
 Pydantic lives at this edge only; everything behind it takes plain values and frozen dataclasses.
 """
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from neuralfuse.chips.memory import FIRST_TRAINING_CHIP, curve_of
+from neuralfuse.data.images import MOST_SIZE
 from neuralfuse.study.digest import digest
 from neuralfuse.study.short_forms import DEFAULT_ACCELERATORS, _calibrated, _of_maps, _trained_at_rates, _with_voltages
 from neuralfuse.training.settings import (
+    Batch,
     CalibrationSettings,
+    Count,
     GeneratorSettings,
     HeldOutSettings,
     NetworkSettings,
@@ -23,6 +26,7 @@ from neuralfuse.training.settings import (
 from sram.errors import InputError
 from sram.failure import FailureCurve
 
+MOST_VOLTAGE = 10.0  # in volts and in multiples of Vmin
 MEASURED = "measured"  # in place of a structure, where chips are given
 
 
@@ -41,6 +45,16 @@ class Strict(BaseModel):
     """A group of keys of a study."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def numbers_are_numbers(cls, value: object, info: ValidationInfo) -> object:
+        """Pydantic would take `true` for 1, and a text for the number that it looks like."""
+        kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if kinds & {int, float} and isinstance(part, bool | str) and type(part) not in kinds:
+                raise ValueError(f"a number, not {part!r}")
+        return value
 
     def given(self, of: Hash = "row") -> dict[str, Any]:
         """What is hashed of it: the keys that are not as their defaults, but for those that this hash leaves out.
@@ -61,10 +75,19 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _kinds(annotation: object) -> Iterator[object]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
+
+
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
 class NetworkConfig(Strict):
     """A frozen base network: a built-in name, `package.module:callable`, or a .pt2 / .onnx file."""
 
-    name: Annotated[str, Unhashed("weights")]
+    name: Annotated[Name, Unhashed("weights")]
     # What to build, if the name is one's own (the same network trained in two ways); named apart, with its sources.
     build: Annotated[str | None, Unhashed("weights")] = None
     options: dict[str, Any] = {}  # arguments of networks.build
@@ -99,8 +122,8 @@ class DatasetConfig(Strict):
 
     name: str = "digits"
     root: str | None = None
-    size: Annotated[int | None, Field(ge=1)] = None  # edge of images of `folders` and `gtsrb`
-    test_images: Annotated[int, Field(ge=1)] | None = None  # so many, drawn once and for all; None: all
+    size: Annotated[int, Field(ge=1, le=MOST_SIZE)] | None = None  # edge of images of `folders` and `gtsrb`
+    test_images: Count | None = None  # so many, drawn once and for all; None: all
 
 
 class SramConfig(Strict):
@@ -110,15 +133,15 @@ class SramConfig(Strict):
     # Measured chips, a map or a folder of maps, instead of generated ones; trainings still draw theirs from the curve.
     map: str | None = None
     structures: Annotated[tuple[str, ...], Unhashed("row")] = ("column", "iid")
-    rows: Annotated[int, Field(ge=1)] = 512
-    columns: Annotated[int, Field(ge=1)] = 64
-    word_bits: Annotated[int, Field(ge=8)] = 64
+    rows: Annotated[int, Field(ge=1, le=2**20)] = 512
+    columns: Annotated[int, Field(ge=1, le=2**20)] = 64
+    word_bits: Annotated[int, Field(ge=8, le=2**16)] = 64
     mode: Literal["stuck", "flip"] = "stuck"
     stuck_at_one: Annotated[float, Field(ge=0, le=1)] = 0.5
     schedule: Literal["streamed", "resident", "paper"] = "streamed"
     # What has become of a chip since it was characterised: cells fail at voltages higher by `drift` (the curve's unit),
     # and `noise`, a share of their spread, is drawn anew at each access. What is fitted to a chip knows neither.
-    drift: Annotated[float, Field(ge=0)] = 0.0
+    drift: Annotated[float, Field(ge=0, le=MOST_VOLTAGE)] = 0.0
     noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @field_validator("structures")
@@ -134,15 +157,21 @@ class ChipsConfig(Strict):
 
     # Chips 0, 1, ...; training chips are numbered from FIRST_TRAINING_CHIP, so that the two never meet.
     evaluation: Annotated[int, Field(ge=1, lt=FIRST_TRAINING_CHIP)] = 20
-    wave: Annotated[int, Field(ge=2)] = 5  # adaptive runs decide anew after so many chips
+    wave: Annotated[int, Field(ge=2, lt=FIRST_TRAINING_CHIP)] = 5  # adaptive runs decide anew after so many chips
 
 
 class AdaptiveConfig(Strict):
     """Stop a point early, and look closer where accuracy leaves the margin."""
 
-    half_width_points: Annotated[float, Field(gt=0)] | None = None  # of the 95% interval over chips, in accuracy points
-    margin_points: Annotated[float, Field(gt=0)] | None = None  # bisect around the lowest voltage within this of clean
-    voltage_step: Annotated[float, Field(gt=0)] = 0.005  # until the bracket is this narrow, in the curve's unit
+    half_width_points: Annotated[float, Field(ge=0.01, le=100)] | None = (
+        None  # of the 95% interval over chips, in accuracy points
+    )
+    margin_points: Annotated[float, Field(gt=0, le=100)] | None = (
+        None  # bisect around the lowest voltage within this of clean
+    )
+    voltage_step: Annotated[float, Field(ge=1e-6, le=MOST_VOLTAGE)] = (
+        0.005  # until the bracket is this narrow, in the curve's unit
+    )
 
 
 @dataclass(frozen=True)
@@ -229,15 +258,15 @@ class NeuralFuseConfig(Strict):
 class BatchNormConfig(Strict):
     """The network's BatchNorm statistics taken anew on each chip at each voltage, from so many training images."""
 
-    batches: Annotated[int, Field(ge=1)] = 8
-    batch: Annotated[int, Field(ge=1)] = 128
+    batches: Count = 8
+    batch: Batch = 128
 
 
 class ProtectionConfig(Strict):
     """One protection: at most one input transform (NeuralFuse), or statistics of the chip's own, and any chain of SRAM
     transforms."""
 
-    name: str
+    name: Name
     neuralfuse: NeuralFuseConfig | None = None
     sram: tuple[str, ...] = ()  # specs of sram.protection; they act in the order of their hardware
     batchnorm: BatchNormConfig | None = None
@@ -274,7 +303,7 @@ class ProtectionConfig(Strict):
 class StudyConfig(Strict):
     """Everything that a sweep needs to know."""
 
-    name: str
+    name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     dataset: DatasetConfig = DatasetConfig()
     networks: tuple[NetworkConfig, ...]
@@ -286,7 +315,7 @@ class StudyConfig(Strict):
     adaptive: Annotated[AdaptiveConfig | None, Unhashed("folder")] = None
     device: str = "cpu"  # where torch computes: cpu, cuda, cuda:1, ...
     # Layers of so many images still fit into a core's caches.
-    batch_size: Annotated[int, Field(ge=1), Unhashed("folder")] = 128
+    batch_size: Annotated[Batch, Unhashed("folder")] = 128
 
     @model_validator(mode="before")
     @classmethod
@@ -328,8 +357,8 @@ class StudyConfig(Strict):
     @field_validator("voltages")
     @classmethod
     def finite_and_falling(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(math.isfinite(v) and v > 0 for v in value):
-            raise ValueError("positive finite voltages, in the unit of the curve")
+        if not all(0 < v <= MOST_VOLTAGE for v in value):
+            raise ValueError(f"voltages above 0 and up to {MOST_VOLTAGE:g}, in the unit of the curve")
         return tuple(sorted(set(value), reverse=True))
 
     @field_validator("protections", "networks")

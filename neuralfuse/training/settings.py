@@ -13,10 +13,17 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from sram.errors import InputError
 
-Count = Annotated[int, Field(ge=1)]
+# Bounds beyond which a number is a slip of the pen: it would run for years, or ask for more memory than there is.
+Count = Annotated[int, Field(ge=1, le=10**8)]
+Epochs = Annotated[int, Field(ge=1, le=10**5)]
+Batch = Annotated[int, Field(ge=1, le=2**16)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Pixels = Annotated[int, Field(ge=0, le=1024)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0)]
-Phase = Annotated[tuple[Count, Positive], Field(strict=False)]  # YAML has lists
+Phase = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=1024)], Annotated[float, Field(gt=0, le=10**5)]], Field(strict=False)
+]  # YAML has lists
 Precision = Literal["float32", "bfloat16"]  # names of torch types
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
@@ -117,18 +124,18 @@ class NetworkSettings(Settings):
     last bits, and so another network.
     """
 
-    epochs: Count = 20
-    batch: Count = 64
+    epochs: Epochs = 20
+    batch: Batch = 64
     learning_rate: Positive = 0.1
     weight_decay: Share = 5e-4
-    shift: Annotated[int, Field(ge=0)] = 4
+    shift: Pixels = 4
     flip: bool = True
     objective: Any = None
     clip: Positive | None = None
     precision: Precision = "float32"
     optimizer: Literal["sgd", "muon"] = "sgd"
     phases: Annotated[tuple[Phase, ...], Field(strict=False)] = ()
-    threads: Count = 1
+    threads: Threads = 1
 
 
 @dataclass(frozen=True)
@@ -141,16 +148,16 @@ class GeneratorSettings(Settings):
     """
 
     steps: Count
-    batch: Count = 256
-    maps: Count = 10
+    batch: Batch = 256
+    maps: Batch = 10
     weight: Share = 5.0
     learning_rate: Positive = 1e-3
     decay: Literal["cosine", "paper"] = "paper"
-    shift: Annotated[int, Field(ge=0)] = 4
+    shift: Pixels = 4
     flip: bool = True
     objective: Any = None
     precision: Precision = "float32"
-    threads: Count = 1
+    threads: Threads = 1
 
 
 @dataclass(frozen=True)
@@ -172,13 +179,13 @@ class CalibrationSettings(Settings):
     about: ClassVar[str] = "calibrate"
 
     steps: Count = 300
-    batch: Count = 128
+    batch: Batch = 128
     learning_rate: Positive | None = None
     images: Count | None = None
     supervision: Literal["labels", "outputs", "statistics"] = "labels"
     access: Literal["gradient", "queries", "spsa", "evolution"] = "gradient"
     precision: Precision = "float32"
-    directions: Count = 4
+    directions: Batch = 4
     distance: Positive | None = None
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neuralfuse.networks import bounded
 from neuralfuse.transforms.pixelwise import PIXELWISE
 from sram.errors import InputError
 from sram.plugins import imported
@@ -220,5 +221,6 @@ def build(
         if options:
             raise InputError("generator", f"{name} options", options, "width, identity")
         built_in, paper_width = (GENERATORS | SMALL)[name]
+        bounded(name, lambda: built_in(in_channels, width or paper_width))
         made = built_in(in_channels, width or paper_width)
     return silence(made) if identity else made

@@ -85,6 +85,7 @@ def macs(workload: Workload) -> int:
     """
     total = 0
     for layer in workload.layers:
+        total += layer.batch * layer.folded
         relu = layer.kind == "activation" and "relu" in layer.operator and not layer.name.startswith("stem")
         if layer.transposed:
             outputs = layer.in_h * layer.stride_h * layer.in_w * layer.stride_w

@@ -141,6 +141,8 @@ class Collector:
                 (base,) = into[base]
             if self.layers[base].on_array or self.layers[base].kind == "norm":
                 into[i] = (source,)
+                norm = self.layers[i].operations if self.layers[i].kind == "norm" else 0
+                self.layers[base] = replace(self.layers[base], folded=self.layers[base].folded + norm)
                 if self.layers[base].on_array and self.places[i][1] in SHIFTS:
                     self.layers[base] = replace(self.layers[base], bias=True)
         for i in sorted(self.scales - leaving - into.keys()):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,7 @@ COUNTED = frozenset(("Conv", "ConvTranspose", "MatMul", "Gemm", "Softmax", "LogS
 SAME_WEIGHTS = frozenset(
     "Identity Transpose Reshape Squeeze Unsqueeze Cast CastLike QuantizeLinear DequantizeLinear".split()
 )
+MOST_NODES = 2**17
 INTERPOLATION_TAPS = {b"linear": 2, b"cubic": 4}  # of each axis that changes size
 
 
@@ -64,16 +66,46 @@ def read(path: str | Path, input_shapes: Sequence[Sequence[int]] = ()) -> Worklo
         raise InputError(path, "file", "missing", "an ONNX model")
     try:
         model = onnx.load(str(path), load_external_data=False)
+        _check_whole(model, path)
         model = inliner.inline_local_functions(model)
         filled = onnx_shapes.bind_inputs(model, path, input_shapes)
         reader = Reader(model)  # of the nodes as they are; inference replaces those that compute sizes
         reader.shapes = onnx_shapes.infer(model, trust=not filled)
+        return reader.read(path.stem)
     except InputError:
         raise
     except Exception as error:  # protobuf and onnx raise types of their own, which are not public
         message = " ".join(str(error).split())[:200]
         raise InputError(path, "content", message or type(error).__name__, "a valid ONNX model") from None
-    return reader.read(path.stem)
+
+
+def _check_whole(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse an opset of the future, a tensor that is made twice, and functions of functions that stand for much."""
+    newest = onnx.defs.onnx_opset_version()
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx") and entry.version > newest:
+            raise InputError(
+                path, "opset", entry.version, f"at most {newest}, the newest that onnx {onnx.__version__} knows"
+            )
+    made = collections.Counter(name for node in model.graph.node for name in node.output if name)
+    for name, times in made.most_common(1):
+        if times > 1:
+            raise InputError(path, "tensor", name, "one that a single node makes")
+    functions = {(function.domain, function.name): function.node for function in model.functions}
+    if (nodes := _nodes(model.graph.node, functions, {})) > MOST_NODES:
+        raise InputError(path, "nodes", nodes, f"at most {MOST_NODES}, with functions written out")
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto], functions: dict, known: dict[tuple[str, str], int]) -> int:
+    """How many there are once functions are written out."""
+    total = 0
+    for node in nodes:
+        key = node.domain, node.op_type
+        if key in functions and key not in known:
+            known[key] = 0  # of a circle, which the inliner refuses
+            known[key] = _nodes(functions[key], functions, known)
+        total += 1 + known.get(key, 0) + sum(_nodes(part.g.node, functions, known) for part in node.attribute)
+    return total
 
 
 class NotCounted(Exception):
@@ -191,11 +223,14 @@ class Reader(Collector):
             raise NotCounted(f"of {axes} axes")
         if not (kernel := self._value(node.input[1])).constant:
             raise NotCounted("(its kernel is computed)")
-        transposed = node.op_type == "ConvTranspose"
+        transposed, groups = node.op_type == "ConvTranspose", _attribute(node, "group", 1)
+        given = _attribute(node, "kernel_shape", w[2:])
+        if x[1] != w[0 if transposed else 1] * (1 if transposed else groups) or list(given) != list(w[2:]):
+            raise ValueError(f"{node.op_type} that makes {node.output[0]}: an input {x}, weights {w}, kernel {given}")
         stride, dilation = (tuple(_attribute(node, name, [1] * axes)) for name in ("strides", "dilations"))
         padding = _padding(node, x[2:], out[2:], w[2:], stride, dilation, transposed)
         extra = tuple(_attribute(node, "output_padding", [0] * axes))
-        window = Window(stride, padding, dilation, _attribute(node, "group", 1), transposed, extra)
+        window = Window(stride, padding, dilation, groups, transposed, extra)
         weight = self._weight(node.input[1])
         bias = len(node.input) > 2 and bool(node.input[2])
         return self.convolution(
@@ -226,13 +261,13 @@ class Reader(Collector):
         return place._replace(path=owner) if dot and field == "weight" else place
 
     def _recurrent(self, node: onnx.NodeProto, path: str) -> None:
-        x, w = self._shape(node.input[0]), self._shape(node.input[1])
+        x, w, r = (self._shape(name) for name in node.input[:3])
         if any(self._value(name).layers for name in node.input[1:3]):
             raise NotCounted("(its weights are computed)")
         weights = [(self.origin.get(name, name)) for name in node.input[1:3]]
         attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
         try:
-            found = onnx_recurrent.layers(node.op_type, x, w, list(node.input), attributes, weights, self.batch)
+            found = onnx_recurrent.layers(node.op_type, x, (w, r), list(node.input), attributes, weights, self.batch)
         except ValueError as unread:
             raise NotCounted(f"({unread})") from None
         before, outer = len(self.layers), self._value(node.input[0]).layers
@@ -294,6 +329,8 @@ def _padding(
         return (0,) * (2 * len(size))
     if mode == b"NOTSET":
         return tuple(_attribute(node, "pads", [0] * (2 * len(size))))
+    if mode not in (b"SAME_UPPER", b"SAME_LOWER"):
+        raise ValueError(f"{node.op_type} that makes {node.output[0]}: auto_pad {mode!r}")
     totals = []
     for i, o, k, s, d in zip(size, out, kernel, stride, dilation, strict=True):
         needed = (i - 1) * s + (k - 1) * d + 1 - o if transposed else (o - 1) * s + (k - 1) * d + 1 - i

@@ -9,7 +9,8 @@ from simulator.workload import Layer, Workload
 
 KINDS = {"LSTM": 4, "GRU": 3, "RNN": 1}  # gates
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
-MOST_STEPS = 4096  # each is layers of its own
+MOST_STEPS, MOST_WEIGHTS = 4096, 2**28  # each step is layers of its own
+DIRECTIONS = {b"forward": 1, b"reverse": 1, b"bidirectional": 2}
 # What changes no count; any other attribute, or input, is refused.
 READ = {
     "direction",
@@ -25,7 +26,7 @@ READ = {
 def layers(
     kind: str,
     x: tuple[int, ...],
-    w: tuple[int, ...],
+    sizes: tuple[tuple[int, ...], tuple[int, ...]],
     inputs: list[str],
     attributes: dict[str, Any],
     weights: list[str],
@@ -33,7 +34,8 @@ def layers(
 ) -> Workload:
     """The layers of one node, read from torch's module; ValueError names what this does not read.
 
-    `x`: [steps, batch, features], or [batch, steps, features] in layout 1; `w`: [directions, gates * hidden, features].
+    `x`: [steps, batch, features], or [batch, steps, features] in layout 1; `sizes`, of W and R:
+    [directions, gates * hidden, features] and [directions, gates * hidden, hidden].
     `weights`: the stored names of W and R, in which the second direction lies behind the first.
     """
     import torch
@@ -47,7 +49,13 @@ def layers(
     steps = x[1] if attributes.get("layout") else x[0]
     if unread or steps > MOST_STEPS:
         raise ValueError(", ".join(unread) or f"{steps} steps, at most {MOST_STEPS}")
-    directions, hidden, features = w[0], w[1] // KINDS[kind], w[2]
+    w, hidden = sizes[0], sizes[1][-1]
+    directions, features = DIRECTIONS.get(attributes.get("direction", b"forward"), 0), x[-1]
+    rows = KINDS[kind] * hidden
+    if sizes != ((directions, rows, features), (directions, rows, hidden)) or attributes.get("hidden_size") != hidden:
+        raise ValueError(f"direction, hidden_size or an input {x} that are not those of the weights {sizes}")
+    if directions * rows * (features + hidden) > MOST_WEIGHTS:
+        raise ValueError(f"more than {MOST_WEIGHTS} weights")
     options = dict(bidirectional=directions == 2, batch_first=bool(attributes.get("layout")), bias=bool(given.get("B")))
     with torch.device("meta"):  # without values, and so without the time to draw them
         module = getattr(torch.nn, kind)(features, hidden, **options)

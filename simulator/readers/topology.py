@@ -16,6 +16,7 @@ GEMM = ("M", "N", "K")
 MOST = 1 << 24  # of a cell
 MOST_PIXELS = 1 << 26  # of an ifmap; each is looked at
 MOST_PIXELS_OF_ALL = 1 << 28
+MOST_LINES = 1 << 15
 MOST_MACS = 1 << 53
 MOST_LAYERS = 1 << 16  # of a depth-wise row
 
@@ -70,6 +71,8 @@ def read(path: str | Path) -> Workload:
 
 
 def _rows(path: Path, lines: list[str]) -> Iterator[list[str]]:
+    if len(lines) > MOST_LINES:
+        raise InputError(path, "lines", len(lines), f"at most {MOST_LINES}")
     reader = csv.reader(lines, skipinitialspace=True)
     try:
         yield from reader

@@ -13,10 +13,12 @@ from sram.protection.base import Protection, compose
 from sram.protection.schemes import Boost, Canary, HardenedMsb, Interleave, Masking, Secded, Spares
 from sram.protection.words import EIGHT_BIT, Layout
 
+MOST = 4096  # lines, banks, cells or bits that a text may ask for
+
 
 def _whole(name: str, argument: str) -> int:
-    if not argument.isdecimal():
-        raise InputError("protection", name, argument, "a whole number")
+    if not argument.isdecimal() or len(argument) > 5 or int(argument) > MOST:
+        raise InputError("protection", name, argument, f"a whole number, at most {MOST}")
     return int(argument)
 
 
@@ -44,9 +46,9 @@ def _hardened(argument: str, layout: Layout) -> HardenedMsb:
         if not (bits.isdecimal() and all(patterns.split(",")) == bool(at)):
             raise InputError("protection", "hardened_msb", argument, "BITS, BITS@LAYER,... or several, with ; between")
         if at:
-            layers.append((int(bits), tuple(patterns.split(","))))
+            layers.append((_whole("hardened_msb", bits), tuple(patterns.split(","))))
         else:
-            everywhere.append(int(bits))
+            everywhere.append(_whole("hardened_msb", bits))
     if len(everywhere) > 1:
         raise InputError("protection", "hardened_msb", argument, "one number of bits for all other layers")
     return HardenedMsb(sum(everywhere), layout, tuple(layers))

@@ -145,3 +145,10 @@ TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126))
 def test_what_is_written_is_read(value):
     text = yaml.safe_dump({"value": value}, allow_unicode=True)
     assert parse(text, "x") == {"value": value}
+
+
+def test_a_power_of_ten_is_a_number_and_quotes_make_a_text():
+    """YAML 1.1 takes 1e-3, without a point, for a text."""
+    assert parse('[1e-3, 1E5, -2e+1, "1e-3", e3]', "here") == [0.001, 1e5, -20.0, "1e-3", "e3"]
+    with pytest.raises(InputError, match="below 2"):
+        parse("1e400", "here")

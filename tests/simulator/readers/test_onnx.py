@@ -182,3 +182,39 @@ def test_parts_of_a_split_weight_are_weights_of_their_own_and_a_turned_one_is_th
     assert [layer.weight_name for layer in workload.layers] == ["left", "right", "v", "v", "v"]
     assert [layer.k_major for layer in workload.layers] == [True, True, False, False, True]
     assert workload.weights == 64 + 64 + 64
+
+
+@pytest.mark.parametrize(
+    ("node", "stored", "complaint"),
+    [
+        (("Conv", ["x", "w"], ["y"]), (4, 5, 3, 3), "an input .* weights"),
+        (("Conv", ["x", "w"], ["y"], dict(kernel_shape=[5, 5])), (4, 3, 3, 3), "kernel"),
+        (("Conv", ["x", "w"], ["y"], dict(auto_pad="SAME")), (4, 3, 3, 3), "auto_pad"),
+        (("Conv", ["x", "w"], ["y"], dict(group=0)), (4, 3, 3, 3), "an input .* weights"),
+    ],
+)
+def test_a_node_that_contradicts_itself_is_refused(tmp_path, node, stored, complaint):
+    made = helper.make_node(*node[:3], **dict(*node[3:]))
+    path = model([made], [("x", [1, 3, 8, 8])], [("w", stored)], tmp_path / "c.onnx")
+    with pytest.raises(InputError, match=complaint):
+        load(path)
+
+
+def test_a_tensor_made_twice_and_an_opset_to_come_are_refused(tmp_path):
+    twice = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Abs", ["x"], ["y"])]
+    with pytest.raises(InputError, match="tensor = 'y'"):
+        load(model(twice, [("x", [1, 8])], (), tmp_path / "twice.onnx"))
+    path = model(twice[:1], [("x", [1, 8])], (), tmp_path / "future.onnx")
+    changed = onnx.load(path)
+    changed.opset_import[0].version = 999
+    onnx.save(changed, path)
+    with pytest.raises(InputError, match="opset = 999"):
+        load(path)
+
+
+@pytest.mark.parametrize(("rows", "attributes"), [(31, {}), (32, {"direction": "sideways"}), (32, {"hidden_size": 7})])
+def test_recurrent_sizes_that_contradict_each_other_are_not_counted(tmp_path, rows, attributes):
+    node = helper.make_node("LSTM", ["x", "w", "r"], ["y"], **({"hidden_size": 8} | attributes))
+    stored = [("w", (1, rows, 4)), ("r", (1, 32, 8))]
+    (entry,) = load(model([node], [("x", [5, 1, 4])], stored, tmp_path / "l.onnx")).unknown
+    assert "not those of the weights" in entry
