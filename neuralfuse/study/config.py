@@ -124,6 +124,15 @@ class DatasetConfig(Strict):
     root: str | None = None
     size: Annotated[int, Field(ge=1, le=MOST_SIZE)] | None = None  # edge of images of `folders` and `gtsrb`
     test_images: Count | None = None  # so many, drawn once and for all; None: all
+    # What networks see is (pixel - mean) / std of pixels in [0, 1], a number a channel; None: pixels in [-1, 1].
+    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0, le=10)], ...] | None = None
+
+    @model_validator(mode="after")
+    def both_or_none(self) -> Self:
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise ValueError("mean and std: both, with a number of each for each channel")
+        return self
 
 
 class SramConfig(Strict):

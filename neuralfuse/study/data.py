@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralfuse import data, networks
+from neuralfuse.networks.normalised import normalised
 from neuralfuse.study.config import DatasetConfig, NetworkConfig, NeuralFuseConfig, StudyConfig
 from neuralfuse.transforms import generators
 from neuralfuse.transforms.per_voltage import PerVoltage, level
@@ -60,7 +61,13 @@ def _training_hash(config: DatasetConfig, files: tuple) -> str:
 def build_network(config: NetworkConfig, study: StudyConfig) -> nn.Module:
     """The base network, not trained, for the study's data."""
     classes, (channels, _, _) = kind_of(study.dataset)
-    return networks.build(config.build or config.name, classes, channels, seed=study.seed, **config.options)
+    built = networks.build(config.build or config.name, classes, channels, seed=study.seed, **config.options)
+    mean, std = study.dataset.mean, study.dataset.std
+    if mean is None or std is None:
+        return built
+    if len(mean) != channels:
+        raise InputError("study", "dataset.mean", list(mean), f"{channels} numbers, one for each channel")
+    return normalised(built, mean, std)
 
 
 def build_transform(fuse: NeuralFuseConfig, study: StudyConfig) -> generators.NeuralFuse:

@@ -48,6 +48,7 @@ def points_of(folder: StudyFolder) -> list[Point]:
         "seed": study.seed,
         "device": study.device,
         "batch": study.batch_size,  # float sums depend on it in the last bit
+        **({"seen": [study.dataset.mean, study.dataset.std]} if study.dataset.mean else {}),
         **_map_hashes(study),
     }
     points = []
