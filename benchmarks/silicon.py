@@ -9,8 +9,8 @@ at one point: image classification at the higher supply. All else is predicted:
     energy = (counted dynamic energy + fitted energy of a cycle x (V / V of the fit)^2 x cycles) + leakage x seconds
 
 The fitted number stands for what is not counted: clock tree, control, cores, regulators. Cycles, accesses and leakage
-are the simulator's, BatchNorm folded. Weights lie on the chip: they are written into it once, so their writes into the
-weight buffer and DRAM are left out. Beside it, what one factor on the counted dynamic energy would say instead.
+are the simulator's, BatchNorm folded, weights resident, at the scope `chip`. Beside it, what one factor on the counted
+dynamic energy would say instead.
 
 An error comes of time and of power: how far the seconds of a network, over those of the fitted one, differ from the
 measured ratio, and what is left of the error then.
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from simulator.accelerator import accelerator
 from simulator.array.cycles import Counts, simulate
-from simulator.energy import CHIP, LayerEnergy, energy
+from simulator.energy import LayerEnergy, energy
 from simulator.operating_point import OperatingPoint, Supply
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "silicon_mlperf_tiny.csv"
@@ -90,25 +90,24 @@ def spent(row: Measured) -> LayerEnergy:
     return energy(counts(row.preset, row.network), OperatingPoint(supplies, row.clock_mhz * 1e6))
 
 
-def resident_pj(found: LayerEnergy) -> tuple[float, float]:
-    """(dynamic, leakage) of the chip where weights stay: neither DRAM nor the writes that would load them anew."""
-    total = {name: float(found.components[name].sum()) for name in CHIP if name != "weight_sram_writes"}
-    leaked = sum(total[name] for name in LEAKAGE)
-    return sum(total.values()) - leaked, leaked
+def chip_pj(found: LayerEnergy) -> tuple[float, float]:
+    """(dynamic, leakage) of all but DRAM."""
+    leaked = sum(float(found.components[name].sum()) for name in LEAKAGE)
+    return found.chip_pj - leaked, leaked
 
 
 def predict(preset: str, fitted: str = FITTED) -> list[Predicted]:
     """Every network and point of a chip, from one network at its higher supply."""
     rows = measured(preset)
     anchor = next(row for row in rows if row.network == fitted)
-    dynamic, leaked = resident_pj(spent(anchor))
+    dynamic, leaked = chip_pj(spent(anchor))
     missing = anchor.energy_uj * 1e6 - leaked - dynamic
     took = spent(anchor).seconds * anchor.inferences_per_s
     cycle_pj, factor = missing / counts(preset, fitted).cycles, 1 + missing / dynamic
     found = []
     for row in rows:
         each = spent(row)
-        dynamic, leaked = resident_pj(each)
+        dynamic, leaked = chip_pj(each)
         rest = cycle_pj * (row.volts / anchor.volts) ** 2 * counts(preset, row.network).cycles
         found.append(
             Predicted(
