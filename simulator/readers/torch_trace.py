@@ -51,13 +51,10 @@ def _trace(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], name: str,
     finally:
         logging.disable(level)
     # A parameter with two names is one parameter: the first name in the module tree stands for both.
-    first: dict[int, str] = {}
-    for key, tensor in [
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ]:
-        first.setdefault(id(tensor), key)
     state = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    first: dict[int, str] = {}
+    for key, tensor in state.items():
+        first.setdefault(id(tensor), key)
     return read_program(program, name, {key: first[id(tensor)] for key, tensor in state.items()}, batch)
 
 
