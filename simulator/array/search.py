@@ -27,7 +27,7 @@ from simulator.operating_point import NOMINAL
 from simulator.workload import Layer, Workload
 from sram.errors import InputError
 
-FEW, MOST, BLOCKS = 12, 1500, 5
+FEW, MOST, BLOCKS = 16, 20_000, 5
 OBJECTIVES = {"energy": kernels.ENERGY, "cycles": kernels.CYCLES, "edp": kernels.EDP}
 CHOICE = np.dtype([(name, np.int64) for name in ("dataflow", "blocks", "m", "k", "n", "order")], align=True)
 ALL_ORDERS = (1 << len(ORDER_NAMES)) - 1
