@@ -4,6 +4,8 @@ from simulator.accelerator import accelerator as accelerator
 from simulator.accelerator import accelerator_names as accelerator_names
 from simulator.accelerator import scalesim_config as scalesim_config
 from simulator.accelerator import with_weight_rail as with_weight_rail
+from simulator.area import Area as Area
+from simulator.area import area as area
 from simulator.array.cycles import Counts as Counts
 from simulator.array.cycles import simulate as simulate
 from simulator.delay import AlphaPower as AlphaPower

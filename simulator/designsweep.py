@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simulator.accelerator import Accelerator, Dataflow
+from simulator.area import area
 from simulator.array import search
 from simulator.array.cycles import Counts, count_machines, dataflow_code, simulate
 from simulator.array.memory import weights_stay
@@ -33,12 +34,13 @@ def sweep(
     buffers: Sequence[tuple[int, int, int]],
     dataflows: Sequence[Dataflow] = ("os", "ws", "is"),
     table: EnergyTable | None = None,
+    with_area: bool = False,
     progress: Callable[[int, int], object] = lambda done, points: None,
 ) -> pd.DataFrame:
     """Every combination of (rows, columns), (ifmap, weight, ofmap) capacities in bytes and dataflow; one row each.
 
-    Everything else is as in `base`. Energies are of one inference with all rails nominal. `progress` is called with the
-    points done and all points.
+    Everything else is as in `base`. Energies are of one inference with all rails nominal. `with_area`: a column
+    `area_mm2`. `progress` is called with the points done and all points.
 
     >>> from simulator.accelerator import accelerator
     >>> from simulator.workload import Workload, conv
@@ -58,7 +60,10 @@ def sweep(
         for found in pool.map(lambda task: _run(workload, task, table), tasks):
             rows += found
             progress(len(rows), points)
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    if with_area:
+        found["area_mm2"] = [area(machine, table).mm2 for task in tasks for machine in task]
+    return found
 
 
 def _tasks(

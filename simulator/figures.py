@@ -19,15 +19,25 @@ from sram.errors import InputError
 
 TABLES = Path(__file__).parent / "energy_tables"
 PJ_PER_MILLIJOULE = 1e9
-# All that a table may hold, and its unit; the last three lines override the SRAM table.
+UM2_PER_MM2 = 1e6
+# All that a table may hold, and its unit; the lines of the buffers override the SRAM table.
 UNITS = {
     **dict.fromkeys(("multiply", "add", "vector_operation", "register", "dram"), "pJ"),
     **dict.fromkeys(("multiplier_leakage", "adder_leakage"), "mW"),
     **{f"{buffer}_buffer_read": "pJ" for buffer in ("ifmap", "weight", "ofmap")},
     **{f"{buffer}_buffer_write": "pJ" for buffer in ("ifmap", "weight", "ofmap")},
     **{f"{buffer}_buffer_leakage": "mW" for buffer in ("ifmap", "weight", "ofmap")},
+    **dict.fromkeys(("multiplier_area", "adder_area", "register_area"), "um2"),
 }
-OF_BITS = ("multiply", "add", "dram", "multiplier_leakage", "adder_leakage")  # needed for another width
+OF_BITS = (
+    "multiply",
+    "add",
+    "dram",
+    "multiplier_leakage",
+    "adder_leakage",
+    "multiplier_area",
+    "adder_area",
+)  # needed for another width
 # Of a figure; far beyond any that was ever published, and near enough for sums to stay finite.
 RANGES = {"value": (0, 1e12), "node_nm": (0.1, 10_000), "voltage_v": (0.01, 100), "bits": (0, 1 << 20)}
 
@@ -52,7 +62,7 @@ class Entry:
     """One published figure: `value` in `unit` for operands of `bits` (0: of any width), at a node and a supply."""
 
     value: float
-    unit: Literal["pJ", "mW"]
+    unit: Literal["pJ", "mW", "um2"]
     per: str
     source: str
     node_nm: float
@@ -76,6 +86,8 @@ class Entry:
         """
         if not self.scales:
             return self.value * width
+        if self.unit == "um2":
+            return self.value * width * (node_nm / self.node_nm) ** 2
         supply = dynamic_scale if self.unit == "pJ" else leakage_scale
         return self.value * width * node_nm / self.node_nm * float(supply(voltage_v, self.voltage_v))
 
@@ -235,6 +247,32 @@ class Figures:
         element = self.entry("multiplier_leakage", width, per)
         bit = self.entry("adder_leakage", 1 / add.bits, "bit of an adder")
         return (element + bit * m.accumulator_bits) * m.array_rows * m.array_cols + bit * 32 * m.vector_lanes
+
+    def array_area_mm2(self) -> dict[str, float]:
+        """Of the array's multipliers, adders and registers, and the vector unit's adders.
+
+        A register for each operand that passes an element, two where it is double-buffered: what stays in it (ws, is),
+        or the sums (os).
+        """
+        m, multiply, add = self.machine, self.entries["multiplier_area"], self.entries["adder_area"]
+        width, per = m.ifmap_bits * m.weight_bits / multiply.bits**2, f"{m.ifmap_bits} x {m.weight_bits} bit multiplier"
+        elements = m.array_rows * m.array_cols
+        bit = self.entry("adder_area", 1 / add.bits, "bit of an adder")
+        stays = {"os": m.accumulator_bits, "ws": m.weight_bits, "is": m.ifmap_bits}
+        twice = max(stays.values()) if m.dataflow == "best" else stays[m.dataflow]
+        bits = m.ifmap_bits + m.weight_bits + m.accumulator_bits + twice * m.double_buffered_registers
+        return {
+            "multipliers": elements * self.entry("multiplier_area", width, per) / UM2_PER_MM2,
+            "adders": (elements * m.accumulator_bits + 32 * m.vector_lanes) * bit / UM2_PER_MM2,
+            "registers": elements * bits * self.entry("register_area") / UM2_PER_MM2,
+        }
+
+    def sram_area_mm2(self, name: str) -> float:
+        """Of a buffer, all its macros together, without the wires between them."""
+        buffer = self._buffer(name)
+        part = self._macro(buffer)
+        value = part.area_mm2 * buffer.macros
+        return self._record(f"{name}_buffer_area", value, "mm2", f"{buffer.macros} macros", part.voltage_v, part.source)
 
     def _buffer(self, name: str) -> Buffer:
         return getattr(self.machine, f"{name}_buffer")

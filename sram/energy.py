@@ -17,12 +17,12 @@ from sram.cell.technology import BOLTZMANN_OVER_CHARGE
 from sram.errors import InputError
 
 SOURCE = "CACTI 7, RAM mode, 1 read/write port, direct-mapped, 64-bit word, no ECC, 350 K; supply from its tech_params"
-COLUMNS = ("read_pj", "write_pj", "leakage_mw", "access_ns")
+COLUMNS = ("read_pj", "write_pj", "leakage_mw", "access_ns", "area_mm2")
 
 
 @dataclass(frozen=True)
 class MacroEnergy:
-    """One SRAM macro at its nominal supply `voltage_v`: energy per access of one word, leakage power, access time.
+    """One SRAM macro at its nominal supply `voltage_v`: energy of an access of one word, leakage, access time, area.
 
     `threshold_v` is that of the transistors whose speed and leakage these are.
     """
@@ -39,6 +39,7 @@ class MacroEnergy:
     cell: str = "itrs-lstp"
     temperature_k: float = 350.0
     threshold_v: float = 0.5
+    area_mm2: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _between(rows: list[dict[str, float]], column: str, capacity_bytes: float) -
 @cache
 def left_out_error(node_nm: int, cell: str, column: str) -> float:
     """Root mean square of the relative errors with which the table's inner rows are found from their neighbours alone:
-    what interpolation is good for. `column`: read_pj, write_pj, leakage_mw or access_ns.
+    what interpolation is good for. `column`: read_pj, write_pj, leakage_mw, access_ns or area_mm2.
 
     >>> round(left_out_error(22, "itrs-lstp", "read_pj"), 3), round(left_out_error(22, "itrs-lstp", "leakage_mw"), 3)
     (0.095, 0.026)

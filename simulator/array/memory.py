@@ -1,4 +1,4 @@
-"""What the buffers keep, what DRAM moves, and when the array waits for it.
+"""What the buffers keep, what DRAM moves, and when the array waits for it, without tiles (those: schedule.py).
 
 **Schedule.** Folds run as in dataflow.py: products (groups) outside, then columns of folds, then rows. A batch is
 more rows of the same product, so that weights are shared. Taps are in torch order (input channel, kernel row, kernel

@@ -39,8 +39,15 @@ def touched(in_h, in_w, kh, kw, sh, sw, top, left, dh, dw, oh, ow, tile):
 @jit
 def axis_touched(outputs, tile, size, kernel, stride, padding, dilation):
     """Along one axis: input positions that tiles of `tile` outputs touch, in sum, and the most that one touches."""
-    stamp = np.full(size, -1, np.int64)
     total, most = 0, 0
+    if dilation == 1 and stride <= kernel:  # windows without gaps
+        for start in range(0, outputs, tile):
+            last = min(start + tile, outputs) - 1
+            here = min(size, last * stride - padding + kernel) - max(0, start * stride - padding)
+            total += max(0, here)
+            most = max(most, here)
+        return total, most
+    stamp = np.full(size, -1, np.int64)
     for start in range(0, outputs, tile):
         here = 0
         for p in range(start, min(start + tile, outputs)):

@@ -9,6 +9,7 @@ evaluated; the untiled ones are ruled out early by a lower bound (tiling_kernels
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, cast
@@ -27,7 +28,7 @@ from simulator.operating_point import NOMINAL
 from simulator.workload import Layer, Workload
 from sram.errors import InputError
 
-FEW, MOST, BLOCKS = 12, 1500, 5
+FEW, MOST, BLOCKS = 16, 20_000, 5
 OBJECTIVES = {"energy": kernels.ENERGY, "cycles": kernels.CYCLES, "edp": kernels.EDP}
 CHOICE = np.dtype([(name, np.int64) for name in ("dataflow", "blocks", "m", "k", "n", "order")], align=True)
 ALL_ORDERS = (1 << len(ORDER_NAMES)) - 1
@@ -96,24 +97,16 @@ def tiles_of(layer: Layer, batch: int, rows: int, cols: int) -> Tiles:
 @lru_cache(maxsize=4096)
 def _tiles(window: tuple[int, ...], k: int, n: int, samples: int, rows: int, cols: int) -> Tiles:
     blocks = tuple(thinned([b for b in range(1, samples + 1) if samples % b == 0], BLOCKS))
-    m_sizes = [(block, size) for block, b in enumerate(blocks) for size in _m_sizes(window, samples // b)]
-    k_sizes = sizes(-(-k // rows))
-    n_sizes = sizes(-(-n // cols))
-    while len(m_sizes) * len(k_sizes) * len(n_sizes) > MOST:  # the longest axis first
-        longest = max(len(m_sizes) / len(blocks), len(k_sizes), len(n_sizes))
-        if longest <= 3:
-            break
-        if len(m_sizes) / len(blocks) == longest:
-            kept = thinned(sorted({size for _, size in m_sizes}), int(longest) - 1)
-            whole = {(block, window[10] * window[11] * samples // b) for block, b in enumerate(blocks)}
-            m_sizes = [one for one in m_sizes if one[1] in kept or one in whole]
-            if len(m_sizes) / len(blocks) >= longest:
-                break
-        elif len(k_sizes) == longest:
-            k_sizes = thinned(k_sizes, len(k_sizes) - 1)
-        else:
-            n_sizes = thinned(n_sizes, len(n_sizes) - 1)
-    m = np.array([m_tile(window, samples // blocks[block], size, block) for block, size in m_sizes])
+    of_block = [_m_sizes(window, samples // b) for b in blocks]
+    k_sizes, n_sizes = sizes(-(-k // rows)), sizes(-(-n // cols))
+    lengths = [max(map(len, of_block)), len(k_sizes), len(n_sizes)]
+    while len(blocks) * math.prod(lengths) > MOST and max(lengths) > 3:
+        longest = lengths.index(max(lengths))
+        lengths[longest] = max(3, min(lengths[longest] - 1, lengths[longest] * 7 // 8))
+    of_block = [thinned(m_sizes, lengths[0]) for m_sizes in of_block]
+    k_sizes, n_sizes = thinned(k_sizes, lengths[1]), thinned(n_sizes, lengths[2])
+    places = [(block, size) for block, m_sizes in enumerate(of_block) for size in m_sizes]
+    m = np.array([m_tile(window, samples // blocks[block], size, block) for block, size in places])
     of_taps = k_tiles(k, window[2] * window[3], [size * rows for size in k_sizes])
     return Tiles(m, of_taps, n_tiles(n, [size * cols for size in n_sizes]), blocks)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.paper import energy as paper_energy
 from neuralfuse import networks
 from simulator.accelerator import accelerator, with_rails, with_weight_rail
+from simulator.area import area
 from simulator.array.cycles import simulate
 from simulator.compat import paper
 from simulator.energy import COMPONENTS, SCOPES, SRAM, energy, idle_mw
@@ -200,6 +201,7 @@ def test_a_missing_entry_is_an_error(missing):
     entries = {name: entry for name, entry in energy_table().entries.items() if name != missing}
     with pytest.raises(InputError, match=f"entry = '{missing}'"):
         energy(simulate(MIXED, PAPER), table=EnergyTable("mine", entries))
+        area(PAPER, EnergyTable("mine", entries))
 
 
 def test_a_buffer_outside_the_sram_table_is_an_error():
@@ -379,3 +381,20 @@ def test_the_engine_itself_reads_the_published_number_of_words(name):
     assert (
         simulate(workload, PAPER).weight_word_reads().sum() == int(published[name]) == paper.weight_accesses(workload)
     )
+
+
+def test_area_by_hand():
+    """256 elements at 22 nm: at 45 nm multipliers of 282 um2, 32-bit adders of 137 um2, flip-flops of 4.522 um2."""
+    machine = replace(accelerator("edge"), vector_lanes=1)
+    found, shrink = area(machine), (22 / 45) ** 2 / 1e6
+    assert found.components["multipliers"] == pytest.approx(256 * 282 * shrink)
+    assert found.components["adders"] == pytest.approx(257 * 137 * shrink)
+    assert found.components["registers"] == pytest.approx(256 * (8 + 8 + 32 + 8) * 4.522 * shrink)
+    assert found.components["ifmap_buffer"] == pytest.approx(macro(65536, 22).area_mm2)
+    assert found.mm2 == pytest.approx(sum(found.components.values()))
+    assert {figure["unit"] for figure in found.figures} == {"um2", "mm2"}
+    parts = replace(machine, ifmap_buffer=replace(machine.ifmap_buffer, macros=4))
+    assert area(parts).components["ifmap_buffer"] == pytest.approx(4 * macro(16384, 22).area_mm2)
+    bare = EnergyTable("bare", {k: v for k, v in energy_table().entries.items() if k != "register_area"})
+    with pytest.raises(InputError, match="register_area"):
+        area(machine, bare)

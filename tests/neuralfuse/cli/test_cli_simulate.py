@@ -285,3 +285,22 @@ def test_mistakes_of_place_and_trace(command, given, topology, tmp_path, monkeyp
 def test_bounds_of_options_hold_in_commands_that_may_import(option, topology, capsys):
     assert run("--topology", topology, option, "0") == 2
     assert option in capsys.readouterr().err
+
+
+def test_a_schedule_is_searched_saved_and_given_back(tmp_path, capsys):
+    network = ("--network", "resnet8", "--input", "3x32x32", "--accelerator", "edge")
+    plan, found, again, untiled = (tmp_path / name for name in ("plan.yaml", "a.csv", "b.csv", "c.csv"))
+    assert run(*network, "--save-schedule", str(plan), "--out", str(found)) == 0
+    assert "1: " in capsys.readouterr().out
+    assert run(*network, "--schedule", str(plan), "--out", str(again)) == 0
+    assert again.read_text() == found.read_text()
+    assert run(*network, "--schedule", "fixed", "--out", str(untiled)) == 0
+    assert float(rows_of(found)[-1]["scope_system_pj"]) <= float(rows_of(untiled)[-1]["scope_system_pj"])
+    assert run("stem.0:3", *network, "--tiles", str(plan), command="place") == 0
+    assert run("head", str(tmp_path / "t.csv"), *network, "--tiles", "fixed", command="trace") == 0
+    capsys.readouterr()
+    assert run(*network, "--schedule", "quick") == 2
+    assert "schedule = 'quick' is not allowed; allowed: search, fixed, or a YAML file" in capsys.readouterr().err
+    plan.write_text("samples: 1\nlayers: {stem.0: {dataflow: rs, samples: 1, m: 1, k: 1, n: 1}}\n")
+    assert run(*network, "--schedule", str(plan)) == 2
+    assert "plan.yaml" in capsys.readouterr().err

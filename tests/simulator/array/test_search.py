@@ -369,3 +369,14 @@ def test_prices_sum_up_to_the_energy(layer, machine):
     results = layer.batch * layer.groups * layer.m * layer.n
     cost = tiling_kernels.cost_of(counts.layers[0], price[0], tiling_kernels.ENERGY, results)
     assert cost == pytest.approx(energy(counts, table=FLAT).system_pj * layer.batch)
+
+
+@settings(max_examples=300, deadline=None)
+@given(*(st.integers(1, high) for high in (20, 8, 25, 5, 4, 3, 3)))
+def test_positions_that_tiles_touch_along_an_axis(outputs, tile, size, kernel, stride, dilation, padding):
+    tiles = [range(start, min(start + tile, outputs)) for start in range(0, outputs, tile)]
+    touched = [
+        {p * stride - padding + i * dilation for p in one for i in range(kernel)} & set(range(size)) for one in tiles
+    ]
+    found = memory_kernels.axis_touched(outputs, tile, size, kernel, stride, padding, dilation)
+    assert found == (sum(map(len, touched)), max(map(len, touched)))
