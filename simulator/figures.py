@@ -270,7 +270,7 @@ class Figures:
     def sram_area_mm2(self, name: str) -> float:
         """Of a buffer, all its macros together, without the wires between them."""
         buffer = self._buffer(name)
-        part = self._macro(buffer)
+        part = macro_of(self.machine, buffer)
         value = part.area_mm2 * buffer.macros
         return self._record(f"{name}_buffer_area", value, "mm2", f"{buffer.macros} macros", part.voltage_v, part.source)
 
