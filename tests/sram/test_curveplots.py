@@ -45,6 +45,7 @@ def test_a_butterfly_shows_the_square_of_each_lobe():
     axis = curveplots.butterfly(found).axes[0]
     drawn = [(*patch.get_xy(), patch.get_width()) for patch in axis.patches]
     assert np.array(drawn) == pytest.approx(np.array(found.squares))
+    assert not any(patch.get_fill() for patch in axis.patches)  # they lie over the curves
     assert f"noise margin {1000 * found.noise_margin_v:.0f} mV" in axis.get_title()
     right, left = axis.get_lines()
     assert np.array_equal(right.get_ydata(), found.right)

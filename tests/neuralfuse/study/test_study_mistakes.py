@@ -34,7 +34,7 @@ def torch_nn(monkeypatch):
     ("changes", "says"),
     [
         (network(training={"epoch": 1}), "networks.resnet8.training.epoch = 1 "),
-        ({"seed": True, "voltagess": [0.8]}, ": voltagess = [0.8] "),  # the misspelt key before a wrong value
+        (network(options=3) | {"voltagess": [0.8]}, ": voltagess = [0.8] "),  # the misspelt key before a wrong value
         (network(training={"epochs": "many"}), "networks.resnet8.training.epochs = 'many' "),
         (network(training={"epochs": 0}), "networks.resnet8.training.epochs = 0 "),
         (network(training={"seed": 3}), "networks.resnet8.training.seed = 3 "),

@@ -100,6 +100,18 @@ def test_a_small_convolution_by_hand():
     assert (got["filter_sram_reads"], got["ifmap_sram_reads"]) == (8 * 54, 200)
 
 
+@pytest.mark.parametrize(("ifmap", "weight", "ofmap"), [(8, 8, 8), (16, 4, 32)])
+def test_ports_count_elements_and_dram_bytes_of_every_width(ifmap, weight, ofmap):
+    """The 4x4x2 input, 54 weights and 48 outputs of the convolution above, each moved once."""
+    machine = replace(PAPER, ifmap_bits=ifmap, weight_bits=weight, ofmap_bits=ofmap)
+    got = only(conv("c", 4, 4, 2, 3, 3, padding=1), machine)
+    assert [got[f"{name}_sram_writes"] for name in ("ifmap", "filter", "ofmap")] == [32, 54, 48]
+    assert got["ofmap_sram_reads"] == 48
+    assert got["ifmap_dram_read_bytes"] == 32 * ifmap / 8
+    assert got["filter_dram_read_bytes"] == 54 * weight / 8
+    assert got["ofmap_dram_write_bytes"] == 48 * ofmap / 8
+
+
 def test_cold_start_and_last_write_by_hand():
     # One fold: 2 x 2 outputs, T = 4, os on 2 x 2; 8 + 8 bytes in at 2 bytes a cycle, latency 5; 4 bytes out.
     machine = replace(PAPER, array_rows=2, array_cols=2, dram_bytes_per_cycle=2.0, dram_latency_cycles=5)
