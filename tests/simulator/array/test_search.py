@@ -170,6 +170,11 @@ def walk(layer, machine, s):
             layer.n if "n" in free else max(b - a for a, b in tiles["n"])
         )
 
+    all_taps = max(map(len, cached.values())) * (layer.k // taps)
+
+    def one_tile_of_m(outside):
+        return "m" in outside or len(tiles["m"]) == 1
+
     relevant = {"i": "pbmk", "f": "pkn"}
     room = {"i": room_i, "f": room_f}
     held: dict[str, set] = {"i": set(), "f": set()}
@@ -194,7 +199,7 @@ def walk(layer, machine, s):
                         and (turns[loops.index("k")] == 1 or "k" in loops[:j] or inside(x, "m") <= room[x])
                     ):
                         pass  # the halo of the tile before
-                    elif x == "i" and loops[j] == "k" and "m" in loops[:j] and inside(x, "m") <= room[x]:
+                    elif x == "i" and loops[j] == "k" and one_tile_of_m(loops[:j]) and all_taps <= room_i:
                         pass  # all taps of these pixels
                     else:
                         held[x] = set()
@@ -212,7 +217,7 @@ def one_of(data, layer, machine):
     return found[data.draw(st.integers(0, len(found) - 1))]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(layers(most_batch=2), machines(("os", "ws", "is")), st.data())
 def test_traffic_is_that_of_a_walk_through_the_loops(layer, machine, data):
     schedule = one_of(data, layer, machine)
@@ -229,7 +234,7 @@ def test_traffic_is_that_of_a_walk_through_the_loops(layer, machine, data):
     assert got["macs"] == layer.macs
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.data(), machines(("os", "ws", "is")), st.sampled_from(ORDER_NAMES))
 def test_time_is_that_of_halves_swapped_when_array_and_channel_are_done(data, machine, order):
     """Whole tiles alone, so that all are alike: step by step, and by memory_kernels.run where nothing is written."""
@@ -280,7 +285,7 @@ def small_layers(draw):
     return conv("l", draw(side), draw(side), channels, filters, kernel, padding=kernel - 1, batch=batch)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(small_layers(), machines())
 def test_no_schedule_of_a_small_layer_is_better(layer, machine):
     """By edp a batch may be run sample by sample, so that it neither takes more cycles nor more energy: one sample."""
@@ -295,7 +300,7 @@ def test_no_schedule_of_a_small_layer_is_better(layer, machine):
     assert spent(layer, machine) <= least * (1 + 1e-9)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(layers(), machines(), st.floats(0.05, 0.99), st.integers(0, 3))
 def test_more_memory_or_bandwidth_never_costs_more(layer, machine, factor, what):
     layer = replace(layer, batch=1)
@@ -308,7 +313,7 @@ def test_more_memory_or_bandwidth_never_costs_more(layer, machine, factor, what)
     assert spent(layer, machine) <= spent(layer, poorer) * (1 + 1e-12)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(layers(), machines(("os", "ws", "is")))
 def test_more_freedom_never_costs_more(layer, machine):
     layer = replace(layer, batch=1)
@@ -318,7 +323,7 @@ def test_more_freedom_never_costs_more(layer, machine):
     assert bound <= spent(layer, replace(machine, schedule="fixed")) * (1 + 1e-12)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(layers(), layers(), machines(), st.integers(2, 6), st.booleans())
 def test_a_batch_never_costs_more_than_its_samples(first, second, machine, batch, keep):
     one = Workload("two", (replace(first, batch=1), replace(second, batch=1, name="second", sources=(0,))))
@@ -330,7 +335,7 @@ def test_a_batch_never_costs_more_than_its_samples(first, second, machine, batch
         assert energy(together, table=FLAT).system_pj <= energy(alone, table=FLAT).system_pj * (1 + 1e-9)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(layers(), machines())
 def test_dram_moves_what_it_must_and_no_more_when_all_fits(layer, machine):
     got = only(layer, machine)
@@ -352,7 +357,7 @@ def walk_pixels(window):
     return {(y, x) for y in rows for x in columns}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(layers(), machines())
 def test_what_is_found_can_be_given_back(layer, machine):
     net = Workload("one", (layer,), batch=layer.batch)
@@ -361,7 +366,7 @@ def test_what_is_found_can_be_given_back(layer, machine):
     assert again.layers.tobytes() == found.layers.tobytes()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(layers(), machines())
 def test_prices_sum_up_to_the_energy(layer, machine):
     counts = simulate(Workload("one", (layer,), batch=layer.batch), replace(machine, objective="energy"), table=FLAT)
@@ -371,7 +376,7 @@ def test_prices_sum_up_to_the_energy(layer, machine):
     assert cost == pytest.approx(energy(counts, table=FLAT).system_pj * layer.batch)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(*(st.integers(1, high) for high in (20, 8, 25, 5, 4, 3, 3)))
 def test_positions_that_tiles_touch_along_an_axis(outputs, tile, size, kernel, stride, dilation, padding):
     tiles = [range(start, min(start + tile, outputs)) for start in range(0, outputs, tile)]
