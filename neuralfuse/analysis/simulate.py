@@ -55,14 +55,13 @@ class Simulation:
         return pd.concat([self.counts.frame(), self.energy.frame().drop(columns="layer")], axis=1)
 
 
-def simulate(  # noqa: PLR0913 -- as many as the command has options of the machine
+def simulate(
     network: nn.Module | Workload | str | Path,
     input_shape: Sequence[Any] | None = None,
     accelerator: Accelerator | str | Path = "paper",
-    voltage: float | str | None = None,
+    voltage: float | str | Mapping[str, float | str] | None = None,
     batch: int = 1,
     table: EnergyTable | str | Path = "published",
-    rails: Mapping[str, float | str] | None = None,
     clock: float | Literal["follow"] | None = None,
     schedule: Plan | str | Path | None = None,
 ) -> Simulation:
@@ -72,9 +71,8 @@ def simulate(  # noqa: PLR0913 -- as many as the command has options of the mach
     ----------
     network, input_shape, batch: as `workload_of` takes them.
     accelerator: a preset, a YAML file, or an `Accelerator`.
-    voltage: supply of the weight memory alone, short for `rails={"weights": voltage}`.
-    rails: supplies by rail, or by what buffers hold (`simulator.with_rails`): volts, or a text such as "0.83Vmin", a
-        part of the nominal supply. One that is not named is nominal.
+    voltage: supply of the weight memory alone, in volts, or a text such as "0.83Vmin", a part of its nominal supply; or
+        supplies by rail, or by what buffers hold (`simulator.with_rails`). One that is not named is nominal.
     clock: Hz, or `follow`: the fastest that all supplies allow. Left out, the accelerator's, whatever the supplies.
     table: energies of the components, as `simulator.energy.energy_table` takes them.
     schedule: search, fixed, a YAML file, or a `Plan`, if not as the accelerator says.
@@ -88,12 +86,12 @@ def simulate(  # noqa: PLR0913 -- as many as the command has options of the mach
     (True, 0.64)
     """
     machine = with_weight_rail(accelerator if isinstance(accelerator, Accelerator) else accelerator_named(accelerator))
-    if voltage is not None:
-        if rails and {"weights", machine.weight_buffer.rail} & set(rails):
-            raise InputError("simulate", "voltage", voltage, "only one of it and a supply of that rail")
-        rails = {**(rails or {}), machine.weight_buffer.rail: voltage}
+    if voltage is None:
+        voltage = {}
+    elif not isinstance(voltage, Mapping):
+        voltage = {machine.weight_buffer.rail: voltage}
     machine, plan = scheduled(machine, schedule)
-    machine, supplies = lowered(machine, rails or {})
+    machine, supplies = lowered(machine, voltage)
     at = OperatingPoint(supplies, clock)
     entries = table if isinstance(table, EnergyTable) else energy_table(table)
     counts = cycles.simulate(workload_of(network, input_shape, batch), machine, plan, entries)

@@ -159,16 +159,15 @@ def simulate(
     else:
         from neuralfuse.analysis.simulate import simulate as count
 
-        rails = _rails(rail or [])
-        given = partial(count, voltage=voltage, rails=rails, clock=_clock(clock))
-        found = given(workload, accelerator=machine, table=energy_table, schedule=schedule)
+        supplies = _rails(rail or [], voltage)
+        given = partial(count, voltage=supplies, clock=_clock(clock), table=energy_table)
+        found = given(workload, accelerator=machine, schedule=schedule)
         idle = None if rate is None else (rate, found.idle_pj(rate))
         frame = found.frame()
         if save_schedule is not None:
             from simulator.array.schedule import save
 
             save(found.counts.plan, save_schedule)
-        supplies = rails | ({found.counts.accelerator.weight_buffer.rail: voltage} if voltage else {})
         lowered = "".join(f", rail {name} at {supply}" for name, supply in supplies.items())
         show = partial(_draw_and_print, found, lowered, plots, (by, top), idle)
     if out is not None:
@@ -181,10 +180,13 @@ def simulate(
         raise typer.Exit(3)
 
 
-def _rails(texts: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _rails(texts: list[str], voltage: str | None) -> dict[str, str]:
+    """Supplies by rail; `voltage` is that of the weights."""
+    found: dict[str, str] = {} if voltage is None else {"weights": voltage}
     for text in texts:
         name, equals, supply = text.partition("=")
+        if name == "weights" and voltage is not None:
+            raise InputError(LINE, "--voltage", voltage, "only one of it and --rail weights")
         if not (name and equals and supply) or name in found:
             raise InputError(LINE, "--rail", text, "RAIL=SUPPLY, each rail once: weights=0.83Vmin, logic=0.72V")
         found[name] = supply

@@ -111,7 +111,7 @@ def test_what_leaks_between_inferences_is_printed_with_the_supply_that_holds(tmp
         (["--clock", "-1"], "clock_hz = -1.0"),
         (["--rail", "weights"], "--rail = 'weights' is not allowed; allowed: RAIL=SUPPLY"),
         (["--rail", "logic=0.7", "--rail", "logic=0.6"], "each rail once"),
-        (["--voltage", "0.7", "--rail", "weights=0.6"], "only one of it and a supply of that rail"),
+        (["--voltage", "0.7", "--rail", "weights=0.6"], "only one of it and --rail weights"),
         (["--rate", "1e9"], "rate = 1000000000.0 is not allowed; allowed: more than 0, and at most"),
         (["--compat", "scalesim", "--rail", "weights=0.7"], "--rail"),
     ],
