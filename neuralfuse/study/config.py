@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from neuralfuse.chips.memory import FIRST_TRAINING_CHIP, curve_of
-from neuralfuse.data.images import MOST_SIZE
 from neuralfuse.study.digest import digest
 from neuralfuse.study.short_forms import DEFAULT_ACCELERATORS, _calibrated, _of_maps, _trained_at_rates, _with_voltages
 from neuralfuse.training.settings import (
@@ -27,6 +26,7 @@ from sram.errors import InputError
 from sram.failure import FailureCurve
 
 MOST_VOLTAGE = 10.0  # in volts and in multiples of Vmin
+MOST_SIZE = 1024  # that of neuralfuse.data.images, which loads torch
 MEASURED = "measured"  # in place of a structure, where chips are given
 
 

@@ -46,7 +46,7 @@ def test_a_package_opens_what_lies_in_it_and_a_module_nothing_above():
         ("os:system", "--allow-import os"),
         ("__main__:made", "--allow-import __main__"),
         ("simulator.device.rtl.build:subprocess", "a callable that simulator.device.rtl.build defines"),  # a module
-        ("neuralfuse.report.build:partial", "a callable that neuralfuse.report.build defines"),  # one of functools
+        ("neuralfuse.report.figures:partial", "a callable that neuralfuse.report.figures defines"),  # one of functools
         ("neuralfuse.cli:gone", "no attribute 'gone'"),
         ("../x:y", "package.module:callable$"),
         (".x:y", "package.module:callable$"),

@@ -65,7 +65,7 @@ def test_accuracy_against_supply_has_its_band_and_the_rate_above():
     figure = plots.accuracy_against_voltage(summary_of())
     axis, top = figure.axes
     lines = lines_of(axis)
-    assert lines["fuse"] == [(0.8, 90), (1.0, 96)]
+    assert lines["fuse"] == [(1.0, 96), (0.8, 90)]
     assert [y for _, y in lines["clean, 97.0%"]] == [97, 97]
     corners = axis.collections[1].get_paths()[0].vertices
     assert sorted({(round(x, 9), round(y, 9)) for x, y in corners.tolist()}) == [(0.8, 85), (0.8, 95), (1, 95), (1, 97)]
@@ -79,7 +79,7 @@ def test_yield_against_supply_has_its_exact_band():
     )
     (axis,) = plots.yield_against_voltage(table, 5.0, "V").axes
     lines = lines_of(axis)
-    assert (lines["none"], lines["fuse"]) == ([(0.8, 0), (1.0, 100)], [(0.8, 67), (1.0, 100)])
+    assert (lines["none"], lines["fuse"]) == ([(1.0, 100), (0.8, 0)], [(1.0, 100), (0.8, 67)])
     corners = axis.collections[1].get_paths()[0].vertices
     assert {(x, round(y, 9)) for x, y in corners.tolist()} == {(0.8, 10), (0.8, 100), (1, 40), (1, 100)}
     assert (axis.get_ylabel(), axis.get_xlabel()[-3:-1]) == ("Chips within 5 points of clean (%)", "(V")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from neuralfuse.report import build, build_report, headline_lines
+from neuralfuse.report import build, build_report, figures, headline_lines
 from neuralfuse.report.compare import compare
 from neuralfuse.report.front import interactive_front
 from neuralfuse.results import pareto
@@ -189,5 +189,5 @@ def test_pictures_of_a_folder_from_elsewhere_are_not_unpickled(tmp_path):
     evil = np.array([Trap(tmp_path / "sprung")], dtype=object)
     np.savez(tmp_path / "evil.npz", original=evil, changed=evil, labels=evil)
     with pytest.raises(InputError, match="evil"):
-        build._images(tmp_path / "evil.npz")
+        figures._images(tmp_path / "evil.npz")
     assert not (tmp_path / "sprung").exists()

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from neuralfuse.data import images
 from neuralfuse.quantized import checkpoint
-from neuralfuse.study import prepare
+from neuralfuse.study import config, prepare
 from neuralfuse.study.files import parse_study
 from neuralfuse.transforms import generators
 from sram import plugins
@@ -144,3 +145,7 @@ def test_own_generators_are_called_with_what_the_study_says(torch_nn):
     with pytest.raises(InputError, match=r"torch\.nn:Identity2"):
         generators.build("torch.nn:Identity2")
     assert isinstance(generators.build("torch.nn:Identity", width=3), torch.nn.Identity)
+
+
+def test_images_have_one_largest_size():
+    assert config.MOST_SIZE == images.MOST_SIZE
