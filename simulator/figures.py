@@ -277,14 +277,17 @@ class Figures:
     def _buffer(self, name: str) -> Buffer:
         return getattr(self.machine, f"{name}_buffer")
 
+    def _own(self, key: str, volts: float) -> tuple[float | None, str]:
+        """What the table itself has for a buffer, and from where; (None, "") where it leaves that to the SRAM table."""
+        item = self.entries.entries.get(key)
+        return (None, "") if item is None else (item.at(self.machine.node_nm, volts), item.source)
+
     def sram(self, name: str, way: str) -> float:
         """pJ a bit read from or written to a buffer."""
         buffer, key = self._buffer(name), f"{name}_buffer_{way}"
         volts = self.volts[buffer.rail]
-        if key in self.entries.entries:
-            item = self.entries[key]
-            value, source = item.at(self.machine.node_nm, volts), item.source
-        else:
+        value, source = self._own(key, volts)
+        if value is None:
             part = macro_of(self.machine, buffer)
             published = part.read_pj if way == "read" else part.write_pj
             value = published * float(dynamic_scale(volts, part.voltage_v)) * buffer.word_bits / part.word_bits
@@ -296,10 +299,8 @@ class Figures:
         """Of a buffer, all its macros together."""
         buffer, key = self._buffer(name), f"{name}_buffer_leakage"
         volts = self.volts[buffer.rail]
-        if key in self.entries.entries:
-            item = self.entries[key]
-            value, source = item.at(self.machine.node_nm, volts), item.source
-        else:
+        value, source = self._own(key, volts)
+        if value is None:
             part = macro_of(self.machine, buffer)
             value = part.leakage_mw * float(leakage_scale(volts, part.voltage_v)) * buffer.macros
             source = part.source
