@@ -20,7 +20,7 @@ def signs(weights, below, above, square):
         for c in range(weights.shape[1]):
             b, a, s = 0, 0, 0
             for t in range(weights.shape[2]):
-                word = np.int32(weights[f, c, t])
+                word = int(weights[f, c, t])
                 b += word < 0
                 a += word > 0
                 s += word * word
@@ -133,3 +133,45 @@ def _error(at, below, lowest):
     before = lowest[bit - 1] if bit > 0 else 0.0
     size = np.int64(1) << bit
     return np.int32(-size if at - before < below * (lowest[bit] - before) else size)
+
+
+@jit
+def add_up(sums, words, weights, shape, fold, pixel, filters, zero, one, flip):
+    """Sums int32[n, pixels, f] of faulty outputs anew, in place: each partial sum reads back through its masks after
+    every `fold` taps but the last.
+
+    words int8[h, w, c, n], images innermost, for all pass through the same cells; weights int8[f, c / groups, kernel
+    rows, kernel columns]; shape: stride, padding, columns of the output; pixel, filters int64[k] of the outputs.
+    """
+    stride, padding, out_w = shape
+    high, wide, channels, n = words.shape
+    total = np.empty(n, np.int32)
+    for i in range(pixel.size):
+        kernel = weights[filters[i]]
+        first = filters[i] // (weights.shape[0] * kernel.shape[0] // channels) * kernel.shape[0]  # of its group
+        y, x = pixel[i] // out_w * stride - padding, pixel[i] % out_w * stride - padding
+        total[:] = 0
+        t = 0
+        for c in range(kernel.shape[0]):
+            for row in range(kernel.shape[1]):
+                for column in range(kernel.shape[2]):
+                    if t > 0 and t % fold == 0:
+                        _read_back(total, zero[i], one[i], flip[i])
+                    if 0 <= y + row < high and 0 <= x + column < wide:
+                        _multiply_add(total, words[y + row, x + column, first + c], kernel[c, row, column])
+                    t += 1
+        for image in range(n):
+            sums[image, pixel[i], filters[i]] = total[image]
+
+
+@jit
+def _read_back(words, zero, one, flip):
+    for i in range(words.size):
+        words[i] = ((words[i] & ~zero) | one) ^ flip
+
+
+@jit
+def _multiply_add(total, words, weight):
+    """total int32[n] += words int8[n] * weight: a product always fits into 16 bits."""
+    for i in range(total.size):
+        total[i] += np.int16(np.int16(words[i]) * np.int16(weight))

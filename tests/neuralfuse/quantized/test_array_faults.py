@@ -1,6 +1,7 @@
 """Are faults inside the array the same in torch's integer convolutions and in a device's program, to the last bit?"""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralfuse.quantized.integer import IntegerNetwork
-from simulator.device.array_faults import TimingFaults
+from simulator import workload
+from simulator.accelerator import accelerator
+from simulator.array.cycles import simulate
+from simulator.array.schedule import Plan, Schedule
+from simulator.device.array_faults import TimingFaults, partial_sum_faults
 from simulator.device.program import Conv, Flatten, Pool, Program, execute
 from simulator.mac_errors import MacErrors, errors_at
+from simulator.placement import place_partial_sums, taps_between_spills
 from sram.errors import InputError
+from sram.geometry import Geometry
 from sram.random import Stream
 from sram.random_kernels import philox
 from tests.neuralfuse.quantized.test_integer import WAYS, Words, answers, conv
@@ -180,3 +187,127 @@ def test_no_errors_change_nothing_and_a_chip_has_a_number():
     assert not wrong(program, words, x, TimingFaults(errors_at(0.0)))[0].any()
     with pytest.raises(InputError, match="chip"):
         TimingFaults(errors_at(0.1), chip=-1)
+
+
+class Folded:
+    """The slow twin of PartialSumFaults: a product that adds up fold after fold, each partial sum through its masks."""
+
+    def __init__(self, program, words, placed, taps, faults):
+        self.words, self.at = words, {}
+        first, tensor = 0, 0
+        convolutions = [(place, step) for place, step in enumerate(program.steps, 1) if isinstance(step, Conv)]
+        for (place, step), fold in zip(convolutions, taps, strict=True):
+            filters, high, wide = program.shapes[place]
+            masks = np.zeros((3, filters, high * wide), np.uint32)
+            if fold < step.taps:
+                assert placed.tensors[tensor].count == masks[0].size
+                for element, bit, kind in zip(*(part.tolist() for part in faults), strict=True):
+                    if first <= element < first + masks[0].size:
+                        masks[kind].flat[element - first] |= np.uint32(1 << bit)
+                first, tensor = first + masks[0].size, tensor + 1
+            each = filters // step.groups
+            for group in range(step.groups):
+                inside = slice(group * each, (group + 1) * each)
+                self.at[step.address + group * each * step.taps] = fold, masks[:, inside].view(np.int32)
+
+    def __call__(self, activations, address, n):
+        fold, (zero, one, flip) = self.at[address]
+        pixels = zero.shape[1]
+        weights = self.words[address : address + n * activations.shape[1]].reshape(n, -1).astype(np.int32)
+        total = np.zeros((len(activations) // pixels, pixels, n), np.int32)
+        for start in range(0, activations.shape[1], fold):
+            if start:
+                total = ((total & ~zero.T) | one.T) ^ flip.T
+            part = activations[:, start : start + fold].astype(np.int32) @ weights[:, start : start + fold].T
+            total = total + part.reshape(total.shape)
+        return total.reshape(len(activations), n)
+
+
+def machine(dataflow, rows=8):
+    return replace(accelerator("paper"), array_rows=rows, array_cols=4, dataflow=dataflow, schedule="fixed")
+
+
+def layers_of(program):
+    """The workload of a chain of convolutions."""
+    steps = [(place, step) for place, step in enumerate(program.steps, 1) if isinstance(step, Conv)]
+    made = []
+    for place, step in steps:
+        _, high, wide = program.shapes[step.source]
+        sizes = (step.kernel_h, step.stride, step.padding)
+        made.append(workload.conv(f"c{place}", high, wide, step.channels, step.filters, *sizes, groups=step.groups))
+    return workload.Workload("chain", tuple(made))
+
+
+@pytest.mark.parametrize("integers", WAYS)
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(
+    kernel=st.sampled_from([1, 3]),
+    stride=st.sampled_from([1, 2]),
+    padding=st.sampled_from([0, 1]),
+    groups=st.sampled_from([1, 2, 8]),
+    dataflow=st.sampled_from(["ws", "is"]),
+    rows=st.sampled_from([4, 7, 16]),
+    share=st.sampled_from([0.0, 0.001, 0.02, 0.3]),
+    late=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_partial_sums_are_read_back_as_a_product_fold_by_fold_does(
+    integers, kernel, stride, padding, groups, dataflow, rows, share, late, seed
+):
+    second = Conv(
+        *(1, 72, 16, 8, kernel, kernel, stride, padding, groups, 1.0),
+        *((0.01,) * 16, tuple(float(i - 4) for i in range(16)), True),
+    )
+    third = conv(2, 16, 8, 1, 72 + second.weights, relu=False, unit=0.5)
+    program = Program((9, 6, 7), (conv(0, 9, 8, 1, 0), second, third))
+    random = np.random.default_rng(seed)
+    words = random.integers(-128, 128, program.weight_bytes).astype(np.int8)
+    x = torch.from_numpy(random.integers(-60, 60, (3, 9, 6, 7)).astype(np.float32))
+    net, array = layers_of(program), machine(dataflow, rows)
+    taps = taps_between_spills(net, array)
+    placed = place_partial_sums(net, array, Geometry(banks=1, rows=64))
+    cells = np.flatnonzero(random.random(placed.geometry.cells) < share)
+    faults = placed.faults(cells, random.integers(0, 3, len(cells)).astype(np.uint8))
+    spills, timing = partial_sum_faults(program, placed, taps, faults), TimingFaults(errors_at(0.03), seed)
+    network = IntegerNetwork(Words(words), program, integers)
+    clean = answers(network, x)
+    network.in_array = (spills, timing) if late else (spills,)
+    twin = Late(program, words, timing) if late else lambda place, read, sums: None
+    expected = execute(program, x.numpy(), Folded(program, words, placed, taps, faults), in_array=twin)
+    assert np.array_equal(answers(network, x), expected)
+    if share == 0.3 and placed.weights:
+        assert not np.array_equal(expected, clean)
+
+
+def test_sums_that_stay_in_the_array_lie_in_no_cell():
+    """An output-stationary array spills none, nor does a weight-stationary one with a row for every tap."""
+    program = Program((8, 4, 4), (conv(0, 8, 8, 1, 0),))
+    net = layers_of(program)
+    for array, spilled in ((machine("os"), 0), (machine("ws", 8), 0), (machine("ws", 7), 128)):
+        placed = place_partial_sums(net, array, Geometry(banks=1))
+        assert placed.weights == spilled
+        assert bool(simulate(net, array).layers["psum_sram_writes"].sum()) == bool(spilled)
+        none = partial_sum_faults(
+            program, placed, taps_between_spills(net, array), placed.faults(*np.zeros((2, 0), int))
+        )
+        assert none.faulty == {}
+
+
+def test_an_output_stationary_array_with_tiles_of_taps_spills_after_each():
+    net, plan = layers_of(Program((8, 4, 4), (conv(0, 8, 8, 3, 0),))), Plan({"c1": Schedule("os", 1, 4, 32, 8)})
+    assert taps_between_spills(net, machine("os"), plan) == [32]
+    assert place_partial_sums(net, machine("os"), Geometry(banks=1), plan=plan).weights == 32
+
+
+def test_partial_sums_of_another_network_are_refused():
+    program = Program((8, 4, 4), (conv(0, 8, 8, 1, 0),))
+    net, array = layers_of(program), machine("ws", 4)
+    taps = taps_between_spills(net, array)
+    none = tuple(np.zeros((2, 0), int)) * 2
+    placed = place_partial_sums(net, array, Geometry(banks=1))
+    with pytest.raises(InputError, match="taps"):
+        partial_sum_faults(program, placed, [*taps, 4], none[:3])
+    with pytest.raises(InputError, match="sizes"):
+        partial_sum_faults(program, placed, [8], none[:3])
+    with pytest.raises(InputError, match="bits"):
+        partial_sum_faults(program, place_partial_sums(net, array, Geometry(banks=1), bits=24), taps, none[:3])
