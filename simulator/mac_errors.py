@@ -3,7 +3,7 @@
 **How often.** `slack` is the period over the delay of the path (`simulator.timing.slack`); below 1 some sums are not
 ready in time. Against slack the error curves of all supplies of one process and temperature fall together
 (`mac_error_rates.csv`, the median of them); those of other temperatures do not: at a slack of 0.75 the rates of all 16
-corners reach from 0.001 to 0.09, and the slow corner at -40 C is a middle one. A curve ends where five of its 20,000
+corners reach from 0.001 to 0.09, and the slow corner at -40 C is a middle one. A curve ends where two of its 20,000
 MACs were wrong; beyond, its last decade is continued as a straight line in the logarithm (`extrapolated`), to 0 at a
 slack of 1. Input-stationary arrays are taken for weight-stationary ones: in both a sum comes from the neighbour above.
 
