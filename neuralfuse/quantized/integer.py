@@ -91,7 +91,7 @@ class _Convolution:
     def numbers(self, sums: Tensor) -> Tensor:
         """What sums stand for: scaled and moved in float64, then rounded to float32, as a device does it."""
         if sums.device.type == "cpu" and sums.dtype != torch.float64:
-            numbers = sums if sums.dtype == torch.float32 else torch.empty_like(sums, dtype=torch.float32)
+            numbers = sums.view(torch.float32)  # in the same memory
             rows = (_flat(each).reshape(-1, self.step.filters) for each in (sums, numbers))
             kernels.scale(*rows, self.scale, self.offset, self.step.relu)
             return numbers
@@ -152,7 +152,7 @@ class IntegerNetwork:
         layer = self.layers[place]
         if not self.in_array:
             return layer(words)
-        sums = layer.sums(words).to("cpu", torch.int32)
+        sums = _integers(layer.sums(words))
         found = sums.permute(0, 2, 3, 1).reshape(len(sums), -1, layer.step.filters).numpy()
         read = words.permute(0, 2, 3, 1).cpu().numpy()
         for faults in self.in_array:
@@ -209,6 +209,15 @@ def _positive(program: Program) -> list[bool]:
 def _flat(x: Tensor) -> np.ndarray:
     """The memory of a tensor [n, c, h, w] whose channels are innermost."""
     return x.permute(0, 2, 3, 1).reshape(-1).numpy()
+
+
+def _integers(sums: Tensor) -> Tensor:
+    """int32 on the CPU; of float32 there in the same memory."""
+    if sums.device.type != "cpu" or sums.dtype != torch.float32:
+        return sums.to("cpu", torch.int32)
+    integers = sums.view(torch.int32)
+    kernels.to_integers(_flat(sums), _flat(integers))
+    return integers
 
 
 def _rounded(x: Tensor, unit: float) -> Tensor:

@@ -23,6 +23,18 @@ def scale(sums, numbers, scale, offset, relu):
 
 
 @jit
+def to_integers(sums, integers):
+    """integers int32[n] = sums float32[n], in whose memory they may lie."""
+    part = np.empty(1024, np.int32)
+    for start in range(0, sums.size, part.size):
+        count = min(part.size, sums.size - start)
+        for i in range(count):
+            part[i] = np.int32(sums[start + i])
+        for i in range(count):
+            integers[start + i] = part[i]
+
+
+@jit
 def largest(sums):
     """The largest magnitude in float32[n]."""
     found = np.float32(0.0)

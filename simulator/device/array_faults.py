@@ -77,9 +77,10 @@ class TimingFaults:
             return
         negative, square = _products(step, weights, words)
         falling, rising, under_rising, under_falling = self.errors.by_signs
-        positive = step.taps - negative
-        over = negative * falling + positive * rising  # expected errors of an output whose running sum is >= 0
-        under = np.where(square > 0, positive * under_rising + negative * under_falling, over)
+        # expected errors of an output whose running sum is >= 0 all the time, or below
+        over = step.taps * rising + negative * (falling - rising)
+        under = step.taps * under_rising + negative * (under_falling - under_rising)
+        under = np.where(square > 0, under, over)
         fails = (np.float32(2.0**32 * -np.expm1(-np.minimum(expected, MOST))) for expected in (over, under))
         spread = np.float32(8 / np.pi * np.maximum(square, 1.0))
         lowest = np.cumsum(self.errors.lowest_bit)

@@ -55,8 +55,8 @@ class Late:
 
     def _late(self, total, step, below, square, place, image, output):
         rates, one = self.faults.errors.by_signs, np.float32
-        over = below * rates[0] + (step.taps - below) * rates[1]
-        under = (step.taps - below) * rates[2] + below * rates[3] if square else over
+        over = step.taps * rates[1] + below * (rates[0] - rates[1])
+        under = step.taps * rates[2] + below * (rates[3] - rates[2]) if square else over
         over, under = (one(2.0**32 * -np.expm1(-min(each, 40.0))) for each in (over, under))
         share = one(0.5) + one(total) / (abs(one(total)) + np.sqrt(one(total) ** 2 + one(8 / np.pi * max(square, 1))))
         fails = under + share * (over - under)
