@@ -20,7 +20,7 @@ from neuralfuse.results.statistics import (
 )
 from neuralfuse.results.trade import Trade, on_the_same_chips, saving_between
 
-SCOPES = ("weight_sram", "sram", "system")
+SCOPES = ("weight_sram", "sram", "chip", "system")
 SETTING = ["network", "dataset", "accelerator", "curve", "structure"]  # within one setting protections are compared
 MARGINS = (1.0, 2.0, 5.0)
 
@@ -45,7 +45,7 @@ def clean_accuracy(rows: pd.DataFrame) -> float:
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 GAIN = ["gain_mean", "gain_low", "gain_high"]
 MEANS = ["cell_fault_rate", "flip_rate", *(f"energy_{scope}_pj" for scope in SCOPES)]
-MEANS += [*(f"saving_{scope}" for scope in SCOPES), "cycles"]
+MEANS += [*(f"saving_{scope}" for scope in SCOPES), "cycles", "clock_hz", "inference_s"]
 
 
 def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:

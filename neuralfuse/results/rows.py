@@ -42,11 +42,15 @@ class Result:
     flip_rate: float  # share of the stored weight bits that are read wrong
     energy_weight_sram_pj: float
     energy_sram_pj: float
+    energy_chip_pj: float
     energy_system_pj: float
     saving_weight_sram: float  # share of the unprotected network's energy at nominal voltage, same scope
     saving_sram: float
+    saving_chip: float
     saving_system: float
     cycles: int
+    clock_hz: float
+    inference_s: float  # of the accelerator, at this clock
     seconds: float  # this task took so long; kept for estimates, not part of results.csv
 
     @property
@@ -57,7 +61,10 @@ class Result:
 
 FIELDS = Result.__dataclass_fields__
 SHARES = ("cell_fault_rate", "flip_rate")
-AMOUNTS = ("chip", "cycles", "energy_weight_sram_pj", "energy_sram_pj", "energy_system_pj")
+AMOUNTS = (
+    *("chip", "cycles", "clock_hz", "inference_s"),
+    *("energy_weight_sram_pj", "energy_sram_pj", "energy_chip_pj", "energy_system_pj"),
+)
 
 
 def possible(rows: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from neuralfuse.chips.cost import NONE, Overheads
 from neuralfuse.quantized import checkpoint
 from neuralfuse.results.rows import Result, Rows
 from neuralfuse.results.tables import to_csv
@@ -36,7 +37,6 @@ from simulator.workload import Layer, Workload
 from sram import locks
 from sram.errors import InputError
 from sram.files import write_atomic
-from sram.protection import Overhead
 
 LOCKS = ".locks"
 _SHOWN = ("stamp", "voltage_unit", "versions", "notes", "energy_sources")  # of a prepared folder
@@ -174,12 +174,12 @@ class StudyFolder:
         machine: str,
         protection: ProtectionConfig,
         at: OperatingPoint,
-        overhead: Overhead | None = None,
+        overheads: Overheads = NONE,
     ) -> Cost:
-        """Cost of one inference at an operating point; `overhead` is that of the protection's SRAM part."""
+        """Cost of one inference at an operating point; `overheads` are those of the protection's SRAM parts."""
         fuse, base = protection.neuralfuse, self.counts(machine, network)
         extra = self.counts(machine, network, protection.name) if fuse is not None else None
-        return cost_of(base, extra, at, overhead, generator_at_nominal=fuse is None or fuse.own_faults is None)
+        return cost_of(base, extra, at, overheads, generator_at_nominal=fuse is None or fuse.own_faults is None)
 
     def placement(self, network: str, machine: str) -> Placement:
         """Where each stored weight bit of a network lies."""

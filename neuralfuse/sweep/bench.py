@@ -202,7 +202,7 @@ class Bench:
         return evaluate.correct(self.answers(network), images, self.labels, self.study.batch_size)
 
     def _cost(self, network: str, machine: str, name: str, at: OperatingPoint, overhead: Overhead) -> Cost:
-        return self.folder.cost(network, machine, self.study.protection(name), at, overhead)
+        return self.folder.cost(network, machine, self.study.protection(name), at, {"weight_buffer": overhead})
 
     def _renormalised(self, network: str, faults: FaultyBits, how: BatchNormConfig) -> int:
         """Right answers with these faults and the statistics that BatchNorm finds with them."""

@@ -11,6 +11,7 @@ from neuralfuse.study.config import SramConfig
 from neuralfuse.study.memory import memory_of
 from simulator.accelerator import accelerator, with_weight_rail
 from simulator.array.cycles import simulate
+from simulator.energy import energy
 from simulator.operating_point import OperatingPoint, Supply
 from simulator.placement import place
 from simulator.readers.read import trace
@@ -164,15 +165,25 @@ def test_every_content_of_every_word_is_seen_once(bench):
 
 def test_overheads_enter_the_energy(bench):
     _, placed, chips, workload, machine = bench
-    counts = simulate(workload, machine)
-    plain = scopes(counts, LOW)
-    coded = scopes(counts, LOW, protection.parse("secded72").apply(chips[0])[1])
-    assert coded.weight_sram / plain.weight_sram == pytest.approx(72 / 64)
-    assert coded.sram > plain.sram
-    hard = scopes(counts, LOW, protection.parse("hardened_msb:2").apply(chips[0])[1])
-    assert hard.weight_sram / plain.weight_sram == pytest.approx((0.75 * 0.64 + 0.25) / 0.64)
-    boosted = scopes(counts, LOW, protection.parse("boost:0.05").apply(chips[0])[1])
-    assert boosted.weight_sram / plain.weight_sram == pytest.approx((0.85 / 0.8) ** 2)
+    spent = energy(simulate(workload, machine), LOW)
+
+    def behind(spec: str, buffer: str = "weight_buffer") -> dict:
+        overhead = protection.parse(spec).apply(chips[0])[1]
+        return scopes(spent, machine, LOW, {buffer: overhead})
+
+    plain, coded = scopes(spent, machine, LOW), behind("secded72")
+    assert plain == behind("none") == {scope: spent.scope_pj(scope) for scope in plain}
+    assert coded["weight_sram"] / plain["weight_sram"] == pytest.approx(72 / 64)
+    more = {scope: coded[scope] - plain[scope] for scope in plain}
+    assert more["sram"] == pytest.approx(more["chip"]) == pytest.approx(more["system"]) > more["weight_sram"] > 0
+    hard = behind("hardened_msb:2")
+    assert hard["weight_sram"] / plain["weight_sram"] == pytest.approx((0.75 * 0.64 + 0.25) / 0.64)
+    boosted = behind("boost:0.05")
+    assert boosted["weight_sram"] / plain["weight_sram"] == pytest.approx((0.85 / 0.8) ** 2)
+    inputs = behind("secded72", "ifmap_buffer")
+    assert inputs["weight_sram"] == plain["weight_sram"]
+    of_inputs = sum(pj.sum() for part, pj in spent.parts.items() if part.owner == "ifmap_buffer")
+    assert inputs["sram"] - plain["sram"] == pytest.approx(of_inputs / 8)
     assert layout_of(placed).weight_bits == 8
 
 
