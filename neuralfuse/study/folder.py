@@ -25,7 +25,8 @@ from neuralfuse.study.digest import digest
 from neuralfuse.study.file_names import generator_file, slug
 from neuralfuse.study.files import dump_study, load_study
 from neuralfuse.study.memory import place_weights
-from neuralfuse.study.supplies import machine_of
+from neuralfuse.study.rails import Role
+from neuralfuse.study.supplies import machine_of, roles_of
 from neuralfuse.transforms.generators import NeuralFuse
 from simulator.accelerator import accelerator, with_resident_weights
 from simulator.array.cycles import Counts, simulate
@@ -166,7 +167,8 @@ class StudyFolder:
 
     def counts(self, machine: str, network: str, protection: str | None = None) -> Counts:
         """Cycles and accesses of one inference on an accelerator."""
-        return _counts(self.workload(network, protection), machine, self.study.sram.schedule == "resident")
+        resident = self.study.sram.schedule == "resident"
+        return _counts(self.workload(network, protection), machine, roles_of(self.study), resident)
 
     def cost(
         self,
@@ -254,8 +256,8 @@ def check_empty(path: Path) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _counts(workload: Workload, machine: str, resident: bool) -> Counts:
-    found = machine_of(machine)
+def _counts(workload: Workload, machine: str, roles: tuple[Role, ...], resident: bool) -> Counts:
+    found = machine_of(machine, roles)
     return simulate(workload, with_resident_weights(found, network_bytes(workload, found)) if resident else found)
 
 
