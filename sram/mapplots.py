@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import poisson
+from scipy.special import gammaln, xlogy
 
 from sram.compare import per_column
 from sram.errors import InputError
@@ -82,7 +82,7 @@ def _columns(axes: Axes, counts: dict[str, np.ndarray]) -> None:
             alpha=0.8,
             label=f"{name}: variance / mean {ratio:.2g}",
         )
-        expected = c.size * poisson.pmf(k, c.mean())
+        expected = c.size * np.exp(xlogy(k, c.mean()) - c.mean() - gammaln(k + 1))  # Poisson
         axes.plot(k[expected > 0.5], expected[expected > 0.5], "o", ms=3, color="black", mfc="none")
     axes.plot([], [], "o", ms=3, color="black", mfc="none", label="independent faults")
     axes.set(xlabel="faulty cells in a column", ylabel="columns", yscale="log", title="clustering by column")
