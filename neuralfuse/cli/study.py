@@ -1,5 +1,6 @@
 """`neuralfuse demo`, `sweep`, `train`, `report`, `merge`, `results`."""
 
+import gc
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,6 +85,7 @@ def report(
         for folder in folders:
             print_lines(paired.write(folder, against))
         return
+    gc.freeze()  # libraries stay: to search them again and again for what is not needed takes a tenth of a report
     parts = [part for folder in folders for part in variants.folders(folder).values()]
     for part in parts:
         _print_report(build_report(part))

@@ -89,7 +89,7 @@ class Shown:
     def uri(self) -> str:
         """The figure itself, no larger than the page shows it, in 256 colours, rare ones too: a fifth of its bytes."""
         buffer = BytesIO()
-        self._small.quantize(256, Image.Quantize.MAXCOVERAGE).save(buffer, "png", optimize=True)
+        self._small.quantize(256, Image.Quantize.MAXCOVERAGE).save(buffer, "png")
         return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

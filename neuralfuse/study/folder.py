@@ -9,25 +9,20 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from neuralfuse.chips.cost import NONE, Overheads
-from neuralfuse.quantized import checkpoint
 from neuralfuse.results.rows import Result, Rows
 from neuralfuse.results.tables import to_csv
 from neuralfuse.study import records
 from neuralfuse.study.config import ProtectionConfig, StudyConfig
 from neuralfuse.study.cost import Cost, cost_of
-from neuralfuse.study.data import build_network, build_transform
 from neuralfuse.study.digest import digest
 from neuralfuse.study.file_names import generator_file, slug
 from neuralfuse.study.files import dump_study, load_study
 from neuralfuse.study.memory import place_weights
 from neuralfuse.study.rails import Role
 from neuralfuse.study.supplies import machine_of, roles_of
-from neuralfuse.transforms.generators import NeuralFuse
 from simulator.accelerator import accelerator, with_resident_weights
 from simulator.array.cycles import Counts, simulate
 from simulator.array.memory import network_bytes
@@ -38,6 +33,11 @@ from simulator.workload import Layer, Workload
 from sram import locks
 from sram.errors import InputError
 from sram.files import write_atomic
+
+if TYPE_CHECKING:  # a report needs no torch
+    from torch import nn
+
+    from neuralfuse.transforms.generators import NeuralFuse
 
 LOCKS = ".locks"
 _SHOWN = ("stamp", "voltage_unit", "versions", "notes", "energy_sources")  # of a prepared folder
@@ -105,8 +105,11 @@ class StudyFolder:
         """The trained network, its weights rounded to words."""
         return self.path / "networks" / f"{slug(network)}.safetensors"
 
-    def network(self, network: str) -> nn.Module:
+    def network(self, network: str) -> "nn.Module":
         """A network with its words as weights."""
+        from neuralfuse.quantized import checkpoint
+        from neuralfuse.study.data import build_network
+
         built = build_network(self.study.network(network), self.study)
         checkpoint.load_network(built, self.network_file(network))
         return built.eval()
@@ -125,8 +128,11 @@ class StudyFolder:
         name = generator_file(protection.neuralfuse.trained_on(network), protection.name)
         return self.path / "generators" / name
 
-    def transform(self, network: str, protection: str) -> NeuralFuse | None:
+    def transform(self, network: str, protection: str) -> "NeuralFuse | None":
         """The input transform of a protection as it was trained for all chips; None where it has none."""
+        from neuralfuse.quantized import checkpoint
+        from neuralfuse.study.data import build_transform
+
         found = self.study.protection(protection)
         if found.neuralfuse is None:
             return None
