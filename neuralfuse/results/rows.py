@@ -20,6 +20,8 @@ import pandas as pd
 from sram.files import make_folder, sync_folder
 from sram.locks import Claims
 
+ALONE = "weights alone"  # `rails` of a point at which nothing else is lowered
+
 
 @dataclass(frozen=True)
 class Result:
