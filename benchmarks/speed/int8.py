@@ -5,8 +5,6 @@
 Time: one thread, processor time of a forward pass of 128 images on a chip with 1% faulty bits, giving the layers their
 new words included; both sides as a sweep runs them, in turns, median. Weights as drawn, for they do not change it.
 
-Then the int8 pass beside itself with sums that are late for the clock at 1e-3 of the MACs, in turns.
-
 Answers: the same chips (independent cells, every stored bit in a cell of its own) read by the same network with both
 kinds of activations: resnet8 on digits, trained here as in the demo, and with `--root` the resnet14 of
 `benchmarks/checkpoints` on 500 test images of CIFAR-10. Differences are paired by chip; also how long a chip took.
@@ -34,8 +32,6 @@ from neuralfuse.study.prepare import prepare
 from neuralfuse.study.supplies import operating_points
 from neuralfuse.sweep.bench import run_chunk
 from neuralfuse.sweep.task import Task
-from simulator.device.array_faults import TimingFaults
-from simulator.mac_errors import errors_at
 
 SHAPES = {"resnet8": (1, 16), "resnet14": (3, 32), "resnet18": (3, 32), "vgg19": (3, 32)}
 RATES = [0, 0.0025, 0.005, 0.01, 0.0175, 0.03]
@@ -70,25 +66,6 @@ def speed(name: str, repeats: int = 5) -> None:
     pairs = [(timed(forward(faulty), 1)[0], timed(forward(words), 1)[0]) for _ in range(repeats)]
     floats, ints = (1e3 * statistics.median(side) for side in zip(*pairs, strict=True))
     print(f"{name:10}{floats:10.1f}{ints:10.1f}{floats / ints:8.2f}", flush=True)
-
-
-def late_sums(name: str, repeats: int = 5) -> None:
-    """The same pass with sums that are late at 1e-3 of the MACs, and without."""
-    channels, size = SHAPES[name]
-    faulty = FaultyNetwork(networks.build(name, 10, channels), fold=True)
-    x = torch.rand(128, channels, size, size) * 2 - 1
-    network, timing = IntegerNetwork(faulty, compile_network(faulty, x[:32])), TimingFaults(errors_at(1e-3))
-
-    def forward(*faults):
-        def work(i: int) -> None:
-            network.in_array = faults
-            network(x)
-
-        return work
-
-    pairs = [(timed(forward(), 1)[0], timed(forward(timing), 1)[0]) for _ in range(repeats)]
-    clean, late = (1e3 * statistics.median(side) for side in zip(*pairs, strict=True))
-    print(f"{name:10}{clean:10.1f}{late:10.1f}{late / clean:8.2f}", flush=True)
 
 
 def study_of(dataset: dict, network: dict) -> StudyConfig:
@@ -128,9 +105,6 @@ def main() -> None:
     print("128 images, ms:  float      int8   ratio")
     for name in SHAPES:
         speed(name)
-    print("128 images, ms:   int8  late sums  ratio")
-    for name in SHAPES:
-        late_sums(name)
     studies = {
         "resnet8, digits": study_of({"name": "digits"}, {"build": "resnet8", "training": {"flip": False, "shift": 2}})
     }
