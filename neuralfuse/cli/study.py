@@ -209,6 +209,7 @@ def _dry_run(path: Path, out: Path, workers: int | None, part: tuple[int, int] |
 
 def _dry_run_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int] | None) -> None:
     from neuralfuse.study.check import check
+    from neuralfuse.study.supplies import operating_points
     from neuralfuse.sweep.run import estimate
 
     study = folder.study
@@ -216,7 +217,9 @@ def _dry_run_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int]
     guess = estimate(folder, chosen, part)
     print(f"{guess.tasks} tasks: {len(study.networks)} networks x {len(study.accelerators)} accelerators x", end=" ")
     print(f"{len(study.forms)} structures x {len(study.protections)} protections x", end=" ")
-    print(f"{len(study.voltages)} voltages x {study.chips.evaluation} chips")
+    points = len(operating_points(study, study.accelerators[0]))
+    print(f"{points} {'voltages' if points == len(study.voltages) else 'operating points'}", end=" ")
+    print(f"x {study.chips.evaluation} chips")
     _print_supplies(study)
     trainings = ", ".join(guess.trainings) or "none"
     print_line(f"{guess.done} done in {folder.path}, {guess.tasks - guess.done} to do; trainings to do: {trainings}")
@@ -255,8 +258,8 @@ def _print_report(made: "Report") -> None:
 
     table = Table(
         title="Lowest weight-SRAM supply that stays within so many points of clean accuracy",
-        caption="supply: of the weight buffer's rail alone, all others nominal. saving: weight-SRAM reads per "
-        "inference, protection included, against unprotected at nominal supply",
+        caption=f"supply: of {made.rails}. saving: weight-SRAM reads per inference, protection included, against "
+        "unprotected at nominal supply",
     )
     for name in ("maps", "protection", "points", f"supply, {made.unit} [95%]", "saving, % [95%]"):
         table.add_column(name, no_wrap=True)

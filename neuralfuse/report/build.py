@@ -30,6 +30,7 @@ class Report:
     summary: pd.DataFrame
     headline: pd.DataFrame
     unit: str  # of voltages
+    rails: str  # that are lowered
     gains: list[str]  # one sentence for each protection: where it helps most
     yields: list[str]  # one sentence for each protection: how low most chips may go
     warning: str  # how often the intervals of lowest supplies hold the truth
@@ -60,7 +61,17 @@ def build_report(folder: str | Path) -> Report:
         write_atomic(page, render(study, tables, provenance, shown, folder, stamp))
     summary, headline, unit = tables.summary, tables.headline, study.curve.unit
     gains, yields = wording.gain_lines(summary, unit), wording.yield_lines(tables.yields, unit)
-    return Report(page, figures, summary, headline, unit, gains, yields, wording.held(int(summary.chips.min())))
+    return Report(
+        page,
+        figures,
+        summary,
+        headline,
+        unit,
+        provenance["notes"]["supply"],
+        gains,
+        yields,
+        wording.held(int(summary.chips.min())),
+    )
 
 
 def _tables(results: pd.DataFrame, layers: pd.DataFrame, provenance: Mapping) -> Tables:

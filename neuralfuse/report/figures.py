@@ -58,11 +58,11 @@ def drawings(
         tag, of = ("", "") if len(groups) == 1 else ("-" + slug(*map(str, key)), f" ({', '.join(map(str, key))})")
         rows = results[(results[keys] == list(key)).all(axis=1)]
         found[f"accuracy{tag}"] = Drawing(ACCURACY + of, partial(plots.accuracy_against_voltage, part, unit))
-        for what, caption, draw, table in (
-            ("pareto", FRONT, plots.energy_accuracy_front, part),
-            ("attainment", ATTAINED, plots.attainment, rows),
+        for what, caption, draw, table, scopes in (
+            ("pareto", FRONT, plots.energy_accuracy_front, part, pareto.SCOPES),
+            ("attainment", ATTAINED, plots.attainment, rows, ("weight_sram", "chip")),
         ):
-            for scope, label in SCOPE_LABEL.items():
+            for scope, label in ((scope, SCOPE_LABEL[scope]) for scope in scopes):
                 found[f"{what}-{scope}{tag}"] = Drawing(f"{caption}; {label}{of}", partial(draw, table, scope))
         found[f"yield{tag}"] = Drawing(YIELD + of, partial(plots.yield_against_voltage, part, 5.0, unit))
     if len(groups) > 1:

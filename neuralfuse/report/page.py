@@ -44,6 +44,7 @@ SHOWN = {  # columns of summary.csv: what they are called, how they are written
     "flip_rate": ("bit flip rate", "{:.2e}"),
     "saving_weight_sram": ("saving, weight SRAM (%)", "{:z.1%}"),
     "saving_sram": ("saving, SRAM (%)", "{:z.1%}"),
+    "saving_chip": ("saving, chip (%)", "{:z.2%}"),
     "saving_system": ("saving, system (%)", "{:z.2%}"),
 }
 LAYERS = ["layer", "kind", "dataflow", "macs", "cycles", "stall_cycles", "utilization_pct"]

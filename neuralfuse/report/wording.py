@@ -11,7 +11,8 @@ from neuralfuse.results.statistics import COVERAGE, FEW_CHIPS, chips_for_a_bound
 SCOPE_LABEL = {
     "weight_sram": "weight SRAM, dynamic",
     "sram": "all SRAM",
-    "system": "system: array, SRAM, DRAM, leakage",
+    "chip": "chip: array, SRAM, leakage",
+    "system": "system: chip and DRAM",
 }
 
 

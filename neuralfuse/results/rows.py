@@ -31,22 +31,31 @@ class Result:
     dataset: str
     accelerator: str
     curve: str
+    rails: str  # what the operating point does beside the supply of the weights
     structure: str
     protection: str
-    voltage: float  # in the unit of the curve
+    voltage: float  # of the weight memory, in the unit of its curve
+    voltage_activations: float  # of the input buffer, in the unit of its curve
+    voltage_accumulators: float  # of the output buffer
+    voltage_logic: float  # in the unit of the weight memory's curve
     chip: int
     correct: int
     total: int
     correct_clean: int  # of the bare network without a fault, on the same images
     cell_fault_rate: float  # share of this chip's weight-SRAM cells that are faulty at this voltage
     flip_rate: float  # share of the stored weight bits that are read wrong
+    cell_fault_rate_activations: float  # share of faulty cells in the buffers of activations; 0 where they are nominal
     energy_weight_sram_pj: float
     energy_sram_pj: float
+    energy_chip_pj: float
     energy_system_pj: float
     saving_weight_sram: float  # share of the unprotected network's energy at nominal voltage, same scope
     saving_sram: float
+    saving_chip: float
     saving_system: float
     cycles: int
+    clock_hz: float
+    inference_s: float  # of the accelerator, at this clock
     seconds: float  # this task took so long; kept for estimates, not part of results.csv
 
     @property
@@ -56,8 +65,11 @@ class Result:
 
 
 FIELDS = Result.__dataclass_fields__
-SHARES = ("cell_fault_rate", "flip_rate")
-AMOUNTS = ("chip", "cycles", "energy_weight_sram_pj", "energy_sram_pj", "energy_system_pj")
+SHARES = ("cell_fault_rate", "flip_rate", "cell_fault_rate_activations")
+AMOUNTS = (
+    *("chip", "cycles", "clock_hz", "inference_s"),
+    *("energy_weight_sram_pj", "energy_sram_pj", "energy_chip_pj", "energy_system_pj"),
+)
 
 
 def possible(rows: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuralfuse.chips.cost import NONE, Overheads
 from neuralfuse.results.rows import Result, Rows
 from neuralfuse.results.tables import to_csv
 from neuralfuse.study import records
@@ -20,7 +21,8 @@ from neuralfuse.study.digest import digest
 from neuralfuse.study.file_names import generator_file, slug
 from neuralfuse.study.files import dump_study, load_study
 from neuralfuse.study.memory import place_weights
-from neuralfuse.study.supplies import machine_of
+from neuralfuse.study.rails import Role
+from neuralfuse.study.supplies import machine_of, roles_of
 from simulator.accelerator import accelerator, with_resident_weights
 from simulator.array.cycles import Counts, simulate
 from simulator.array.memory import network_bytes
@@ -31,7 +33,6 @@ from simulator.workload import Layer, Workload
 from sram import locks
 from sram.errors import InputError
 from sram.files import write_atomic
-from sram.protection import Overhead
 
 if TYPE_CHECKING:  # a report needs no torch
     from torch import nn
@@ -172,7 +173,8 @@ class StudyFolder:
 
     def counts(self, machine: str, network: str, protection: str | None = None) -> Counts:
         """Cycles and accesses of one inference on an accelerator."""
-        return _counts(self.workload(network, protection), machine, self.study.sram.schedule == "resident")
+        resident = self.study.sram.schedule == "resident"
+        return _counts(self.workload(network, protection), machine, roles_of(self.study), resident)
 
     def cost(
         self,
@@ -180,12 +182,12 @@ class StudyFolder:
         machine: str,
         protection: ProtectionConfig,
         at: OperatingPoint,
-        overhead: Overhead | None = None,
+        overheads: Overheads = NONE,
     ) -> Cost:
-        """Cost of one inference at an operating point; `overhead` is that of the protection's SRAM part."""
+        """Cost of one inference at an operating point; `overheads` are those of the protection's SRAM parts."""
         fuse, base = protection.neuralfuse, self.counts(machine, network)
         extra = self.counts(machine, network, protection.name) if fuse is not None else None
-        return cost_of(base, extra, at, overhead, generator_at_nominal=fuse is None or fuse.own_faults is None)
+        return cost_of(base, extra, at, overheads, generator_at_nominal=fuse is None or fuse.own_faults is None)
 
     def placement(self, network: str, machine: str) -> Placement:
         """Where each stored weight bit of a network lies."""
@@ -260,8 +262,8 @@ def check_empty(path: Path) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _counts(workload: Workload, machine: str, resident: bool) -> Counts:
-    found = machine_of(machine)
+def _counts(workload: Workload, machine: str, roles: tuple[Role, ...], resident: bool) -> Counts:
+    found = machine_of(machine, roles)
     return simulate(workload, with_resident_weights(found, network_bytes(workload, found)) if resident else found)
 
 
