@@ -14,7 +14,7 @@ from neuralfuse.study.supplies import machine_of, operating_points, roles_of, su
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.sweep.plan import plan
 from simulator.array.cycles import simulate
-from simulator.device.activations import CodedMemory, activation_memory
+from simulator.device.activations import CodedMemory, activation_memory, coded_memory
 from simulator.energy import energy
 from simulator.timing import clock_hz, fastest_clock_hz
 from sram.errors import InputError
@@ -112,8 +112,8 @@ def test_cost_is_that_of_all_rails_at_the_clock_that_they_allow(grid):
 
 
 def test_protections_of_each_memory_cost_and_correct(grid):
-    """At 0.86 of Vmin 0.27% of cells are weak, one word in fifty has two and more: SECDED wins most of what is lost, and
-    is paid for in both buffers."""
+    """At 0.86 of Vmin 0.27% of cells are weak, one word in fifty has two and more: SECDED wins back what is
+    lost, and is paid for in both buffers."""
     _, rows, _ = grid
     keys = ["chip", "voltage", "voltage_activations"]
     bare, coded = (rows[rows.protection == name].set_index(keys) for name in ("none", "coded"))
@@ -153,8 +153,6 @@ def test_coded_words_read_as_one_after_the_other(grid, spec):
     raw = Chip(1).fault_map(Memory(placed.geometry, structure="iid"), 0.8)
     protected = shield.map(raw)
     faults = word_faults(protected.geometry, protected.at(0.8))
-    from simulator.device.activations import coded_memory
-
     memory: CodedMemory = coded_memory(program, placed, faults, shield)
     random = np.random.default_rng(0)
     changed = 0
