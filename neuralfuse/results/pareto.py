@@ -124,10 +124,7 @@ def trades(results: pd.DataFrame, *scopes: str) -> Iterator[tuple[dict[str, str]
     """Each setting, its clean accuracy, and the trade of each protection at each of `scopes`, in the order of the
     file."""
     for key, group in results.groupby(SETTING, sort=False):
-        found = {
-            str(protection): {scope: Trade.of(rows, scope) for scope in scopes}
-            for protection, rows in group.groupby("protection", sort=False)
-        }
+        found = {str(name): Trade.at_scopes(rows, *scopes) for name, rows in group.groupby("protection", sort=False)}
         yield dict(zip(SETTING, key, strict=True)), clean_accuracy(group), found
 
 
