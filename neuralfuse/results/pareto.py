@@ -59,7 +59,8 @@ MEANS = [
     *SUPPLIES,
     *(f"energy_{scope}_pj" for scope in SCOPES),
 ]
-MEANS += [*(f"saving_{scope}" for scope in SCOPES), "cycles", "clock_hz", "inference_s"]
+MEANS += [*(f"saving_{scope}" for scope in SCOPES), "cycles", "clock_hz", "inference_s", "inferences_per_s"]
+MEANS += ["energy_delay_chip_pj_s"]
 
 
 def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
@@ -124,10 +125,7 @@ def trades(results: pd.DataFrame, *scopes: str) -> Iterator[tuple[dict[str, str]
     """Each setting, its clean accuracy, and the trade of each protection at each of `scopes`, in the order of the
     file."""
     for key, group in results.groupby(SETTING, sort=False):
-        found = {
-            str(protection): {scope: Trade.of(rows, scope) for scope in scopes}
-            for protection, rows in group.groupby("protection", sort=False)
-        }
+        found = {str(name): Trade.at_scopes(rows, *scopes) for name, rows in group.groupby("protection", sort=False)}
         yield dict(zip(SETTING, key, strict=True)), clean_accuracy(group), found
 
 
