@@ -251,6 +251,16 @@ def _print_supplies(study: "StudyConfig") -> None:
 
 
 def _print_report(made: "Report") -> None:
+    alone = made.headline.rails.nunique() == 1
+    if alone:
+        _print_headline(made)
+    _print_choice(made)
+    for line in [*(made.gains + made.yields if alone else []), *([made.warning] if made.warning else [])]:
+        print_line(line)
+    print_line(f"page: {made.page}")
+
+
+def _print_headline(made: "Report") -> None:
     from rich.table import Table
 
     from neuralfuse.cli.tables import print_table
@@ -266,6 +276,22 @@ def _print_report(made: "Report") -> None:
     for row in headline_lines(made.headline):
         table.add_row(*row)
     print_table(table)
-    for line in [*made.gains, *made.yields, *([made.warning] if made.warning else [])]:
-        print_line(line)
-    print_line(f"page: {made.page}")
+
+
+def _print_choice(made: "Report") -> None:
+    """Which operating point takes least energy within so many points of clean."""
+    from rich.table import Table
+
+    from neuralfuse.cli.tables import print_table
+    from neuralfuse.report import choice_cells
+
+    cells = choice_cells(made.choice, made.unit)
+    table = Table(title="Least energy of an inference within so many points of clean accuracy, on the chip")
+    for name in cells[0] if cells else ():
+        table.add_column(name)
+    for row in cells:
+        table.add_row(*row.values())
+    if cells:
+        print_table(table)
+    else:
+        print("no operating point keeps the mean accuracy within 5 points of clean")

@@ -59,7 +59,8 @@ MEANS = [
     *SUPPLIES,
     *(f"energy_{scope}_pj" for scope in SCOPES),
 ]
-MEANS += [*(f"saving_{scope}" for scope in SCOPES), "cycles", "clock_hz", "inference_s"]
+MEANS += [*(f"saving_{scope}" for scope in SCOPES), "cycles", "clock_hz", "inference_s", "inferences_per_s"]
+MEANS += ["energy_delay_chip_pj_s"]
 
 
 def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:

@@ -20,6 +20,8 @@ import pandas as pd
 from sram.files import make_folder, sync_folder
 from sram.locks import Claims
 
+ALONE = "weights alone"  # `rails` of a point at which nothing else is lowered
+
 
 @dataclass(frozen=True)
 class Result:
@@ -63,6 +65,16 @@ class Result:
         """Share of the images that were answered right."""
         return self.correct / self.total
 
+    @property
+    def inferences_per_s(self) -> float:
+        """Of the accelerator, one after the other."""
+        return 1 / self.inference_s if self.inference_s else math.inf
+
+    @property
+    def energy_delay_chip_pj_s(self) -> float:
+        """Energy of an inference at the scope `chip` times its time."""
+        return self.energy_chip_pj * self.inference_s
+
 
 FIELDS = Result.__dataclass_fields__
 SHARES = ("cell_fault_rate", "flip_rate", "cell_fault_rate_activations")
@@ -90,6 +102,7 @@ def _sound(row: Result) -> bool:
 
 COLUMNS = [name for name in FIELDS if name not in {"key", "seconds"}]
 COLUMNS.insert(COLUMNS.index("correct_clean") + 1, "accuracy")
+COLUMNS += ["inferences_per_s", "energy_delay_chip_pj_s"]
 
 
 class Rows:

@@ -225,6 +225,11 @@ class StudyFolder:
         """Counts and energies of every layer at nominal supply."""
         return self.path / "layers.csv"
 
+    @property
+    def energy_file(self) -> Path:
+        """Energy of each unprotected network at each operating point, by rail and component."""
+        return self.path / "energy.csv"
+
     def write_provenance(self, record: dict[str, Any]) -> None:
         """Keep the record of versions and sources."""
         records.write(self.path / "provenance.json", record)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from neuralfuse.chips.memory import curve_of
+from neuralfuse.results.rows import ALONE
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.rails import ROLES, Role
 from simulator.accelerator import Accelerator, accelerator, with_rails
@@ -13,7 +14,6 @@ from sram.errors import InputError
 from sram.failure import FailureCurve
 
 BUFFERS: dict[Role, str] = {"weights": "weight_buffer", "activations": "ifmap_buffer", "accumulators": "ofmap_buffer"}
-ALONE = "weights alone"
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Bench:
         self.answers = last(1, self._answers)
         # those of many generators where images are small, seldom more than 256 MB
         self.inputs = last(max(3, 2**28 // max(self.images.nbytes, 1)), self._inputs)
-        self.calibrated = last(2, self._calibrated)
+        self.calibrated = last(len(self.study.voltages) + 1, self._calibrated)
         self.placement = last(2, folder.placement)
         self.layout = last(2, self._layout)
         self.map = last(2, self._map)

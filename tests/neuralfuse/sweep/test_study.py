@@ -93,7 +93,7 @@ def test_figures_and_page_are_there(tiny):
     captions = re.findall(
         r'<img alt="([^"]*)" src="data:image/png', page
     )  # fronts of the page's own for those in plots/
-    assert sum(caption.startswith("Energy saved against accuracy, chip by chip") for caption in captions) == 3
+    assert sum(caption.startswith("Energy saved against accuracy, chip by chip") for caption in captions) == 2
     for words in (
         "Accuracy against supply",
         "Share of faulty cells",
