@@ -34,7 +34,8 @@ class OperatingPoint:
     its nominal supply. Raises InputError.
 
     `clock_hz`: in Hz; `follow`: the fastest that all supplies allow; left out, the accelerator's own, whatever the
-    supplies: nothing slows down (`simulator.timing`).
+    supplies: nothing slows down (`simulator.timing`). `late_sums`: a clock in Hz may be too fast for the logic, whose
+    sums are then late (`simulator.mac_errors`).
 
     >>> OperatingPoint((Supply("weights", 0.8), Supply("logic", 0.9))).voltages
     (0.9, 0.8)
@@ -42,6 +43,7 @@ class OperatingPoint:
 
     supplies: tuple[Supply, ...] = ()
     clock_hz: float | Literal["follow"] | None = None
+    late_sums: bool = False
 
     def __post_init__(self) -> None:
         if self.clock_hz not in (None, "follow") and not 0 < float(self.clock_hz) < math.inf:

@@ -77,12 +77,15 @@ def beyond_data(machine: Accelerator, at: OperatingPoint) -> bool:
 
 
 def clock_hz(machine: Accelerator, at: OperatingPoint) -> float:
-    """The clock at an operating point. InputError for one in Hz that some path cannot meet even without its margin."""
+    """The clock at an operating point. InputError for one in Hz that some path cannot meet even without its margin, but
+    for the logic where sums may be late."""
     if at.clock_hz is None:
         return machine.clock_hz
     if at.clock_hz == "follow":
         return fastest_clock_hz(machine, at)
     shares = path_shares(machine, at)
+    if at.late_sums:
+        del shares["logic"]
     slowest = max(shares, key=lambda path: shares[path])
     most = machine.clock_hz * (1 + machine.delay.margin) / shares[slowest]
     if at.clock_hz > most:

@@ -147,6 +147,7 @@ class IntegerNetwork:
             for tensor in _read(step):
                 if self.last_read[tensor] == place:
                     tensors[tensor] = _GONE
+        self.first_image += len(x)
         return tensors[-1].numbers.flatten(1)
 
     def _convolved(self, place: int, words: Tensor) -> Tensor:

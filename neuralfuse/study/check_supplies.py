@@ -3,7 +3,8 @@
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.memory import buffers_lowered, place_activations_of
 from neuralfuse.study.supplies import curve_of_role, machine_of, operating_points, roles_of
-from simulator.timing import clock_hz
+from simulator.mac_errors import mac_errors
+from simulator.timing import clock_hz, slack
 from simulator.workload import Workload, linear
 from sram import structure
 from sram.errors import InputError
@@ -34,8 +35,22 @@ def _check_points(study: StudyConfig) -> None:
             if at.clock_hz is None and at.supply("logic").share < 1:
                 raise InputError("study", "clock", None, "follow, or a number of Hz, where the logic is lowered")
             clock_hz(machine, at)
+            if study.late_sums:
+                mac_errors(slack(machine, at), corner=machine.delay.corner)
+    _check_late_sums(study)
     if study.adaptive and study.adaptive.margin_points is not None and (study.rails or study.operating_points):
         raise InputError("study", "adaptive.margin_points", study.adaptive.margin_points, "supplies that fall together")
+
+
+def _check_late_sums(study: StudyConfig) -> None:
+    if study.late_sums and any(config.activations != "int8" for config in study.networks):
+        raise InputError(
+            "study", "late_sums", True, "false, where networks compute in floats; int8 has the array's sums"
+        )
+    for protection in study.protections:
+        if protection.logic is not None and not study.late_sums:
+            key = f"protections.{protection.name}.logic"
+            raise InputError("study", key, protection.logic, "none, unless late_sums: nothing is late")
 
 
 def _check_memories(study: StudyConfig) -> None:
@@ -53,8 +68,9 @@ def _check_memories(study: StudyConfig) -> None:
             key = f"protections.{protection.name}.sram.{memory}"
             if memory not in lowered.values():
                 raise InputError("study", key, list(chain), allowed)
-            if parse(chain).needs_regions:
-                raise InputError("study", key, list(chain), "none of single layers")
+            shield = parse(chain)
+            if shield.needs_regions or "masking" in shield.spec:
+                raise InputError("study", key, list(chain), "none of single layers, and no masking: that is of weights")
 
 
 def _check_activations(study: StudyConfig) -> None:

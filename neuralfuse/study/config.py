@@ -257,6 +257,7 @@ class ProtectionConfig(Strict):
     sram: tuple[str, ...] = ()
     memories: dict[Buffer, tuple[str, ...]] = Field(default_factory=dict)
     batchnorm: BatchNormConfig | None = None
+    logic: Literal["razor"] | None = None  # shadow latches that find late sums, where the study has such
 
     @model_validator(mode="after")
     def one_beside_the_memory(self) -> Self:
@@ -271,6 +272,8 @@ class ProtectionConfig(Strict):
         generator's name."""
         if value == "none":
             return {"name": "none"}
+        if value == "razor":
+            return {"name": "razor", "logic": "razor"}
         if isinstance(value, str) and value.startswith("calibrated("):
             return {"name": value, "neuralfuse": _calibrated(value)}
         if isinstance(value, str):
@@ -284,8 +287,8 @@ class ProtectionConfig(Strict):
             if isinstance(inner, dict) and "generator" in inner:
                 generator = str(inner["generator"])
                 parts.append(f"calibrated({generator})" if inner.get("calibrate") is not None else generator)
-            if value.get("batchnorm") is not None:
-                parts.append("batchnorm")
+            parts += ["batchnorm"] if value.get("batchnorm") is not None else []
+            parts += [str(value["logic"])] if value.get("logic") else []
             return {**value, "name": "+".join(parts) or "none"}
         return value
 
@@ -305,6 +308,8 @@ class StudyConfig(Strict):
     together: Annotated[tuple[Role, ...], Unhashed("folder")] = ()
     operating_points: Annotated[tuple[PointConfig, ...], Unhashed("folder")] = ()
     clock: Annotated[Clock, Unhashed("folder")] = None
+    # A clock in Hz may be faster than the array's critical path; its sums are late then.
+    late_sums: Annotated[bool, Unhashed("folder")] = False
     memories: dict[Buffer, MemoryConfig] = Field(default_factory=dict)
     chips: Annotated[ChipsConfig, Unhashed("folder")] = ChipsConfig()
     protections: Annotated[tuple[ProtectionConfig, ...], Unhashed("folder")] = (ProtectionConfig(name="none"),)

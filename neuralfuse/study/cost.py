@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from neuralfuse.chips.cost import NONE, Overheads, scopes
 from simulator.array.cycles import Counts
 from simulator.energy import LayerEnergy, energy
+from simulator.logic_protection import LogicCost, Razor
+from simulator.mac_errors import mac_errors
 from simulator.operating_point import NOMINAL, OperatingPoint
-from simulator.timing import clock_hz
+from simulator.timing import clock_hz, slack
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,20 @@ def cost_of(
     at: OperatingPoint,
     overheads: Overheads = NONE,
     generator_at_nominal: bool = True,
+    razor: bool = False,
 ) -> Cost:
-    """Cost of one inference at an operating point; `overheads` are those of the protection's SRAM parts, by buffer."""
+    """Cost of one inference at an operating point; `overheads` are those of the protection's SRAM parts, by buffer.
+
+    `razor`: shadow latches find the sums that are late, and the array waits for each.
+    """
     machine = network.accelerator
     reference = scopes(energy(network), machine, NOMINAL)
     spent = energy(network, at)
-    total, seconds, cycles = scopes(spent, machine, at, overheads), spent.seconds, network.cycles
+    if razor:
+        rate = mac_errors(slack(machine, at), corner=machine.delay.corner).word_error_rate
+        spent = _waiting(spent, Razor().cost(rate, machine.array_rows * machine.array_cols))
+    total, seconds = scopes(spent, machine, at, overheads), spent.seconds
+    cycles = round(seconds * clock_hz(machine, at)) if razor else network.cycles
     if generator is not None:
         where = NOMINAL if generator_at_nominal else at
         extra: LayerEnergy = energy(generator, where)
@@ -57,3 +67,11 @@ def cost_of(
         clock_hz=clock_hz(machine, at),
         inference_s=seconds,
     )
+
+
+def _waiting(spent: LayerEnergy, more: LogicCost) -> LayerEnergy:
+    """With what a protection of the logic adds: to MACs and registers, and to the time, in which everything leaks."""
+    factor = {"mac": 1 + more.energy, "registers": 1 + more.energy}
+    factor |= {"sram_leakage": 1 + more.cycles, "logic_leakage": 1 + more.cycles}
+    parts = {part: pj * factor.get(part.component, 1.0) for part, pj in spent.parts.items()}
+    return LayerEnergy(spent.layers, parts, spent.figures, spent.layer_seconds * (1 + more.cycles))

@@ -187,7 +187,8 @@ class StudyFolder:
         """Cost of one inference at an operating point; `overheads` are those of the protection's SRAM parts."""
         fuse, base = protection.neuralfuse, self.counts(machine, network)
         extra = self.counts(machine, network, protection.name) if fuse is not None else None
-        return cost_of(base, extra, at, overheads, generator_at_nominal=fuse is None or fuse.own_faults is None)
+        at_nominal = fuse is None or fuse.own_faults is None
+        return cost_of(base, extra, at, overheads, at_nominal, razor=protection.logic == "razor")
 
     def placement(self, network: str, machine: str) -> Placement:
         """Where each stored weight bit of a network lies."""

@@ -5,7 +5,7 @@ from neuralfuse.study.config import SramConfig, StudyConfig
 from neuralfuse.study.rails import Buffer, Role
 from neuralfuse.study.supplies import roles_of
 from simulator.accelerator import Accelerator
-from simulator.placement import Placement, place, place_activations
+from simulator.placement import Placement, place, place_activations, place_partial_sums, taps_between_spills
 from simulator.workload import Workload
 from sram import faultmap
 from sram.faultmap import FaultMap
@@ -37,6 +37,14 @@ def place_activations_of(study: StudyConfig, workload: Workload, machine: Accele
     own, size = silicon_of(study, buffers_lowered(study)[buffer]), getattr(machine, buffer).capacity_bytes
     cells = Geometry.of_capacity(size, own.rows, own.columns, own.word_bits)
     return place_activations(workload, machine, cells, bits=8, buffer=buffer)  # type: ignore[arg-type]
+
+
+def place_partial_sums_of(workload: Workload, machine: Accelerator, cells: Geometry) -> Placement | None:
+    """Where each partial sum waits in the output buffer; None where none leaves the array before its last tap."""
+    layers = zip(workload.array_layers, taps_between_spills(workload, machine), strict=True)
+    if all(taps >= layer.k for layer, taps in layers):
+        return None
+    return place_partial_sums(workload, machine, cells, bits=32)
 
 
 def silicon_of(study: StudyConfig, role: Role) -> SramConfig:

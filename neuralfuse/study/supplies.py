@@ -109,7 +109,7 @@ def _point(
             allowed = f"at most {nominal:g} {curve_of_role(study, role).unit}, the nominal supply on {machine.name}"
             raise InputError("study", f"rails.{role}", voltage, allowed)
         supplies[role] = Supply(rail_of(machine, role), voltage, nominal)
-    return OperatingPoint(tuple(supplies.values()), clock or study.clock)  # type: ignore[arg-type]
+    return OperatingPoint(tuple(supplies.values()), clock or study.clock, study.late_sums)  # type: ignore[arg-type]
 
 
 def supply_of(study: StudyConfig, machine: str, at: OperatingPoint, role: Role) -> float:

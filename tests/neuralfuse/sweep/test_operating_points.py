@@ -8,15 +8,19 @@ import torch
 from neuralfuse.quantized.integer import IntegerNetwork
 from neuralfuse.study.files import Study
 from neuralfuse.study.folder import StudyFolder
-from neuralfuse.study.memory import place_activations_of
+from neuralfuse.study.grid import points_of
+from neuralfuse.study.memory import place_activations_of, place_partial_sums_of
 from neuralfuse.study.prepare import prepare
 from neuralfuse.study.supplies import machine_of, operating_points, roles_of, supply_of
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.sweep.plan import plan
 from simulator.array.cycles import simulate
 from simulator.device.activations import CodedMemory, activation_memory, coded_memory
+from simulator.device.array_faults import partial_sum_faults
 from simulator.energy import energy
-from simulator.timing import clock_hz, fastest_clock_hz
+from simulator.operating_point import NOMINAL
+from simulator.placement import taps_between_spills
+from simulator.timing import clock_hz, fastest_clock_hz, slack
 from sram.errors import InputError
 from sram.memory import Chip, Memory
 from sram.protection import Layout, parse, word_faults
@@ -78,6 +82,12 @@ def test_answers_are_those_of_faults_put_into_both_buffers_by_hand(grid):
             memory = Memory(lies.geometry, structure="iid", first_bank=bank)
             found = chip.fault_map(memory, 0.86).at(0.86)
             through[buffer] = activation_memory(program, lies, lies.faults(found.cell, found.kind))
+            if buffer == "ofmap_buffer":
+                sums, taps = (
+                    place_partial_sums_of(workload, machine, lies.geometry),
+                    taps_between_spills(workload, machine),
+                )
+                network.in_array = (partial_sum_faults(program, sums, taps, sums.faults(found.cell, found.kind)),)
             bank += lies.geometry.banks
 
         class Both:
@@ -187,6 +197,10 @@ def test_coded_words_read_as_one_after_the_other(grid, spec):
         ({"voltages": [0.9], "rails": {"weights": [0.9]}}, "rails.weights"),
         ({"voltages": [0.9], "rails": {"logic": [0.9]}}, "clock"),
         ({"voltages": [0.9], "clock": 1e12}, "clock_hz"),
+        ({"voltages": [0.9], "clock": 1e12, "late_sums": True}, "clock_hz"),
+        ({"rails": {"logic": [0.8]}, "clock": 5e8, "late_sums": True}, "slack"),
+        ({"voltages": [0.9], "late_sums": True, "networks": ["resnet8"]}, "late_sums"),
+        ({"voltages": [0.9], "protections": ["razor"]}, "protections.razor.logic"),
         ({"voltages": [0.9], "clock": "fast"}, "clock"),
         ({"voltages": [0.9], "together": ["weights", "weights"]}, "study"),
         ({"voltages": [0.9], "together": ["activations"], "rails": {"activations": [0.9]}}, "study"),
@@ -210,3 +224,44 @@ def test_points_that_cannot_be_run_are_one_message(keys, key):
     with pytest.raises(InputError) as error:
         check(study_of(**keys))
     assert key in error.value.key or key == error.value.key.split(".")[-1], error.value
+
+
+def test_partial_sums_of_a_lowered_output_buffer_are_put_in_by_hand(grid):
+    """The same rows' answers differ without them, so the test above holds for partial sums, too."""
+    study, _, bench = grid
+    machine, workload = machine_of("gap9-like", roles_of(study)), bench.folder.workload("resnet8")
+    lies = place_activations_of(study, workload, machine, "ofmap_buffer")
+    sums = place_partial_sums_of(workload, machine, lies.geometry)
+    assert sums is not None
+    assert sums.bits == 32
+    assert {tensor.name for tensor in sums.tensors} <= {layer.name for layer in workload.array_layers}
+    os_machine = machine_of("paper", roles_of(study))
+    assert place_partial_sums_of(workload, os_machine, lies.geometry) is None
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory):
+    nominal = machine_of("paper").clock_hz
+    study = study_of(rails={"logic": [1.0, 0.92]}, clock=nominal, late_sums=True, protections=["none", "razor"])
+    return study, *rows_of(study, tmp_path_factory.mktemp("late") / "out")
+
+
+def test_sums_that_are_late_lose_accuracy_and_razor_wins_it_back_for_cycles(late):
+    study, rows, _ = late
+    at = operating_points(study, "paper")[1]
+    assert slack(machine_of("paper", roles_of(study)), at) < 1 < slack(machine_of("paper", roles_of(study)), NOMINAL)
+    bare, razor = (rows[(rows.protection == name) & (rows.voltage_logic == 0.92)] for name in ("none", "razor"))
+    clean = rows[(rows.protection == "none") & (rows.voltage_logic == 1)]
+    assert (clean.correct == clean.correct_clean).all()
+    assert (bare.correct < clean.correct.to_numpy()).all()
+    assert (razor.correct.to_numpy() == clean.correct.to_numpy()).all()
+    assert (razor.cycles.to_numpy() > bare.cycles.to_numpy()).all()
+    assert (razor.energy_chip_pj.to_numpy() > bare.energy_chip_pj.to_numpy()).all()
+    assert (bare.clock_hz == machine_of("paper").clock_hz).all()
+
+
+def test_late_sums_do_not_depend_on_the_order_of_tasks(late):
+    study, rows, bench = late
+    tasks = plan(study, points_of(bench.folder), {})
+    again = [bench.measure(task) for task in reversed(tasks)]
+    assert [row.correct for row in reversed(again)] == rows.correct.tolist()
