@@ -119,7 +119,7 @@ def test_mistakes_are_one_line_and_write_nothing(arguments, says, lot, tmp_path,
 
 def test_the_most_accurate_within_the_limit():
     def row(name, correct, saving):
-        return Fitted(name, 0.8, 10, correct, 100, saving, 0.1, 0.1, 5, 512, 10, 64, 0, "streamed")
+        return Fitted(name, 0.8, 10, correct, 100, saving, 0.1, 0.1, 0.1, 5, 512, 10, 64, 0, "streamed")
 
     rows = [row("a", 90, 0.20), row("b", 80, 0.30), row("c", 80, 0.35), row("d", 70, 0.36)]
     assert best(rows).protection == "a"
