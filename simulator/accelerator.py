@@ -17,11 +17,12 @@ from sram.errors import InputError
 from sram.lazy import callable_module
 
 PRESETS = Path(__file__).parent / "presets"
-Dataflow = Literal["os", "ws", "is", "best"]
+Dataflow = Literal["os", "ws", "is", "best", "rs"]
 DATAFLOWS = get_args(Dataflow)
 Policy = Literal["search", "fixed"]
 Objective = Literal["edp", "energy", "cycles"]
 Weights = Literal["streamed", "resident"]
+Buffers = Literal["separate", "shared"]
 # Far beyond any machine, and so far below 2**63 that counts of cycles and accesses, which are products, stay there too.
 MOST_ELEMENTS = 1 << 16  # rows, columns, lanes, samples
 MOST_BITS = 128
@@ -60,10 +61,28 @@ class Buffer:
 
 
 @dataclass(frozen=True)
+class Scratchpads:
+    """The memories of each element of a row stationary array: words of inputs, of weights and of partial sums."""
+
+    ifmap_words: int
+    weight_words: int
+    psum_words: int
+
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        for name in ("ifmap_words", "weight_words", "psum_words"):
+            _check_range("scratchpads", name, getattr(self, name), 1, MOST_BUFFER_PARTS)
+
+
+@dataclass(frozen=True)
 class Accelerator:
     """An accelerator. Bandwidth is shared by all operands; rails are nominal voltages in volts.
 
-    `dataflow`: os, ws, is, or best (the fastest of the three for each layer).
+    `dataflow`: os, ws, is, best (the fastest of the three for each layer), or rs (row stationary, with `scratchpads`).
+    `scratchpads`: the memories of each element; with rs, and with nothing else.
+    `buffers`: separate, or shared: the macros of the input and of the output buffer are one pool, which each layer
+    splits as it likes (with `schedule: fixed` as the file has it).
     `double_buffered_registers`: a fold's stationary operand loads while the previous fold computes.
     `skip_idle_rows`: a partial fold costs the rows and columns that it uses, not the whole array.
     `keep_on_chip`: an output that fits stays in the buffer for the layer that reads it.
@@ -102,6 +121,8 @@ class Accelerator:
     schedule: Policy = "search"
     objective: Objective = "edp"
     weights: Weights = "streamed"
+    buffers: Buffers = "separate"
+    scratchpads: Scratchpads | None = None
     rails: dict[str, float] = field(default_factory=lambda: {"sram": 0.9, "logic": 0.9})
     sram_cell: str = "itrs-lstp"
     delay: Delay = field(default_factory=Delay)
@@ -122,9 +143,11 @@ class Accelerator:
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(self.name, name, getattr(self, name), "more than 0, and finite")
         kinds = {"dataflow": Dataflow, "schedule": Policy, "objective": Objective, "weights": Weights}
+        kinds["buffers"] = Buffers
         for name, choices in kinds.items():
             if getattr(self, name) not in get_args(choices):
                 raise InputError(self.name, name, getattr(self, name), ", ".join(get_args(choices)))
+        self._check_mapping()
         buffers = (self.ifmap_buffer, self.weight_buffer, self.ofmap_buffer)
         for rail in ("logic", *(buffer.rail for buffer in buffers)):
             if not 0 < self.rails.get(rail, 0) <= MOST_VOLTS:
@@ -135,6 +158,22 @@ class Accelerator:
             allowed = f"more than 0 V, and at most the buffers' nominal {least:g} V"
             raise InputError(self.name, "retention_v", self.retention_v, allowed)
 
+    def _check_mapping(self) -> None:
+        if (self.scratchpads is None) == (self.dataflow == "rs"):
+            allowed = "the words of an element's memories" if self.scratchpads is None else "none, but with dataflow rs"
+            raise InputError(self.name, "scratchpads", self.scratchpads, allowed)
+        if self.dataflow == "rs" and self.schedule == "fixed":
+            raise InputError(self.name, "schedule", "fixed", "search; row stationary has no schedule without tiles")
+        parts = [
+            dataclasses.replace(buffer, capacity_bytes=1, macros=1) for buffer in (self.ifmap_buffer, self.ofmap_buffer)
+        ]
+        sizes = {buffer.capacity_bytes / buffer.macros for buffer in (self.ifmap_buffer, self.ofmap_buffer)}
+        if self.buffers == "shared" and self.dataflow != "rs":
+            raise InputError(self.name, "buffers", "shared", "separate, but with dataflow rs")
+        if self.buffers == "shared" and (len(sizes) > 1 or parts[0] != parts[1]):
+            allowed = "separate; shared takes an ifmap_buffer and an ofmap_buffer of equal macros"
+            raise InputError(self.name, "buffers", "shared", allowed)
+
 
 def macro_of(machine: Accelerator, buffer: Buffer) -> MacroEnergy:
     """One of the macros of a buffer, from the SRAM table at the machine's node. InputError for a node that it lacks.
@@ -143,11 +182,16 @@ def macro_of(machine: Accelerator, buffer: Buffer) -> MacroEnergy:
     >>> macro_of(machine, machine.weight_buffer).access_ns
     1.5085
     """
+    return macro(buffer.capacity_bytes / buffer.macros, table_node(machine), machine.sram_cell)
+
+
+def table_node(machine: Accelerator) -> int:
+    """The node of the SRAM table that is the machine's. InputError for one that it lacks."""
     node = int(machine.node_nm)
     if node != machine.node_nm:  # SRAM figures are not scaled to another node, so not rounded to one either
         allowed = "a whole number, a node of the CACTI table, without figures for the buffers of your own"
         raise InputError(machine.name, "node_nm", machine.node_nm, allowed)
-    return macro(buffer.capacity_bytes / buffer.macros, node, machine.sram_cell)
+    return node
 
 
 WEIGHT_RAIL = "weights"

@@ -95,7 +95,8 @@ def _tasks(
 
 def _run(workload: Workload, machines: list[Accelerator], table: EnergyTable) -> list[dict[str, object]]:
     first = machines[0]
-    if first.schedule == "search" and workload.batch * first.batch > 1:  # together or sample by sample: simulate knows
+    batched = workload.batch * first.batch > 1  # together or sample by sample: simulate knows
+    if first.schedule == "search" and (batched or first.dataflow == "rs"):
         return [_row(simulate(workload, machine, table=table), table) for machine in machines]
     if first.schedule == "search":
         return [_row(counts, table) for counts in _searched(workload, machines, table)]

@@ -29,6 +29,7 @@ COLORS = {
     "sram_leakage": "#B7DDCF",
     "mac": "#D55E00",
     "registers": "#E69F00",
+    "scratchpads": "#CC79A7",
     "vector": "#F0E442",
     "logic_leakage": "#F6D7B8",
     "dram": "#8C8C8C",

@@ -10,8 +10,9 @@ import numpy as np
 
 from simulator.accelerator import Accelerator
 from simulator.array import cycles_kernels as kernels
-from simulator.array import search
+from simulator.array import rowstationary, search
 from simulator.array.dataflow import CODES, NAMES
+from simulator.array.dataflow_kernels import RS
 from simulator.array.memory import network_bytes
 from simulator.array.schedule import Plan, check_names, text_of
 from simulator.array.shapes import COUNTS, machine_record, shapes_of
@@ -79,6 +80,13 @@ class Counts:
         for name in COUNTS.names or ():
             if "_dram_" in name:
                 columns[name] = row[name]
+        if machine.scratchpads is not None:
+            in_macs = np.where(row["dataflow"] == RS, row["macs"], 0)
+            delivered = {name: row[f"{name}_scratchpad_writes"] for name in ("ifmap", "filter")}
+            for operand, written in (delivered | {"psum": in_macs}).items():
+                columns[f"{operand}_scratchpad_reads_elements"] = in_macs
+                columns[f"{operand}_scratchpad_writes_elements"] = written
+            columns["psum_hops_elements"] = row["psum_hops"]
         frame = pd.DataFrame(columns)
         total = frame.select_dtypes("number").sum()
         array = row["macs"] > 0
@@ -143,9 +151,13 @@ def _fixed(workload: Workload, accelerator: Accelerator) -> Counts:
 
 
 def _searched(workload: Workload, accelerator: Accelerator, prices: np.ndarray, plan: Plan | None = None) -> Counts:
+    batch = workload.batch * accelerator.batch
+    if accelerator.dataflow == "rs":
+        objective = search.OBJECTIVES[accelerator.objective]
+        rows, by_rows = rowstationary.search(workload, accelerator, prices[0], objective, plan)
+        return Counts(workload, accelerator, rows, Plan(by_rows, batch))
     counts, choices = search.search(workload, [accelerator], prices, plan)
-    schedules = search.schedules_of(workload, accelerator, choices[0])
-    return Counts(workload, accelerator, counts[0], Plan(schedules, workload.batch * accelerator.batch))
+    return Counts(workload, accelerator, counts[0], Plan(search.schedules_of(workload, accelerator, choices[0]), batch))
 
 
 def _in_passes(

@@ -62,28 +62,90 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class RowStationary:
+    """How one layer runs by rows (rowstationary.py), in the terms of Chen et al. (JSSC 2017).
+
+    Of a block: `n` samples, `m` filters, `e` output rows. Of a pass: in each element `p` filters and `q` channels; sets
+    of elements for `r` times as many channels and `t` times as many filters. m: a multiple of p x t, or all.
+
+    >>> text_of(RowStationary(n=1, m=96, e=7, p=16, q=1, r=1, t=2))
+    'n1 m96 e7 p16 q1 r1 t2'
+    """
+
+    n: int
+    m: int
+    e: int
+    p: int
+    q: int
+    r: int
+    t: int
+    dataflow: Literal["rs"] = "rs"
+
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        for name, value in self.sizes.items():
+            if value < 1:
+                raise InputError("schedule", name, value, "1 or more")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """By name, without the dataflow."""
+        return {name: getattr(self, name) for name in ("n", "m", "e", "p", "q", "r", "t")}
+
+
+@dataclass(frozen=True)
 class Plan:
     """Schedules of the layers of a network by name; `samples` that pass through it together.
 
     With fewer samples than the batch has, the network runs again for the next ones.
     """
 
-    layers: Mapping[str, Schedule]
+    layers: Mapping[str, Schedule | RowStationary]
     samples: int = 1
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
 
     def of(self, layer: Layer) -> Schedule:
-        """The layer's; InputError if there is none."""
+        """The layer's tiles; InputError if there are none."""
+        found = self._of(layer)
+        if not isinstance(found, Schedule):
+            raise InputError(layer.name, "dataflow", "rs", "os, ws, is: tiles of pixels, taps and filters")
+        return found
+
+    def rows_of(self, layer: Layer) -> RowStationary:
+        """The layer's row stationary schedule; InputError if there is none."""
+        found = self._of(layer)
+        if not isinstance(found, RowStationary):
+            raise InputError(layer.name, "dataflow", found.dataflow, "rs, with n, m, e, p, q, r and t")
+        return found
+
+    def _of(self, layer: Layer) -> Schedule | RowStationary:
         if layer.name not in self.layers:
             raise InputError("schedule", "layers", layer.name, "a schedule for each layer on the array")
         return self.layers[layer.name]
 
 
+@dataclass(frozen=True)
+class _Tiled(Plan):
+    layers: Mapping[str, Schedule]
+
+
+@dataclass(frozen=True)
+class _Rows(Plan):
+    layers: Mapping[str, RowStationary]
+
+
 def load(path: str | Path) -> Plan:
     """A plan from the YAML that `save` writes."""
     path = Path(path)
-    return userfile.record(path, Plan, userfile.mapping(path, "samples and layers"))
+    found = userfile.mapping(path, "samples and layers")
+    layers = found.get("layers")
+    by_rows = isinstance(layers, dict) and any(
+        isinstance(s, dict) and s.get("dataflow") == "rs" for s in layers.values()
+    )
+    plan = userfile.record(path, _Rows if by_rows else _Tiled, found)
+    return Plan(plan.layers, plan.samples)
 
 
 def save(plan: Plan, path: str | Path) -> None:
@@ -105,17 +167,22 @@ def text(plan: Plan) -> str:
     lines = [f"samples: {plan.samples}", "layers:"]
     for name, s in plan.layers.items():
         key = yaml.safe_dump({name: 0}, width=1 << 20).rpartition(":")[0]
-        fields = f"dataflow: {s.dataflow}, samples: {s.samples}, m: {s.m}, k: {s.k}, n: {s.n}, order: {s.order}"
-        lines.append(f"  {key}: {{{fields}}}")
+        named = (
+            s.sizes if isinstance(s, RowStationary) else {x: getattr(s, x) for x in ("samples", "m", "k", "n", "order")}
+        )
+        fields = ", ".join(f"{name}: {value}" for name, value in named.items())
+        lines.append(f"  {key}: {{dataflow: {s.dataflow}, {fields}}}")
     return "\n".join(lines) + "\n"
 
 
-def text_of(schedule: Schedule | None) -> str:
-    """A schedule in a cell of a table: samples of a block, m x k x n of a tile, order.
+def text_of(schedule: Schedule | RowStationary | None) -> str:
+    """A schedule in a cell of a table: samples of a block, m x k x n of a tile, order; or sizes by letter.
 
     >>> text_of(Schedule("ws", 2, 56, 576, 16, "nmk"))
     '2: 56x576x16 nmk'
     """
+    if isinstance(schedule, RowStationary):
+        return " ".join(f"{name}{value}" for name, value in schedule.sizes.items())
     return "" if schedule is None else f"{schedule.samples}: {schedule.m}x{schedule.k}x{schedule.n} {schedule.order}"
 
 

@@ -275,5 +275,7 @@ def energy_of(counts: np.ndarray, price: np.void) -> float:
     parts += [("filter_sram_reads", "filter_read"), ("filter_sram_writes", "filter_write"), ("cycles", "cycle")]
     for operand in ("psum", "ofmap"):
         parts += [(f"{operand}_sram_{way}s", f"{operand}_{way}") for way in ("read", "write")]
+    parts += [("ifmap_scratchpad_writes", "ifmap_delivery"), ("filter_scratchpad_writes", "filter_delivery")]
+    parts += [("psum_hops", "hop")]
     parts += [(name, "dram_byte") for name in COUNTS.names or () if "_dram_" in name]
     return float(sum(counts[name].sum() * price[cost] for name, cost in parts))

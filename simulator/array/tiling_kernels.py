@@ -7,7 +7,7 @@ first: products, blocks of samples, and tiles of m, k and n in one of ORDERS.
 import numpy as np
 
 from simulator.array.cycles_kernels import MOST_CHUNKS, chunk_cycles, count_array_layer, count_vector_layer, traffic
-from simulator.array.dataflow_kernels import IS, OS, WS, gemm_cycles, spatial
+from simulator.array.dataflow_kernels import IS, OS, RS, WS, gemm_cycles, spatial
 from sram.jit import jit
 
 M, K, N = 0, 1, 2
@@ -200,6 +200,10 @@ def cost_of(out, price, objective, results):
         spent += out.macs * price.mac_os + results * (1 + out.psum_sram_writes // results) * price.shift_os
     elif out.dataflow == WS:
         spent += out.macs * price.mac_ws + out.filter_sram_reads * price.shift_ws
+    elif out.dataflow == RS:
+        spent += out.macs * price.mac_rs + out.psum_hops * price.hop
+        spent += out.ifmap_scratchpad_writes * price.ifmap_delivery
+        spent += out.filter_scratchpad_writes * price.filter_delivery
     else:
         spent += out.macs * price.mac_is + out.ifmap_sram_reads * price.shift_is
     return spent * out.cycles if objective == EDP else spent
