@@ -303,13 +303,56 @@ def accelerator(name_or_path: str | Path) -> Accelerator:
     return userfile.record(path, Accelerator, {"name": path.stem} | found)
 
 
-def scalesim_config(path: str | Path, compat: bool = False) -> Accelerator:
+# All keys of a SCALE-Sim .cfg (v2 and v3). Those that change nothing here: addresses and names of files; what only
+# counts where a switch is on; request buffers, which only a Ramulator trace asks for.
+SCALESIM_KEYS = {
+    "general": ("run_name",),
+    "architecture_presets": (
+        *("ArrayHeight", "ArrayWidth", "IfmapSramSzkB", "FilterSramSzkB", "OfmapSramSzkB", "Dataflow", "Bandwidth"),
+        *("IfmapOffset", "FilterOffset", "OfmapOffset", "MemoryBanks", "ReadRequestBuffer", "WriteRequestBuffer"),
+    ),
+    "layout": (
+        *("IfmapCustomLayout", "IfmapSRAMBankBandwidth", "IfmapSRAMBankNum", "IfmapSRAMBankPort"),
+        *("FilterCustomLayout", "FilterSRAMBankBandwidth", "FilterSRAMBankNum", "FilterSRAMBankPort"),
+    ),
+    "sparsity": (
+        *("SparsitySupport", "SparseRep", "OptimizedMapping", "BlockSize", "NonZeroElems"),
+        "RandomNumberGeneratorSeed",
+    ),
+    "run_presets": ("InterfaceBandwidth", "UseRamulatorTrace"),
+    "network_presets": ("TopologyCsvLoc",),
+}
+SCALESIM_SWITCHES = {  # what may not be on, and why
+    "IfmapCustomLayout": "false; conflicts of banks are not modelled",
+    "FilterCustomLayout": "false; conflicts of banks are not modelled",
+    "SparsitySupport": "false; sparse weights are not modelled",
+    "UseRamulatorTrace": "false; there is no Ramulator here",
+}
+
+
+def _check_scalesim(path: Path, parser: configparser.ConfigParser) -> None:
+    """InputError for a key that is not known, or that asks for what is not modelled."""
+    for section in parser.sections():
+        known = SCALESIM_KEYS.get(section)
+        if known is None:
+            raise InputError(path, "section", section, ", ".join(SCALESIM_KEYS))
+        for key in parser.options(section):
+            if key not in map(str.lower, known):
+                raise InputError(path, f"[{section}] key", key, ", ".join(known))
+        for key in set(known) & set(SCALESIM_SWITCHES):
+            value = parser.get(section, key, fallback="false").strip()
+            if value.lower() != "false":
+                raise InputError(path, key, value, SCALESIM_SWITCHES[key])
+
+
+def scalesim_config(path: str | Path, user_bandwidth: bool = False) -> Accelerator:
     """An accelerator from a SCALE-Sim .cfg: array, dataflow, buffers (kB = 1024 words of one byte) and bandwidth.
 
-    Its bandwidth is in words a cycle for each of three ports, or no limit (InterfaceBandwidth: CALC); here it is one
-    channel, with three times the words or as many bytes a cycle as the array's edges can take. What the format lacks
-    (clock, node, rails, latency, vector unit) is the preset `paper`'s. Addresses and layout do not enter.
-    `compat`: for simulator.compat.scalesim, which counts as in CALC alone; USER is an InputError then.
+    Its bandwidth is no limit (InterfaceBandwidth: CALC); here it is one channel, with as many bytes a cycle as the
+    array's edges can take. What the format lacks (clock, node, rails, latency, vector unit) is the preset `paper`'s. A
+    key that asks for what is not modelled is an InputError, as is one that the format has not.
+    `user_bandwidth`: take USER, too, words a cycle for each of three ports, as one channel of three times the words.
+    That is for this project's own engine: simulator.compat.scalesim counts as in CALC alone.
     """
     path = Path(path)
     # a % is a % in these files
@@ -320,6 +363,8 @@ def scalesim_config(path: str | Path, compat: bool = False) -> Accelerator:
         raise InputError(path, "file", error.strerror, "a readable SCALE-Sim .cfg") from None
     except (configparser.Error, UnicodeDecodeError) as error:
         raise InputError(path, "content", " ".join(str(error).split()), "a SCALE-Sim .cfg") from None
+
+    _check_scalesim(path, parser)
 
     def text(section: str, key: str) -> str:
         if not parser.has_option(section, key):
@@ -339,12 +384,10 @@ def scalesim_config(path: str | Path, compat: bool = False) -> Accelerator:
     dataflow = text("architecture_presets", "Dataflow").lower()
     if dataflow not in ("os", "ws", "is"):
         raise InputError(path, "Dataflow", dataflow, "os, ws, is")
-    if parser.get("sparsity", "SparsitySupport", fallback="false").strip().lower() == "true":
-        raise InputError(path, "SparsitySupport", "true", "false; sparse weights are not modelled")
     mode = text("run_presets", "InterfaceBandwidth").upper()
-    if mode not in (modes := ("CALC",) if compat else ("CALC", "USER")):
-        allowed = ", ".join(modes) + (" with --compat scalesim, which counts no stalls" if compat else "")
-        raise InputError(path, "InterfaceBandwidth", mode, allowed)
+    if mode not in (modes := ("CALC", "USER") if user_bandwidth else ("CALC",)):
+        own = "" if user_bandwidth else "; USER without --compat scalesim, which counts no stalls (user_bandwidth=True)"
+        raise InputError(path, "InterfaceBandwidth", mode, ", ".join(modes) + own)
     bandwidth: float = rows + 2 * cols
     if mode == "USER":
         first = text("architecture_presets", "Bandwidth").split(",")[0].strip()
