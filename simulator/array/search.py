@@ -3,8 +3,8 @@
 Candidates do not depend on buffers or bandwidth, so more of either never costs more. They are all tile sizes of an
 axis of at most FEW units, else the smallest size for each number of tiles (a larger one needs more room for as many
 fetches); units are rows of the array for taps, its columns for filters, pixels of a row, rows, or samples. Where the
-three axes have more than MOST combinations, sizes are thinned out, evenly in their logarithm. Every candidate is
-evaluated; the untiled ones are ruled out early by a lower bound (tiling_kernels.least_untiled).
+three axes have more than MOST combinations, sizes are thinned out, evenly in their logarithm. A candidate is left out
+only if by a lower bound it costs more than another (tiling_kernels.least_tiled, least_untiled).
 """
 
 from __future__ import annotations
