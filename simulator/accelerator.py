@@ -164,15 +164,12 @@ class Accelerator:
             raise InputError(self.name, "scratchpads", self.scratchpads, allowed)
         if self.dataflow == "rs" and self.schedule == "fixed":
             raise InputError(self.name, "schedule", "fixed", "search; row stationary has no schedule without tiles")
-        parts = [
-            dataclasses.replace(buffer, capacity_bytes=1, macros=1) for buffer in (self.ifmap_buffer, self.ofmap_buffer)
-        ]
-        sizes = {buffer.capacity_bytes / buffer.macros for buffer in (self.ifmap_buffer, self.ofmap_buffer)}
-        if self.buffers == "shared" and self.dataflow != "rs":
-            raise InputError(self.name, "buffers", "shared", "separate, but with dataflow rs")
-        if self.buffers == "shared" and (len(sizes) > 1 or parts[0] != parts[1]):
-            allowed = "separate; shared takes an ifmap_buffer and an ofmap_buffer of equal macros"
-            raise InputError(self.name, "buffers", "shared", allowed)
+        if self.buffers == "shared":
+            pool = (self.ifmap_buffer, self.ofmap_buffer)
+            macros = {dataclasses.replace(part, capacity_bytes=1, macros=1) for part in pool}
+            if len(macros) > 1 or len({part.capacity_bytes / part.macros for part in pool}) > 1:
+                allowed = "separate; shared takes an ifmap_buffer and an ofmap_buffer of equal macros"
+                raise InputError(self.name, "buffers", "shared", allowed)
 
 
 def macro_of(machine: Accelerator, buffer: Buffer) -> MacroEnergy:

@@ -157,7 +157,9 @@ def _searched(workload: Workload, accelerator: Accelerator, prices: np.ndarray, 
         rows, by_rows = rowstationary.search(workload, accelerator, prices[0], objective, plan)
         return Counts(workload, accelerator, rows, Plan(by_rows, batch))
     counts, choices = search.search(workload, [accelerator], prices, plan)
-    return Counts(workload, accelerator, counts[0], Plan(search.schedules_of(workload, accelerator, choices[0]), batch))
+    return Counts(
+        workload, accelerator, counts[0], Plan(search.schedules_of(workload, accelerator, choices[0], plan), batch)
+    )
 
 
 def _in_passes(

@@ -37,7 +37,7 @@ ORDER_NAMES = get_args(Order)
 @dataclass(frozen=True)
 class Schedule:
     """How one layer runs: `samples` of a block; output pixels `m`, taps `k`, filters `n` of a tile; `order` of loops,
-    outermost first.
+    outermost first; `ifmap_bytes` that inputs may fill of a shared buffer, 0: as the accelerator's file splits it.
 
     A tile of pixels is a part of a row, whole rows, or whole samples; one of taps or filters a multiple of the array's
     rows or columns, or all.
@@ -52,6 +52,7 @@ class Schedule:
     k: int
     n: int
     order: Order = "mkn"
+    ifmap_bytes: int = 0
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
 
@@ -59,6 +60,14 @@ class Schedule:
         for name in ("samples", "m", "k", "n"):
             if getattr(self, name) < 1:
                 raise InputError("schedule", name, getattr(self, name), "1 or more")
+        if self.ifmap_bytes < 0:
+            raise InputError("schedule", "ifmap_bytes", self.ifmap_bytes, "0 or more")
+
+    @property
+    def sizes(self) -> dict[str, int | str]:
+        """By name, without the dataflow."""
+        found = {name: getattr(self, name) for name in ("samples", "m", "k", "n", "order")}
+        return found | ({"ifmap_bytes": self.ifmap_bytes} if self.ifmap_bytes else {})
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ BLOCK, M_TILE, M_WHOLE, M_LAST, M_LASTS, TOUCHED, LARGEST = range(7)
 TILE, WHOLE, LAST, LASTS, VISITS, VISITED = range(6)
 ENERGY, CYCLES, EDP = 0, 1, 2
 SAMPLE = 7
+ALL_SPLITS = -1
 
 
 @jit
@@ -296,15 +297,16 @@ def least_tiled(shape, machine, blocks, tiles, out):
 
 @jit
 def search_layer(
-    shapes, blocks, m_tiles, k_tiles, n_tiles, machine, flows, orders, price, objective, out, trial, choice
+    shapes, blocks, m_tiles, k_tiles, n_tiles, machine, flows, orders, price, objective, limit, out, trial, choice
 ):
-    """The cheapest schedule of one layer into `out` and `choice`; False if none of the candidates can run.
+    """The cost of the cheapest schedule of one layer, which goes into `out` and `choice`; infinite if none of the
+    candidates can run, or all cost more than `limit`.
 
     shapes[blocks], blocks[blocks]: ways to cut the samples into blocks. flows, orders: bits of those that are tried.
     trial: records of COUNTS as scratch, two of them. Among schedules that cost the same the one that moves least wins.
     Every SAMPLEth pair of tiles is tried first, so that a bound rules most of the others out.
     """
-    best, least_moved, limit, found = np.inf, np.inf, np.inf, False
+    best, least_moved = np.inf, np.inf
     for sampling in (True, False):
         for dataflow in range(OS, IS + 1):
             if not flows >> dataflow & 1:
@@ -349,7 +351,7 @@ def search_layer(
                                 continue
                             moved = ifmap + filters + 2 * spill
                             if cost < best or (cost == best and moved < least_moved):
-                                best, least_moved, found = cost, moved, True
+                                best, least_moved = cost, moved
                                 out[0] = trial[1]
                                 chosen_of(choice, dataflow, times, m[M_TILE], k[TILE], n[TILE], o)
     for dataflow in range(OS, IS + 1):
@@ -362,17 +364,17 @@ def search_layer(
             results = shape.products * shape.m * shape.n * blocks[b]
             if not least_untiled(shape, machine, dataflow, blocks[b], trial[0]):
                 continue
-            if cost_of(trial[0], price, objective, results) > best:
+            if cost_of(trial[0], price, objective, results) > min(best, limit):
                 continue
             untiled(shape, machine, dataflow, blocks[b], trial[1])
             moved = float(trial[1].ifmap_dram_read_bytes + trial[1].filter_dram_read_bytes)
             moved += 2.0 * trial[1].psum_dram_read_bytes
             cost = cost_of(trial[1], price, objective, results)
             if cost < best or (cost == best and moved < least_moved):
-                best, least_moved, found = cost, moved, True
+                best, least_moved = cost, moved
                 out[0] = trial[1]
                 chosen_of(choice, dataflow, blocks[b], shape.m, shape.k, shape.n, 0)
-    return found
+    return best
 
 
 @jit
@@ -402,14 +404,16 @@ def canonical(order, tm, tk, tn):
 
 
 @jit
-def search_machines(shapes, blocks, m_tiles, k_tiles, n_tiles, first, same, machines, flows, orders, prices, objective,
-                    out, choice, trial):  # fmt: skip
+def search_machines(shapes, blocks, m_tiles, k_tiles, n_tiles, first, same, machines, splits, flows, orders, prices,
+                    objective, out, choice, trial):  # fmt: skip
     """All layers on each machine: out[machines, layers], choice[machines, layers].
 
-    first: int64[layers + 1, 4], where the blocks and the tiles of m, k and n of each layer begin; same: int64[layers],
-    the first layer that is just like it. flows: int64[machines]; orders: int64[layers], bits. Returns the first layer
-    that has no schedule, and stops there; or -1.
+    machines[machines, splits]: a record for each split of a shared buffer; splits: int64[layers], the one that is
+    tried, or ALL_SPLITS. first: int64[layers + 1, 4], where the blocks and the tiles of m, k and n of each layer begin;
+    same: int64[layers], the first layer that is just like it. flows: int64[machines]; orders: int64[layers], bits.
+    trial: three records of COUNTS as scratch. Returns the first layer that has no schedule, and stops there; or -1.
     """
+    chosen = np.zeros_like(choice[0, :1])
     for p in range(machines.shape[0]):
         for i in range(same.shape[0]):
             b0, m0, k0, n0 = first[i]
@@ -417,10 +421,20 @@ def search_machines(shapes, blocks, m_tiles, k_tiles, n_tiles, first, same, mach
             if same[i] < i:
                 out[p, i], choice[p, i] = out[p, same[i]], choice[p, same[i]]
             elif not shapes[b0].on_array:
-                count_vector_layer(shapes[b0], machines[p], out[p, i])
-            elif not search_layer(
-                shapes[b0:b1], blocks[b0:b1], m_tiles[m0:m1], k_tiles[k0:k1], n_tiles[n0:n1], machines[p],
-                flows[p, i], orders[i], prices[p], objective, out[p, i : i + 1], trial, choice[p, i],
-            ):  # fmt: skip
-                return i
+                count_vector_layer(shapes[b0], machines[p, 0], out[p, i])
+            else:
+                least = np.inf
+                for split in range(machines.shape[1]):
+                    if splits[i] not in (ALL_SPLITS, split):
+                        continue
+                    cost = search_layer(
+                        shapes[b0:b1], blocks[b0:b1], m_tiles[m0:m1], k_tiles[k0:k1], n_tiles[n0:n1],
+                        machines[p, split], flows[p, i], orders[i], prices[p], objective, least, trial[2:], trial[:2],
+                        chosen[0],
+                    )  # fmt: skip
+                    if cost < least:
+                        least, out[p, i], choice[p, i] = cost, trial[2], chosen[0]
+                        choice[p, i].split = split
+                if least == np.inf:
+                    return i
     return -1
