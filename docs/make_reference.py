@@ -41,11 +41,15 @@ def keys_of(model: type) -> list[Key]:
     """Of a model or of a record of settings."""
     if issubclass(model, BaseModel):
         found = model.model_fields.items()
-        return [Key(name, field.annotation, field.default, tuple(field.metadata)) for name, field in found]
+        return [Key(name, field.annotation, _default_of(field), tuple(field.metadata)) for name, field in found]
     hints = get_type_hints(model, include_extras=True)
     return [
         Key(f.name, hints[f.name], PydanticUndefined if f.default is MISSING else f.default, ()) for f in fields(model)
     ]
+
+
+def _default_of(field: FieldInfo) -> Any:
+    return field.default_factory() if field.default_factory is not None else field.default  # type: ignore[call-arg]
 
 
 def models(root: type, at: str = "") -> Iterator[tuple[str, type]]:

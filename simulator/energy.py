@@ -30,8 +30,9 @@ keep what they hold and nothing else runs.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,23 +52,47 @@ if TYPE_CHECKING:
     from simulator.array.cycles import Counts
 
 Scope = Literal["weight_sram", "sram", "chip", "system"]
+WAYS: tuple[Literal["read", "write"], ...] = ("read", "write")
 SRAM = ("weight_sram_reads", "weight_sram_writes", "activation_sram", "sram_leakage")
 CHIP = (*SRAM, "mac", "registers", "scratchpads", "vector", "logic_leakage")
 COMPONENTS = (*CHIP, "dram")
 SCOPES: dict[Scope, tuple[str, ...]] = {"weight_sram": SRAM[:1], "sram": SRAM, "chip": CHIP, "system": COMPONENTS}
 
 
+class Part(NamedTuple):
+    """What spends energy: a component, on what it is spent (a buffer of the accelerator, logic, or dram), and of a
+    buffer whether in its reads, its writes or its leakage."""
+
+    component: str
+    owner: str
+    way: Literal["read", "write", "leakage", ""] = ""
+
+
 @dataclass(frozen=True, eq=False)
 class LayerEnergy:
-    """Energy of one inference: for each component float64[layers] in pJ, and the figures that they were made with.
+    """Energy of one inference: for each part float64[layers] in pJ, and the figures that they were made with.
 
     `layer_seconds`: float64[layers], of one inference: of a batch its part, so that their sum is one over throughput.
     """
 
     layers: tuple[str, ...]
-    components: dict[str, NDArray[np.float64]]
+    parts: dict[Part, NDArray[np.float64]]
     figures: tuple[dict[str, object], ...] = field(repr=False)
     layer_seconds: NDArray[np.float64] = field(repr=False)
+
+    @functools.cached_property
+    def components(self) -> dict[str, NDArray[np.float64]]:
+        """The parts summed up by component, float64[layers] of each."""
+        of = {name: [pj for part, pj in self.parts.items() if part.component == name] for name in COMPONENTS}
+        return {name: np.sum(found, axis=0) for name, found in of.items()}
+
+    def by_rail(self, machine: Accelerator) -> dict[tuple[str, str], float]:
+        """{(rail, component): pJ of one inference} on a machine; what is spent on DRAM is on no rail of it."""
+        found: dict[tuple[str, str], float] = {}
+        for part, pj in self.parts.items():
+            rail = part.owner if part.owner in ("logic", "dram") else getattr(machine, part.owner).rail
+            found[rail, part.component] = found.get((rail, part.component), 0.0) + float(pj.sum())
+        return found
 
     def scope_pj(self, scope: Scope) -> float:
         """Energy at a scope."""
@@ -156,15 +181,8 @@ def energy(
     outputs = np.array([layer.batch * layer.groups * layer.m * layer.n for layer in layers]) * machine.batch
     seconds = rows["cycles"] / clock_hz(machine, at)
 
-    filters = {way: rows[f"filter_sram_{way}"] * machine.weight_bits for way in ("reads", "writes")}
-    other = {
-        "ifmap": (rows["ifmap_sram_reads"] * machine.ifmap_bits, rows["ifmap_sram_writes"] * machine.ifmap_bits),
-        "weight": tuple(np.where(has_weights, 0, filters[way]) for way in ("reads", "writes")),
-        "ofmap": tuple(
-            rows[f"psum_sram_{way}"] * machine.accumulator_bits + rows[f"ofmap_sram_{way}"] * machine.ofmap_bits
-            for way in ("reads", "writes")
-        ),
-    }
+    filters = {way: rows[f"filter_sram_{way}s"] * machine.weight_bits for way in WAYS}
+    psums = {way: rows[f"psum_sram_{way}s"] * machine.accumulator_bits for way in WAYS}
     traffic = [name for name in rows.dtype.names or () if name.endswith(("_dram_read_bytes", "_dram_write_bytes"))]
     dram_bytes = np.sum([rows[name] for name in traffic], axis=0)
     dataflow = np.array([NAMES.get(int(code), "vector") for code in rows["dataflow"]])
@@ -182,26 +200,31 @@ def energy(
         registers += (delivered + rows["psum_hops"] * machine.accumulator_bits) * figures.of_bit("hop")
         in_macs = np.where(dataflow == "rs", rows["macs"] * figures.scratchpad_bits(), 0)
         scratchpads = (in_macs + delivered) * figures.of_bit("scratchpad")
-    activations = np.zeros(len(rows))
-    for name, (reads, writes) in other.items():
-        activations += reads * figures.sram(name, "read") + writes * figures.sram(name, "write")
-    leakage_mw = sum(figures.sram_leakage_mw(name) for name in other)
-    pj = {
-        "weight_sram_reads": np.where(has_weights, filters["reads"], 0) * figures.sram("weight", "read"),
-        "weight_sram_writes": np.where(has_weights, filters["writes"], 0) * figures.sram("weight", "write"),
-        "activation_sram": activations,
-        "sram_leakage": seconds * leakage_mw * PJ_PER_MILLIJOULE,
+    pj: dict[Part, NDArray] = {}
+    for way in WAYS:
+        spent = {name: figures.sram(name, way) for name in ("weight", "ifmap", "ofmap")}
+        element = {name: rows[f"{name}_sram_{way}s"] * getattr(machine, f"{name}_bits") for name in ("ifmap", "ofmap")}
+        weights = np.where(has_weights, filters[way], 0)
+        pj[Part(f"weight_sram_{way}s", "weight_buffer", way)] = weights * spent["weight"]
+        pj[Part("activation_sram", "ifmap_buffer", way)] = element["ifmap"] * spent["ifmap"]
+        pj[Part("activation_sram", "weight_buffer", way)] = (filters[way] - weights) * spent["weight"]
+        pj[Part("activation_sram", "ofmap_buffer", way)] = (psums[way] + element["ofmap"]) * spent["ofmap"]
+    for name in ("ifmap", "weight", "ofmap"):
+        leaked = seconds * figures.sram_leakage_mw(name) * PJ_PER_MILLIJOULE
+        pj[Part("sram_leakage", f"{name}_buffer", "leakage")] = leaked
+    logic = {
         "mac": rows["macs"] * figures.mac(),
         "registers": registers,
         "scratchpads": scratchpads,
         "vector": rows["vector_operations"] * figures.entry("vector_operation"),
         "logic_leakage": seconds * figures.logic_leakage_mw() * PJ_PER_MILLIJOULE,
-        "dram": dram_bytes * 8 * figures.of_bit("dram"),
     }
+    pj |= {Part(name, "logic"): spent for name, spent in logic.items()}
+    pj[Part("dram", "dram")] = dram_bytes * 8 * figures.of_bit("dram")
     samples = counts.workload.batch * machine.batch
-    components = {name: np.asarray(pj[name], dtype=np.float64) / samples for name in COMPONENTS}
+    parts = {part: np.asarray(spent, dtype=np.float64) / samples for part, spent in pj.items()}
     names = tuple(layer.name for layer in layers)
-    return LayerEnergy(names, components, tuple(figures.used.values()), seconds / samples)
+    return LayerEnergy(names, parts, tuple(figures.used.values()), seconds / samples)
 
 
 def idle_mw(machine: Accelerator, at: OperatingPoint = NOMINAL, table: EnergyTable | None = None) -> float:

@@ -22,7 +22,7 @@ same cell.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -262,13 +262,14 @@ def place_activations(
     bits: int | None = None,
     bit_order: str = "lsb_first",
     bank_interleave: int = 0,
+    buffer: Literal["ifmap_buffer", "ofmap_buffer"] = "ifmap_buffer",
 ) -> Placement:
-    """The same for the network's input and the outputs of the layers in an activation memory: "weights" are elements of
-    one sample.
+    """The same for activations in the buffer that they pass: "weights" are elements of one sample.
 
-    Tensors carry the name of their layer, the first is the "input"; elements are in torch order (channel, row, column)
-    and are written in that order. What a vector layer takes as it leaves the layer before it (memory.py) is not stored.
-    `bits`: if not the accelerator's ofmap_bits.
+    The output buffer has the outputs of the layers as they are made, the input buffer those and the network's input as
+    they are read. Tensors carry the name of their layer, or "input", which is the first; elements are in torch order
+    (channel, row, column) and are written in that order. What a vector layer takes as it leaves the layer before it
+    (memory.py) is not stored. `bits`: if not the accelerator's ofmap_bits.
 
     >>> from simulator.accelerator import accelerator
     >>> from simulator.workload import conv
@@ -283,12 +284,13 @@ def place_activations(
     tensors, word, element = [], 0, 0
     stored = zip(workload.layers, handed_on(workload), strict=True)
     made = [(layer.name, outputs_of(layer)) for layer, passing in stored if not passing and outputs_of(layer)]
-    for name, count in [("input", _input_elements(workload)), *made]:
+    given = [("input", _input_elements(workload))] if buffer == "ifmap_buffer" else []
+    for name, count in [*given, *made]:
         tensors.append(Tensor(name, 0, element, count))
         rows.append((word, element, count, kernels.PLAIN, 1, 1, 1, 0, 1, 1, 1, 1, 0))
         word += -(-count // slots)
         element += count
-    stream = _Stream(tensors, rows, word, accelerator.ofmap_buffer.double)
+    stream = _Stream(tensors, rows, word, getattr(accelerator, buffer).double)
     return _placed(stream, geometry, schedule, bits, bit_order, bank_interleave)
 
 

@@ -28,6 +28,10 @@ def test_a_study_is_read_without_torch():
     assert "torch" not in loaded_by("import neuralfuse.study.files")
 
 
+def test_a_report_is_made_without_torch_and_the_whole_of_scipy_stats():
+    assert not {"torch", "scipy.stats"} & loaded_by("import neuralfuse.report")
+
+
 def test_help_loads_nothing_heavy():
     """What makes `neuralfuse --help` answer in well under a second."""
     loaded = loaded_by("import neuralfuse.cli")

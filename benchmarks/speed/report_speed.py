@@ -61,6 +61,7 @@ def made_up(folder: Path, chips: int, voltages: int, protections: int, names: tu
         for i, name in enumerate(("none", *names))
     ]
     names_of = {"network": "resnet8", "dataset": "digits", "accelerator": "paper", "curve": study.sram.curve}
+    names_of |= {"rails": "weights alone"}
     rows = pd.concat(parts, ignore_index=True).assign(**names_of)[COLUMNS]
     (folder / "results.csv").write_text(to_csv(rows), newline="")
     return len(rows)
@@ -76,9 +77,12 @@ def _rows(voltages: np.ndarray, chips: int, curve, tougher: float) -> pd.DataFra
     rate = np.clip(curve.probability(voltage) * random.uniform(0.9, 1.1, len(chip)), 0, 1)
     cost = 0.0 if tougher == 0 else 0.05 + 0.01 * np.cos(tougher)
     savings = {"weight_sram": 1 - voltage**2 - cost, "sram": 0.3 * (1 - voltage**2) - cost / 3}
+    savings["chip"] = 0.1 * (1 - voltage**2) - cost / 10
     savings["system"] = 0.022 * (1 - voltage**2) - cost / 50
     rows = pd.DataFrame({"chip": chip, "voltage": voltage, "correct": correct, "accuracy": correct / TOTAL})
     rows = rows.assign(total=TOTAL, correct_clean=CLEAN, cell_fault_rate=rate, flip_rate=rate / 2, cycles=50_000)
+    nominal = {"voltage_activations": 1.0, "voltage_accumulators": 1.0, "voltage_logic": 1.0}
+    rows = rows.assign(**nominal, cell_fault_rate_activations=0.0, clock_hz=500e6, inference_s=1e-4)
     for scope in SCOPES:
         rows[f"saving_{scope}"], rows[f"energy_{scope}_pj"] = savings[scope], 1e6 * (1 - savings[scope])
     return rows

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuralfuse.chips.cost import NONE, Overheads
 from neuralfuse.chips.stored import layout_of, place_on, store
 from neuralfuse.quantized.evaluate import correct, transform
 from neuralfuse.study.config import CalibrateConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
@@ -24,7 +25,7 @@ from simulator.accelerator import accelerator
 from simulator.device.protocol import Device
 from sram.errors import InputError
 from sram.faultmap import FaultMap
-from sram.protection import Overhead, parse
+from sram.protection import parse
 
 CANDIDATES = ("calibrated(affine)", "calibrated(channel_affine)", "calibrated(tiny)", "calibrated(ConvS, width=8)")
 
@@ -40,6 +41,7 @@ class Fitted:
     total: int
     saving_weight_sram: float
     saving_sram: float
+    saving_chip: float
     saving_system: float
     cycles: int
     storage_bytes: int  # of the transform, which this chip has to keep
@@ -97,7 +99,8 @@ def fit_to_map(
     after = bench.correct(network.name, transform(made, bench.images, study.batch_size))
     faulty.restore()
     asked = took.steps, took.images, took.queries
-    return _fitted(bench, protection, voltage, (before, after), chip.overhead, made, asked, placed.schedule), made
+    right, overheads = (before, after), {"weight_buffer": chip.overhead}
+    return _fitted(bench, protection, voltage, right, overheads, made, asked, placed.schedule), made
 
 
 def fit_to_device(
@@ -127,7 +130,7 @@ def fit_to_device(
     asked = settings.steps, len(data.train_y), on_device.images - asked_before
     after = correct(on_device, transform(made.eval(), bench.images), bench.labels)
     right = before, after
-    return _fitted(bench, protection, on_device.voltage, right, Overhead(), made, asked, "device"), made
+    return _fitted(bench, protection, on_device.voltage, right, NONE, made, asked, "device"), made
 
 
 def _calibrated(protection: ProtectionConfig) -> tuple[NeuralFuseConfig, CalibrateConfig]:
@@ -142,15 +145,15 @@ def _fitted(
     protection: ProtectionConfig,
     voltage: float,
     correct: tuple[int, int],
-    overhead: Overhead,
+    overheads: Overheads,
     made: NeuralFuse,
     asked: tuple[int, int, int],
     placement: str,
 ) -> Fitted:
     study, network = bench.study, bench.study.networks[0].name
     at = at_voltage(study, study.accelerators[0], voltage)
-    cost = bench.folder.cost(network, study.accelerators[0], protection, at, overhead)
-    savings = cost.saving_weight_sram, cost.saving_sram, cost.saving_system
+    cost = bench.folder.cost(network, study.accelerators[0], protection, at, overheads)
+    savings = cost.saving_weight_sram, cost.saving_sram, cost.saving_chip, cost.saving_system
     bits = _calibrated(protection)[0].bits or 32
     counts = *correct, len(bench.labels)
     return Fitted(

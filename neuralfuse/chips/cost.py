@@ -1,58 +1,52 @@
-"""Energy of an inference at the three scopes, what an SRAM protection adds included."""
+"""Energy of an inference at the four scopes, what SRAM protections add included."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from types import MappingProxyType
 
-from simulator.array.cycles import Counts
-from simulator.energy import LayerEnergy, energy
-from simulator.operating_point import NOMINAL, OperatingPoint
+from simulator.accelerator import Accelerator
+from simulator.energy import SCOPES, LayerEnergy, Part, Scope
+from simulator.operating_point import OperatingPoint
 from sram.energy import leakage_scale
 from sram.protection import Overhead
 
-
-@dataclass(frozen=True)
-class Scopes:
-    """Energy of one inference at the three scopes, pJ."""
-
-    weight_sram: float
-    sram: float
-    system: float
-
-    def __add__(self, other: "Scopes") -> "Scopes":
-        return Scopes(self.weight_sram + other.weight_sram, self.sram + other.sram, self.system + other.system)
+Overheads = Mapping[str, Overhead]  # of the protections of each buffer, by its name
+NONE: Overheads = MappingProxyType({})
 
 
-def scopes(counts: Counts, at: OperatingPoint = NOMINAL, overhead: Overhead | None = None) -> Scopes:
-    """Energy of one inference at an operating point, and what an SRAM protection of the weight buffer adds.
+def scopes(
+    found: LayerEnergy, machine: Accelerator, at: OperatingPoint, overheads: Overheads = NONE
+) -> dict[Scope, float]:
+    """pJ of one inference by scope: of `found` at an operating point, and what the protections of buffers add.
 
-    An overhead, which counts in the unit of the weight rail's supply, multiplies the reads and writes of the weight
+    An overhead, which counts in the unit of the supply of its buffer's rail, multiplies the reads and writes of the
     buffer by their energy at this supply, and its leakage by the storage; the cells that stay at nominal voltage leak
     as at nominal.
     """
-    found = energy(counts, at)
-    plain = Scopes(found.weight_sram_pj, found.sram_pj, found.system_pj)
-    if overhead is None or overhead == Overhead():
-        return plain
-    rail = counts.accelerator.weight_buffer.rail
-    supply, volts = at.supply(rail), counts.accelerator.rails[rail]
-    plainly = supply.share**2
-    reads = found.weight_sram_pj * (float(overhead.read_scale(supply.voltage, supply.nominal)) / plainly - 1)
-    written = float(found.components["weight_sram_writes"].sum())
-    writes = written * (float(overhead.write_scale(supply.voltage, supply.nominal)) / plainly - 1)
-    leakage = weight_leakage_pj(found)
+    more: dict[str, float] = {}
+    for part, pj in found.parts.items():
+        overhead = overheads.get(part.owner, _PLAIN)
+        if overhead != _PLAIN:
+            spent = float(pj.sum()) * (_scale(part, overhead, machine, at) - 1)
+            more[part.component] = more.get(part.component, 0.0) + spent
+    return {
+        scope: found.scope_pj(scope) + sum(more.get(component, 0.0) for component in components)
+        for scope, components in SCOPES.items()
+    }
+
+
+_PLAIN = Overhead()
+
+
+def _scale(part: Part, overhead: Overhead, machine: Accelerator, at: OperatingPoint) -> float:
+    """Energy of a part of a protected buffer over that of a bare one at the same supply."""
+    rail = getattr(machine, part.owner).rail
+    supply, volts = at.supply(rail), machine.rails[rail]
+    if part.way != "leakage":
+        scale = overhead.read_scale if part.way == "read" else overhead.write_scale
+        return float(scale(supply.voltage, supply.nominal)) / supply.share**2
     kept = (1 - overhead.nominal_cells) * _leak(volts, supply.share + overhead.voltage_offset / supply.nominal)
-    kept += overhead.nominal_cells * _leak(volts, 1.0)
-    leaked = leakage * (overhead.storage * kept / _leak(volts, supply.share) - 1)
-    return Scopes(
-        plain.weight_sram + reads, plain.sram + reads + writes + leaked, plain.system + reads + writes + leaked
-    )
+    return overhead.storage * (kept + overhead.nominal_cells * _leak(volts, 1.0)) / _leak(volts, supply.share)
 
 
 def _leak(volts: float, ratio: float) -> float:
     return float(leakage_scale(volts * ratio, volts))
-
-
-def weight_leakage_pj(found: LayerEnergy) -> float:
-    """The weight buffer's part of the SRAM leakage of one inference."""
-    power = {str(f["component"]): float(f["value"]) for f in found.figures if str(f["component"]).endswith("_leakage")}  # type: ignore[arg-type]
-    buffers = {name: mw for name, mw in power.items() if "buffer" in name}
-    return float(found.components["sram_leakage"].sum()) * buffers["weight_buffer_leakage"] / sum(buffers.values())

@@ -1,5 +1,6 @@
 """`neuralfuse demo`, `sweep`, `train`, `report`, `merge`, `results`."""
 
+import gc
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,6 +85,7 @@ def report(
         for folder in folders:
             print_lines(paired.write(folder, against))
         return
+    gc.freeze()  # libraries stay: to search them again and again for what is not needed takes a tenth of a report
     parts = [part for folder in folders for part in variants.folders(folder).values()]
     for part in parts:
         _print_report(build_report(part))
@@ -207,6 +209,7 @@ def _dry_run(path: Path, out: Path, workers: int | None, part: tuple[int, int] |
 
 def _dry_run_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int] | None) -> None:
     from neuralfuse.study.check import check
+    from neuralfuse.study.supplies import operating_points
     from neuralfuse.sweep.run import estimate
 
     study = folder.study
@@ -214,7 +217,9 @@ def _dry_run_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int]
     guess = estimate(folder, chosen, part)
     print(f"{guess.tasks} tasks: {len(study.networks)} networks x {len(study.accelerators)} accelerators x", end=" ")
     print(f"{len(study.forms)} structures x {len(study.protections)} protections x", end=" ")
-    print(f"{len(study.voltages)} voltages x {study.chips.evaluation} chips")
+    points = len(operating_points(study, study.accelerators[0]))
+    print(f"{points} {'voltages' if points == len(study.voltages) else 'operating points'}", end=" ")
+    print(f"x {study.chips.evaluation} chips")
     _print_supplies(study)
     trainings = ", ".join(guess.trainings) or "none"
     print_line(f"{guess.done} done in {folder.path}, {guess.tasks - guess.done} to do; trainings to do: {trainings}")
@@ -246,6 +251,16 @@ def _print_supplies(study: "StudyConfig") -> None:
 
 
 def _print_report(made: "Report") -> None:
+    alone = made.headline.rails.nunique() == 1
+    if alone:
+        _print_headline(made)
+    _print_choice(made)
+    for line in [*(made.gains + made.yields if alone else []), *([made.warning] if made.warning else [])]:
+        print_line(line)
+    print_line(f"page: {made.page}")
+
+
+def _print_headline(made: "Report") -> None:
     from rich.table import Table
 
     from neuralfuse.cli.tables import print_table
@@ -253,14 +268,30 @@ def _print_report(made: "Report") -> None:
 
     table = Table(
         title="Lowest weight-SRAM supply that stays within so many points of clean accuracy",
-        caption="supply: of the weight buffer's rail alone, all others nominal. saving: weight-SRAM reads per "
-        "inference, protection included, against unprotected at nominal supply",
+        caption=f"supply: of {made.rails}. saving: weight-SRAM reads per inference, protection included, against "
+        "unprotected at nominal supply",
     )
     for name in ("maps", "protection", "points", f"supply, {made.unit} [95%]", "saving, % [95%]"):
         table.add_column(name, no_wrap=True)
     for row in headline_lines(made.headline):
         table.add_row(*row)
     print_table(table)
-    for line in [*made.gains, *made.yields, *([made.warning] if made.warning else [])]:
-        print_line(line)
-    print_line(f"page: {made.page}")
+
+
+def _print_choice(made: "Report") -> None:
+    """Which operating point takes least energy within so many points of clean."""
+    from rich.table import Table
+
+    from neuralfuse.cli.tables import print_table
+    from neuralfuse.report import choice_cells
+
+    cells = choice_cells(made.choice, made.unit)
+    table = Table(title="Least energy of an inference within so many points of clean accuracy, on the chip")
+    for name in cells[0] if cells else ():
+        table.add_column(name)
+    for row in cells:
+        table.add_row(*row.values())
+    if cells:
+        print_table(table)
+    else:
+        print("no operating point keeps the mean accuracy within 5 points of clean")

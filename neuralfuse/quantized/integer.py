@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neuralfuse.quantized import integer_kernels as kernels
 from neuralfuse.quantized.faulty import FaultyNetwork
-from simulator.device.activations import NOTHING_FAULTY
+from simulator.device.activations import NOTHING_FAULTY, Reading
 from simulator.device.program import Add, Conv, Flatten, Pool, Program, Step
 
 LEVEL = 127
@@ -114,7 +114,8 @@ class IntegerNetwork:
 
     def __init__(self, faulty: FaultyNetwork, program: Program, integers: bool | None = None):
         """`integers`: whether integer convolutions may be used; None: where they are exact."""
-        self.faulty, self.program, self.activations = faulty, program, NOTHING_FAULTY
+        self.faulty, self.program = faulty, program
+        self.activations: Reading = NOTHING_FAULTY
         if integers is None:
             integers = faulty.device.type == "cpu" and integers_are_exact()
         positive = _positive(program)

@@ -7,12 +7,12 @@ The folder's results.csv, study.yaml and provenance.json are all it takes; no ne
 from pathlib import Path
 
 from neuralfuse.report.build import Report, build_report
-from neuralfuse.report.wording import headline_lines
+from neuralfuse.report.wording import choice_cells, headline_lines
 from neuralfuse.study import variants
 from sram.errors import InputError
 from sram.lazy import callable_module
 
-__all__ = ["Report", "build_report", "headline_lines", "report"]
+__all__ = ["Report", "build_report", "choice_cells", "headline_lines", "report"]
 callable_module(__name__)
 
 

@@ -14,6 +14,7 @@ from neuralfuse.report import plots, wording
 from neuralfuse.report.figures import drawings, drawn_elsewhere
 from neuralfuse.report.page import Shown, Tables, render
 from neuralfuse.results import pareto
+from neuralfuse.results.choice import choices
 from neuralfuse.results.tables import read_results, read_table, to_csv
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.folder import StudyFolder
@@ -29,26 +30,29 @@ class Report:
     figures: dict[str, list[Path]]
     summary: pd.DataFrame
     headline: pd.DataFrame
+    choice: pd.DataFrame
     unit: str  # of voltages
+    rails: str  # that are lowered
     gains: list[str]  # one sentence for each protection: where it helps most
     yields: list[str]  # one sentence for each protection: how low most chips may go
     warning: str  # how often the intervals of lowest supplies hold the truth
 
 
 def build_report(folder: str | Path) -> Report:
-    """Write summary, headline, yields and equal.csv, plots/* (PNG, SVG, PDF) and report.html into `folder`."""
+    """Write summary, headline, yields, equal and choice.csv, plots/* (PNG, SVG, PDF) and report.html into `folder`."""
     folder = Path(folder)
     results = read_results(folder)
     studied = StudyFolder.open(folder)
-    study, provenance, layers = studied.study, studied.provenance(), read_table(studied.layers_file)
+    study, provenance = studied.study, studied.provenance()
+    layers, energies = read_table(studied.layers_file), read_table(studied.energy_file)
     stamp = _stamp(folder, study)
     tables = _unchanged(folder, stamp, results)
     fresh = tables is None
     if tables is None:
-        tables = _tables(results, layers, provenance)
-        for name in ("summary", "headline", "yields", "equal"):
+        tables = _tables(results, layers, energies, provenance)
+        for name in ("summary", "headline", "yields", "equal", "choice"):
             write_atomic(folder / f"{name}.csv", to_csv(getattr(tables, name)))
-    drawn = drawings(folder, study, results, tables.summary, layers)
+    drawn = drawings(folder, study, results, tables.summary, layers, energies)
     captions = {name: drawing.caption for name, drawing in drawn.items()} | drawn_elsewhere(folder)
     figures = {name: [folder / "plots" / f"{name}.{kind}" for kind in plots.KINDS] for name in captions}
     gone = [name for name in drawn if fresh or not all(path.is_file() for path in figures[name])]
@@ -60,14 +64,26 @@ def build_report(folder: str | Path) -> Report:
         write_atomic(page, render(study, tables, provenance, shown, folder, stamp))
     summary, headline, unit = tables.summary, tables.headline, study.curve.unit
     gains, yields = wording.gain_lines(summary, unit), wording.yield_lines(tables.yields, unit)
-    return Report(page, figures, summary, headline, unit, gains, yields, wording.held(int(summary.chips.min())))
+    return Report(
+        page,
+        figures,
+        summary,
+        headline,
+        tables.choice,
+        unit,
+        provenance["notes"]["supply"],
+        gains,
+        yields,
+        wording.held(int(summary.chips.min())),
+    )
 
 
-def _tables(results: pd.DataFrame, layers: pd.DataFrame, provenance: Mapping) -> Tables:
+def _tables(results: pd.DataFrame, layers: pd.DataFrame, energies: pd.DataFrame, provenance: Mapping) -> Tables:
     volts = provenance.get("volts_per_unit", {})
     summary = pareto.per_million_parameters(pareto.summarise(results), provenance.get("parameters", {}))
     headline, yields = (with_volts(table(results), volts) for table in (pareto.headline, pareto.yields))
-    return Tables(results, with_volts(summary, volts), headline, yields, pareto.at_equal(results), layers)
+    summary, choice = with_volts(summary, volts), with_volts(choices(summary), volts)
+    return Tables(results, summary, headline, yields, pareto.at_equal(results), layers, energies, choice)
 
 
 def with_volts(table: pd.DataFrame, per_unit: Mapping[str, float]) -> pd.DataFrame:
@@ -83,7 +99,7 @@ def _stamp(folder: Path, study: StudyConfig) -> str:
     named = [study.curve.to_dict(), [asdict(accelerator(name)) for name in study.accelerators]]
     total = hashlib.sha256(json.dumps([named, _versions()], default=str).encode())
     sources = [path for package in ("sram", "simulator", "neuralfuse") for path in _files(package)]
-    inputs = [folder / name for name in ("results.csv", "layers.csv", "provenance.json", "study.yaml")]
+    inputs = [folder / name for name in ("results.csv", "layers.csv", "energy.csv", "provenance.json", "study.yaml")]
     inputs += [*folder.glob("sensitivity.csv"), *sorted((folder / "images").glob("*.npz"))]
     for path in sources + inputs:
         total.update(path.name.encode() + path.read_bytes())

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from neuralfuse.report import plots
+from neuralfuse.report import plots, railplots
 from neuralfuse.report.wording import SCOPE_LABEL
 from neuralfuse.results import pareto
 from neuralfuse.study.config import StudyConfig
@@ -23,6 +23,12 @@ from sram import mapplots
 from sram.errors import InputError
 
 ACCURACY = "Accuracy against supply: mean over chips with its 95% band, one panel for each kind of fault maps"
+MAP = (
+    "Mean accuracy over the supplies of weights and activations, for each protection the best of other supplies and "
+    f"clocks; framed: within {railplots.SAFE_POINTS:g} point of clean"
+)
+ALL_POINTS = "Energy saved against accuracy, means over chips: the front of each protection over all operating points"
+RAILS = "Energy of one inference by rail and component, at operating points of the study"
 FRONT = "Energy saved against accuracy, mean over chips with its 95% band"
 ATTAINED = "Energy saved against accuracy, chip by chip: what half of the chips reach, and 5% to 95% of them"
 YIELD = "Share of chips that stay within 5 points of clean, with its exact 95% interval"
@@ -46,28 +52,40 @@ class Drawing:
 
 
 def drawings(
-    folder: Path, study: StudyConfig, results: pd.DataFrame, summary: pd.DataFrame, layers: pd.DataFrame
+    folder: Path,
+    study: StudyConfig,
+    results: pd.DataFrame,
+    summary: pd.DataFrame,
+    layers: pd.DataFrame,
+    energies: pd.DataFrame,
 ) -> dict[str, Drawing]:
     """Every figure of the folder by the name of its file: what is asked first comes first."""
     found: dict[str, Drawing] = {}
     unit, chosen = study.curve.unit, plots.drawn(summary)
     summary, results = (table[table.protection.isin(chosen)] for table in (summary, results))
-    keys = [key for key in pareto.SETTING if key != "structure"]
+    keys = [key for key in pareto.SETTING if key not in ("structure", "rails")]
     groups = list(summary.groupby(keys, sort=False))
     for key, part in groups:
         tag, of = ("", "") if len(groups) == 1 else ("-" + slug(*map(str, key)), f" ({', '.join(map(str, key))})")
+        if part.rails.nunique() > 1:
+            found |= _of_rails(part, unit, tag, of)
+            continue
         rows = results[(results[keys] == list(key)).all(axis=1)]
         found[f"accuracy{tag}"] = Drawing(ACCURACY + of, partial(plots.accuracy_against_voltage, part, unit))
-        for what, caption, draw, table in (
-            ("pareto", FRONT, plots.energy_accuracy_front, part),
-            ("attainment", ATTAINED, plots.attainment, rows),
+        for what, caption, draw, table, scopes in (
+            ("pareto", FRONT, plots.energy_accuracy_front, part, pareto.SCOPES),
+            ("attainment", ATTAINED, plots.attainment, rows, ("weight_sram", "chip")),
         ):
-            for scope, label in SCOPE_LABEL.items():
+            for scope, label in ((scope, SCOPE_LABEL[scope]) for scope in scopes):
                 found[f"{what}-{scope}{tag}"] = Drawing(f"{caption}; {label}{of}", partial(draw, table, scope))
         found[f"yield{tag}"] = Drawing(YIELD + of, partial(plots.yield_against_voltage, part, 5.0, unit))
     if len(groups) > 1:
         beside = summary.assign(setting=[", ".join(key) for key in summary[keys].astype(str).to_numpy()])
         found["settings"] = Drawing(SETTINGS, partial(plots.settings_front, beside))
+    for (network, machine), part in energies.groupby(["network", "accelerator"], sort=False):
+        of = f"{network} on {machine}"
+        draw = partial(railplots.energy_by_rail, part, of)
+        found[f"energy-{slug(network, machine)}"] = Drawing(f"{RAILS} ({of})", draw)
     for (network, machine), part in layers.groupby(["network", "accelerator"], sort=False):
         of = f"{network} on {machine}"
         found[f"layers-{slug(network, machine)}"] = Drawing(f"{ENERGY} ({of})", partial(_energy_by_layer, part, of))
@@ -76,6 +94,19 @@ def drawings(
         found[f"bank-{slug(form)}"] = Drawing(f"{BANK} ({form} maps)", partial(_bank, folder, study, form))
     for path in sorted((folder / "images").glob("*.npz")):
         found[f"images-{path.stem}"] = Drawing(f"{IMAGES} ({path.stem})", partial(_images, path))
+    return found
+
+
+def _of_rails(part: pd.DataFrame, unit: str, tag: str, of: str) -> dict[str, Drawing]:
+    """Figures of points that differ in more than the supply of the weights."""
+    found = {}
+    if min(part.voltage.nunique(), part.voltage_activations.nunique()) > 1:
+        for form in part.structure.unique():
+            draw = partial(railplots.supply_map, part, unit, form)
+            found[f"accuracy-map-{slug(form)}{tag}"] = Drawing(f"{MAP} ({form} maps){of}", draw)
+    for scope, label in SCOPE_LABEL.items():
+        draw = partial(railplots.rails_front, part, scope)
+        found[f"pareto-{scope}{tag}"] = Drawing(f"{ALL_POINTS}; {label}{of}", draw)
     return found
 
 

@@ -31,6 +31,7 @@ SHOWN = {  # columns of summary.csv: what they are called, how they are written
     "structure": ("structure", "{}"),
     "voltage": ("voltage", "{:g}"),
     "volts": ("volts", "{:g}"),
+    "rails": ("rails beside the weights", "{}"),
     "chips": ("chips", "{}"),
     "accuracy_mean": ("accuracy (%)", "{:z.1%}"),
     "accuracy_low": ("95% low", "{:z.1%}"),
@@ -44,6 +45,7 @@ SHOWN = {  # columns of summary.csv: what they are called, how they are written
     "flip_rate": ("bit flip rate", "{:.2e}"),
     "saving_weight_sram": ("saving, weight SRAM (%)", "{:z.1%}"),
     "saving_sram": ("saving, SRAM (%)", "{:z.1%}"),
+    "saving_chip": ("saving, chip (%)", "{:z.2%}"),
     "saving_system": ("saving, system (%)", "{:z.2%}"),
 }
 LAYERS = ["layer", "kind", "dataflow", "macs", "cycles", "stall_cycles", "utilization_pct"]
@@ -64,6 +66,8 @@ class Tables:
     yields: pd.DataFrame
     equal: pd.DataFrame
     layers: pd.DataFrame
+    energy: pd.DataFrame
+    choice: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Shown:
     def uri(self) -> str:
         """The figure itself, no larger than the page shows it, in 256 colours, rare ones too: a fifth of its bytes."""
         buffer = BytesIO()
-        self._small.quantize(256, Image.Quantize.MAXCOVERAGE).save(buffer, "png", optimize=True)
+        self._small.quantize(256, Image.Quantize.MAXCOVERAGE).save(buffer, "png")
         return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -120,7 +124,7 @@ def render(
         stamp=stamp,
         study_yaml=dump_study(study),
         unit=unit,
-        verdicts=wording.verdicts(tables.headline, unit),
+        verdicts=_verdicts(tables, unit),
         machines=_machines(tables.layers),
         undrawn=every - len(chosen),
         thinned=study.voltages if len(study.voltages) > MOST_POINTS else (),
@@ -128,6 +132,7 @@ def render(
         plotly=_plotly(),
         fronts={scope: interactive_front(tables.summary, scope, unit) for scope in pareto.SCOPES},
         scopes=SCOPE_LABEL,
+        choices=wording.choice_cells(tables.choice, unit),
         headline={scope: _headline(part, unit) for scope, part in tables.headline.groupby("scope", sort=False)},
         yields=_yields(tables.yields, unit),
         equal={scope: _equal(part) for scope, part in tables.equal.groupby("scope", sort=False)},
@@ -151,6 +156,12 @@ def render(
         ),
         hypervolumes=_hypervolumes(tables.results),
     )
+
+
+def _verdicts(tables: Tables, unit: str) -> list[str]:
+    """What to choose; and of the weights' supply, if nothing else is lowered."""
+    alone = tables.headline.rails.nunique() == 1
+    return wording.choice_lines(tables.choice, unit) + (wording.verdicts(tables.headline, unit) if alone else [])
 
 
 def _plotly() -> str:
@@ -221,7 +232,7 @@ def _equal(equal: pd.DataFrame) -> Cells:
 
 
 def _points(summary: pd.DataFrame) -> Cells:
-    alike = {key for key in ("network", "accelerator") if summary[key].nunique() == 1}
+    alike = {key for key in ("network", "accelerator", "rails") if summary[key].nunique() == 1}
     columns = {name: how for name, how in SHOWN.items() if name in summary and name not in alike}
     return [
         {

@@ -6,12 +6,14 @@ from typing import Any
 import pandas as pd
 
 from neuralfuse.results import pareto
+from neuralfuse.results.rows import ALONE
 from neuralfuse.results.statistics import COVERAGE, FEW_CHIPS, chips_for_a_bound
 
 SCOPE_LABEL = {
     "weight_sram": "weight SRAM, dynamic",
     "sram": "all SRAM",
-    "system": "system: array, SRAM, DRAM, leakage",
+    "chip": "chip: array, SRAM, leakage",
+    "system": "system: chip and DRAM",
 }
 
 
@@ -119,6 +121,45 @@ def held(chips: int) -> str:
         f"whose chips are alike, in {min(apart)} to {max(apart)}% of lots where some are far worse"
     )
     return found if chips >= FEW_CHIPS else f"few chips: {found}; {FEW_CHIPS} chips or more are better"
+
+
+def choice_lines(choice: pd.DataFrame, unit: str, points: float = 1.0) -> list[str]:
+    """The operating point to choose, in a sentence for each setting: least energy within so many points of clean."""
+    rows = choice[choice.points == points]
+    named = pareto.labelled(rows.assign(rails=""))
+    return [_choice(row, rails, unit) for row, rails in zip(named.itertuples(), rows.rails, strict=True)]
+
+
+def choice_cells(choice: pd.DataFrame, unit: str) -> list[dict[str, str]]:
+    """The rows of the table of operating points to choose, as they are written."""
+    named = pareto.labelled(choice.assign(rails=""))
+    return [
+        {
+            "maps": row.setting,
+            "points": f"{row.points:g}",
+            "protection": row.protection,
+            f"weights ({unit})": f"{row.voltage:g}{in_volts(row)}",
+            "rails beside": "-" if rails == ALONE else rails,
+            "clock (MHz)": f"{row.clock_hz / 1e6:.4g}",
+            "µJ": f"{row.energy_pj / 1e6:.4g}",
+            "saving (%)": f"{100 * row.saving:.1f}",
+            "inferences/s": f"{1 / row.inference_s:.4g}",
+            "accuracy (%) [95%]": f"{100 * row.accuracy_mean:.1f}"
+            + interval(100 * row.accuracy_low, 100 * row.accuracy_high),
+        }
+        for row, rails in zip(named.itertuples(), choice.rails, strict=True)
+    ]
+
+
+def _choice(row: Any, rails: str, unit: str) -> str:
+    lowered = f"weights at {row.voltage:g} {unit}{in_volts(row)}" + ("" if rails == ALONE else f", {rails}")
+    return (
+        f"On {row.setting} maps, within {row.points:g} point of clean accuracy, an inference takes least energy on the "
+        f"{row.scope} with {'no protection' if row.protection == 'none' else row.protection}, {lowered}: "
+        f"{row.energy_pj / 1e6:.4g} µJ, {100 * row.saving:.1f}% less than at nominal, at {row.clock_hz / 1e6:.4g} MHz "
+        f"({1 / row.inference_s:.4g} inferences/s); accuracy {100 * row.accuracy_mean:.1f}%"
+        f"{interval(100 * row.accuracy_low, 100 * row.accuracy_high)}."
+    )
 
 
 def verdicts(headline: pd.DataFrame, unit: str, points: float = 1.0) -> list[str]:

@@ -20,15 +20,22 @@ from neuralfuse.results.statistics import (
 )
 from neuralfuse.results.trade import Trade, on_the_same_chips, saving_between
 
-SCOPES = ("weight_sram", "sram", "system")
-SETTING = ["network", "dataset", "accelerator", "curve", "structure"]  # within one setting protections are compared
+SCOPES = ("weight_sram", "sram", "chip", "system")
+SETTING = [
+    "network",
+    "dataset",
+    "accelerator",
+    "curve",
+    "rails",
+    "structure",
+]  # within one setting protections are compared
 MARGINS = (1.0, 2.0, 5.0)
 
 
 def labelled(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a column `setting`: its structure, behind whatever else of SETTING there is more than one of.
 
-    >>> rows = pd.DataFrame({"network": ["a", "b"], "structure": "iid", **dict.fromkeys(SETTING[1:4], "x")})
+    >>> rows = pd.DataFrame({"network": ["a", "b"], "structure": "iid", **dict.fromkeys(SETTING[1:5], "x")})
     >>> list(labelled(rows).setting), list(labelled(rows[:1]).setting)
     (['a, iid', 'b, iid'], ['iid'])
     """
@@ -42,10 +49,18 @@ def clean_accuracy(rows: pd.DataFrame) -> float:
     return float(rows.correct_clean.iloc[0] / rows.total.iloc[0])
 
 
+SUPPLIES = ("voltage_activations", "voltage_accumulators", "voltage_logic")
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 GAIN = ["gain_mean", "gain_low", "gain_high"]
-MEANS = ["cell_fault_rate", "flip_rate", *(f"energy_{scope}_pj" for scope in SCOPES)]
-MEANS += [*(f"saving_{scope}" for scope in SCOPES), "cycles"]
+MEANS = [
+    "cell_fault_rate",
+    "flip_rate",
+    "cell_fault_rate_activations",
+    *SUPPLIES,
+    *(f"energy_{scope}_pj" for scope in SCOPES),
+]
+MEANS += [*(f"saving_{scope}" for scope in SCOPES), "cycles", "clock_hz", "inference_s", "inferences_per_s"]
+MEANS += ["energy_delay_chip_pj_s"]
 
 
 def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
@@ -110,10 +125,7 @@ def trades(results: pd.DataFrame, *scopes: str) -> Iterator[tuple[dict[str, str]
     """Each setting, its clean accuracy, and the trade of each protection at each of `scopes`, in the order of the
     file."""
     for key, group in results.groupby(SETTING, sort=False):
-        found = {
-            str(protection): {scope: Trade.of(rows, scope) for scope in scopes}
-            for protection, rows in group.groupby("protection", sort=False)
-        }
+        found = {str(name): Trade.at_scopes(rows, *scopes) for name, rows in group.groupby("protection", sort=False)}
         yield dict(zip(SETTING, key, strict=True)), clean_accuracy(group), found
 
 

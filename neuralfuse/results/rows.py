@@ -20,6 +20,8 @@ import pandas as pd
 from sram.files import make_folder, sync_folder
 from sram.locks import Claims
 
+ALONE = "weights alone"  # `rails` of a point at which nothing else is lowered
+
 
 @dataclass(frozen=True)
 class Result:
@@ -31,22 +33,31 @@ class Result:
     dataset: str
     accelerator: str
     curve: str
+    rails: str  # what the operating point does beside the supply of the weights
     structure: str
     protection: str
-    voltage: float  # in the unit of the curve
+    voltage: float  # of the weight memory, in the unit of its curve
+    voltage_activations: float  # of the input buffer, in the unit of its curve
+    voltage_accumulators: float  # of the output buffer
+    voltage_logic: float  # in the unit of the weight memory's curve
     chip: int
     correct: int
     total: int
     correct_clean: int  # of the bare network without a fault, on the same images
     cell_fault_rate: float  # share of this chip's weight-SRAM cells that are faulty at this voltage
     flip_rate: float  # share of the stored weight bits that are read wrong
+    cell_fault_rate_activations: float  # share of faulty cells in the buffers of activations; 0 where they are nominal
     energy_weight_sram_pj: float
     energy_sram_pj: float
+    energy_chip_pj: float
     energy_system_pj: float
     saving_weight_sram: float  # share of the unprotected network's energy at nominal voltage, same scope
     saving_sram: float
+    saving_chip: float
     saving_system: float
     cycles: int
+    clock_hz: float
+    inference_s: float  # of the accelerator, at this clock
     seconds: float  # this task took so long; kept for estimates, not part of results.csv
 
     @property
@@ -54,10 +65,23 @@ class Result:
         """Share of the images that were answered right."""
         return self.correct / self.total
 
+    @property
+    def inferences_per_s(self) -> float:
+        """Of the accelerator, one after the other."""
+        return 1 / self.inference_s if self.inference_s else math.inf
+
+    @property
+    def energy_delay_chip_pj_s(self) -> float:
+        """Energy of an inference at the scope `chip` times its time."""
+        return self.energy_chip_pj * self.inference_s
+
 
 FIELDS = Result.__dataclass_fields__
-SHARES = ("cell_fault_rate", "flip_rate")
-AMOUNTS = ("chip", "cycles", "energy_weight_sram_pj", "energy_sram_pj", "energy_system_pj")
+SHARES = ("cell_fault_rate", "flip_rate", "cell_fault_rate_activations")
+AMOUNTS = (
+    *("chip", "cycles", "clock_hz", "inference_s"),
+    *("energy_weight_sram_pj", "energy_sram_pj", "energy_chip_pj", "energy_system_pj"),
+)
 
 
 def possible(rows: Any) -> dict[str, Any]:
@@ -78,6 +102,7 @@ def _sound(row: Result) -> bool:
 
 COLUMNS = [name for name in FIELDS if name not in {"key", "seconds"}]
 COLUMNS.insert(COLUMNS.index("correct_clean") + 1, "accuracy")
+COLUMNS += ["inferences_per_s", "energy_delay_chip_pj_s"]
 
 
 class Rows:

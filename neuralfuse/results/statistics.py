@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy import stats
+from scipy.special import bdtr, bdtrc, betaincinv, stdtrit  # scipy.stats takes a second to load
 
 CONFIDENCE = 0.95
 FEW_CHIPS = 20  # below, intervals are printed with a warning
@@ -119,7 +119,7 @@ def mean_bounds(
 @cache
 def student(probability: float, freedom: int) -> float:
     """Quantile of Student's t."""
-    return float(stats.t.ppf(probability, freedom))
+    return float(stdtrit(freedom, probability))
 
 
 def paired_difference(
@@ -151,8 +151,9 @@ def chip_yield(values: np.ndarray, threshold: float, confidence: float = CONFIDE
 @cache  # a study asks for the same few numbers of good chips at thousands of points
 def exact_share(good: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Bounds (Clopper-Pearson) of the share of all chips that are good, where `good` of `n` are."""
-    interval = stats.binomtest(good, n).proportion_ci(confidence, method="exact")
-    return float(interval.low), float(interval.high)
+    tail = (1 - confidence) / 2
+    low = betaincinv(good, n - good + 1, tail) if good else 0.0
+    return float(low), float(betaincinv(good + 1, n - good, 1 - tail) if good < n else 1.0)
 
 
 def crossing(voltages: np.ndarray, accuracy: np.ndarray, threshold: float) -> tuple[float, bool]:
@@ -297,6 +298,8 @@ def chip_margin(
 def _order_statistics(chips: int, share: float, confidence: float) -> tuple[int, int, float]:
     """Which of the sorted chips bound the quantile, and how surely."""
     tail = (1 - confidence) / 2
-    below = int(stats.binom.ppf(tail, chips, share))  # P(fewer) <= tail
-    above = int(stats.binom.isf(tail, chips, share)) + 1  # P(so many or more) <= tail
-    return below, above, float(stats.binom.cdf(above - 1, chips, share) - stats.binom.cdf(below - 1, chips, share))
+    k = np.arange(chips + 1)
+    at_most, more = bdtr(k, chips, share), bdtrc(k, chips, share)
+    below = int((at_most >= tail).argmax())  # P(fewer) <= tail
+    above = int((more <= tail).argmax()) + 1  # P(so many or more) <= tail
+    return below, above, float(at_most[above - 1] - (at_most[below - 1] if below else 0.0))

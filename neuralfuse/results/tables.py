@@ -12,8 +12,8 @@ from sram.errors import InputError
 
 # Columns of names in any of the tables; pandas would make numbers of `007`, and nothing of `None` and `NA`.
 NAMES = (
-    *("variant", "network", "dataset", "accelerator", "curve", "structure", "protection"),
-    *("scope", "gain_in", "layer", "kind", "dataflow", "name"),
+    *("variant", "network", "dataset", "accelerator", "curve", "rails", "structure", "protection"),
+    *("scope", "gain_in", "layer", "kind", "dataflow", "name", "rail", "component", "point"),
 )
 FORMULA = r"'*[=+\-@\t\r]"  # what a spreadsheet computes, behind any apostrophes
 

@@ -9,16 +9,6 @@ import pandas as pd
 from neuralfuse.results.statistics import Estimate, crossings, mean_over_chips, student
 
 
-def _matrix(rows: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Voltages falling (v,), chips rising (c,), the column as (c, v), NaN where not measured; pandas' own pivot takes
-    most of the time of a report with hundreds of protections."""
-    minus, at = np.unique(-rows.voltage.to_numpy(float), return_inverse=True)
-    chips, of = np.unique(rows.chip.to_numpy(), return_inverse=True)
-    table = np.full((len(chips), len(minus)), np.nan)
-    table[of, at] = rows[column].to_numpy(float)
-    return -minus, chips, table
-
-
 @dataclass(frozen=True)
 class Trade:
     """One protection in one setting at one scope."""
@@ -30,15 +20,28 @@ class Trade:
 
     @classmethod
     def of(cls, rows: pd.DataFrame, scope: str) -> "Trade":
-        """From the rows of results.csv of one protection in one setting.
+        """From the rows of results.csv of one protection in one setting."""
+        return cls.at_scopes(rows, scope)[scope]
+
+    @classmethod
+    def at_scopes(cls, rows: pd.DataFrame, *scopes: str) -> "dict[str, Trade]":
+        """The same at each of `scopes`.
 
         Only chips that were measured at every voltage are kept, so that a column is always the mean over the same
-        chips; an adaptive run may have fewer of them than a single point has.
+        chips; an adaptive run may have fewer of them than a single point has. (pandas' own pivot would take most of the
+        time of a report with hundreds of protections.)
         """
-        voltages, chips, accuracy = _matrix(rows, "accuracy")
-        _, _, savings = _matrix(rows, f"saving_{scope}")
+        minus, at = np.unique(-rows.voltage.to_numpy(float), return_inverse=True)
+        chips, of = np.unique(rows.chip.to_numpy(), return_inverse=True)
+
+        def matrix(column: str) -> np.ndarray:
+            table = np.full((len(chips), len(minus)), np.nan)
+            table[of, at] = rows[column].to_numpy(float)
+            return table
+
+        accuracy = matrix("accuracy")
         kept = ~np.isnan(accuracy).any(axis=1)
-        return cls(voltages, chips[kept], accuracy[kept], savings[kept])
+        return {scope: cls(-minus, chips[kept], accuracy[kept], matrix(f"saving_{scope}")[kept]) for scope in scopes}
 
     @property
     def saving(self) -> np.ndarray:

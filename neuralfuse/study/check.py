@@ -13,6 +13,7 @@ from neuralfuse.quantized import checkpoint
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.program import compile_network
 from neuralfuse.study.arguments import check_options
+from neuralfuse.study.check_supplies import check_supplies
 from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import build_network, build_transform, kind_of, test_set
 from neuralfuse.study.memory import mapped_cells, place_weights
@@ -31,6 +32,7 @@ from sram.protection import parse
 def check(study: StudyConfig) -> None:
     """Look up every name before anything is written or trained. Raises InputError."""
     _check_grid(study)
+    check_supplies(study)
     _check_maps(study)
     images = test_set(study.dataset)[0][:2].clone()  # to see what comes out
     for config in study.networks:

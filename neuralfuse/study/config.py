@@ -4,15 +4,32 @@ allowed.
 Pydantic lives at this edge only; everything behind it takes plain values and frozen dataclasses.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from neuralfuse.chips.memory import FIRST_TRAINING_CHIP, curve_of
 from neuralfuse.study.digest import digest
-from neuralfuse.study.short_forms import DEFAULT_ACCELERATORS, _calibrated, _of_maps, _trained_at_rates, _with_voltages
+from neuralfuse.study.rails import (
+    MOST_VOLTAGE,
+    Buffer,
+    Clock,
+    MemoryConfig,
+    PointConfig,
+    Role,
+    Supplies,
+    with_weight_voltages,
+)
+from neuralfuse.study.short_forms import (
+    DEFAULT_ACCELERATORS,
+    _calibrated,
+    _of_maps,
+    _trained_at_rates,
+    _with_voltages,
+    nominal_of,
+)
+from neuralfuse.study.strict import Hash, Strict, Unhashed, each_once
 from neuralfuse.training.settings import (
     Batch,
     CalibrationSettings,
@@ -25,60 +42,8 @@ from neuralfuse.training.settings import (
 from sram.errors import InputError
 from sram.failure import FailureCurve
 
-MOST_VOLTAGE = 10.0  # in volts and in multiples of Vmin
 MOST_SIZE = 1024  # that of neuralfuse.data.images, which loads torch
 MEASURED = "measured"  # in place of a structure, where chips are given
-
-
-Hash = Literal["row", "folder", "weights"]  # of what a row, a folder's results, trained weights follow from
-
-
-@dataclass(frozen=True)
-class Unhashed:
-    """Said of a key at its field: this hash leaves it out, for what it stands for does not follow it, or names it
-    apart."""
-
-    hash: Hash
-
-
-class Strict(BaseModel):
-    """A group of keys of a study."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def numbers_are_numbers(cls, value: object, info: ValidationInfo) -> object:
-        """Pydantic would take `true` for 1, and a text for the number that it looks like."""
-        kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
-        for part in value if isinstance(value, list | tuple) else [value]:
-            if kinds & {int, float} and isinstance(part, bool | str) and type(part) not in kinds:
-                raise ValueError(f"a number, not {part!r}")
-        return value
-
-    def given(self, of: Hash = "row") -> dict[str, Any]:
-        """What is hashed of it: the keys that are not as their defaults, but for those that this hash leaves out.
-
-        A key that comes later, with a default that changes no result, leaves the rows of studies without it theirs.
-        """
-        return self.model_dump(mode="json", exclude=self.left_out(of), exclude_defaults=True)
-
-    def left_out(self, of: Hash) -> set[str]:
-        """Keys that this hash leaves out."""
-        return {name for name, field in type(self).model_fields.items() if Unhashed(of) in field.metadata}
-
-
-def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"each entry once, {twice[0]} too")
-    return names
-
-
-def _kinds(annotation: object) -> Iterator[object]:
-    yield annotation
-    for part in get_args(annotation):
-        yield from _kinds(part)
 
 
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -90,7 +55,7 @@ class NetworkConfig(Strict):
     name: Annotated[Name, Unhashed("weights")]
     # What to build, if the name is one's own (the same network trained in two ways); named apart, with its sources.
     build: Annotated[str | None, Unhashed("weights")] = None
-    options: dict[str, Any] = {}  # arguments of networks.build
+    options: dict[str, Any] = Field(default_factory=dict)  # arguments of networks.build
     bits: Annotated[int, Field(ge=2, le=8)] = 8
     per_channel: bool = False
     # int8: what a layer is given is rounded to words, as on a device
@@ -158,7 +123,7 @@ class SramConfig(Strict):
     def some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
             raise ValueError("at least one structure")
-        return _each_once(value)
+        return each_once(value)
 
 
 class ChipsConfig(Strict):
@@ -203,6 +168,11 @@ class CalibrateConfig(CalibrationSettings):
         return {"each": (voltage,), "lowest": (min(swept),), "all": swept}[self.at]
 
 
+def _others(value: dict) -> dict[str, Any]:
+    """The chains of a protection's other memories, where `sram` names them by memory."""
+    return {memory: specs for memory, specs in value["sram"].items() if memory != "weights"}
+
+
 def _or_none(kind: type[Settings]) -> BeforeValidator:
     return BeforeValidator(lambda given: None if given is None else kind.read(given))
 
@@ -221,7 +191,7 @@ class NeuralFuseConfig(Strict):
     """
 
     generator: str
-    options: dict[str, Any] = {}  # arguments of generators.build
+    options: dict[str, Any] = Field(default_factory=dict)  # arguments of generators.build
     bits: Annotated[int, Field(ge=2, le=8)] | None = 8
     training: Annotated[GeneratorSettings | None, BeforeValidator(_steps_or_none)] = None
     train_voltages: tuple[float, ...] | None = None  # training chips run at these in turn; None: at the study's
@@ -277,7 +247,9 @@ class ProtectionConfig(Strict):
 
     name: Name
     neuralfuse: NeuralFuseConfig | None = None
-    sram: tuple[str, ...] = ()  # specs of sram.protection; they act in the order of their hardware
+    # Specs of sram.protection, of the weight memory and of others; they act in the order of their hardware.
+    sram: tuple[str, ...] = ()
+    memories: dict[Buffer, tuple[str, ...]] = Field(default_factory=dict)
     batchnorm: BatchNormConfig | None = None
 
     @model_validator(mode="after")
@@ -297,8 +269,11 @@ class ProtectionConfig(Strict):
             return {"name": value, "neuralfuse": _calibrated(value)}
         if isinstance(value, str):
             return {"name": value, "sram": [value]}
+        if isinstance(value, dict) and isinstance(value.get("sram"), dict):
+            value = {**value, "sram": value["sram"].get("weights", []), "memories": _others(value)}
         if isinstance(value, dict) and "name" not in value:
             parts = list(value.get("sram") or [])
+            parts += [f"{spec} of {role}" for role, specs in value.get("memories", {}).items() for spec in specs]
             inner = value.get("neuralfuse")
             if isinstance(inner, dict) and "generator" in inner:
                 generator = str(inner["generator"])
@@ -318,7 +293,13 @@ class StudyConfig(Strict):
     networks: tuple[NetworkConfig, ...]
     accelerators: tuple[str, ...] = DEFAULT_ACCELERATORS
     sram: SramConfig = SramConfig()
+    # Of the weight memory; with `rails` every combination, with `together` in step; or one point after another.
     voltages: Annotated[tuple[float, ...], Unhashed("folder")]
+    rails: Annotated[dict[Role, Supplies], Field(default_factory=dict), Unhashed("folder")]
+    together: Annotated[tuple[Role, ...], Unhashed("folder")] = ()
+    operating_points: Annotated[tuple[PointConfig, ...], Unhashed("folder")] = ()
+    clock: Annotated[Clock, Unhashed("folder")] = None
+    memories: dict[Buffer, MemoryConfig] = Field(default_factory=dict)
     chips: Annotated[ChipsConfig, Unhashed("folder")] = ChipsConfig()
     protections: Annotated[tuple[ProtectionConfig, ...], Unhashed("folder")] = (ProtectionConfig(name="none"),)
     adaptive: Annotated[AdaptiveConfig | None, Unhashed("folder")] = None
@@ -337,6 +318,7 @@ class StudyConfig(Strict):
         curve = sram.get("curve", usual) if isinstance(sram, dict) else usual
         machines = value.get("accelerators", [])
         value = _with_voltages(value, "cell_fault_rates", "voltages", curve, machines)
+        value = with_weight_voltages(value, lambda: nominal_of(curve, machines))
         protections = value.get("protections")
         if isinstance(protections, list):
             value = {**value, "protections": [_trained_at_rates(entry, curve, machines) for entry in protections]}
@@ -361,7 +343,7 @@ class StudyConfig(Strict):
     @field_validator("accelerators")
     @classmethod
     def accelerators_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _each_once(value)
+        return each_once(value)
 
     @field_validator("voltages")
     @classmethod
@@ -369,6 +351,16 @@ class StudyConfig(Strict):
         if not all(0 < v <= MOST_VOLTAGE for v in value):
             raise ValueError(f"voltages above 0 and up to {MOST_VOLTAGE:g}, in the unit of the curve")
         return tuple(sorted(set(value), reverse=True))
+
+    @model_validator(mode="after")
+    def each_rail_once(self) -> Self:
+        each_once((*self.together, *self.rails))
+        if self.operating_points and (self.rails or self.together):
+            raise ValueError("operating_points: not with rails or together, which make points of their own")
+        named = {point.weights for point in self.operating_points}
+        if self.operating_points and set(self.voltages) - named and len(set(self.voltages) - named) != (None in named):
+            raise ValueError("operating_points: not with voltages, which are those of their weights")
+        return self
 
     @field_validator("protections", "networks")
     @classmethod

@@ -1,17 +1,17 @@
-"""What an inference of a protected network costs: cycles, and energy at the three scopes.
+"""What an inference of a protected network costs: cycles, time, and energy at the four scopes.
 
-The base network's weight buffer runs at the swept supply; everything else stays at nominal: its activation buffers (no
-faults are injected there, so their supply may not fall), the logic, and the generator with its own weight reads, as in
-the NeuralFuse paper. Only a generator with `own_faults` has its weights read at the swept supply, too. A saving is
-always against the unprotected network at nominal supply, at the same scope.
+Every rail of the base network is at the supply that the operating point gives it, and the clock as it says. A generator
+runs at nominal supplies and clock, as in the NeuralFuse paper; only one with `own_faults` runs at the point, too. A
+saving is always against the unprotected network at nominal supplies and clock, at the same scope.
 """
 
 from dataclasses import dataclass
 
-from neuralfuse.chips.cost import scopes
+from neuralfuse.chips.cost import NONE, Overheads, scopes
 from simulator.array.cycles import Counts
-from simulator.operating_point import OperatingPoint
-from sram.protection import Overhead
+from simulator.energy import LayerEnergy, energy
+from simulator.operating_point import NOMINAL, OperatingPoint
+from simulator.timing import clock_hz
 
 
 @dataclass(frozen=True)
@@ -21,33 +21,39 @@ class Cost:
 
     energy_weight_sram_pj: float
     energy_sram_pj: float
+    energy_chip_pj: float
     energy_system_pj: float
     saving_weight_sram: float
     saving_sram: float
+    saving_chip: float
     saving_system: float
     cycles: int
+    clock_hz: float
+    inference_s: float
 
 
 def cost_of(
     network: Counts,
     generator: Counts | None,
     at: OperatingPoint,
-    overhead: Overhead | None = None,
+    overheads: Overheads = NONE,
     generator_at_nominal: bool = True,
 ) -> Cost:
-    """Cost of one inference at an operating point; `overhead` is that of the protection's SRAM part."""
-    reference = scopes(network)
-    total = scopes(network, at, overhead)
-    cycles = network.cycles
+    """Cost of one inference at an operating point; `overheads` are those of the protection's SRAM parts, by buffer."""
+    machine = network.accelerator
+    reference = scopes(energy(network), machine, NOMINAL)
+    spent = energy(network, at)
+    total, seconds, cycles = scopes(spent, machine, at, overheads), spent.seconds, network.cycles
     if generator is not None:
-        total = total + (scopes(generator) if generator_at_nominal else scopes(generator, at, overhead))
-        cycles += generator.cycles
+        where = NOMINAL if generator_at_nominal else at
+        extra: LayerEnergy = energy(generator, where)
+        more = scopes(extra, generator.accelerator, where, NONE if generator_at_nominal else overheads)
+        total = {scope: pj + more[scope] for scope, pj in total.items()}
+        seconds, cycles = seconds + extra.seconds, cycles + generator.cycles
     return Cost(
-        total.weight_sram,
-        total.sram,
-        total.system,
-        1 - total.weight_sram / reference.weight_sram,
-        1 - total.sram / reference.sram,
-        1 - total.system / reference.system,
-        cycles,
+        **{f"energy_{scope}_pj": pj for scope, pj in total.items()},
+        **{f"saving_{scope}": 1 - total[scope] / pj for scope, pj in reference.items()},
+        cycles=cycles,
+        clock_hz=clock_hz(machine, at),
+        inference_s=seconds,
     )

@@ -9,23 +9,20 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from neuralfuse.quantized import checkpoint
+from neuralfuse.chips.cost import NONE, Overheads
 from neuralfuse.results.rows import Result, Rows
 from neuralfuse.results.tables import to_csv
 from neuralfuse.study import records
 from neuralfuse.study.config import ProtectionConfig, StudyConfig
 from neuralfuse.study.cost import Cost, cost_of
-from neuralfuse.study.data import build_network, build_transform
 from neuralfuse.study.digest import digest
 from neuralfuse.study.file_names import generator_file, slug
 from neuralfuse.study.files import dump_study, load_study
 from neuralfuse.study.memory import place_weights
-from neuralfuse.study.supplies import machine_of
-from neuralfuse.transforms.generators import NeuralFuse
+from neuralfuse.study.rails import Role
+from neuralfuse.study.supplies import machine_of, roles_of
 from simulator.accelerator import accelerator, with_resident_weights
 from simulator.array.cycles import Counts, simulate
 from simulator.array.memory import network_bytes
@@ -36,7 +33,11 @@ from simulator.workload import Layer, Workload
 from sram import locks
 from sram.errors import InputError
 from sram.files import write_atomic
-from sram.protection import Overhead
+
+if TYPE_CHECKING:  # a report needs no torch
+    from torch import nn
+
+    from neuralfuse.transforms.generators import NeuralFuse
 
 LOCKS = ".locks"
 _SHOWN = ("stamp", "voltage_unit", "versions", "notes", "energy_sources")  # of a prepared folder
@@ -104,8 +105,11 @@ class StudyFolder:
         """The trained network, its weights rounded to words."""
         return self.path / "networks" / f"{slug(network)}.safetensors"
 
-    def network(self, network: str) -> nn.Module:
+    def network(self, network: str) -> "nn.Module":
         """A network with its words as weights."""
+        from neuralfuse.quantized import checkpoint
+        from neuralfuse.study.data import build_network
+
         built = build_network(self.study.network(network), self.study)
         checkpoint.load_network(built, self.network_file(network))
         return built.eval()
@@ -124,8 +128,11 @@ class StudyFolder:
         name = generator_file(protection.neuralfuse.trained_on(network), protection.name)
         return self.path / "generators" / name
 
-    def transform(self, network: str, protection: str) -> NeuralFuse | None:
+    def transform(self, network: str, protection: str) -> "NeuralFuse | None":
         """The input transform of a protection as it was trained for all chips; None where it has none."""
+        from neuralfuse.quantized import checkpoint
+        from neuralfuse.study.data import build_transform
+
         found = self.study.protection(protection)
         if found.neuralfuse is None:
             return None
@@ -166,7 +173,8 @@ class StudyFolder:
 
     def counts(self, machine: str, network: str, protection: str | None = None) -> Counts:
         """Cycles and accesses of one inference on an accelerator."""
-        return _counts(self.workload(network, protection), machine, self.study.sram.schedule == "resident")
+        resident = self.study.sram.schedule == "resident"
+        return _counts(self.workload(network, protection), machine, roles_of(self.study), resident)
 
     def cost(
         self,
@@ -174,12 +182,12 @@ class StudyFolder:
         machine: str,
         protection: ProtectionConfig,
         at: OperatingPoint,
-        overhead: Overhead | None = None,
+        overheads: Overheads = NONE,
     ) -> Cost:
-        """Cost of one inference at an operating point; `overhead` is that of the protection's SRAM part."""
+        """Cost of one inference at an operating point; `overheads` are those of the protection's SRAM parts."""
         fuse, base = protection.neuralfuse, self.counts(machine, network)
         extra = self.counts(machine, network, protection.name) if fuse is not None else None
-        return cost_of(base, extra, at, overhead, generator_at_nominal=fuse is None or fuse.own_faults is None)
+        return cost_of(base, extra, at, overheads, generator_at_nominal=fuse is None or fuse.own_faults is None)
 
     def placement(self, network: str, machine: str) -> Placement:
         """Where each stored weight bit of a network lies."""
@@ -216,6 +224,11 @@ class StudyFolder:
     def layers_file(self) -> Path:
         """Counts and energies of every layer at nominal supply."""
         return self.path / "layers.csv"
+
+    @property
+    def energy_file(self) -> Path:
+        """Energy of each unprotected network at each operating point, by rail and component."""
+        return self.path / "energy.csv"
 
     def write_provenance(self, record: dict[str, Any]) -> None:
         """Keep the record of versions and sources."""
@@ -254,8 +267,8 @@ def check_empty(path: Path) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _counts(workload: Workload, machine: str, resident: bool) -> Counts:
-    found = machine_of(machine)
+def _counts(workload: Workload, machine: str, roles: tuple[Role, ...], resident: bool) -> Counts:
+    found = machine_of(machine, roles)
     return simulate(workload, with_resident_weights(found, network_bytes(workload, found)) if resident else found)
 
 

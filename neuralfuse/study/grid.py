@@ -45,6 +45,7 @@ def points_of(folder: StudyFolder) -> list[Point]:
         "data": total.hexdigest(),
         "curve": {key: value for key, value in curve.to_dict().items() if key not in unhashed(curve)},
         "sram": study.sram.given(),
+        **({"memories": study.given()["memories"]} if study.memories else {}),
         "seed": study.seed,
         "device": study.device,
         "batch": study.batch_size,  # float sums depend on it in the last bit

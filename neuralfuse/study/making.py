@@ -24,7 +24,7 @@ from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionC
 from neuralfuse.study.data import build_network, build_transform, content_hashes, kind_of, load_data, training_hash
 from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder
-from neuralfuse.study.memory import memory_of
+from neuralfuse.study.memory import buffers_lowered, memory_of
 from neuralfuse.training.checkpoints import Run
 from neuralfuse.training.generator import HeldOut, train_generator
 from neuralfuse.training.loop import random, threads
@@ -76,6 +76,8 @@ def make_program(folder: StudyFolder, config: NetworkConfig, network: nn.Module,
     """Write the network as a device runs it; training images give the units of its activations."""
     study, path = folder.study, folder.program_file(config.name)
     measured_on = [UNIT_IMAGES, training_hash(study.dataset)]
+    stored = bool(buffers_lowered(study))
+    measured_on += ["stored"] * stored
     settings = digest([network_settings(study, config), _tensor_hash(network), *measured_on])
     if path.is_file() and records.read(path, ["settings"])["settings"] == settings:
         return
@@ -84,7 +86,7 @@ def make_program(folder: StudyFolder, config: NetworkConfig, network: nn.Module,
     chosen = torch.randperm(len(images), generator=random(study.seed, -3))[:UNIT_IMAGES]
     faulty = FaultyNetwork(copy.deepcopy(network), per_channel=config.per_channel, device=study.device, fold=True)
     with threads(1):  # units are sums, too
-        made = compile_network(faulty, images[chosen]).to_json()
+        made = compile_network(faulty, images[chosen], stored).to_json()
     records.write(path, {"settings": settings, "program": made})
     advance(1, 1, {})
 

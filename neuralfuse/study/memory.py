@@ -2,8 +2,10 @@
 
 from neuralfuse.chips.memory import curve_of, maps_of, weight_geometry
 from neuralfuse.study.config import SramConfig, StudyConfig
+from neuralfuse.study.rails import Buffer, Role
+from neuralfuse.study.supplies import roles_of
 from simulator.accelerator import Accelerator
-from simulator.placement import Placement, place
+from simulator.placement import Placement, place, place_activations
 from simulator.workload import Workload
 from sram import faultmap
 from sram.faultmap import FaultMap
@@ -22,6 +24,28 @@ def place_weights(sram: SramConfig, workload: Workload, machine: Accelerator, bi
     return place(workload, machine, mapped_cells(sram, workload, machine, bits), schedule=sram.schedule, bits=bits)
 
 
+def buffers_lowered(study: StudyConfig) -> dict[str, Buffer]:
+    """{buffer of activations: whose rail it is on}, of those that a study lowers."""
+    roles = roles_of(study)
+    own: dict[str, Buffer] = {"ofmap_buffer": "accumulators"} if "accumulators" in roles else {}
+    both: dict[str, Buffer] = dict.fromkeys(("ifmap_buffer", "ofmap_buffer"), "activations")
+    return (both if "activations" in roles else {}) | own
+
+
+def place_activations_of(study: StudyConfig, workload: Workload, machine: Accelerator, buffer: str) -> Placement:
+    """Where each activation lies in a buffer that it passes, in banks as the study has them."""
+    own, size = silicon_of(study, buffers_lowered(study)[buffer]), getattr(machine, buffer).capacity_bytes
+    cells = Geometry.of_capacity(size, own.rows, own.columns, own.word_bits)
+    return place_activations(workload, machine, cells, bits=8, buffer=buffer)  # type: ignore[arg-type]
+
+
+def silicon_of(study: StudyConfig, role: Role) -> SramConfig:
+    """What a memory is made of: what is said of it, and the rest as the weight memory's."""
+    own = study.memories.get(role) if role in ("activations", "accumulators") else None
+    said = {} if own is None else own.model_dump(exclude_none=True, exclude={"structure"})
+    return study.sram.model_copy(update=said)
+
+
 def memory_of(sram: SramConfig, geometry: Geometry, structure: str, first_bank: int = 0) -> Memory:
     """A memory of these cells, as the study has its silicon."""
     curve = curve_of(sram.curve)
@@ -29,11 +53,19 @@ def memory_of(sram: SramConfig, geometry: Geometry, structure: str, first_bank: 
 
 
 def chip_map(
-    study: StudyConfig, geometry: Geometry, structure: str, chip: int, floor: float, first_bank: int = 0
+    study: StudyConfig,
+    geometry: Geometry,
+    structure: str,
+    chip: int,
+    floor: float,
+    first_bank: int = 0,
+    role: Role = "weights",
 ) -> FaultMap:
-    """The fault map of an evaluation chip down to a voltage: generated, or measured where the study has maps."""
+    """The fault map of a memory of an evaluation chip down to a voltage: generated, or measured where the study has
+    maps."""
     if study.sram.map is not None:
         return faultmap.load(maps_of(study.sram.map)[chip])
-    return Chip(chip, study.seed).fault_map(
-        memory_of(study.sram, geometry, structure, first_bank), floor, noise=study.sram.noise
-    )
+    own = study.memories.get(role) if role in ("activations", "accumulators") else None
+    structure = structure if own is None or own.structure is None else own.structure
+    memory = memory_of(silicon_of(study, role), geometry, structure, first_bank)
+    return Chip(chip, study.seed).fault_map(memory, floor, noise=study.sram.noise)

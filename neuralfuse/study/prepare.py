@@ -29,7 +29,7 @@ from neuralfuse.study.making import (
     transform_settings,
     write_workload,
 )
-from neuralfuse.study.provenance import layer_table, provenance
+from neuralfuse.study.provenance import layer_table, provenance, rail_table
 from neuralfuse.transforms import generators
 from neuralfuse.transforms.per_voltage import at, level
 from sram.files import write_atomic
@@ -62,6 +62,7 @@ def _prepare(folder: StudyFolder, say: Say) -> list[Point]:
                     _show_images(study, transform, folder.images_file(config.name, protection.name))
     points = points_of(folder)
     write_atomic(folder.layers_file, to_csv(layer_table(folder)))
+    write_atomic(folder.energy_file, to_csv(rail_table(folder)))
     folder.write_provenance(provenance(folder, points))
     return points
 

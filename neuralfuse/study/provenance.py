@@ -14,8 +14,9 @@ from neuralfuse.study.data import build_transform, training_hash
 from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import Point
-from neuralfuse.study.supplies import rails, swept_voltages, volts_per_unit
+from neuralfuse.study.supplies import operating_points, rails, roles_of, supply_of, swept_voltages, volts_per_unit
 from simulator.energy import energy
+from simulator.timing import clock_hz
 from sram import faultmap
 
 
@@ -33,6 +34,28 @@ def layer_table(folder: StudyFolder) -> pd.DataFrame:
                 table.insert(0, "network", network.name if fuse is None else f"{network.name}-{fuse}")
                 tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def rail_table(folder: StudyFolder) -> pd.DataFrame:
+    """Energy of one inference of each unprotected network at each operating point, by rail and component."""
+    study, rows = folder.study, []
+    for network in study.networks:
+        for name in study.accelerators:
+            counts = folder.counts(name, network.name)
+            for at in operating_points(study, name):
+                supplies = {role: supply_of(study, name, at, role) for role in roles_of(study)}
+                clock = clock_hz(counts.accelerator, at)
+                text = ", ".join(f"{role} {voltage:g}" for role, voltage in supplies.items())
+                text += "" if at.clock_hz is None else f", {clock / 1e6:.4g} MHz"
+                for (rail, component), pj in energy(counts, at).by_rail(counts.accelerator).items():
+                    rows.append((network.name, name, text, clock, rail, component, pj))
+    columns = ["network", "accelerator", "point", "clock_hz", "rail", "component", "pj"]
+    return pd.DataFrame(rows, columns=columns).sort_values("rail", key=_order, kind="stable")
+
+
+def _order(rail: pd.Series) -> pd.Series:
+    """DRAM first, at the bottom of what is stacked, then the logic, then the buffers."""
+    return rail.map({"dram": 0, "logic": 1}).fillna(2)
 
 
 def energy_sources(folder: StudyFolder) -> list[dict[str, str]]:

@@ -61,17 +61,26 @@ def _with_voltages(value: dict, rates: str, voltages: str, name: object, machine
         raise InputError("study", rates, given, f"only one of {voltages} and {rates}")
     if not isinstance(given, list) or not all(isinstance(p, int | float) and 0 <= p < 0.5 for p in given):
         raise InputError("study", rates, given, "a list of numbers from 0 to 0.5")
-    if not isinstance(name, str):
-        raise InputError("study", "sram.curve", name, "the name of a failure curve")
-    try:
-        curve = curve_of(name)
-    except InputError as error:
-        raise InputError("study", "sram.curve", name, error.allowed) from None
-    found = [round(float(curve.voltage(p)), 6) if p else _nominal(curve, rates, machines) for p in given]
+    curve = _curve(name)
+    found = [round(float(curve.voltage(p)), 6) if p else _nominal(curve, rates, 0, machines) for p in given]
     return {key: part for key, part in value.items() if key != rates} | {voltages: found}
 
 
-def _nominal(curve: FailureCurve, rates: str, machines: object) -> float:
+def _curve(name: object) -> FailureCurve:
+    if not isinstance(name, str):
+        raise InputError("study", "sram.curve", name, "the name of a failure curve")
+    try:
+        return curve_of(name)
+    except InputError as error:
+        raise InputError("study", "sram.curve", name, error.allowed) from None
+
+
+def nominal_of(name: object, machines: object) -> float:
+    """The nominal supply of the accelerators' weights in the unit of a curve; InputError where they have none alike."""
+    return _nominal(_curve(name), "voltages", None, machines)
+
+
+def _nominal(curve: FailureCurve, key: str, value: object, machines: object) -> float:
     """The nominal supply of the accelerators; InputError where a curve in volts meets rails of several."""
     if curve.unit != "V":
         return curve.nominal
@@ -81,7 +90,7 @@ def _nominal(curve: FailureCurve, rates: str, machines: object) -> float:
         allowed = (
             f"more than 0, as rails of {', '.join(f'{v:g} V' for v in sorted(found))} have no nominal supply alike"
         )
-        raise InputError("study", rates, 0, allowed)
+        raise InputError("study", key, value, allowed)
     return found.pop()
 
 

@@ -1,12 +1,19 @@
-"""What the voltages of a study mean: the operating points of each machine, their volts, and faulty cells."""
+"""What the supplies of a study mean: the operating points of each machine, their volts, and faulty cells."""
 
 import functools
 from dataclasses import dataclass
+from itertools import product
 
+from neuralfuse.chips.memory import curve_of
+from neuralfuse.results.rows import ALONE
 from neuralfuse.study.config import StudyConfig
-from simulator.accelerator import Accelerator, accelerator, with_weight_rail
-from simulator.operating_point import OperatingPoint, nominal_on, weights_at
+from neuralfuse.study.rails import ROLES, Role
+from simulator.accelerator import Accelerator, accelerator, with_rails
+from simulator.operating_point import OperatingPoint, Supply, nominal_on
+from sram.errors import InputError
 from sram.failure import FailureCurve
+
+BUFFERS: dict[Role, str] = {"weights": "weight_buffer", "activations": "ifmap_buffer", "accumulators": "ofmap_buffer"}
 
 
 @dataclass(frozen=True)
@@ -20,30 +27,120 @@ class SweptVoltage:
     extrapolated: bool
 
 
-@functools.lru_cache(maxsize=64)
-def machine_of(name: str) -> Accelerator:
-    """An accelerator as studies run it: its weight buffer on a rail of its own.
+def roles_of(study: StudyConfig) -> tuple[Role, ...]:
+    """What hangs on the rails whose supplies a study sets: the weights, and whatever else it names.
 
-    >>> machine_of("paper").weight_buffer.rail
-    'weights'
+    >>> from neuralfuse.study.files import Study
+    >>> roles_of(Study("x", networks=["resnet8"], voltages=[1.0], rails={"logic": [0.9]}))
+    ('weights', 'logic')
     """
-    return with_weight_rail(accelerator(name))
+    named = {"weights", *study.together, *study.rails}
+    named |= {role for point in study.operating_points for role in ROLES if getattr(point, role) is not None}
+    return tuple(role for role in ROLES if role in named)
+
+
+@functools.lru_cache(maxsize=64)
+def machine_of(name: str, roles: tuple[Role, ...] = ("weights",)) -> Accelerator:
+    """An accelerator as studies run it: what they lower is on rails of its own.
+
+    >>> machine_of("paper").weight_buffer.rail, machine_of("paper", ("weights", "activations")).ifmap_buffer.rail
+    ('weights', 'activations')
+    """
+    return with_rails(accelerator(name), roles)[0]
+
+
+def rail_of(machine: Accelerator, role: Role) -> str:
+    """The rail that something hangs on."""
+    return "logic" if role == "logic" else str(getattr(machine, BUFFERS[role]).rail)
+
+
+def curve_of_role(study: StudyConfig, role: Role) -> FailureCurve:
+    """The curve in whose unit the supply is: that of the memory, and of the weights for the logic."""
+    own = study.memories.get(role) if role in ("activations", "accumulators") else None
+    return study.curve if own is None or own.curve is None else curve_of(own.curve)
+
+
+def nominal_of(study: StudyConfig, machine: Accelerator, role: Role) -> float:
+    """The supply that stands for the nominal volts of the rail, in the unit of its curve."""
+    curve = curve_of_role(study, role)
+    return machine.rails[rail_of(machine, role)] if curve.unit == "V" else curve.nominal
 
 
 def at_voltage(study: StudyConfig, machine: str, voltage: float) -> OperatingPoint:
-    """The point at which the weight memory of an accelerator has this voltage, in the curve's unit."""
-    found = machine_of(machine)
-    return weights_at(found, voltage, nominal_on(found, study.curve))
+    """The point at which the weight memory of an accelerator has this voltage, in the curve's unit, and all else is at
+    nominal supply."""
+    return _point(study, machine_of(machine, roles_of(study)), {"weights": voltage}, None)
 
 
 def operating_points(study: StudyConfig, machine: str) -> tuple[OperatingPoint, ...]:
-    """Where a study runs an accelerator, the highest supply first."""
-    return tuple(at_voltage(study, machine, voltage) for voltage in study.voltages)
+    """Where a study runs an accelerator. InputError for a supply above nominal of what is not the weights."""
+    found = machine_of(machine, roles_of(study))
+    if study.operating_points:
+        points = [
+            ({role: getattr(each, role) for role in ROLES if getattr(each, role) is not None}, each.clock)
+            for each in study.operating_points
+        ]
+    else:
+        others = product(*study.rails.values())
+        points = [
+            (
+                {
+                    "weights": voltage,
+                    **dict.fromkeys(study.together, voltage),
+                    **dict(zip(study.rails, rest, strict=True)),
+                },
+                None,
+            )
+            for rest in others
+            for voltage in study.voltages
+        ]
+    return tuple(_point(study, found, supplies, clock) for supplies, clock in points)
 
 
-def weight_voltage(machine: str, at: OperatingPoint) -> float:
-    """Of the weight memory of an accelerator, in the curve's unit."""
-    return at.supply(machine_of(machine).weight_buffer.rail).voltage
+def _point(
+    study: StudyConfig, machine: Accelerator, given: dict[Role, float], clock: float | str | None
+) -> OperatingPoint:
+    """Every rail that the study sets, named or nominal."""
+    supplies = {}
+    for role in roles_of(study):
+        nominal = nominal_of(study, machine, role)
+        voltage = given.get(role, nominal)
+        if role != "weights" and voltage > nominal:
+            allowed = f"at most {nominal:g} {curve_of_role(study, role).unit}, the nominal supply on {machine.name}"
+            raise InputError("study", f"rails.{role}", voltage, allowed)
+        supplies[role] = Supply(rail_of(machine, role), voltage, nominal)
+    return OperatingPoint(tuple(supplies.values()), clock or study.clock)  # type: ignore[arg-type]
+
+
+def supply_of(study: StudyConfig, machine: str, at: OperatingPoint, role: Role) -> float:
+    """Of a memory or the logic at a point, in the unit of its curve.
+
+    >>> from neuralfuse.study.files import Study
+    >>> study = Study("x", networks=["resnet8"], voltages=[0.8], together=["activations"])
+    >>> [supply_of(study, "paper", operating_points(study, "paper")[0], role) for role in ROLES]
+    [0.8, 0.8, 0.8, 1.0]
+    """
+    found = machine_of(machine, roles_of(study))
+    rail = rail_of(found, role)
+    named = next((supply.voltage for supply in at.supplies if supply.rail == rail), None)
+    return nominal_of(study, found, role) if named is None else named
+
+
+def beside(study: StudyConfig, machine: str, at: OperatingPoint) -> str:
+    """What a point does beside the supply of the weights, in words: the same for all points that differ in that alone.
+
+    >>> from neuralfuse.study.files import Study
+    >>> study = Study("x", networks=["resnet8"], voltages=[0.8], rails={"activations": [0.9]}, together=["logic"])
+    >>> beside(study, "paper", operating_points(study, "paper")[0])
+    'activations 0.9, logic with weights'
+    """
+    parts = []
+    for role in roles_of(study)[1:]:
+        with_weights = role in study.together
+        parts.append(f"{role} {'with weights' if with_weights else f'{supply_of(study, machine, at, role):g}'}")
+    if at.clock_hz is not None:
+        parts.append("clock follows" if at.clock_hz == "follow" else f"clock {at.clock_hz:g} Hz")
+    return ", ".join(parts) or ALONE
 
 
 def rails(study: StudyConfig) -> str:
@@ -51,13 +148,14 @@ def rails(study: StudyConfig) -> str:
 
     >>> from neuralfuse.study.files import Study
     >>> rails(Study("x", networks=["resnet8"], voltages=[1.0]))
-    "the weight buffer's rail alone (weights of paper, nominally 0.8 V); all others stay at nominal"
+    'weights of paper (nominally 0.8 V); all others stay at nominal'
     """
-    each = [
-        f"{machine.weight_buffer.rail} of {name}, nominally {machine.rails[machine.weight_buffer.rail]:g} V"
-        for name, machine in ((name, machine_of(name)) for name in study.accelerators)
-    ]
-    return f"the weight buffer's rail alone ({'; '.join(each)}); all others stay at nominal"
+    roles, found = roles_of(study), []
+    for name in study.accelerators:
+        machine = machine_of(name, roles)
+        each = ", ".join(f"{machine.rails[rail_of(machine, role)]:g} V" for role in roles)
+        found.append(f"{', '.join(roles)} of {name} (nominally {each})")
+    return "; ".join(found) + "; all others stay at nominal"
 
 
 def volts_per_unit(study: StudyConfig) -> dict[str, float]:

@@ -13,6 +13,8 @@ from typing import ParamSpec, TypeVar
 
 from torch import Tensor
 
+from neuralfuse.chips.activations import StoredActivations, store_activations
+from neuralfuse.chips.cost import Overheads
 from neuralfuse.chips.stored import StoredChip, known, layout_of, place_generator, store
 from neuralfuse.data import Dataset
 from neuralfuse.quantized import evaluate
@@ -23,8 +25,8 @@ from neuralfuse.study.config import BatchNormConfig
 from neuralfuse.study.cost import Cost
 from neuralfuse.study.data import load_data, test_set
 from neuralfuse.study.folder import StudyFolder, stamp_of
-from neuralfuse.study.memory import chip_map
-from neuralfuse.study.supplies import weight_voltage
+from neuralfuse.study.memory import buffers_lowered, chip_map, place_activations_of
+from neuralfuse.study.supplies import beside, operating_points, supply_of
 from neuralfuse.sweep.task import Task
 from neuralfuse.training.batchnorm import own_statistics
 from neuralfuse.training.calibrate import calibrate
@@ -32,7 +34,9 @@ from neuralfuse.training.loop import threads
 from neuralfuse.transforms.generators import NeuralFuse
 from neuralfuse.transforms.per_voltage import at, level
 from simulator.accelerator import accelerator
+from simulator.device.activations import NOTHING_FAULTY, InTurn
 from simulator.operating_point import OperatingPoint
+from simulator.placement import Placement
 from sram import protection
 from sram.faultmap import FaultMap
 from sram.geometry import Geometry
@@ -77,11 +81,13 @@ class Bench:
         self.answers = last(1, self._answers)
         # those of many generators where images are small, seldom more than 256 MB
         self.inputs = last(max(3, 2**28 // max(self.images.nbytes, 1)), self._inputs)
-        self.calibrated = last(2, self._calibrated)
+        self.calibrated = last(len(self.study.voltages) + 1, self._calibrated)
         self.placement = last(2, folder.placement)
         self.layout = last(2, self._layout)
         self.map = last(2, self._map)
         self.chip = last(1, self._chip)
+        self.buffer_map = last(4, self._buffer_map)
+        self.buffers = last(1, self._buffers)
         self.clean = last(16, self._clean)
         self.cost = last(16, self._cost)
 
@@ -153,7 +159,7 @@ class Bench:
         fuse = self.study.protection(task.point.protection).neuralfuse
         if fuse is None:
             return None
-        voltage = weight_voltage(task.point.accelerator, task.at)
+        voltage = supply_of(self.study, task.point.accelerator, task.at, "weights")
         if fuse.calibrate is not None:
             return Fit(fuse.calibrate.voltages(voltage, self.study.voltages), die_of(task))
         if fuse.own_faults is not None:
@@ -193,16 +199,59 @@ class Bench:
 
     def _clean(self, network: str, name: str | None, fit: Fit | None = None) -> int:
         """Right answers where no bit reads wrong, on images as they are (None) or through a protection's generator."""
+        if isinstance(answers := self.answers(network), IntegerNetwork):
+            answers.activations = NOTHING_FAULTY
         images = self.images if name is None else self.inputs(network, name, fit)
         self.network(network).restore()
         return self.correct(network, images)
+
+    def _buffers(self, network: str, die: Die, name: str) -> dict[str, StoredActivations]:
+        """The buffers of activations whose rails the study lowers, behind a protection."""
+        chains, found = self.study.protection(name).memories, {}
+        for buffer, role in buffers_lowered(self.study).items():
+            raw, placed = self.buffer_map(network, die, buffer)
+            found[buffer] = store_activations(raw, placed, protection.parse(chains.get(role, ()) or "none"))
+        return found
+
+    def _buffer_map(self, network: str, die: Die, buffer: str) -> tuple[FaultMap, Placement]:
+        """The weak cells of a buffer of activations; on the die it lies behind the weight memory and other buffers."""
+        study, role = self.study, buffers_lowered(self.study)[buffer]
+        workload, machine = self.folder.workload(network), accelerator(die.accelerator)
+        lies = {each: place_activations_of(study, workload, machine, each) for each in buffers_lowered(study)}
+        first = self.placement(network, die.accelerator).geometry.banks
+        first += sum(lies[each].geometry.banks for each in lies if list(lies).index(each) < list(lies).index(buffer))
+        lowest = min(supply_of(study, die.accelerator, at, role) for at in operating_points(study, die.accelerator))
+        geometry = lies[buffer].geometry
+        made = chip_map(study, geometry, die.structure, die.chip, lowest - die.drift, first, role)
+        return made.drifted(die.drift) if die.drift else made, lies[buffer]
+
+    def _lower_activations(self, task: Task) -> tuple[Overheads, float]:
+        """Give the network the buffers of this chip at this point; what their protections cost, and the share of their
+        cells that are faulty."""
+        point = task.point
+        answers, buffers = (
+            self.answers(point.network),
+            self.buffers(point.network, self.now(die_of(task)), point.protection),
+        )
+        if not isinstance(answers, IntegerNetwork) or not buffers:
+            return {}, 0.0
+        roles, memories, faulty, cells = buffers_lowered(self.study), [], 0, 0
+        for buffer in ("ofmap_buffer", "ifmap_buffer"):  # in the order in which a word passes them
+            if buffer in buffers:
+                voltage, stored = supply_of(self.study, point.accelerator, task.at, roles[buffer]), buffers[buffer]
+                memories.append(stored.memory(answers.program, voltage, ACCESS))
+                faulty, cells = faulty + stored.raw.count(voltage), cells + stored.raw.geometry.cells
+        answers.activations = InTurn(tuple(memories))
+        return {buffer: stored.overhead for buffer, stored in buffers.items()}, faulty / cells
 
     def correct(self, network: str, images: Tensor) -> int:
         """Right answers of a network with the faults that it has, on the test images as they are or transformed."""
         return evaluate.correct(self.answers(network), images, self.labels, self.study.batch_size)
 
-    def _cost(self, network: str, machine: str, name: str, at: OperatingPoint, overhead: Overhead) -> Cost:
-        return self.folder.cost(network, machine, self.study.protection(name), at, overhead)
+    def _cost(
+        self, network: str, machine: str, name: str, at: OperatingPoint, overheads: tuple[tuple[str, Overhead], ...]
+    ) -> Cost:
+        return self.folder.cost(network, machine, self.study.protection(name), at, dict(overheads))
 
     def _renormalised(self, network: str, faults: FaultyBits, how: BatchNormConfig) -> int:
         """Right answers with these faults and the statistics that BatchNorm finds with them."""
@@ -215,7 +264,8 @@ class Bench:
         """Accuracy of one chip at one operating point, with its rates and the energy of an inference."""
         start = time.perf_counter()
         point = task.point
-        voltage = weight_voltage(point.accelerator, task.at)
+        supply = functools.partial(supply_of, self.study, point.accelerator, task.at)
+        voltage = supply("weights")
         model = self.network(point.network)
         protection = self.study.protection(point.protection)
         correct_clean = self.clean(point.network, None)
@@ -225,24 +275,31 @@ class Bench:
         faults = chip.faults(voltage, ACCESS)
         model.set_faults(*faults)
         flip_rate = model.flip_rate()
+        overheads, faulty_activations = self._lower_activations(task)
         if protection.batchnorm is not None:
             correct = self._renormalised(point.network, faults, protection.batchnorm)
-        elif flip_rate:
+        elif flip_rate or faulty_activations:
             correct = self.correct(point.network, images)
         else:  # the words are as written, and so are the answers: nothing to compute
             correct = self.clean(point.network, point.protection if protection.neuralfuse else None, fit)
-        cost = self.cost(point.network, point.accelerator, point.protection, task.at, chip.overhead)
+        overheads = {"weight_buffer": chip.overhead, **overheads}
+        cost = self.cost(point.network, point.accelerator, point.protection, task.at, tuple(overheads.items()))
         names = {name: value for name, value in asdict(point).items() if name != "setup"}
         return Result(
             key=task.key,
             **names,
+            rails=beside(self.study, point.accelerator, task.at),
             voltage=voltage,
+            voltage_activations=supply("activations"),
+            voltage_accumulators=supply("accumulators"),
+            voltage_logic=supply("logic"),
             chip=task.chip,
             correct=correct,
             total=len(self.labels),
             correct_clean=correct_clean,
             cell_fault_rate=chip.raw.cell_fault_rate(voltage),
             flip_rate=flip_rate,
+            cell_fault_rate_activations=faulty_activations,
             **asdict(cost),
             seconds=time.perf_counter() - start,
         )

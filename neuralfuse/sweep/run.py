@@ -12,6 +12,7 @@ from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import points_of
 from neuralfuse.study.making import Say
 from neuralfuse.study.prepare import prepare, trainings_to_do
+from neuralfuse.study.supplies import operating_points
 from neuralfuse.sweep.bench import run_chunk
 from neuralfuse.sweep.collect import Failure, collect, shard
 from neuralfuse.sweep.executors import Workers
@@ -102,7 +103,7 @@ def estimate(folder: StudyFolder, workers: Workers, part: tuple[int, int] | None
     if trainings or not folder.path.is_dir():
         settings = len(study.networks) * len(study.accelerators) * len(study.forms) * len(study.protections)
         chips = len(range(index - 1, settings * study.chips.evaluation, count))
-        return Forecast(chips * len(study.voltages), 0, trainings, None)
+        return Forecast(chips * len(operating_points(study, study.accelerators[0])), 0, trainings, None)
     rows = folder.rows.read()
     tasks = shard(plan(study, points_of(folder), rows), index, count)
     done = [rows[task.key] for task in tasks if task.key in rows]

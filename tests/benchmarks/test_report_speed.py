@@ -38,9 +38,9 @@ def test_the_page_has_what_can_be_read_and_says_where_the_rest_is(large):
 
 def test_every_figure_is_drawn_whatever_things_are_called(large):
     folder, _, made = large
-    drawings = figures.drawings(
-        folder, StudyFolder.open(folder).study, read_results(folder), made.summary, read_table(folder / "layers.csv")
-    )
+    layers, energies = (read_table(folder / f"{name}.csv") for name in ("layers", "energy"))
+    study = StudyFolder.open(folder).study
+    drawings = figures.drawings(folder, study, read_results(folder), made.summary, layers, energies)
     for name, drawing in drawings.items():
         assert re.fullmatch(r"[A-Za-z0-9_.+~-]+", name)
         if not name.startswith("bank"):

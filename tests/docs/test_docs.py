@@ -21,6 +21,7 @@ import yaml
 from neuralfuse import networks
 from neuralfuse.cli import app
 from neuralfuse.results import pareto
+from neuralfuse.results.choice import ACROSS, choices
 from neuralfuse.results.rows import COLUMNS
 from simulator.accelerator import accelerator
 from simulator.array.cycles import simulate
@@ -294,6 +295,7 @@ def test_the_columns_page_has_the_columns_of_the_code():
         said = columns_on_the_page(name) | (set() if name == "results.csv" else SETTING | {"voltage", "scope"})
         assert set(table) - said == set(), name
         assert columns_on_the_page(name) - set(table) == set(), name
+    assert columns_on_the_page("choice.csv") == set(choices(summary)) - set(ACROSS)
 
 
 def test_the_columns_page_has_the_columns_of_the_layers():

@@ -27,7 +27,7 @@ def test_page_in_headless_chromium(tiny, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr  # every console message of a page is logged under this tag
     drawn = re.findall(r'<div data-front="(\w+)"[^>]*>(.)', done.stdout)
-    assert {scope for scope, _ in drawn} == {"weight_sram", "sram", "system"}
+    assert {scope for scope, _ in drawn} == {"weight_sram", "sram", "chip", "system"}
     assert done.stdout.count('class="main-svg"') >= 3  # plotly drew
     assert re.search(r'data-front="sram"[^>]*hidden', done.stdout)  # one scope at a time
     text = log.read_text()

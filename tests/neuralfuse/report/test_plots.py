@@ -103,7 +103,7 @@ def test_bars_of_a_layer_and_a_bit_have_their_whiskers():
     ends = [segment[:, 1].tolist() for axis in (layers, bits) for segment in axis.collections[0].get_segments()]
     assert ends == [[3.5, 5], [2, 3.5], [5, 8]]
     assert [line.get_label() for line in layers.get_lines() if "all" in line.get_label()] == ["all faults: 9.0 points"]
-    assert "net at 0.8 $V_{min}$, iid fault maps, 3 chips" in figure.get_suptitle()
+    assert "net at 0.8 Vmin, iid fault maps, 3 chips" in figure.get_suptitle()
 
 
 def test_rates_of_chips_are_drawn_where_they_were_measured():

@@ -21,9 +21,13 @@ def results():
                 energy, saving = voltage**2 + cost, 1 - voltage**2 - cost
                 rows.append(
                     dict(
-                        network="n", dataset="d", accelerator="a", curve="ibm14", structure="iid", protection=name,
+                        network="n", dataset="d", accelerator="a", curve="ibm14", rails="weights alone",
+                        structure="iid", protection=name,
                         voltage=voltage, chip=chip, correct=correct, total=1000, correct_clean=970,
-                        accuracy=correct / 1000, cell_fault_rate=0.0, flip_rate=0.0, cycles=1,
+                        accuracy=correct / 1000, cell_fault_rate=0.0, flip_rate=0.0,
+                        cell_fault_rate_activations=0.0, cycles=1,
+                        clock_hz=1e9, inference_s=1e-9, inferences_per_s=1e9, energy_delay_chip_pj_s=1e-9,
+                        **dict.fromkeys(pareto.SUPPLIES, 1.0),
                         **{f"energy_{s}_pj": energy for s in pareto.SCOPES},
                         **{f"saving_{s}": saving for s in pareto.SCOPES},
                     )

@@ -67,7 +67,7 @@ def test_a_dry_run_lists_unit_volts_and_rate_of_every_voltage(tmp_path, capsys):
     (tmp_path / "study.yaml").write_text(dump_study(study))
     assert run("sweep", tmp_path / "study.yaml", "--out", tmp_path / "out", "--dry-run") == 0
     said = capsys.readouterr().out
-    assert "weights of paper, nominally 0.8 V; weights of eyeriss, nominally 1.1 V" in said
+    assert "weights of paper (nominally 0.8 V); weights of eyeriss (nominally 1.1 V); all others stay" in said
     assert "placement: streamed" in said
     head, nominal, low = (line.split() for line in said.split("ibm14")[1].splitlines()[1:4])
     assert " ".join(head) == "voltage (Vmin) V on paper V on eyeriss cell fault rate"
@@ -87,5 +87,5 @@ def test_volts_stand_beside_vmin_in_a_report(tiny, capsys):
     assert [s["extrapolated"] for s in provenance["supplies"]] == [True, False, False]
     assert provenance["notes"]["placement"].startswith("streamed")
     page = (tiny / "report.html").read_text()
-    for words in ("= 0.6", "rail alone (weights of paper", "placement: streamed", "beyond the curve"):
+    for words in ("= 0.6", "supply: weights of paper", "placement: streamed", "beyond the curve"):
         assert words in page

@@ -11,12 +11,14 @@ from neuralfuse.study.config import SramConfig
 from neuralfuse.study.memory import memory_of
 from simulator.accelerator import accelerator, with_weight_rail
 from simulator.array.cycles import simulate
-from simulator.operating_point import OperatingPoint, Supply
+from simulator.energy import energy
+from simulator.operating_point import NOMINAL, OperatingPoint, Supply
 from simulator.placement import place
 from simulator.readers.read import trace
 from sram import protection
 from sram.geometry import Geometry
 from sram.memory import Chip
+from sram.protection import Overhead
 
 VOLTAGE = 0.82  # 1.9% of the cells
 LOW = OperatingPoint((Supply("weights", 0.8),))
@@ -126,9 +128,10 @@ def test_hardened_layers_are_the_layers_of_the_network(bench):
         sum(-(-layer.size // 8) for layer in faulty.layer_table if layer.name.startswith(("stem", "head")))
         / placed.geometry.words
     )
-    low, kept = scopes(counts, LOW), scopes(counts, LOW, cost)
-    assert kept.weight_sram / low.weight_sram == pytest.approx((share + (1 - share) * 0.64) / 0.64)
-    assert low.sram < kept.sram < scopes(counts).sram
+    machine = counts.accelerator
+    low, kept = (scopes(energy(counts, LOW), machine, LOW, {"weight_buffer": c}) for c in (Overhead(), cost))
+    assert kept["weight_sram"] / low["weight_sram"] == pytest.approx((share + (1 - share) * 0.64) / 0.64)
+    assert low["sram"] < kept["sram"] < scopes(energy(counts), machine, NOMINAL)["sram"]
 
 
 def test_layers_that_pass_through_a_buffer_have_no_words_of_their_own(bench):
@@ -164,15 +167,27 @@ def test_every_content_of_every_word_is_seen_once(bench):
 
 def test_overheads_enter_the_energy(bench):
     _, placed, chips, workload, machine = bench
-    counts = simulate(workload, machine)
-    plain = scopes(counts, LOW)
-    coded = scopes(counts, LOW, protection.parse("secded72").apply(chips[0])[1])
-    assert coded.weight_sram / plain.weight_sram == pytest.approx(72 / 64)
-    assert coded.sram > plain.sram
-    hard = scopes(counts, LOW, protection.parse("hardened_msb:2").apply(chips[0])[1])
-    assert hard.weight_sram / plain.weight_sram == pytest.approx((0.75 * 0.64 + 0.25) / 0.64)
-    boosted = scopes(counts, LOW, protection.parse("boost:0.05").apply(chips[0])[1])
-    assert boosted.weight_sram / plain.weight_sram == pytest.approx((0.85 / 0.8) ** 2)
+    spent = energy(simulate(workload, machine), LOW)
+
+    def behind(spec: str, buffer: str = "weight_buffer") -> dict:
+        overhead = protection.parse(spec).apply(chips[0])[1]
+        return scopes(spent, machine, LOW, {buffer: overhead})
+
+    plain, coded = scopes(spent, machine, LOW), behind("secded72")
+    assert plain == behind("none") == {scope: spent.scope_pj(scope) for scope in plain}
+    assert coded["weight_sram"] / plain["weight_sram"] == pytest.approx(72 / 64)
+    more = {scope: coded[scope] - plain[scope] for scope in plain}
+    assert more["sram"] == pytest.approx(more["chip"])
+    assert more["sram"] == pytest.approx(more["system"])
+    assert more["sram"] > more["weight_sram"] > 0
+    hard = behind("hardened_msb:2")
+    assert hard["weight_sram"] / plain["weight_sram"] == pytest.approx((0.75 * 0.64 + 0.25) / 0.64)
+    boosted = behind("boost:0.05")
+    assert boosted["weight_sram"] / plain["weight_sram"] == pytest.approx((0.85 / 0.8) ** 2)
+    inputs = behind("secded72", "ifmap_buffer")
+    assert inputs["weight_sram"] == plain["weight_sram"]
+    of_inputs = sum(pj.sum() for part, pj in spent.parts.items() if part.owner == "ifmap_buffer")
+    assert inputs["sram"] - plain["sram"] == pytest.approx(of_inputs / 8)
     assert layout_of(placed).weight_bits == 8
 
 

@@ -17,7 +17,6 @@ from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.config import AdaptiveConfig, ChipsConfig, NetworkConfig, StudyConfig
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import Point
-from neuralfuse.study.supplies import weight_voltage
 from neuralfuse.sweep.collect import chunks, collect, shard
 from neuralfuse.sweep.executors import InProcess, Workers, choose
 from neuralfuse.sweep.plan import plan
@@ -34,7 +33,7 @@ STUDY = StudyConfig(
 def accuracy_of(task: Task) -> int:
     """A made-up chip: correct out of 1000, falling with voltage, different for each chip, a pure function of the
     task."""
-    voltage = weight_voltage(task.point.accelerator, task.at)
+    voltage = task.at.supply("weights").voltage
     noise = int(hashlib.sha256(repr((task.point, task.chip, voltage)).encode()).hexdigest()[:4], 16) / 65535
     loss = max(0.0, 0.85 - voltage) * 4 * (0.5 if task.point.protection == "fuse" else 1.0)
     return int(1000 * (0.95 - loss * (0.8 + 0.4 * noise)))
@@ -44,13 +43,11 @@ def fake_chunk(tasks: list[Task]) -> list[Result]:
     rows = []
     for t in tasks:
         p = t.point
-        names = (p.network, p.dataset, p.accelerator, p.curve, p.structure, p.protection)
-        voltage = weight_voltage(p.accelerator, t.at)
-        energy = (voltage**2,) * 3
-        saving = (1 - voltage**2,) * 3
-        rows.append(
-            Result(t.key, *names, voltage, t.chip, accuracy_of(t), 1000, 950, 0.0, 0.0, *energy, *saving, 7, 0.1)
-        )
+        names = (p.network, p.dataset, p.accelerator, p.curve, "weights alone", p.structure, p.protection)
+        voltage = t.at.supply("weights").voltage
+        supplies, rates, counts = (voltage, 1.0, 1.0, 1.0), (0.0,) * 3, (accuracy_of(t), 1000, 950)
+        energy, saving = (voltage**2,) * 4, (1 - voltage**2,) * 4
+        rows.append(Result(t.key, *names, *supplies, t.chip, *counts, *rates, *energy, *saving, 7, 1e6, 7e-6, 0.1))
     return rows
 
 

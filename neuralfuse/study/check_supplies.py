@@ -1,0 +1,71 @@
+"""The operating points of a study, and what hangs on their rails, looked up before anything is made."""
+
+from neuralfuse.study.config import StudyConfig
+from neuralfuse.study.memory import buffers_lowered, place_activations_of
+from neuralfuse.study.supplies import curve_of_role, machine_of, operating_points, roles_of
+from simulator.timing import clock_hz
+from simulator.workload import Workload, linear
+from sram import structure
+from sram.errors import InputError
+from sram.protection import parse
+
+_NOTHING = Workload("nothing", (linear("one", 1, 1, 1),))
+
+
+def check_supplies(study: StudyConfig) -> None:
+    """Refuse points that a machine cannot be run at, and memories or protections that are on none of the study's rails.
+
+    Raises InputError.
+    """
+    _check_points(study)
+    _check_memories(study)
+    if buffers_lowered(study):
+        _check_activations(study)
+
+
+def _check_points(study: StudyConfig) -> None:
+    units = {curve_of_role(study, role).unit for role in ("weights", *study.together)}
+    if len(units) > 1:
+        allowed = f"memories whose curves count in one unit, not in {' and '.join(sorted(units))}"
+        raise InputError("study", "together", list(study.together), allowed)
+    for name in study.accelerators:
+        machine = machine_of(name, roles_of(study))
+        for at in operating_points(study, name):
+            if at.clock_hz is None and at.supply("logic").share < 1:
+                raise InputError("study", "clock", None, "follow, or a number of Hz, where the logic is lowered")
+            clock_hz(machine, at)
+    if study.adaptive and study.adaptive.margin_points is not None and (study.rails or study.operating_points):
+        raise InputError("study", "adaptive.margin_points", study.adaptive.margin_points, "supplies that fall together")
+
+
+def _check_memories(study: StudyConfig) -> None:
+    lowered, allowed = buffers_lowered(study), "memories on a rail that the study names"
+    for memory, own in study.memories.items():
+        if memory not in lowered.values():
+            raise InputError("study", f"memories.{memory}", "given", allowed)
+        if own.structure is not None:
+            structure.structure(own.structure)
+    for name in study.accelerators:
+        for buffer in lowered:
+            place_activations_of(study, _NOTHING, machine_of(name, roles_of(study)), buffer)
+    for protection in study.protections:
+        for memory, chain in protection.memories.items():
+            key = f"protections.{protection.name}.sram.{memory}"
+            if memory not in lowered.values():
+                raise InputError("study", key, list(chain), allowed)
+            if parse(chain).needs_regions:
+                raise InputError("study", key, list(chain), "none of single layers")
+
+
+def _check_activations(study: StudyConfig) -> None:
+    """Where cells hold activations, these are words, and the chips are made."""
+    for config in study.networks:
+        if config.activations != "int8":
+            allowed = "int8, where activations or accumulators are lowered: cells hold words"
+            raise InputError("study", f"networks.{config.name}.activations", config.activations, allowed)
+    if study.sram.map is not None:
+        raise InputError("study", "sram.map", study.sram.map, "generated chips, where other memories are lowered")
+    for protection in study.protections:
+        if protection.neuralfuse is not None and (own := protection.neuralfuse.own_faults) is not None:
+            allowed = "none, where activations are lowered"
+            raise InputError("study", f"protections.{protection.name}.own_faults", own, allowed)
