@@ -26,6 +26,7 @@ Buffers = Literal["separate", "shared"]
 # Far beyond any machine, and so far below 2**63 that counts of cycles and accesses, which are products, stay there too.
 MOST_ELEMENTS = 1 << 16  # rows, columns, lanes, samples
 MOST_BITS = 128
+MOST_CORES = 256
 MOST_BYTES = 1 << 40  # of a buffer
 MOST_BUFFER_PARTS = 1 << 20  # macros; bits, rows and columns of a word and a bank
 MOST_LATENCY_CYCLES = 1_000_000
@@ -81,6 +82,7 @@ class Accelerator:
 
     `dataflow`: os, ws, is, best (the fastest of the three for each layer), or rs (row stationary, with `scratchpads`).
     `scratchpads`: the memories of each element; with rs, and with nothing else.
+    `cores`: of this kind, each with its own array and buffers, on one DRAM channel (array/cores.py).
     `buffers`: separate, or shared: the macros of the input and of the output buffer are one pool, which each layer
     splits as it likes (with `schedule: fixed` as the file has it).
     `double_buffered_registers`: a fold's stationary operand loads while the previous fold computes.
@@ -123,6 +125,7 @@ class Accelerator:
     weights: Weights = "streamed"
     buffers: Buffers = "separate"
     scratchpads: Scratchpads | None = None
+    cores: int = 1
     rails: dict[str, float] = field(default_factory=lambda: {"sram": 0.9, "logic": 0.9})
     sram_cell: str = "itrs-lstp"
     delay: Delay = field(default_factory=Delay)
@@ -159,6 +162,10 @@ class Accelerator:
             raise InputError(self.name, "retention_v", self.retention_v, allowed)
 
     def _check_mapping(self) -> None:
+        _check_range(self.name, "cores", self.cores, 1, MOST_CORES)
+        for name, only in (("schedule", "search"), ("weights", "streamed"), ("keep_on_chip", False)):
+            if self.cores > 1 and getattr(self, name) != only:
+                raise InputError(self.name, name, getattr(self, name), f"{str(only).lower()} with several cores")
         if (self.scratchpads is None) == (self.dataflow == "rs"):
             allowed = "the words of an element's memories" if self.scratchpads is None else "none, but with dataflow rs"
             raise InputError(self.name, "scratchpads", self.scratchpads, allowed)

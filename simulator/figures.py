@@ -273,13 +273,13 @@ class Figures:
         return {"os": self.machine.accumulator_bits, "ws": self.machine.weight_bits, "is": self.machine.ifmap_bits}
 
     def logic_leakage_mw(self) -> float:
-        """Multipliers, adders and scratchpads of the array, and the vector unit's adders."""
+        """Multipliers, adders and scratchpads of the array, and the vector unit's adders, in all cores."""
         m, multiply, add = self.machine, self.entries["multiplier_leakage"], self.entries["adder_leakage"]
         width, per = m.ifmap_bits * m.weight_bits / multiply.bits**2, f"{m.ifmap_bits} x {m.weight_bits} bit multiplier"
         element = self.entry("multiplier_leakage", width, per)
         bit = self.entry("adder_leakage", 1 / add.bits, "bit of an adder")
         array = (element + bit * m.accumulator_bits) * m.array_rows * m.array_cols
-        return array + bit * 32 * m.vector_lanes + self._scratchpads("leakage", "mW")
+        return m.cores * (array + bit * 32 * m.vector_lanes + self._scratchpads("leakage", "mW"))
 
     def array_area_mm2(self) -> dict[str, float]:
         """Of the array's multipliers, adders, registers and scratchpads, and the vector unit's adders.
@@ -330,7 +330,7 @@ class Figures:
         return self._record(key, value, "pJ", per, volts, source) / buffer.word_bits
 
     def sram_leakage_mw(self, name: str) -> float:
-        """Of a buffer, all its macros together."""
+        """Of a buffer, all its macros together, in all cores."""
         buffer, key = self._buffer(name), f"{name}_buffer_leakage"
         volts = self.volts[buffer.rail]
         value, source = self._own(key, volts)
@@ -338,4 +338,4 @@ class Figures:
             part = macro_of(self.machine, buffer)
             value = part.leakage_mw * float(leakage_scale(volts, part.voltage_v)) * buffer.macros
             source = part.source
-        return self._record(key, value, "mW", f"{buffer.macros} macros", volts, source)
+        return self._record(key, value, "mW", f"{buffer.macros} macros", volts, source) * self.machine.cores

@@ -216,6 +216,8 @@ def place(
     >>> p.hits(np.array([63])).weight  # output-stationary: all filters of tap 1, then of tap 3, ...
     array([25, 29, 39])
     """
+    if accelerator.cores > 1:
+        raise InputError(accelerator.name, "cores", accelerator.cores, "1 where the place of each weight is asked for")
     bits = accelerator.weight_bits if bits is None else bits
     slots = _slots(geometry, bits)
     tensors, weight = [], 0

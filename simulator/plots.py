@@ -74,7 +74,7 @@ def roofline_figure(counts: Counts) -> Figure:
     """MACs a cycle against MACs a DRAM byte: layers under the roof of array size and DRAM bandwidth."""
     machine, rows = counts.accelerator, counts.layers
     intensity, rate = roofline(counts)
-    peak = machine.array_rows * machine.array_cols
+    peak = machine.array_rows * machine.array_cols * machine.cores
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.5, 4.2), layout="constrained")
         axes: Axes = figure.add_subplot()

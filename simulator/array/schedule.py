@@ -20,7 +20,7 @@ One tile in each block is the untiled schedule of memory.py, which fetches in fi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
@@ -31,6 +31,7 @@ from sram.files import write_atomic
 
 Flow = Literal["os", "ws", "is"]
 Order = Literal["mkn", "mnk", "kmn", "knm", "nmk", "nkm"]  # as tiling_kernels.ORDERS has them
+Split = Literal["samples", "outputs"]
 ORDER_NAMES = get_args(Order)
 
 
@@ -105,31 +106,34 @@ class RowStationary:
 
 @dataclass(frozen=True)
 class Plan:
-    """Schedules of the layers of a network by name; `samples` that pass through it together.
+    """Schedules of the layers of a network by name; `samples` that pass through it together; `splits`: layers that are
+    cut over several cores (cores.py), whose schedules are those of the larger part.
 
     With fewer samples than the batch has, the network runs again for the next ones.
     """
 
     layers: Mapping[str, Schedule | RowStationary]
     samples: int = 1
+    splits: Mapping[str, Split] = field(default_factory=dict)
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
 
     def of(self, layer: Layer) -> Schedule:
         """The layer's tiles; InputError if there are none."""
-        found = self._of(layer)
+        found = self.get(layer)
         if not isinstance(found, Schedule):
             raise InputError(layer.name, "dataflow", "rs", "os, ws, is: tiles of pixels, taps and filters")
         return found
 
     def rows_of(self, layer: Layer) -> RowStationary:
         """The layer's row stationary schedule; InputError if there is none."""
-        found = self._of(layer)
+        found = self.get(layer)
         if not isinstance(found, RowStationary):
             raise InputError(layer.name, "dataflow", found.dataflow, "rs, with n, m, e, p, q, r and t")
         return found
 
-    def _of(self, layer: Layer) -> Schedule | RowStationary:
+    def get(self, layer: Layer) -> Schedule | RowStationary:
+        """The layer's, of either kind; InputError if there is none."""
         if layer.name not in self.layers:
             raise InputError("schedule", "layers", layer.name, "a schedule for each layer on the array")
         return self.layers[layer.name]
@@ -154,7 +158,7 @@ def load(path: str | Path) -> Plan:
         isinstance(s, dict) and s.get("dataflow") == "rs" for s in layers.values()
     )
     plan = userfile.record(path, _Rows if by_rows else _Tiled, found)
-    return Plan(plan.layers, plan.samples)
+    return Plan(plan.layers, plan.samples, plan.splits)
 
 
 def save(plan: Plan, path: str | Path) -> None:
@@ -174,6 +178,10 @@ def text(plan: Plan) -> str:
     import yaml
 
     lines = [f"samples: {plan.samples}", "layers:"]
+    if plan.splits:
+        lines.insert(
+            1, yaml.safe_dump({"splits": dict(plan.splits)}, width=1 << 20, default_flow_style=True).strip()[1:-1]
+        )
     for name, s in plan.layers.items():
         key = yaml.safe_dump({name: 0}, width=1 << 20).rpartition(":")[0]
         named = (
@@ -198,6 +206,6 @@ def text_of(schedule: Schedule | RowStationary | None) -> str:
 def check_names(plan: Plan, workload: Workload) -> None:
     """InputError for a layer of the plan that the workload has not."""
     names = {layer.name for layer in workload.array_layers}
-    for name in plan.layers:
+    for name in (*plan.layers, *plan.splits):
         if name not in names:
             raise InputError("schedule", "layers", name, f"layers of {workload.name}: {', '.join(sorted(names))[:200]}")

@@ -57,6 +57,8 @@ def simulate(workload: Workload, accelerator: Accelerator) -> pd.DataFrame:
 
     if accelerator.dataflow not in CODES:
         raise InputError(accelerator.name, "dataflow", accelerator.dataflow, "os, ws or is with --compat scalesim")
+    if accelerator.cores > 1:
+        raise InputError(accelerator.name, "cores", accelerator.cores, "1 with --compat scalesim")
     rows = [counts(layer, accelerator) for layer in workload.array_layers]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
