@@ -15,6 +15,7 @@ from simulator.delay import Delay
 from sram.energy import MacroEnergy, macro
 from sram.errors import InputError
 from sram.lazy import callable_module
+from sram.names import check_names
 
 PRESETS = Path(__file__).parent / "presets"
 Dataflow = Literal["os", "ws", "is", "best", "rs"]
@@ -135,6 +136,7 @@ class Accelerator:
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
+        check_names("accelerator", [self.name])
         for name in ("array_rows", "array_cols", "vector_lanes", "batch"):
             _check_range(self.name, name, getattr(self, name), 1, MOST_ELEMENTS)
         for name in ("ifmap_bits", "weight_bits", "ofmap_bits", "accumulator_bits"):

@@ -186,6 +186,15 @@ class Placement:
         return np.array(cells, np.int64)
 
 
+class _Stream(NamedTuple):
+    """What passes through the memory: its tensors, a row of `uses` for each use, and how many words it takes."""
+
+    tensors: list[Tensor]
+    rows: list[tuple[int, ...]]
+    words: int
+    double: bool  # the buffer that it passes through
+
+
 def place(
     workload: Workload,
     accelerator: Accelerator,
@@ -281,19 +290,73 @@ def place_activations(
     [('input', 0, 16), ('a', 16, 8), ('b', 24, 1)]
     """
     bits = accelerator.ofmap_bits if bits is None else bits
-    slots = _slots(geometry, bits)
-    rows: list[tuple[int, ...]] = []
-    tensors, word, element = [], 0, 0
     stored = zip(workload.layers, handed_on(workload), strict=True)
     made = [(layer.name, outputs_of(layer)) for layer, passing in stored if not passing and outputs_of(layer)]
     given = [("input", _input_elements(workload))] if buffer == "ifmap_buffer" else []
-    for name, count in [*given, *made]:
+    stream = _written_in_order([*given, *made], _slots(geometry, bits), getattr(accelerator, buffer).double)
+    return _placed(stream, geometry, schedule, bits, bit_order, bank_interleave)
+
+
+def taps_between_spills(workload: Workload, accelerator: Accelerator, plan: Plan | None = None) -> list[int]:
+    """Of each layer on the array, after how many taps its partial sums leave for the output buffer and come back; all
+    its taps where they never do.
+
+    Weight- and input-stationary arrays hold as many taps as they have rows; an output-stationary one adds up all taps
+    of a tile.
+
+    >>> from dataclasses import replace
+    >>> from simulator.accelerator import accelerator
+    >>> from simulator.workload import conv
+    >>> net, machine = Workload("n", (conv("a", 4, 4, 8, 2, 3),)), accelerator("paper")
+    >>> taps_between_spills(net, machine), taps_between_spills(net, replace(machine, dataflow="ws"))
+    ([72], [32])
+    """
+    schedules = plan or plan_of(workload, accelerator)
+    layers = [(layer, schedules.of(layer)) for layer in workload.array_layers]
+    return [min(layer.k, by.k if by.dataflow == "os" else accelerator.array_rows) for layer, by in layers]
+
+
+def place_partial_sums(
+    workload: Workload,
+    accelerator: Accelerator,
+    geometry: Geometry,
+    schedule: str = "streamed",
+    bits: int | None = None,
+    bit_order: str = "lsb_first",
+    bank_interleave: int = 0,
+    plan: Plan | None = None,
+) -> Placement:
+    """The same for the partial sums that wait in the output buffer: "weights" are the sums of one sample.
+
+    Of the layers whose sums leave the array before their last tap (`taps_between_spills`), one word for each output in
+    torch order (channel, row, column): a sum that leaves again comes back to its cell. `bits`: if not the
+    accelerator's accumulator_bits.
+
+    >>> from dataclasses import replace
+    >>> from simulator.accelerator import accelerator
+    >>> from simulator.workload import conv
+    >>> net, machine = Workload("n", (conv("a", 4, 4, 8, 2, 3),)), replace(accelerator("paper"), dataflow="ws")
+    >>> p = place_partial_sums(net, machine, Geometry(banks=1))
+    >>> [(t.name, t.count) for t in p.tensors], p.stream_words
+    ([('a', 8)], 4)
+    """
+    bits = accelerator.accumulator_bits if bits is None else bits
+    spilled = zip(workload.array_layers, taps_between_spills(workload, accelerator, plan), strict=True)
+    made = [(layer.name, outputs_of(layer)) for layer, taps in spilled if taps < layer.k]
+    stream = _written_in_order(made, _slots(geometry, bits), accelerator.ofmap_buffer.double)
+    return _placed(stream, geometry, schedule, bits, bit_order, bank_interleave)
+
+
+def _written_in_order(made: Sequence[tuple[str, int]], slots: int, double: bool) -> _Stream:
+    """Tensors (name, elements) one after the other, each from a new word on."""
+    rows: list[tuple[int, ...]] = []
+    tensors, word, element = [], 0, 0
+    for name, count in made:
         tensors.append(Tensor(name, 0, element, count))
         rows.append((word, element, count, kernels.PLAIN, 1, 1, 1, 0, 1, 1, 1, 1, 0))
         word += -(-count // slots)
         element += count
-    stream = _Stream(tensors, rows, word, getattr(accelerator, buffer).double)
-    return _placed(stream, geometry, schedule, bits, bit_order, bank_interleave)
+    return _Stream(tensors, rows, word, double)
 
 
 def _input_elements(workload: Workload) -> int:
@@ -306,15 +369,6 @@ def _slots(geometry: Geometry, bits: int) -> int:
     if not 1 <= bits <= geometry.word_bits:
         raise InputError("placement", "bits", bits, f"1 to {geometry.word_bits}, the bits of a word")
     return geometry.word_bits // bits
-
-
-class _Stream(NamedTuple):
-    """What passes through the memory: its tensors, a row of `uses` for each use, and how many words it takes."""
-
-    tensors: list[Tensor]
-    rows: list[tuple[int, ...]]
-    words: int
-    double: bool  # the buffer that it passes through
 
 
 def _placed(

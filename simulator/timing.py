@@ -90,3 +90,20 @@ def clock_hz(machine: Accelerator, at: OperatingPoint) -> float:
         allowed = f"at most {most:.6g} ({slowest} of {machine.name}), {kept:.6g} with its margin; or follow"
         raise InputError("operating point", "clock_hz", at.clock_hz, allowed)
     return at.clock_hz
+
+
+def slack(machine: Accelerator, at: OperatingPoint) -> float:
+    """The clock's period over the delay of the array's critical path, without margin; below 1 sums come too late.
+
+    Of the clock as it is asked for, whatever the paths allow: what a supply and a clock do to the logic is then in
+    `simulator.mac_errors`.
+
+    >>> from simulator.accelerator import accelerator
+    >>> from simulator.operating_point import NOMINAL, Supply
+    >>> machine, low = accelerator("paper"), OperatingPoint((Supply("logic", 0.85),))
+    >>> round(slack(machine, NOMINAL), 3), round(slack(machine, low), 3)
+    (1.1, 0.601)
+    """
+    clock = machine.clock_hz if at.clock_hz is None else at.clock_hz
+    clock = fastest_clock_hz(machine, at) if clock == "follow" else clock
+    return machine.clock_hz / clock * (1 + machine.delay.margin) / path_shares(machine, at)["logic"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sram.errors import InputError
+from sram.names import check_names
 
 # The systolic array multiplies for these kinds; every other kind runs on the vector unit.
 ARRAY_KINDS = ("conv", "linear", "matmul")
@@ -124,6 +125,11 @@ class Workload:
     unknown: tuple[str, ...] = ()
     batch: int = 1
     outputs: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_names("network", [self.name])
+        stored = (layer.weight_name for layer in self.layers if layer.weight_name is not None)
+        check_names(self.name, [*(layer.name for layer in self.layers), *stored, *self.unknown])
 
     @property
     def total(self) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from sram.errors import InputError
+from sram.names import check_names
 
 Array = NDArray[np.float64]
 UNITS = ("V", "Vmin")
@@ -178,6 +179,7 @@ class FailureCurve:
         for key in ("name", "source"):
             if not isinstance(getattr(self, key), str):
                 raise InputError("failure curve", key, getattr(self, key), "a text")
+        check_names("failure curve", [self.name])
         for key, value in (("nominal", self.nominal), ("node_nm", 1.0 if self.node_nm is None else self.node_nm)):
             if not (isinstance(value, Real) and 0 < value < math.inf):
                 raise InputError(self.name, key, value, "a positive number")

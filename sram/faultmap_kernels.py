@@ -23,7 +23,7 @@ from sram.random_kernels import expm1, fill_normals, log, normal_at, one_normal,
 from sram.structure import RUN_ROWS
 
 B32, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
-DIE, BANK, SMOOTH, COLUMN, ROW, CELL, POLARITY, ACCESS, RUN = (np.int64(stream) for stream in Stream)
+DIE, BANK, SMOOTH, COLUMN, ROW, CELL, POLARITY, ACCESS, RUN, _ = (np.int64(stream) for stream in Stream)
 ONE_BIT = np.uint64(1)
 NONE, ONE = np.int64(0), np.int64(1)  # typed, so that a kernel called with them is compiled once, not per value
 LATTICE = 4  # intervals of the smooth field's lattice along each edge of the die

@@ -25,6 +25,7 @@ class Stream(IntEnum):
     POLARITY = 6
     ACCESS = 7
     RUN = 8
+    TIMING = 9
 
 
 def key(seed: int, chip: int) -> tuple[int, int]:

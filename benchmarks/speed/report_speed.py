@@ -85,6 +85,8 @@ def _rows(voltages: np.ndarray, chips: int, curve, tougher: float) -> pd.DataFra
     rows = rows.assign(**nominal, cell_fault_rate_activations=0.0, clock_hz=500e6, inference_s=1e-4)
     for scope in SCOPES:
         rows[f"saving_{scope}"], rows[f"energy_{scope}_pj"] = savings[scope], 1e6 * (1 - savings[scope])
+    rows["inferences_per_s"] = 1 / rows.inference_s
+    rows["energy_delay_chip_pj_s"] = rows.energy_chip_pj * rows.inference_s
     return rows
 
 

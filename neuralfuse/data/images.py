@@ -25,6 +25,8 @@ def read(path: Path, size: int, crop: bool) -> np.ndarray:
 
     try:
         with Image.open(path) as opened:
+            opened.verify()  # of a PNG, its checksums: pixels of a damaged one may be decoded
+        with Image.open(path) as opened:
             if opened.width * opened.height > MOST_PIXELS:
                 raise ValueError(f"{opened.width}x{opened.height}, more than {MOST_PIXELS} pixels")
             if max(opened.size) > MOST_TIMES * min(opened.size):  # its short side is enlarged, and the other with it

@@ -15,6 +15,7 @@ from torch import Tensor
 from neuralfuse.quantized import integer_kernels as kernels
 from neuralfuse.quantized.faulty import FaultyNetwork
 from simulator.device.activations import NOTHING_FAULTY, Reading
+from simulator.device.array_faults import ArrayFaults
 from simulator.device.program import Add, Conv, Flatten, Pool, Program, Step
 
 LEVEL = 127
@@ -89,9 +90,11 @@ class _Convolution:
 
     def numbers(self, sums: Tensor) -> Tensor:
         """What sums stand for: scaled and moved in float64, then rounded to float32, as a device does it."""
-        if sums.device.type == "cpu" and sums.dtype == torch.float32:
-            kernels.scale(_flat(sums).reshape(-1, self.step.filters), self.scale, self.offset, self.step.relu)
-            return sums
+        if sums.device.type == "cpu" and sums.dtype != torch.float64:
+            numbers = sums.view(torch.float32)  # in the same memory
+            rows = (_flat(each).reshape(-1, self.step.filters) for each in (sums, numbers))
+            kernels.scale(*rows, self.scale, self.offset, self.step.relu)
+            return numbers
         scale, offset = (torch.from_numpy(each).to(sums.device)[:, None, None] for each in (self.scale, self.offset))
         numbers = (sums.double() * scale + offset).float()
         return numbers.relu_() if self.step.relu else numbers
@@ -103,7 +106,8 @@ class IntegerNetwork:
 
     Convolutions of what a ReLU has made positive are integer ones on a CPU that has them; all others add up the same
     integers as floats. Words that change between calls are noticed. `activations`: what the stored tensors of a program
-    with `units` read back.
+    with `units` read back. `in_array`: what sums become inside the array, one after the other, where the first of a
+    call's images has the number `first_image`.
 
     >>> faulty = FaultyNetwork(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1, bias=False)))
     >>> half = Conv(0, 0, 1, 1, 1, 1, 1, 0, 1, input_scale=0.5, scale=(0.5 / 127,), offset=(1.0,), relu=False)
@@ -116,6 +120,8 @@ class IntegerNetwork:
         """`integers`: whether integer convolutions may be used; None: where they are exact."""
         self.faulty, self.program = faulty, program
         self.activations: Reading = NOTHING_FAULTY
+        self.in_array: tuple[ArrayFaults, ...] = ()
+        self.first_image = 0
         if integers is None:
             integers = faulty.device.type == "cpu" and integers_are_exact()
         positive = _positive(program)
@@ -134,7 +140,7 @@ class IntegerNetwork:
         tensors = [self._kept(0, x)]
         for place, step in enumerate(self.program.steps, start=1):
             if isinstance(step, Conv):
-                made = self.layers[place](tensors[step.source].words(step.input_scale))
+                made = self._convolved(place, tensors[step.source].words(step.input_scale))
             else:
                 made = _beside(step, [tensors[each].numbers for each in _read(step)])
             tensors.append(self._kept(place, made))
@@ -142,6 +148,17 @@ class IntegerNetwork:
                 if self.last_read[tensor] == place:
                     tensors[tensor] = _GONE
         return tensors[-1].numbers.flatten(1)
+
+    def _convolved(self, place: int, words: Tensor) -> Tensor:
+        layer = self.layers[place]
+        if not self.in_array:
+            return layer(words)
+        sums = _integers(layer.sums(words))
+        found = sums.permute(0, 2, 3, 1).reshape(len(sums), -1, layer.step.filters).numpy()
+        read = words.permute(0, 2, 3, 1).cpu().numpy()
+        for faults in self.in_array:
+            faults.apply(place, layer.step, self.loaded[place], read, found, self.first_image)
+        return layer.numbers(sums.to(words.device))
 
     def _kept(self, place: int, numbers: Tensor) -> "_Tensor":
         """A tensor as later steps read it: through its cells, if it lies in the activation memory."""
@@ -193,6 +210,15 @@ def _positive(program: Program) -> list[bool]:
 def _flat(x: Tensor) -> np.ndarray:
     """The memory of a tensor [n, c, h, w] whose channels are innermost."""
     return x.permute(0, 2, 3, 1).reshape(-1).numpy()
+
+
+def _integers(sums: Tensor) -> Tensor:
+    """int32 on the CPU; of float32 there in the same memory."""
+    if sums.device.type != "cpu" or sums.dtype != torch.float32:
+        return sums.to("cpu", torch.int32)
+    integers = sums.view(torch.int32)
+    kernels.to_integers(_flat(sums), _flat(integers))
+    return integers
 
 
 def _rounded(x: Tensor, unit: float) -> Tensor:

@@ -14,12 +14,24 @@ def round_to_words(x, words, unit):
 
 
 @jit
-def scale(sums, scale, offset, relu):
-    """sums float32[n, f], in place: what they stand for, by scale and offset float64[f]."""
+def scale(sums, numbers, scale, offset, relu):
+    """numbers float32[n, f], which may be the sums: what sums[n, f] stand for, by scale and offset float64[f]."""
     for i in range(sums.shape[0]):
         for j in range(sums.shape[1]):
             number = np.float32(np.float64(sums[i, j]) * scale[j] + offset[j])
-            sums[i, j] = max(number, np.float32(0.0)) if relu else number
+            numbers[i, j] = max(number, np.float32(0.0)) if relu else number
+
+
+@jit
+def to_integers(sums, integers):
+    """integers int32[n] = sums float32[n], in whose memory they may lie."""
+    part = np.empty(1024, np.int32)
+    for start in range(0, sums.size, part.size):
+        count = min(part.size, sums.size - start)
+        for i in range(count):
+            part[i] = np.int32(sums[start + i])
+        for i in range(count):
+            integers[start + i] = part[i]
 
 
 @jit

@@ -98,10 +98,10 @@ def _letters_only() -> Iterator[None]:
 def drawn(summary: pd.DataFrame) -> list[str]:
     """The protections that figures show: all, or as many as can be told apart, those of the largest area between the
     axes of weight-SRAM saving and mean accuracy. The unprotected network is always among them."""
+    points = dict(list(summary.groupby("protection", sort=False)[["saving_weight_sram", "accuracy_mean"]]))
 
     def area(name: str) -> float:
-        points = summary.loc[summary.protection == name, ["saving_weight_sram", "accuracy_mean"]].to_numpy(float)
-        return float(moocore.hypervolume(points, ref=[0.0, 0.0], maximise=True))
+        return float(moocore.hypervolume(points[name].to_numpy(float), ref=[0.0, 0.0], maximise=True))
 
     names = list(summary.protection.unique())
     if len(names) <= len(COLOURS):

@@ -7,7 +7,7 @@ Pydantic lives at this edge only; everything behind it takes plain values and fr
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from neuralfuse.chips.memory import FIRST_TRAINING_CHIP, curve_of
 from neuralfuse.study.digest import digest
@@ -41,12 +41,18 @@ from neuralfuse.training.settings import (
 )
 from sram.errors import InputError
 from sram.failure import FailureCurve
+from sram.names import check_names
 
 MOST_SIZE = 1024  # that of neuralfuse.data.images, which loads torch
 MEASURED = "measured"  # in place of a structure, where chips are given
 
 
-Name = Annotated[str, Field(min_length=1, max_length=1000)]
+def _checked(name: str) -> str:
+    check_names("study", [name])
+    return name
+
+
+Name = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_checked)]
 
 
 class NetworkConfig(Strict):

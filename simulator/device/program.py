@@ -6,6 +6,7 @@ A Program says what to do with which bytes of the weight memory; it holds no wei
 devices whose memories read the same and whose arrays multiply exactly give the same outputs to the last bit.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -252,6 +253,9 @@ def _conv_shape(where: str, step: Conv, c: int, h: int, w: int) -> Shape:
 MatMul = Callable[[NDArray[np.int8], int, int], NDArray[np.int32]]
 # What the words int8[b, elements] of a stored tensor become, in place, when they are read back.
 ReadBack = Callable[[int, NDArray[np.int8]], object]
+# What becomes, in place, of sums int32[b, pixels, filters] that the array made tensor `place` of, from words
+# int8[b, h, w, channels].
+InArray = Callable[[int, NDArray[np.int8], NDArray[np.int32]], object]
 
 
 def execute(
@@ -259,9 +263,11 @@ def execute(
     batch: NDArray[np.float32],
     matmul: MatMul,
     read_back: ReadBack = lambda tensor, words: None,
+    in_array: InArray = lambda place, words, sums: None,
 ) -> NDArray[np.float32]:
-    """Outputs float32[b, classes] of batch float32[b, c, h, w]. `matmul(activations, address, n)` is the array, and
-    `read_back(tensor, words)` the activation memory of a program with units.
+    """Outputs float32[b, classes] of batch float32[b, c, h, w]. `matmul(activations, address, n)` is the array,
+    `read_back(tensor, words)` the activation memory of a program with units, and `in_array(place, words, sums)` what
+    goes wrong in the array that `matmul` does not know of.
 
     InputError for a batch of another shape, with values that are not finite, or too large for one run.
     """
@@ -280,7 +286,8 @@ def execute(
     lowest = -128 if program.units else -127  # no activation is written as -128, but a faulty cell may make one of it
     tensors: list[Any] = [_kept(program, 0, batch, read_back)]
     for place, step in enumerate(program.steps):
-        tensors.append(_kept(program, place + 1, _do(step, tensors, matmul, lowest), read_back))
+        made = _do(step, tensors, matmul, functools.partial(in_array, place + 1), lowest)
+        tensors.append(_kept(program, place + 1, made, read_back))
         for tensor in {step.source, getattr(step, "other", step.source)}:
             if last_use[tensor] == place:
                 tensors[tensor] = None  # frees memory: only what is still to be read is kept
@@ -311,10 +318,12 @@ def _macs(program: Program, place: int) -> int:
     return high * wide * step.weights if isinstance(step, Conv) else 0
 
 
-def _do(step: Step, tensors: list[Any], matmul: MatMul, lowest: int) -> NDArray[np.float32]:
+def _do(
+    step: Step, tensors: list[Any], matmul: MatMul, in_array: Callable[..., object], lowest: int
+) -> NDArray[np.float32]:
     x = tensors[step.source]
     if isinstance(step, Conv):
-        y = _conv(step, x, matmul, lowest)
+        y = _conv(step, x, matmul, in_array, lowest)
     elif isinstance(step, Add):
         y = x + tensors[step.other]
     elif isinstance(step, Pool):
@@ -328,9 +337,11 @@ def _do(step: Step, tensors: list[Any], matmul: MatMul, lowest: int) -> NDArray[
     return np.maximum(y, np.float32(0)) if getattr(step, "relu", False) else y
 
 
-def _conv(step: Conv, x: NDArray[np.float32], matmul: MatMul, lowest: int) -> NDArray[np.float32]:
-    p = step.padding
-    q = np.pad(_words(x, step.input_scale, lowest), ((0, 0), (0, 0), (p, p), (p, p)))
+def _conv(
+    step: Conv, x: NDArray[np.float32], matmul: MatMul, in_array: Callable[..., object], lowest: int
+) -> NDArray[np.float32]:
+    p, words = step.padding, _words(x, step.input_scale, lowest)
+    q = np.pad(words, ((0, 0), (0, 0), (p, p), (p, p)))
     windows = np.lib.stride_tricks.sliding_window_view(q, (step.kernel_h, step.kernel_w), axis=(2, 3))
     windows = windows[:, :, :: step.stride, :: step.stride]  # [b, c, oh, ow, kh, kw]
     b, _, oh, ow, _, _ = windows.shape
@@ -341,6 +352,8 @@ def _conv(step: Conv, x: NDArray[np.float32], matmul: MatMul, lowest: int) -> ND
             windows[:, group * per : (group + 1) * per].transpose(0, 2, 3, 1, 4, 5).reshape(b * oh * ow, step.taps)
         )
         sums[group] = matmul(np.ascontiguousarray(patches), step.address + group * each * step.taps, each)
-    y = sums.transpose(1, 0, 2).reshape(b, oh, ow, step.filters).astype(np.float64)
+    ordered = np.ascontiguousarray(sums.transpose(1, 0, 2)).reshape(b, oh * ow, step.filters)
+    in_array(words.transpose(0, 2, 3, 1), ordered)
+    y = ordered.reshape(b, oh, ow, step.filters).astype(np.float64)
     y = y * np.array(step.scale) + np.array(step.offset)
     return np.ascontiguousarray(y.transpose(0, 3, 1, 2), dtype=np.float32)

@@ -9,6 +9,7 @@ from pathlib import Path
 from simulator import userfile
 from simulator.workload import Layer, Workload, conv, linear
 from sram.errors import InputError
+from sram.names import check_names
 
 CONV = ("ifmap height", "ifmap width", "filter height", "filter width", "channels", "num filters", "stride")
 GEMM = ("M", "N", "K")
@@ -47,6 +48,7 @@ def read(path: str | Path) -> Workload:
         if not cells or (not layers and _is_header(cells)):
             continue
         where = f"{path} line {number}"
+        check_names(where, cells[:1])
         values, batch = _values(where, cells)
         names = CONV if len(values) == len(CONV) else GEMM
         if columns and names != columns:

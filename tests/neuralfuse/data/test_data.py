@@ -262,6 +262,18 @@ def test_damaged_images_are_named(tmp_path, name):
         images.read(tmp_path / name, 24, crop=True)
 
 
+def test_a_damaged_png_is_refused_whatever_pixels_it_decodes_to(tmp_path):
+    """Each bit of the compressed pixels turned in turn: the checksum says so, the decoder often does not."""
+    path, random = tmp_path / "a.png", np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    whole = path.read_bytes()
+    start = whole.index(b"IDAT") + 4
+    for place in range(start, len(whole) - 16):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(InputError, match="readable image"):
+            images.read(path, 8, crop=False)
+
+
 @pytest.mark.parametrize(
     ("folder", "class_id", "says"),
     [

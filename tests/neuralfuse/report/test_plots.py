@@ -126,7 +126,7 @@ def test_rates_of_chips_are_drawn_where_they_were_measured():
 
 def test_whiskers_of_the_page_stay_between_0_and_100():
     row = {"structure": "iid", "protection": "none", "chips": 3, "network": "n", "accelerator": "a"}
-    row |= {"dataset": "d", "curve": "c", "cell_fault_rate": 0.1, "flip_rate": 0.05}
+    row |= {"dataset": "d", "curve": "c", "rails": "weights alone", "cell_fault_rate": 0.1, "flip_rate": 0.05}
     wide = {"voltage": [1.0, 0.8], "accuracy_mean": [0.97, 0.1], "accuracy_low": [0.9, -0.2]}
     wide |= {"accuracy_high": [1.04, 0.4], "saving_sram": [0.0, 0.36]}
     summary = pd.DataFrame(wide).assign(**row)
