@@ -18,14 +18,16 @@ from sram.lazy import callable_module
 from sram.names import check_names
 
 PRESETS = Path(__file__).parent / "presets"
-Dataflow = Literal["os", "ws", "is", "best"]
+Dataflow = Literal["os", "ws", "is", "best", "rs"]
 DATAFLOWS = get_args(Dataflow)
 Policy = Literal["search", "fixed"]
 Objective = Literal["edp", "energy", "cycles"]
 Weights = Literal["streamed", "resident"]
+Buffers = Literal["separate", "shared"]
 # Far beyond any machine, and so far below 2**63 that counts of cycles and accesses, which are products, stay there too.
 MOST_ELEMENTS = 1 << 16  # rows, columns, lanes, samples
 MOST_BITS = 128
+MOST_CORES = 256
 MOST_BYTES = 1 << 40  # of a buffer
 MOST_BUFFER_PARTS = 1 << 20  # macros; bits, rows and columns of a word and a bank
 MOST_LATENCY_CYCLES = 1_000_000
@@ -61,10 +63,29 @@ class Buffer:
 
 
 @dataclass(frozen=True)
+class Scratchpads:
+    """The memories of each element of a row stationary array: words of inputs, of weights and of partial sums."""
+
+    ifmap_words: int
+    weight_words: int
+    psum_words: int
+
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        for name in ("ifmap_words", "weight_words", "psum_words"):
+            _check_range("scratchpads", name, getattr(self, name), 1, MOST_BUFFER_PARTS)
+
+
+@dataclass(frozen=True)
 class Accelerator:
     """An accelerator. Bandwidth is shared by all operands; rails are nominal voltages in volts.
 
-    `dataflow`: os, ws, is, or best (the fastest of the three for each layer).
+    `dataflow`: os, ws, is, best (the fastest of the three for each layer), or rs (row stationary, with `scratchpads`).
+    `scratchpads`: the memories of each element; with rs, and with nothing else.
+    `cores`: of this kind, each with its own array and buffers, on one DRAM channel (array/cores.py).
+    `buffers`: separate, or shared: the macros of the input and of the output buffer are one pool, which each layer
+    splits as it likes (with `schedule: fixed` as the file has it).
     `double_buffered_registers`: a fold's stationary operand loads while the previous fold computes.
     `skip_idle_rows`: a partial fold costs the rows and columns that it uses, not the whole array.
     `keep_on_chip`: an output that fits stays in the buffer for the layer that reads it.
@@ -103,6 +124,9 @@ class Accelerator:
     schedule: Policy = "search"
     objective: Objective = "edp"
     weights: Weights = "streamed"
+    buffers: Buffers = "separate"
+    scratchpads: Scratchpads | None = None
+    cores: int = 1
     rails: dict[str, float] = field(default_factory=lambda: {"sram": 0.9, "logic": 0.9})
     sram_cell: str = "itrs-lstp"
     delay: Delay = field(default_factory=Delay)
@@ -124,9 +148,11 @@ class Accelerator:
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(self.name, name, getattr(self, name), "more than 0, and finite")
         kinds = {"dataflow": Dataflow, "schedule": Policy, "objective": Objective, "weights": Weights}
+        kinds["buffers"] = Buffers
         for name, choices in kinds.items():
             if getattr(self, name) not in get_args(choices):
                 raise InputError(self.name, name, getattr(self, name), ", ".join(get_args(choices)))
+        self._check_mapping()
         buffers = (self.ifmap_buffer, self.weight_buffer, self.ofmap_buffer)
         for rail in ("logic", *(buffer.rail for buffer in buffers)):
             if not 0 < self.rails.get(rail, 0) <= MOST_VOLTS:
@@ -137,6 +163,23 @@ class Accelerator:
             allowed = f"more than 0 V, and at most the buffers' nominal {least:g} V"
             raise InputError(self.name, "retention_v", self.retention_v, allowed)
 
+    def _check_mapping(self) -> None:
+        _check_range(self.name, "cores", self.cores, 1, MOST_CORES)
+        for name, only in (("schedule", "search"), ("weights", "streamed"), ("keep_on_chip", False)):
+            if self.cores > 1 and getattr(self, name) != only:
+                raise InputError(self.name, name, getattr(self, name), f"{str(only).lower()} with several cores")
+        if (self.scratchpads is None) == (self.dataflow == "rs"):
+            allowed = "the words of an element's memories" if self.scratchpads is None else "none, but with dataflow rs"
+            raise InputError(self.name, "scratchpads", self.scratchpads, allowed)
+        if self.dataflow == "rs" and self.schedule == "fixed":
+            raise InputError(self.name, "schedule", "fixed", "search; row stationary has no schedule without tiles")
+        if self.buffers == "shared":
+            pool = (self.ifmap_buffer, self.ofmap_buffer)
+            macros = {dataclasses.replace(part, capacity_bytes=1, macros=1) for part in pool}
+            if len(macros) > 1 or len({part.capacity_bytes / part.macros for part in pool}) > 1:
+                allowed = "separate; shared takes an ifmap_buffer and an ofmap_buffer of equal macros"
+                raise InputError(self.name, "buffers", "shared", allowed)
+
 
 def macro_of(machine: Accelerator, buffer: Buffer) -> MacroEnergy:
     """One of the macros of a buffer, from the SRAM table at the machine's node. InputError for a node that it lacks.
@@ -145,11 +188,16 @@ def macro_of(machine: Accelerator, buffer: Buffer) -> MacroEnergy:
     >>> macro_of(machine, machine.weight_buffer).access_ns
     1.5085
     """
+    return macro(buffer.capacity_bytes / buffer.macros, table_node(machine), machine.sram_cell)
+
+
+def table_node(machine: Accelerator) -> int:
+    """The node of the SRAM table that is the machine's. InputError for one that it lacks."""
     node = int(machine.node_nm)
     if node != machine.node_nm:  # SRAM figures are not scaled to another node, so not rounded to one either
         allowed = "a whole number, a node of the CACTI table, without figures for the buffers of your own"
         raise InputError(machine.name, "node_nm", machine.node_nm, allowed)
-    return macro(buffer.capacity_bytes / buffer.macros, node, machine.sram_cell)
+    return node
 
 
 WEIGHT_RAIL = "weights"
@@ -261,13 +309,56 @@ def accelerator(name_or_path: str | Path) -> Accelerator:
     return userfile.record(path, Accelerator, {"name": path.stem} | found)
 
 
-def scalesim_config(path: str | Path, compat: bool = False) -> Accelerator:
+# All keys of a SCALE-Sim .cfg (v2 and v3). Those that change nothing here: addresses and names of files; what only
+# counts where a switch is on; request buffers, which only a Ramulator trace asks for.
+SCALESIM_KEYS = {
+    "general": ("run_name",),
+    "architecture_presets": (
+        *("ArrayHeight", "ArrayWidth", "IfmapSramSzkB", "FilterSramSzkB", "OfmapSramSzkB", "Dataflow", "Bandwidth"),
+        *("IfmapOffset", "FilterOffset", "OfmapOffset", "MemoryBanks", "ReadRequestBuffer", "WriteRequestBuffer"),
+    ),
+    "layout": (
+        *("IfmapCustomLayout", "IfmapSRAMBankBandwidth", "IfmapSRAMBankNum", "IfmapSRAMBankPort"),
+        *("FilterCustomLayout", "FilterSRAMBankBandwidth", "FilterSRAMBankNum", "FilterSRAMBankPort"),
+    ),
+    "sparsity": (
+        *("SparsitySupport", "SparseRep", "OptimizedMapping", "BlockSize", "NonZeroElems"),
+        "RandomNumberGeneratorSeed",
+    ),
+    "run_presets": ("InterfaceBandwidth", "UseRamulatorTrace"),
+    "network_presets": ("TopologyCsvLoc",),
+}
+SCALESIM_SWITCHES = {  # what may not be on, and why
+    "IfmapCustomLayout": "false; conflicts of banks are not modelled",
+    "FilterCustomLayout": "false; conflicts of banks are not modelled",
+    "SparsitySupport": "false; sparse weights are not modelled",
+    "UseRamulatorTrace": "false; there is no Ramulator here",
+}
+
+
+def _check_scalesim(path: Path, parser: configparser.ConfigParser) -> None:
+    """InputError for a key that is not known, or that asks for what is not modelled."""
+    for section in parser.sections():
+        known = SCALESIM_KEYS.get(section)
+        if known is None:
+            raise InputError(path, "section", section, ", ".join(SCALESIM_KEYS))
+        for key in parser.options(section):
+            if key not in map(str.lower, known):
+                raise InputError(path, f"[{section}] key", key, ", ".join(known))
+        for key in set(known) & set(SCALESIM_SWITCHES):
+            value = parser.get(section, key, fallback="false").strip()
+            if value.lower() != "false":
+                raise InputError(path, key, value, SCALESIM_SWITCHES[key])
+
+
+def scalesim_config(path: str | Path, user_bandwidth: bool = False) -> Accelerator:
     """An accelerator from a SCALE-Sim .cfg: array, dataflow, buffers (kB = 1024 words of one byte) and bandwidth.
 
-    Its bandwidth is in words a cycle for each of three ports, or no limit (InterfaceBandwidth: CALC); here it is one
-    channel, with three times the words or as many bytes a cycle as the array's edges can take. What the format lacks
-    (clock, node, rails, latency, vector unit) is the preset `paper`'s. Addresses and layout do not enter.
-    `compat`: for simulator.compat.scalesim, which counts as in CALC alone; USER is an InputError then.
+    Its bandwidth is no limit (InterfaceBandwidth: CALC); here it is one channel, with as many bytes a cycle as the
+    array's edges can take. What the format lacks (clock, node, rails, latency, vector unit) is the preset `paper`'s. A
+    key that asks for what is not modelled is an InputError, as is one that the format has not.
+    `user_bandwidth`: take USER, too, words a cycle for each of three ports, as one channel of three times the words.
+    That is for this project's own engine: simulator.compat.scalesim counts as in CALC alone.
     """
     path = Path(path)
     # a % is a % in these files
@@ -278,6 +369,8 @@ def scalesim_config(path: str | Path, compat: bool = False) -> Accelerator:
         raise InputError(path, "file", error.strerror, "a readable SCALE-Sim .cfg") from None
     except (configparser.Error, UnicodeDecodeError) as error:
         raise InputError(path, "content", " ".join(str(error).split()), "a SCALE-Sim .cfg") from None
+
+    _check_scalesim(path, parser)
 
     def text(section: str, key: str) -> str:
         if not parser.has_option(section, key):
@@ -297,12 +390,10 @@ def scalesim_config(path: str | Path, compat: bool = False) -> Accelerator:
     dataflow = text("architecture_presets", "Dataflow").lower()
     if dataflow not in ("os", "ws", "is"):
         raise InputError(path, "Dataflow", dataflow, "os, ws, is")
-    if parser.get("sparsity", "SparsitySupport", fallback="false").strip().lower() == "true":
-        raise InputError(path, "SparsitySupport", "true", "false; sparse weights are not modelled")
     mode = text("run_presets", "InterfaceBandwidth").upper()
-    if mode not in (modes := ("CALC",) if compat else ("CALC", "USER")):
-        allowed = ", ".join(modes) + (" with --compat scalesim, which counts no stalls" if compat else "")
-        raise InputError(path, "InterfaceBandwidth", mode, allowed)
+    if mode not in (modes := ("CALC", "USER") if user_bandwidth else ("CALC",)):
+        own = "" if user_bandwidth else "; USER without --compat scalesim, which counts no stalls (user_bandwidth=True)"
+        raise InputError(path, "InterfaceBandwidth", mode, ", ".join(modes) + own)
     bandwidth: float = rows + 2 * cols
     if mode == "USER":
         first = text("architecture_presets", "Bandwidth").split(",")[0].strip()

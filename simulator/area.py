@@ -38,7 +38,8 @@ def area(machine: Accelerator, table: EnergyTable | None = None) -> Area:
     """
     figures = Figures(machine, table or published(), NOMINAL.volts(machine))
     buffers = {f"{name}_buffer": figures.sram_area_mm2(name) for name in ("ifmap", "weight", "ofmap")}
-    return Area(buffers | figures.array_area_mm2(), tuple(figures.used.values()))
+    components = {name: machine.cores * mm2 for name, mm2 in (buffers | figures.array_area_mm2()).items()}
+    return Area(components, tuple(figures.used.values()))
 
 
 callable_module(__name__)

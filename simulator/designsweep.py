@@ -95,7 +95,8 @@ def _tasks(
 
 def _run(workload: Workload, machines: list[Accelerator], table: EnergyTable) -> list[dict[str, object]]:
     first = machines[0]
-    if first.schedule == "search" and workload.batch * first.batch > 1:  # together or sample by sample: simulate knows
+    batched = workload.batch * first.batch > 1  # together or sample by sample: simulate knows
+    if first.schedule == "search" and (batched or first.dataflow == "rs" or first.cores > 1):
         return [_row(simulate(workload, machine, table=table), table) for machine in machines]
     if first.schedule == "search":
         return [_row(counts, table) for counts in _searched(workload, machines, table)]
@@ -124,7 +125,7 @@ def _row(counts: Counts, table: EnergyTable) -> dict[str, object]:
     spent = energy(counts, table=table)
     traffic = [name for name in COUNTS.names or () if "_dram_" in name]
     on_array = rows["macs"] > 0
-    peak = machine.array_rows * machine.array_cols * rows["cycles"][on_array].sum()
+    peak = machine.cores * machine.array_rows * machine.array_cols * rows["cycles"][on_array].sum()
     return {
         "array_rows": machine.array_rows,
         "array_cols": machine.array_cols,

@@ -14,6 +14,9 @@ Conventions, all of them:
   that is shifted in, or a result that is shifted out (os), crosses (rows + 1) / 2 of them on average.
 - SRAM: an access of one word serves word_bits / element bits elements. A buffer of several macros spends the energy of
   one of them an access (wires between macros are not counted), and leaks with all.
+- Scratchpads (rs): a MAC reads a word of each and writes one of partial sums; a word that is delivered is written. An
+  access costs the same whatever the scratchpad's size. Words that are delivered to an element or handed on to the next
+  one are counted with the registers. They are on the logic rail, and leak as the smallest SRAM of the table does.
 - The vector unit spends one 32-bit addition an operation, moves included.
 - Clock tree and control are not counted: no source that fits an array of any size was at hand.
 
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
 Scope = Literal["weight_sram", "sram", "chip", "system"]
 WAYS: tuple[Literal["read", "write"], ...] = ("read", "write")
 SRAM = ("weight_sram_reads", "weight_sram_writes", "activation_sram", "sram_leakage")
-CHIP = (*SRAM, "mac", "registers", "vector", "logic_leakage")
+CHIP = (*SRAM, "mac", "registers", "scratchpads", "vector", "logic_leakage")
 COMPONENTS = (*CHIP, "dram")
 SCOPES: dict[Scope, tuple[str, ...]] = {"weight_sram": SRAM[:1], "sram": SRAM, "chip": CHIP, "system": COMPONENTS}
 
@@ -190,6 +193,13 @@ def energy(
     for name, per_mac in moved.items():
         shifted = crossing[name] * width[name] * (machine.array_rows + 1) / 2
         bits += np.where(dataflow == name, rows["macs"] * per_mac + shifted, 0)
+    registers, scratchpads = bits * figures.entry("register"), np.zeros(len(rows))
+    if machine.scratchpads is not None:
+        delivered = rows["ifmap_scratchpad_writes"] * machine.ifmap_bits
+        delivered = delivered + rows["filter_scratchpad_writes"] * machine.weight_bits
+        registers += (delivered + rows["psum_hops"] * machine.accumulator_bits) * figures.of_bit("hop")
+        in_macs = np.where(dataflow == "rs", rows["macs"] * figures.scratchpad_bits(), 0)
+        scratchpads = (in_macs + delivered) * figures.of_bit("scratchpad")
     pj: dict[Part, NDArray] = {}
     for way in WAYS:
         spent = {name: figures.sram(name, way) for name in ("weight", "ifmap", "ofmap")}
@@ -204,12 +214,13 @@ def energy(
         pj[Part("sram_leakage", f"{name}_buffer", "leakage")] = leaked
     logic = {
         "mac": rows["macs"] * figures.mac(),
-        "registers": bits * figures.entry("register"),
+        "registers": registers,
+        "scratchpads": scratchpads,
         "vector": rows["vector_operations"] * figures.entry("vector_operation"),
         "logic_leakage": seconds * figures.logic_leakage_mw() * PJ_PER_MILLIJOULE,
     }
     pj |= {Part(name, "logic"): spent for name, spent in logic.items()}
-    pj[Part("dram", "dram")] = dram_bytes * 8 * figures.dram()
+    pj[Part("dram", "dram")] = dram_bytes * 8 * figures.of_bit("dram")
     samples = counts.workload.batch * machine.batch
     parts = {part: np.asarray(spent, dtype=np.float64) / samples for part, spent in pj.items()}
     names = tuple(layer.name for layer in layers)

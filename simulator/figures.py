@@ -13,25 +13,28 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from simulator import userfile
-from simulator.accelerator import Accelerator, Buffer, macro_of
-from sram.energy import dynamic_scale, leakage_scale
+from simulator.accelerator import Accelerator, Buffer, macro_of, table_node
+from sram.energy import dynamic_scale, leakage_scale, smallest_macro
 from sram.errors import InputError
 
 TABLES = Path(__file__).parent / "energy_tables"
 PJ_PER_MILLIJOULE = 1e9
 UM2_PER_MM2 = 1e6
-# All that a table may hold, and its unit; the lines of the buffers override the SRAM table.
+# All that a table may hold, and its unit; the lines of the buffers, and scratchpad_leakage and scratchpad_area, each of
+# a bit, override the SRAM table.
 UNITS = {
-    **dict.fromkeys(("multiply", "add", "vector_operation", "register", "dram"), "pJ"),
-    **dict.fromkeys(("multiplier_leakage", "adder_leakage"), "mW"),
+    **dict.fromkeys(("multiply", "add", "vector_operation", "register", "scratchpad", "hop", "dram"), "pJ"),
+    **dict.fromkeys(("multiplier_leakage", "adder_leakage", "scratchpad_leakage"), "mW"),
     **{f"{buffer}_buffer_read": "pJ" for buffer in ("ifmap", "weight", "ofmap")},
     **{f"{buffer}_buffer_write": "pJ" for buffer in ("ifmap", "weight", "ofmap")},
     **{f"{buffer}_buffer_leakage": "mW" for buffer in ("ifmap", "weight", "ofmap")},
-    **dict.fromkeys(("multiplier_area", "adder_area", "register_area"), "um2"),
+    **dict.fromkeys(("multiplier_area", "adder_area", "register_area", "scratchpad_area"), "um2"),
 }
 OF_BITS = (
     "multiply",
     "add",
+    "scratchpad",
+    "hop",
     "dram",
     "multiplier_leakage",
     "adder_leakage",
@@ -43,14 +46,16 @@ RANGES = {"value": (0, 1e12), "node_nm": (0.1, 10_000), "voltage_v": (0.01, 100)
 
 
 # What the search of a schedule knows of energy: pJ of an element at a port of a buffer, of a byte to or from DRAM, of a
-# cycle (leakage), of a MAC with what its operands move, and of an element that is shifted in or out.
+# cycle (leakage), of a MAC with what its operands move, of an element that is shifted in or out, and with rs of a
+# partial sum that is handed on and of a word that is delivered to a scratchpad.
 PRICES = np.dtype(
     [
         (name, np.float64)
         for name in (
             *("ifmap_read", "ifmap_write", "filter_read", "filter_write"),
             *("psum_read", "psum_write", "ofmap_read", "ofmap_write", "dram_byte", "cycle"),
-            *("mac_os", "mac_ws", "mac_is", "shift_os", "shift_ws", "shift_is"),
+            *("mac_os", "mac_ws", "mac_is", "mac_rs", "shift_os", "shift_ws", "shift_is"),
+            *("hop", "ifmap_delivery", "filter_delivery"),
         )
     ],
     align=True,
@@ -202,9 +207,9 @@ class Figures:
         sum_pj = self.entry("add", m.accumulator_bits / add.bits, f"{m.accumulator_bits} bit addition")
         return self.entry("multiply", width, per) + sum_pj
 
-    def dram(self) -> float:
-        """pJ a bit."""
-        return self.entry("dram") / self.entries["dram"].bits
+    def of_bit(self, name: str) -> float:
+        """pJ a bit of an entry whose width is stated."""
+        return self.entry(name) / self.entries[name].bits
 
     def prices(self) -> np.ndarray:
         """PRICES[1]: what an access, a MAC and a cycle cost, for the search of a schedule (energy.py sums up the same).
@@ -218,14 +223,41 @@ class Figures:
             for way in ("read", "write"):
                 name = f"{'filter' if operand == 'weight' else operand}_{way}"
                 price[name] = self.sram(buffer, way) * bits[operand]
-        price["dram_byte"] = 8 * self.dram()
+        price["dram_byte"] = 8 * self.of_bit("dram")
         leakage = sum(self.sram_leakage_mw(name) for name in ("ifmap", "weight", "ofmap")) + self.logic_leakage_mw()
         price["cycle"] = leakage * PJ_PER_MILLIJOULE / m.clock_hz
         mac, moved, shifted = self.mac(), self.moved_bits(), self.shifted_bits()
         for dataflow in moved:
             price[f"mac_{dataflow}"] = mac + moved[dataflow] * register
             price[f"shift_{dataflow}"] = shifted[dataflow] * (m.array_rows + 1) / 2 * register
+        if m.scratchpads is not None:
+            hop, scratchpad = self.of_bit("hop"), self.of_bit("scratchpad")
+            price["mac_rs"] = mac + self.scratchpad_bits() * scratchpad
+            price["hop"] = m.accumulator_bits * hop
+            price["ifmap_delivery"] = m.ifmap_bits * (hop + scratchpad)
+            price["filter_delivery"] = m.weight_bits * (hop + scratchpad)
         return out
+
+    def scratchpad_bits(self) -> int:
+        """Read from scratchpads, or written to them, for a MAC."""
+        return self.machine.ifmap_bits + self.machine.weight_bits + 2 * self.machine.accumulator_bits
+
+    def _scratchpads(self, what: str, unit: str) -> float:
+        """Of all scratchpads, by the entry for a bit; where there is none, as of the smallest SRAM of the table."""
+        m, pads = self.machine, self.machine.scratchpads
+        if pads is None:
+            return 0.0
+        bits = (
+            pads.ifmap_words * m.ifmap_bits + pads.weight_words * m.weight_bits + pads.psum_words * m.accumulator_bits
+        )
+        bits *= m.array_rows * m.array_cols
+        if f"scratchpad_{what}" in self.entries.entries:
+            return self.entry(f"scratchpad_{what}") * bits
+        part, volts = smallest_macro(table_node(m), m.sram_cell), self.volts["logic"]
+        of_bit = part.leakage_mw * float(leakage_scale(volts, part.voltage_v)), part.area_mm2 * UM2_PER_MM2
+        value = of_bit[what == "area"] / (8 * part.capacity_bytes)
+        source = f"{part.source}: {part.capacity_bytes:g} bytes, in proportion"
+        return self._record(f"scratchpad_{what}", value, unit, "bit", volts, source) * bits
 
     def moved_bits(self) -> dict[str, int]:
         """Of the operands that move on in a MAC, by dataflow."""
@@ -241,15 +273,16 @@ class Figures:
         return {"os": self.machine.accumulator_bits, "ws": self.machine.weight_bits, "is": self.machine.ifmap_bits}
 
     def logic_leakage_mw(self) -> float:
-        """Multipliers and adders of the array, and the vector unit's adders."""
+        """Multipliers, adders and scratchpads of the array, and the vector unit's adders, in all cores."""
         m, multiply, add = self.machine, self.entries["multiplier_leakage"], self.entries["adder_leakage"]
         width, per = m.ifmap_bits * m.weight_bits / multiply.bits**2, f"{m.ifmap_bits} x {m.weight_bits} bit multiplier"
         element = self.entry("multiplier_leakage", width, per)
         bit = self.entry("adder_leakage", 1 / add.bits, "bit of an adder")
-        return (element + bit * m.accumulator_bits) * m.array_rows * m.array_cols + bit * 32 * m.vector_lanes
+        array = (element + bit * m.accumulator_bits) * m.array_rows * m.array_cols
+        return m.cores * (array + bit * 32 * m.vector_lanes + self._scratchpads("leakage", "mW"))
 
     def array_area_mm2(self) -> dict[str, float]:
-        """Of the array's multipliers, adders and registers, and the vector unit's adders.
+        """Of the array's multipliers, adders, registers and scratchpads, and the vector unit's adders.
 
         A register for each operand that passes an element, two where it is double-buffered: what stays in it (ws, is),
         or the sums (os).
@@ -258,13 +291,14 @@ class Figures:
         width, per = m.ifmap_bits * m.weight_bits / multiply.bits**2, f"{m.ifmap_bits} x {m.weight_bits} bit multiplier"
         elements = m.array_rows * m.array_cols
         bit = self.entry("adder_area", 1 / add.bits, "bit of an adder")
-        stays = {"os": m.accumulator_bits, "ws": m.weight_bits, "is": m.ifmap_bits}
+        stays = {"os": m.accumulator_bits, "ws": m.weight_bits, "is": m.ifmap_bits, "rs": 0}
         twice = max(stays.values()) if m.dataflow == "best" else stays[m.dataflow]
         bits = m.ifmap_bits + m.weight_bits + m.accumulator_bits + twice * m.double_buffered_registers
         return {
             "multipliers": elements * self.entry("multiplier_area", width, per) / UM2_PER_MM2,
             "adders": (elements * m.accumulator_bits + 32 * m.vector_lanes) * bit / UM2_PER_MM2,
             "registers": elements * bits * self.entry("register_area") / UM2_PER_MM2,
+            **({"scratchpads": self._scratchpads("area", "um2") / UM2_PER_MM2} if m.scratchpads else {}),
         }
 
     def sram_area_mm2(self, name: str) -> float:
@@ -296,7 +330,7 @@ class Figures:
         return self._record(key, value, "pJ", per, volts, source) / buffer.word_bits
 
     def sram_leakage_mw(self, name: str) -> float:
-        """Of a buffer, all its macros together."""
+        """Of a buffer, all its macros together, in all cores."""
         buffer, key = self._buffer(name), f"{name}_buffer_leakage"
         volts = self.volts[buffer.rail]
         value, source = self._own(key, volts)
@@ -304,4 +338,4 @@ class Figures:
             part = macro_of(self.machine, buffer)
             value = part.leakage_mw * float(leakage_scale(volts, part.voltage_v)) * buffer.macros
             source = part.source
-        return self._record(key, value, "mW", f"{buffer.macros} macros", volts, source)
+        return self._record(key, value, "mW", f"{buffer.macros} macros", volts, source) * self.machine.cores

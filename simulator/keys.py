@@ -2,14 +2,14 @@
 
 import dataclasses
 
-from simulator.accelerator import Accelerator, Buffer
+from simulator.accelerator import Accelerator, Buffer, Scratchpads
 from simulator.delay import Delay
 
 _MEANING = {
     "name": "of the machine; else that of the file",
     "array_rows": "processing elements in a column",
     "array_cols": "processing elements in a row",
-    "dataflow": "os, ws, is, or best: the one of the three that suits each layer",
+    "dataflow": "os, ws, is, best (what suits each layer of the three), or rs: row stationary, with scratchpads",
     "ifmap_buffer": "memory of inputs",
     "weight_buffer": "memory of weights; its rail is what a voltage lowers",
     "ofmap_buffer": "memory of outputs and partial sums",
@@ -29,6 +29,9 @@ _MEANING = {
     "schedule": "search: tiles and loop order of least objective for each layer; fixed: no tiles",
     "objective": "of the search: edp (energy x cycles), energy, or cycles",
     "weights": "streamed: loaded for each run; resident: loaded once, at power-up, which no run pays for",
+    "buffers": "separate, or shared: inputs and outputs lie in one pool of macros that each layer splits as it likes",
+    "scratchpads": "memories of each element, with dataflow rs alone",
+    "cores": "of this kind, each with its own array and buffers; they share the bandwidth",
     "rails": "nominal supplies in V: logic, and each rail that a buffer names",
     "sram_cell": "cell type of the SRAM energy table",
     "delay": "how far paths slow down where a supply is lowered",
@@ -38,11 +41,16 @@ _MEANING = {
 _OF_BUFFERS = {
     "capacity_bytes": "both halves together where it is double",
     "double": "one half fills while the other is used: a tile may fill half of capacity_bytes only",
-    "word_bits": "of an access",
+    "word_bits": "of an access; with rs as many a cycle",
     "bank_rows": "word lines of a bank",
     "bank_columns": "cells on a word line",
     "rail": "the supply that it is on, a key of rails",
     "macros": "equal parts with their own lines; an access spends the energy of one",
+}
+_OF_SCRATCHPADS = {
+    "ifmap_words": "inputs that a window slides over",
+    "weight_words": "rows of filters",
+    "psum_words": "partial sums, one for each filter",
 }
 _OF_DELAY = {
     "margin": "at nominal supplies a path takes 1 / (1 + margin) of the period",
@@ -50,6 +58,7 @@ _OF_DELAY = {
     "logic": "{threshold_v, alpha, source, nominal_ns} of the array's critical path; else that of a 130 nm MAC, scaled",
     "sram": "the same of an SRAM access; else by the SRAM table's transistors",
 }
+_PARTS: dict[type, dict[str, str]] = {Buffer: _OF_BUFFERS, Scratchpads: _OF_SCRATCHPADS, Delay: _OF_DELAY}
 
 
 def meanings(machine: Accelerator) -> list[tuple[str, str, str, str]]:
@@ -57,13 +66,13 @@ def meanings(machine: Accelerator) -> list[tuple[str, str, str, str]]:
 
     >>> from simulator.accelerator import accelerator
     >>> next(row for row in meanings(accelerator("paper")) if row[0] == "weight_buffer.word_bits")
-    ('weight_buffer.word_bits', '64', '64', 'of an access')
+    ('weight_buffer.word_bits', '64', '64', 'of an access; with rs as many a cycle')
     """
     rows: list[tuple[str, str, str, str]] = []
     for key in dataclasses.fields(machine):
         value = getattr(machine, key.name)
-        if isinstance(value, Buffer | Delay):
-            parts = _OF_BUFFERS if isinstance(value, Buffer) else _OF_DELAY
+        parts = next((parts for kind, parts in _PARTS.items() if isinstance(value, kind)), None)
+        if parts is not None:
             rows.append((key.name, "", "", _MEANING[key.name]))
             for part in dataclasses.fields(value):
                 name = f"{key.name}.{part.name}"

@@ -11,7 +11,9 @@ row, kernel column):
     os   C filters at a time: all taps, for each tap the C filters
     ws   C filters at a time, R taps at a time: rows of C weights, the last row of the fold first
     is   R taps at a time: all filters, for each filter its R taps
+    rs   pass after pass (rowstationary.py): all taps of its channels, for each tap the p x t filters of the pass
 
+With rs this is the buffer through which filters reach the elements; no study asks for faults in their scratchpads.
 It is packed word_bits // bits weights to a word; a layer starts a new word. What fits is loaded once (`resident`).
 Otherwise (`streamed`) the memory is a ping-pong buffer: fill f is the f-th stretch of half the memory's words and
 goes to half f % 2, so that a cell serves every second fill. A weight that the schedule fetches again comes back to the
@@ -28,7 +30,7 @@ from simulator import placement_kernels as kernels
 from simulator.accelerator import Accelerator, with_resident_weights
 from simulator.array.cycles import plan_of
 from simulator.array.dataflow import CODES
-from simulator.array.memory import handed_on, network_bytes, operands_of, outputs_of
+from simulator.array.memory import handed_on, network_bytes, operands_of, outputs_of, window_of
 from simulator.array.schedule import Plan
 from simulator.workload import Layer, Workload, stored_name
 from sram import paper
@@ -223,6 +225,8 @@ def place(
     >>> p.hits(np.array([63])).weight  # output-stationary: all filters of tap 1, then of tap 3, ...
     array([25, 29, 39])
     """
+    if accelerator.cores > 1:
+        raise InputError(accelerator.name, "cores", accelerator.cores, "1 where the place of each weight is asked for")
     bits = accelerator.weight_bits if bits is None else bits
     slots = _slots(geometry, bits)
     tensors, weight = [], 0
@@ -239,11 +243,16 @@ def place(
             continue
         # torch keeps the input channels of a transposed convolution outermost
         k_major = layer.transposed or layer.k_major
-        by = schedules.of(layer)
-        fold = (accelerator.array_rows, accelerator.array_cols)
-        order = (CODES[by.dataflow], layer.groups, layer.k, layer.n, k_major, *fold)
-        tile = (by.k, by.n, by.order.index("n") < by.order.index("k"))
-        rows.append((word, first_weight(tensors, layer), layer.weights, *order, *tile))
+        sizes = (layer.groups, layer.k, layer.n, k_major)
+        if accelerator.dataflow == "rs":
+            pass_of = schedules.rows_of(layer)
+            taps = min(layer.k, pass_of.q * pass_of.r * window_of(layer)[2] * window_of(layer)[3])
+            order = (kernels.OS, *sizes, 1, pass_of.p * pass_of.t, taps, pass_of.m, True)
+        else:
+            by = schedules.of(layer)
+            fold = (accelerator.array_rows, accelerator.array_cols)
+            order = (CODES[by.dataflow], *sizes, *fold, by.k, by.n, by.order.index("n") < by.order.index("k"))
+        rows.append((word, first_weight(tensors, layer), layer.weights, *order))
         word += -(-layer.weights // slots)
     stream = _Stream(tensors, rows, word, accelerator.weight_buffer.double)
     return _placed(stream, geometry, schedule, bits, bit_order, bank_interleave)

@@ -29,6 +29,7 @@ COLORS = {
     "sram_leakage": "#B7DDCF",
     "mac": "#D55E00",
     "registers": "#E69F00",
+    "scratchpads": "#CC79A7",
     "vector": "#F0E442",
     "logic_leakage": "#F6D7B8",
     "dram": "#8C8C8C",
@@ -73,7 +74,7 @@ def roofline_figure(counts: Counts) -> Figure:
     """MACs a cycle against MACs a DRAM byte: layers under the roof of array size and DRAM bandwidth."""
     machine, rows = counts.accelerator, counts.layers
     intensity, rate = roofline(counts)
-    peak = machine.array_rows * machine.array_cols
+    peak = machine.array_rows * machine.array_cols * machine.cores
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.5, 4.2), layout="constrained")
         axes: Axes = figure.add_subplot()

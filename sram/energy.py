@@ -72,12 +72,7 @@ def macro(capacity_bytes: float, node_nm: int, cell: str = "itrs-lstp") -> Macro
     >>> m.read_pj, m.voltage_v, m.access_ns
     (25.8695, 1.1, 1.66341)
     """
-    rows = _table().get((node_nm, cell))
-    if rows is None:
-        known = ", ".join(f"{node} nm {kind}" for node, kind in _table())
-        raise InputError(
-            "SRAM macro", "node and cell", f"{node_nm} nm {cell}", f"{known} (the rows of the CACTI table)"
-        )
+    rows = _rows(node_nm, cell)
     capacities = [row["capacity_bytes"] for row in rows]
     if not capacities[0] <= capacity_bytes <= capacities[-1]:
         allowed = f"{capacities[0]:.0f} to {capacities[-1]:.0f}, the range of the CACTI table at {node_nm} nm {cell}"
@@ -101,6 +96,25 @@ def macro(capacity_bytes: float, node_nm: int, cell: str = "itrs-lstp") -> Macro
         temperature_k=rows[0]["temperature_k"],
         threshold_v=rows[0]["threshold_v"],
     )
+
+
+def smallest_macro(node_nm: int, cell: str = "itrs-lstp") -> MacroEnergy:
+    """The smallest macro of the table at a node.
+
+    >>> smallest_macro(45).capacity_bytes
+    4096.0
+    """
+    return macro(_rows(node_nm, cell)[0]["capacity_bytes"], node_nm, cell)
+
+
+def _rows(node_nm: int, cell: str) -> list[dict[str, float]]:
+    rows = _table().get((node_nm, cell))
+    if rows is None:
+        known = ", ".join(f"{node} nm {kind}" for node, kind in _table())
+        raise InputError(
+            "SRAM macro", "node and cell", f"{node_nm} nm {cell}", f"{known} (the rows of the CACTI table)"
+        )
+    return rows
 
 
 def _between(rows: list[dict[str, float]], column: str, capacity_bytes: float) -> float:

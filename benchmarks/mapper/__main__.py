@@ -3,7 +3,8 @@
 python -m benchmarks.mapper
 
 zigzag.csv: ResNet18 at 224 x 224 by ZigZag 3.9.1 (zigzag_figures.py made it), on mirrors of `edge` and of its own
-`tpu_like`. eyeriss.csv: layer by layer what the Eyeriss chip took (tests/data has its source).
+`tpu_like`. eyeriss.csv: layer by layer what the Eyeriss chip took
+(tests/data has its source), beside its own schedules here, and those that are found.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pandas as pd
 
 from benchmarks.mapper import networks
 from simulator.accelerator import Accelerator, Buffer, accelerator
+from simulator.array import schedule
 from simulator.array.cycles import Counts, simulate
 
 HERE = Path(__file__).parents[1]
@@ -72,28 +74,41 @@ def zigzag() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def coded(zeros: float) -> float:
+    """Bytes of a feature map in DRAM over its own: three pairs of zeros in a row (5 bits) and value (16) in 64 bits.
+
+    >>> coded(0.0), coded(0.625)
+    (1.0, 0.5)
+    """
+    return min(1.0, (1 - zeros) * 64 / 48)
+
+
 def eyeriss() -> pd.DataFrame:
-    """A row a layer: milliseconds and DRAM megabytes, published and simulated on the preset `eyeriss`."""
+    """A row a layer: published, by the chip's own schedules (`chip_`), and by those that are found."""
     published = pd.read_csv(EYERISS, comment="#")
     rows = []
     for network, batch in (("alexnet", 4), ("vgg16", 3)):
-        counts = simulate(getattr(networks, network)().with_batch(batch), accelerator("eyeriss"))
-        found = on_array(counts).set_index("layer")
-        for row in published[published.network == network].itertuples():
-            ours = found.loc[row.layer]
-            layer = next(one for one in counts.workload.layers if one.name == row.layer)
-            least = 2 * (layer.batch * (layer.ifmap_elements + layer.ofmap_elements) + layer.weights) / MB
-            rows.append(
-                {
-                    "network": network,
-                    "layer": row.layer,
-                    "published_ms": row.latency_ms,
-                    "ms": 1e3 * ours.cycles / counts.accelerator.clock_hz,
-                    "published_dram_mb": row.dram_mb,
-                    "dram_mb": ours.filter(like="_bytes").sum() / MB,
-                    "compulsory_mb": least,
-                }
-            )
+        workload, machine = getattr(networks, network)().with_batch(batch), accelerator("eyeriss")
+        chip = schedule.load(HERE / "mapper" / f"eyeriss.{network}.yaml")
+        runs = {"chip_": simulate(workload, machine, chip), "": simulate(workload, machine)}
+        known = published[published.network == network].reset_index()
+        for i, (row, layer) in enumerate(zip(known.itertuples(), workload.layers, strict=True)):
+            following = known.input_zeros[min(i + 1, len(known) - 1)]  # zeros of its outputs, as far as they are known
+            found: dict[str, object] = {"network": network, "layer": row.layer}
+            for name, key in (("ms", "latency_ms"), ("buffer_mb", "buffer_mb"), ("dram_mb", "dram_mb")):
+                found[f"published_{name}"] = getattr(row, key)
+            for label, counts in runs.items():
+                ours, moved = counts.layers[i], on_array(counts).iloc[i]
+                maps = moved.input_bytes * coded(row.input_zeros) + moved.output_bytes * coded(following)
+                ports = [
+                    f"{operand}_sram_{way}s" for operand in ("ifmap", "psum", "ofmap") for way in ("read", "write")
+                ]
+                found[f"{label}ms"] = 1e3 * moved.cycles / machine.clock_hz
+                found[f"{label}buffer_mb"] = 2 * sum(int(ours[port]) for port in ports) / MB
+                found[f"{label}dram_mb"] = moved.filter(like="_bytes").sum() / MB
+                found[f"{label}coded_dram_mb"] = (moved.weight_bytes + maps) / MB
+            least = layer.batch * (layer.ifmap_elements + layer.ofmap_elements) + layer.weights
+            rows.append(found | {"compulsory_mb": 2 * least / MB})
     return pd.DataFrame(rows)
 
 

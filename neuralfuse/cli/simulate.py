@@ -265,7 +265,7 @@ def _machine(accelerator: str | None, scalesim_config: Path | None, compat: bool
         return named(accelerator or "paper")
     if accelerator is not None:
         raise InputError(LINE, "--accelerator", accelerator, "only one of --accelerator and --scalesim-config")
-    return read(scalesim_config, compat)
+    return read(scalesim_config, user_bandwidth=not compat)
 
 
 def _workload(

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simulator.accelerator import Accelerator
+from simulator.array import cores, rowstationary, search
 from simulator.array import cycles_kernels as kernels
-from simulator.array import search
 from simulator.array.dataflow import CODES, NAMES
+from simulator.array.dataflow_kernels import RS
 from simulator.array.memory import network_bytes
 from simulator.array.schedule import Plan, check_names, text_of
 from simulator.array.shapes import COUNTS, machine_record, shapes_of
 from simulator.figures import PRICES, EnergyTable
-from simulator.workload import Workload
+from simulator.workload import Layer, Workload
 from sram.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ class Counts:
         has = np.array([layer.weights + layer.constants > 0 for layer in self.workload.layers])
         return np.where(has, self.layers["filter_sram_reads"] * words, 0.0)
 
+    def _schedule_text(self, layer: Layer) -> str:
+        cut = self.plan.splits.get(layer.name)
+        return text_of(self.plan.layers.get(layer.name)) + (f", cut by {cut}" if cut else "")
+
     def frame(self) -> pd.DataFrame:
         """One row a layer and a row of totals; units in the column names."""
         import pandas as pd
@@ -64,7 +69,7 @@ class Counts:
             "layer": [layer.name for layer in self.workload.layers],
             "kind": [layer.kind for layer in self.workload.layers],
             "dataflow": [NAMES.get(int(code), "vector") for code in row["dataflow"]],
-            "schedule": [text_of(self.plan.layers.get(layer.name)) for layer in self.workload.layers],
+            "schedule": [self._schedule_text(layer) for layer in self.workload.layers],
             "macs": row["macs"],
             "vector_operations": row["vector_operations"],
             "cycles": row["cycles"],
@@ -79,10 +84,17 @@ class Counts:
         for name in COUNTS.names or ():
             if "_dram_" in name:
                 columns[name] = row[name]
+        if machine.scratchpads is not None:
+            in_macs = np.where(row["dataflow"] == RS, row["macs"], 0)
+            delivered = {name: row[f"{name}_scratchpad_writes"] for name in ("ifmap", "filter")}
+            for operand, written in (delivered | {"psum": in_macs}).items():
+                columns[f"{operand}_scratchpad_reads_elements"] = in_macs
+                columns[f"{operand}_scratchpad_writes_elements"] = written
+            columns["psum_hops_elements"] = row["psum_hops"]
         frame = pd.DataFrame(columns)
         total = frame.select_dtypes("number").sum()
         array = row["macs"] > 0
-        peak = machine.array_rows * machine.array_cols
+        peak = machine.array_rows * machine.array_cols * machine.cores
         total["utilization_pct"] = 100 * row["macs"].sum() / max(1, row["cycles"][array].sum() * peak)
         weight = row["cycles"][array] / max(1, row["cycles"][array].sum())
         total["mapping_efficiency_pct"] = 100 * (row["mapping_efficiency"][array] * weight).sum()
@@ -143,9 +155,21 @@ def _fixed(workload: Workload, accelerator: Accelerator) -> Counts:
 
 
 def _searched(workload: Workload, accelerator: Accelerator, prices: np.ndarray, plan: Plan | None = None) -> Counts:
-    counts, choices = search.search(workload, [accelerator], prices, plan)
-    schedules = search.schedules_of(workload, accelerator, choices[0])
-    return Counts(workload, accelerator, counts[0], Plan(schedules, workload.batch * accelerator.batch))
+    objective = search.OBJECTIVES[accelerator.objective]
+
+    def on_one(net: Workload, machine: Accelerator, by: Plan | None) -> cores.Rows:
+        if machine.dataflow == "rs":
+            return rowstationary.search(net, machine, prices[0], objective, by)
+        counts, choices = search.search(net, [machine], prices, by)
+        return counts[0], search.schedules_of(net, machine, choices[0], by)
+
+    if accelerator.cores > 1:
+        rows, found = cores.run_on_cores(workload, accelerator, on_one, prices[0], objective, plan)
+        return Counts(workload, accelerator, rows, found)
+    if plan is not None and plan.splits:
+        raise InputError("schedule", "splits", ", ".join(plan.splits), "none on one core")
+    rows, schedules = on_one(workload, accelerator, plan)
+    return Counts(workload, accelerator, rows, Plan(schedules, workload.batch * accelerator.batch))
 
 
 def _in_passes(
@@ -170,7 +194,7 @@ def _in_passes(
         has_weights = np.array([layer.weights + layer.constants > 0 for layer in layers])
         for name in ("filter_sram_writes", "filter_dram_read_bytes"):
             counts[name] = np.where(has_weights, one.layers[name], counts[name])
-    return Counts(workload, accelerator, counts, Plan(one.plan.layers, samples))
+    return Counts(workload, accelerator, counts, replace(one.plan, samples=samples))
 
 
 def count_machines(workload: Workload, shapes: np.ndarray, machines: np.ndarray, codes: np.ndarray) -> np.ndarray:

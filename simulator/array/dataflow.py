@@ -45,7 +45,7 @@ from simulator.array import dataflow_kernels as kernels
 from sram.errors import InputError
 
 CODES = {"os": kernels.OS, "ws": kernels.WS, "is": kernels.IS}
-NAMES = {code: name for name, code in CODES.items()}
+NAMES = {code: name for name, code in CODES.items()} | {kernels.RS: "rs"}
 
 
 def code(dataflow: str) -> int:

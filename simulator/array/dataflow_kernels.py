@@ -3,6 +3,7 @@
 from sram.jit import jit
 
 OS, WS, IS = 0, 1, 2
+RS = 4  # row stationary, which is not systolic: rowstationary_kernels
 
 
 @jit

@@ -3,8 +3,9 @@
 Candidates do not depend on buffers or bandwidth, so more of either never costs more. They are all tile sizes of an
 axis of at most FEW units, else the smallest size for each number of tiles (a larger one needs more room for as many
 fetches); units are rows of the array for taps, its columns for filters, pixels of a row, rows, or samples. Where the
-three axes have more than MOST combinations, sizes are thinned out, evenly in their logarithm. Every candidate is
-evaluated; the untiled ones are ruled out early by a lower bound (tiling_kernels.least_untiled).
+three axes have more than MOST combinations, sizes are thinned out, evenly in their logarithm. A candidate is left out
+only if by a lower bound it costs more than another (tiling_kernels.least_tiled, least_untiled). Of a shared buffer
+inputs get what the file gives them, or some eighths.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from sram.errors import InputError
 
 FEW, MOST, BLOCKS = 16, 20_000, 5
 OBJECTIVES = {"energy": kernels.ENERGY, "cycles": kernels.CYCLES, "edp": kernels.EDP}
-CHOICE = np.dtype([(name, np.int64) for name in ("dataflow", "blocks", "m", "k", "n", "order")], align=True)
+EIGHTHS = 8  # of a shared buffer: what the inputs of a layer may have, beside the split of the file
+CHOICE = np.dtype([(name, np.int64) for name in ("dataflow", "blocks", "m", "k", "n", "order", "split")], align=True)
 ALL_ORDERS = (1 << len(ORDER_NAMES)) - 1
 OF_SAMPLES = ("m", "outputs", "valid", "unique", "pixels", "row_tile_sum", "col_tile_sum")  # fields of SHAPE
 
@@ -166,7 +168,14 @@ def tables_of(workload: Workload, accelerator: Accelerator, plan: Plan | None = 
             tiles = tiles_of(layer, batch, accelerator.array_rows, accelerator.array_cols)
         else:
             tiles, order = _planned(layer, batch, plan.of(layer))
-        key = base[i].tobytes(), tiles.m.tobytes(), tiles.k.tobytes(), tiles.n.tobytes(), order
+        key = (
+            plan and layer.on_array and plan.of(layer),
+            base[i].tobytes(),
+            tiles.m.tobytes(),
+            tiles.k.tobytes(),
+            tiles.n.tobytes(),
+            order,
+        )
         same.append(seen.setdefault(key, i))
         orders.append(order)
         shape = np.repeat(base[i : i + 1], len(tiles.blocks))
@@ -218,7 +227,11 @@ def search(
     """(COUNTS[machines, layers], CHOICE[machines, layers]) of machines with the same array and the same objective, that
     keep the same outputs on chip and the same weights."""
     tables = tables_of(workload, machines[0], plan)
-    records = np.concatenate([machine_record(machine) for machine in machines])
+    rooms = [rooms_of(machine, plan) for machine in machines]
+    records = np.array([[_split(m, room)[0] for room in parts] for m, parts in zip(machines, rooms, strict=True)])
+    splits = np.full(len(workload.layers), kernels.ALL_SPLITS)
+    if plan is not None:
+        splits[:] = [rooms[0].index(plan.of(x).ifmap_bytes) if x.on_array else 0 for x in workload.layers]
     flows = np.empty((len(machines), len(workload.layers)), np.int64)
     for p, machine in enumerate(machines):
         flows[p] = flows_of(machine)
@@ -228,8 +241,8 @@ def search(
     choices = np.zeros((len(machines), len(workload.layers)), CHOICE)
     objective = OBJECTIVES[machines[0].objective]
     refused = kernels.search_machines(
-        tables.shapes, tables.blocks, tables.m, tables.k, tables.n, tables.first, tables.same, records, flows,
-        tables.orders, prices, objective, counts, choices, np.zeros(2, COUNTS),
+        tables.shapes, tables.blocks, tables.m, tables.k, tables.n, tables.first, tables.same, records, splits,
+        flows, tables.orders, prices, objective, counts, choices, np.zeros(3, COUNTS),
     )  # fmt: skip
     if refused >= 0:
         layer = workload.layers[refused]
@@ -242,14 +255,47 @@ def search(
     return counts, choices
 
 
-def schedules_of(workload: Workload, accelerator: Accelerator, choices: np.ndarray) -> dict[str, Schedule]:
-    """Schedules by layer from CHOICE[layers]."""
-    found = {}
+def rooms_of(machine: Accelerator, plan: Plan | None = None) -> list[int]:
+    """Bytes that inputs may fill of a shared buffer, the file's own part (0) first; those of a plan if there is one.
+
+    >>> from dataclasses import replace
+    >>> from simulator.accelerator import accelerator
+    >>> machine = accelerator("paper")
+    >>> rooms_of(machine), rooms_of(replace(machine, buffers="shared"))[:3]
+    ([0], [0, 32768, 65536])
+    """
+    record = machine_record(machine)[0]
+    pool = int(record["ifmap_room"] + record["psum_room"])
+    if plan is not None:
+        most = pool if machine.buffers == "shared" else 0
+        for name, one in plan.layers.items():
+            if isinstance(one, Schedule) and one.ifmap_bytes > most:
+                raise InputError(name, "ifmap_bytes", one.ifmap_bytes, f"at most {most}, what tiles may fill if shared")
+        return sorted({0} | {one.ifmap_bytes for one in plan.layers.values() if isinstance(one, Schedule)})
+    return [0] + [pool * i // EIGHTHS for i in range(1, EIGHTHS)] if machine.buffers == "shared" else [0]
+
+
+def _split(machine: Accelerator, room: int) -> np.ndarray:
+    """MACHINE[1] with so many bytes of the shared buffer for inputs; 0: as the file has it."""
+    record = machine_record(machine)
+    if room:
+        record["psum_room"] += record["ifmap_room"] - room
+        record["ifmap_room"] = room
+        record["stage_bytes"] = np.minimum(room, record["filter_room"])
+    return record
+
+
+def schedules_of(
+    workload: Workload, accelerator: Accelerator, choices: np.ndarray, plan: Plan | None = None
+) -> dict[str, Schedule]:
+    """Schedules by layer from CHOICE[layers]; rooms of inputs as of `rooms_of`."""
+    found, rooms = {}, rooms_of(accelerator, plan)
     for layer, c in zip(workload.layers, choices, strict=True):
         if layer.on_array:
             flow, order = cast(Flow, NAMES[int(c["dataflow"])]), cast(Order, ORDER_NAMES[int(c["order"])])
             samples = samples_of(layer, accelerator) // int(c["blocks"])
-            found[layer.name] = Schedule(flow, samples, int(c["m"]), int(c["k"]), int(c["n"]), order)
+            room = rooms[int(c["split"])]
+            found[layer.name] = Schedule(flow, samples, int(c["m"]), int(c["k"]), int(c["n"]), order, room)
     return found
 
 
@@ -275,5 +321,7 @@ def energy_of(counts: np.ndarray, price: np.void) -> float:
     parts += [("filter_sram_reads", "filter_read"), ("filter_sram_writes", "filter_write"), ("cycles", "cycle")]
     for operand in ("psum", "ofmap"):
         parts += [(f"{operand}_sram_{way}s", f"{operand}_{way}") for way in ("read", "write")]
+    parts += [("ifmap_scratchpad_writes", "ifmap_delivery"), ("filter_scratchpad_writes", "filter_delivery")]
+    parts += [("psum_hops", "hop")]
     parts += [(name, "dram_byte") for name in COUNTS.names or () if "_dram_" in name]
     return float(sum(counts[name].sum() * price[cost] for name, cost in parts))

@@ -50,7 +50,8 @@ MACHINE = np.dtype(
 )
 
 # One row a layer. SRAM counts are elements at the port of a buffer, of ifmap_bits, weight_bits, ofmap_bits,
-# accumulator_bits.
+# accumulator_bits. With rs each MAC also reads a word of each scratchpad and writes one of partial sums; psum_hops are
+# partial sums handed from element to element.
 COUNTS = np.dtype(
     [
         (name, np.int64)
@@ -60,6 +61,7 @@ COUNTS = np.dtype(
             *("psum_sram_reads", "psum_sram_writes", "ofmap_sram_reads", "ofmap_sram_writes"),
             *("ifmap_dram_read_bytes", "filter_dram_read_bytes", "psum_dram_read_bytes"),
             *("psum_dram_write_bytes", "ofmap_dram_write_bytes"),
+            *("ifmap_scratchpad_writes", "filter_scratchpad_writes", "psum_hops"),
         )
     ]
     + [("utilization", np.float64), ("mapping_efficiency", np.float64)],

@@ -7,7 +7,7 @@ first: products, blocks of samples, and tiles of m, k and n in one of ORDERS.
 import numpy as np
 
 from simulator.array.cycles_kernels import MOST_CHUNKS, chunk_cycles, count_array_layer, count_vector_layer, traffic
-from simulator.array.dataflow_kernels import IS, OS, WS, gemm_cycles, spatial
+from simulator.array.dataflow_kernels import IS, OS, RS, WS, gemm_cycles, spatial
 from sram.jit import jit
 
 M, K, N = 0, 1, 2
@@ -19,6 +19,8 @@ BLOCK, M_TILE, M_WHOLE, M_LAST, M_LASTS, TOUCHED, LARGEST = range(7)
 # sum, the most that one touches.
 TILE, WHOLE, LAST, LASTS, VISITS, VISITED = range(6)
 ENERGY, CYCLES, EDP = 0, 1, 2
+SAMPLE = 7
+ALL_SPLITS = -1
 
 
 @jit
@@ -200,6 +202,10 @@ def cost_of(out, price, objective, results):
         spent += out.macs * price.mac_os + results * (1 + out.psum_sram_writes // results) * price.shift_os
     elif out.dataflow == WS:
         spent += out.macs * price.mac_ws + out.filter_sram_reads * price.shift_ws
+    elif out.dataflow == RS:
+        spent += out.macs * price.mac_rs + out.psum_hops * price.hop
+        spent += out.ifmap_scratchpad_writes * price.ifmap_delivery
+        spent += out.filter_scratchpad_writes * price.filter_delivery
     else:
         spent += out.macs * price.mac_is + out.ifmap_sram_reads * price.shift_is
     return spent * out.cycles if objective == EDP else spent
@@ -279,53 +285,75 @@ def chosen_of(choice, dataflow, blocks, mt, kt, nt, order):
 
 
 @jit
+def least_tiled(shape, machine, blocks, tiles, out):
+    """Fill `out` with a lower bound of any order of the tiles that run_tiles wrote into `tiles`: all is moved once."""
+    ifmap = shape.unique * machine.ifmap_bytes * shape.ifmap_dram * shape.products * blocks
+    filters = float(shape.k) * shape.n * machine.filter_bytes * shape.filter_dram * shape.products
+    outputs = shape.outputs * machine.ofmap_bytes * blocks if shape.ofmap_dram else 0.0
+    out[0] = tiles[0]
+    cycles = (ifmap + filters + outputs) / machine.bandwidth * (1 - 1e-9)
+    fill_moved(shape, machine, blocks, cycles, ifmap * (1 - 1e-9), filters * (1 - 1e-9), 0.0, out[0])
+
+
+@jit
 def search_layer(
-    shapes, blocks, m_tiles, k_tiles, n_tiles, machine, flows, orders, price, objective, out, trial, choice
+    shapes, blocks, m_tiles, k_tiles, n_tiles, machine, flows, orders, price, objective, limit, out, trial, choice
 ):
-    """The cheapest schedule of one layer into `out` and `choice`; False if none of the candidates can run.
+    """The cost of the cheapest schedule of one layer, which goes into `out` and `choice`; infinite if none of the
+    candidates can run, or all cost more than `limit`.
 
     shapes[blocks], blocks[blocks]: ways to cut the samples into blocks. flows, orders: bits of those that are tried.
     trial: records of COUNTS as scratch, two of them. Among schedules that cost the same the one that moves least wins.
+    Every SAMPLEth pair of tiles is tried first, so that a bound rules most of the others out.
     """
-    best, least_moved, found = np.inf, np.inf, False
-    for dataflow in range(OS, IS + 1):
-        if not flows >> dataflow & 1:
-            continue
-        for b in range(m_tiles.shape[0]):
-            m = m_tiles[b]
-            shape, times = shapes[m[BLOCK]], blocks[m[BLOCK]]
-            tm = m[M_WHOLE] + m[M_LASTS]
-            for a in range(k_tiles.shape[0]):
-                k = k_tiles[a]
-                tk = k[WHOLE] + k[LASTS]
-                if shape.ifmap_dram > 0 and m[LARGEST] * k[VISITED] * machine.ifmap_bytes > machine.ifmap_room:
-                    continue
-                for c in range(n_tiles.shape[0]):
-                    n = n_tiles[c]
-                    tn = n[WHOLE] + n[LASTS]
-                    if tm * tk * tn == 1:
-                        continue  # untiled, below
-                    if shape.filter_dram > 0 and k[TILE] * n[TILE] * machine.filter_bytes > machine.filter_room:
+    best, least_moved = np.inf, np.inf
+    for sampling in (True, False):
+        for dataflow in range(OS, IS + 1):
+            if not flows >> dataflow & 1:
+                continue
+            for b in range(m_tiles.shape[0]):
+                m = m_tiles[b]
+                shape, times = shapes[m[BLOCK]], blocks[m[BLOCK]]
+                tm = m[M_WHOLE] + m[M_LASTS]
+                results = shape.products * shape.m * shape.n * times
+                for a in range(k_tiles.shape[0]):
+                    k = k_tiles[a]
+                    tk = k[WHOLE] + k[LASTS]
+                    if shape.ifmap_dram > 0 and m[LARGEST] * k[VISITED] * machine.ifmap_bytes > machine.ifmap_room:
                         continue
-                    if psums_alive(machine, dataflow, m, k, n) > machine.psum_room:
-                        continue
-                    run_tiles(shape, machine, dataflow, m, k, n, trial[0])
-                    for o in range(ORDERS.shape[0]):
-                        order = ORDERS[o]
-                        if not orders >> o & 1 or not canonical(order, tm, tk, tn):
+                    for c in range(n_tiles.shape[0]):
+                        n = n_tiles[c]
+                        tn = n[WHOLE] + n[LASTS]
+                        if tm * tk * tn == 1:
+                            continue  # untiled, below
+                        if sampling and (a + b + c) % SAMPLE:
                             continue
-                        cycles, ifmap, filters, spill = move_tiles(shape, machine, times, m, k, n, order, trial[0])
-                        if cycles < 0:
+                        if shape.filter_dram > 0 and k[TILE] * n[TILE] * machine.filter_bytes > machine.filter_room:
                             continue
-                        trial[1] = trial[0]
-                        fill_moved(shape, machine, times, cycles, ifmap, filters, spill, trial[1])
-                        moved = ifmap + filters + 2 * spill
-                        results = shape.products * shape.m * shape.n * times
-                        cost = cost_of(trial[1], price, objective, results)
-                        if cost < best or (cost == best and moved < least_moved):
-                            best, least_moved, found = cost, moved, True
-                            out[0] = trial[1]
-                            chosen_of(choice, dataflow, times, m[M_TILE], k[TILE], n[TILE], o)
+                        if psums_alive(machine, dataflow, m, k, n) > machine.psum_room:
+                            continue
+                        run_tiles(shape, machine, dataflow, m, k, n, trial[0])
+                        least_tiled(shape, machine, times, trial[:1], trial[1:])
+                        if cost_of(trial[1], price, objective, results) > min(best, limit):
+                            continue
+                        for o in range(ORDERS.shape[0]):
+                            order = ORDERS[o]
+                            if not orders >> o & 1 or not canonical(order, tm, tk, tn):
+                                continue
+                            cycles, ifmap, filters, spill = move_tiles(shape, machine, times, m, k, n, order, trial[0])
+                            if cycles < 0:
+                                continue
+                            trial[1] = trial[0]
+                            fill_moved(shape, machine, times, cycles, ifmap, filters, spill, trial[1])
+                            cost = cost_of(trial[1], price, objective, results)
+                            if sampling:
+                                limit = min(limit, cost)
+                                continue
+                            moved = ifmap + filters + 2 * spill
+                            if cost < best or (cost == best and moved < least_moved):
+                                best, least_moved = cost, moved
+                                out[0] = trial[1]
+                                chosen_of(choice, dataflow, times, m[M_TILE], k[TILE], n[TILE], o)
     for dataflow in range(OS, IS + 1):
         if not flows >> dataflow & 1:
             continue
@@ -336,17 +364,17 @@ def search_layer(
             results = shape.products * shape.m * shape.n * blocks[b]
             if not least_untiled(shape, machine, dataflow, blocks[b], trial[0]):
                 continue
-            if cost_of(trial[0], price, objective, results) > best:
+            if cost_of(trial[0], price, objective, results) > min(best, limit):
                 continue
             untiled(shape, machine, dataflow, blocks[b], trial[1])
             moved = float(trial[1].ifmap_dram_read_bytes + trial[1].filter_dram_read_bytes)
             moved += 2.0 * trial[1].psum_dram_read_bytes
             cost = cost_of(trial[1], price, objective, results)
             if cost < best or (cost == best and moved < least_moved):
-                best, least_moved, found = cost, moved, True
+                best, least_moved = cost, moved
                 out[0] = trial[1]
                 chosen_of(choice, dataflow, blocks[b], shape.m, shape.k, shape.n, 0)
-    return found
+    return best
 
 
 @jit
@@ -376,14 +404,16 @@ def canonical(order, tm, tk, tn):
 
 
 @jit
-def search_machines(shapes, blocks, m_tiles, k_tiles, n_tiles, first, same, machines, flows, orders, prices, objective,
-                    out, choice, trial):  # fmt: skip
+def search_machines(shapes, blocks, m_tiles, k_tiles, n_tiles, first, same, machines, splits, flows, orders, prices,
+                    objective, out, choice, trial):  # fmt: skip
     """All layers on each machine: out[machines, layers], choice[machines, layers].
 
-    first: int64[layers + 1, 4], where the blocks and the tiles of m, k and n of each layer begin; same: int64[layers],
-    the first layer that is just like it. flows: int64[machines]; orders: int64[layers], bits. Returns the first layer
-    that has no schedule, and stops there; or -1.
+    machines[machines, splits]: a record for each split of a shared buffer; splits: int64[layers], the one that is
+    tried, or ALL_SPLITS. first: int64[layers + 1, 4], where the blocks and the tiles of m, k and n of each layer begin;
+    same: int64[layers], the first layer that is just like it. flows: int64[machines]; orders: int64[layers], bits.
+    trial: three records of COUNTS as scratch. Returns the first layer that has no schedule, and stops there; or -1.
     """
+    chosen = np.zeros_like(choice[0, :1])
     for p in range(machines.shape[0]):
         for i in range(same.shape[0]):
             b0, m0, k0, n0 = first[i]
@@ -391,10 +421,20 @@ def search_machines(shapes, blocks, m_tiles, k_tiles, n_tiles, first, same, mach
             if same[i] < i:
                 out[p, i], choice[p, i] = out[p, same[i]], choice[p, same[i]]
             elif not shapes[b0].on_array:
-                count_vector_layer(shapes[b0], machines[p], out[p, i])
-            elif not search_layer(
-                shapes[b0:b1], blocks[b0:b1], m_tiles[m0:m1], k_tiles[k0:k1], n_tiles[n0:n1], machines[p],
-                flows[p, i], orders[i], prices[p], objective, out[p, i : i + 1], trial, choice[p, i],
-            ):  # fmt: skip
-                return i
+                count_vector_layer(shapes[b0], machines[p, 0], out[p, i])
+            else:
+                least = np.inf
+                for split in range(machines.shape[1]):
+                    if splits[i] not in (ALL_SPLITS, split):
+                        continue
+                    cost = search_layer(
+                        shapes[b0:b1], blocks[b0:b1], m_tiles[m0:m1], k_tiles[k0:k1], n_tiles[n0:n1],
+                        machines[p, split], flows[p, i], orders[i], prices[p], objective, least, trial[2:], trial[:2],
+                        chosen[0],
+                    )  # fmt: skip
+                    if cost < least:
+                        least, out[p, i], choice[p, i] = cost, trial[2], chosen[0]
+                        choice[p, i].split = split
+                if least == np.inf:
+                    return i
     return -1

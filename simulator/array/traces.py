@@ -56,6 +56,8 @@ def events(layer: Layer, accelerator: Accelerator, schedule: Schedule | None = N
     """
     if not layer.on_array or layer.transposed:
         raise InputError(layer.name, "kind", layer.kind, "conv (not transposed), linear or matmul for a trace")
+    if accelerator.cores > 1:
+        raise InputError(accelerator.name, "cores", accelerator.cores, "1 in a trace")
     by = schedule or plan_of(Workload(layer.name, (layer,), batch=layer.batch), accelerator).of(layer)
     shape = np.zeros(1, SHAPE)
     for name in _FIELDS:

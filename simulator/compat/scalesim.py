@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simulator.accelerator import Accelerator, Buffer
-from simulator.array.dataflow import code, spatial
+from simulator.array.dataflow import CODES, code, spatial
 from simulator.compat import scalesim_kernels as kernels
 from simulator.workload import Layer, Workload
 from sram.errors import InputError
@@ -55,8 +55,10 @@ def simulate(workload: Workload, accelerator: Accelerator) -> pd.DataFrame:
     """
     import pandas as pd
 
-    if accelerator.dataflow == "best":
-        raise InputError(accelerator.name, "dataflow", "best", "os, ws or is with --compat scalesim")
+    if accelerator.dataflow not in CODES:
+        raise InputError(accelerator.name, "dataflow", accelerator.dataflow, "os, ws or is with --compat scalesim")
+    if accelerator.cores > 1:
+        raise InputError(accelerator.name, "cores", accelerator.cores, "1 with --compat scalesim")
     rows = [counts(layer, accelerator) for layer in workload.array_layers]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -299,8 +299,10 @@ def test_the_columns_page_has_the_columns_of_the_code():
 
 
 def test_the_columns_page_has_the_columns_of_the_layers():
-    counts = simulate(trace(networks.build("resnet8", in_channels=1), (1, 16, 16)), accelerator("paper"))
-    columns = {"network", "accelerator", *counts.frame(), *energy(counts).frame()}
+    columns = {"network", "accelerator"}
+    for machine in ("paper", "eyeriss"):
+        counts = simulate(trace(networks.build("resnet8", in_channels=1), (1, 16, 16)), accelerator(machine))
+        columns |= {*counts.frame(), *energy(counts).frame()}
     assert columns == columns_on_the_page("layers.csv")
 
 

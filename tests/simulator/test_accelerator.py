@@ -72,7 +72,12 @@ def test_user_file(tmp_path):
         ("array_rows: 8", "array_rows: eight", "array_rows = 'eight'"),
         ("array_rows: 8\n", "", "array_rows"),
         ("array_rows: 8", "array_rowz: 8", "array_rowz = 8 is not allowed; allowed: name, array_rows"),
-        ("dataflow: ws", "dataflow: rs", "dataflow = 'rs'"),
+        ("dataflow: ws", "dataflow: xs", "dataflow = 'xs'"),
+        (
+            "dataflow: ws",
+            "dataflow: rs",
+            "scratchpads = None is not allowed; allowed: the words of an element's memories",
+        ),
         ("double: false", "ports: 2", "weight_buffer.ports = 2 is not allowed; allowed: capacity_bytes"),
         ("8192, double", "-1, double", "weight_buffer.capacity_bytes = -1"),
         ("clock_hz: 1.0e+8", "clock_hz: 0", "clock_hz = 0"),

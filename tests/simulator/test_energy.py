@@ -199,7 +199,8 @@ def test_a_name_that_another_rail_has_is_refused():
 @pytest.mark.parametrize("missing", sorted(energy_table().entries))
 def test_a_missing_entry_is_an_error(missing):
     entries = {name: entry for name, entry in energy_table().entries.items() if name != missing}
-    table, counts = EnergyTable("mine", entries), simulate(MIXED, PAPER)
+    machine = accelerator("eyeriss") if missing in ("scratchpad", "hop") else PAPER
+    table, counts = EnergyTable("mine", entries), simulate(MIXED, machine)
 
     with pytest.raises(InputError, match=f"entry = '{missing}'"):
         area(PAPER, table) if missing.endswith("_area") else energy(counts, table=table)

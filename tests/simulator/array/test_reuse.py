@@ -81,6 +81,14 @@ def test_a_plan_is_kept_in_a_file(tmp_path):
     assert load(tmp_path / "plan.yaml") == plan
 
 
+def test_layers_that_are_alike_may_run_by_schedules_that_are_not():
+    net = Workload("two", (linear("a", 4, 64, 64), linear("b", 4, 64, 64)))
+    plan = Plan({"a": Schedule("ws", 1, 4, 64, 64), "b": Schedule("os", 1, 4, 64, 64)})
+    found = simulate(net, replace(EDGE, dataflow="best"), plan)
+    assert found.plan == plan
+    assert found.frame()["dataflow"].tolist() == ["ws", "os", ""]
+
+
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [

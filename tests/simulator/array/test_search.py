@@ -385,3 +385,62 @@ def test_positions_that_tiles_touch_along_an_axis(outputs, tile, size, kernel, s
     ]
     found = memory_kernels.axis_touched(outputs, tile, size, kernel, stride, padding, dilation)
     assert found == (sum(map(len, touched)), max(map(len, touched)))
+
+
+@st.composite
+def shared(draw):
+    machine, part = draw(machines()), Buffer(draw(st.integers(40, 3_000)), double=draw(st.booleans()))
+    times = draw(st.integers(1, 4))
+    larger = replace(part, capacity_bytes=times * part.capacity_bytes, macros=times)
+    return replace(machine, buffers="shared", ifmap_buffer=part, ofmap_buffer=larger)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(layers(), shared(), st.floats(1.02, 3))
+def test_a_shared_buffer_never_costs_more_than_its_parts_nor_a_larger_one_more(layer, machine, factor):
+    layer = replace(layer, batch=1)
+    part, rest = machine.ifmap_buffer, machine.ofmap_buffer
+    size = int(part.capacity_bytes * factor)
+    more = replace(
+        machine,
+        ifmap_buffer=replace(part, capacity_bytes=size),
+        ofmap_buffer=replace(rest, capacity_bytes=size * rest.macros),
+    )
+    here = spent(layer, machine)
+    assert here <= spent(layer, replace(machine, buffers="separate")) * (1 + 1e-12)
+    assert spent(layer, more) <= here * (1 + 1e-12)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(layers(), shared())
+def test_a_split_is_part_of_the_schedule_and_comes_back(layer, machine):
+    net = Workload("one", (layer,), batch=layer.batch)
+    found = simulate(net, machine, table=FLAT)
+    again = simulate(net, machine, found.plan)
+    assert again.layers.tobytes() == found.layers.tobytes()
+    assert again.plan == found.plan
+    room = found.plan.layers["l"].ifmap_bytes
+    if room:  # the same counts as on a machine of two buffers of these sizes
+        pool = machine.ifmap_buffer.usable_bytes + machine.ofmap_buffer.usable_bytes
+        apart = {
+            "ifmap_buffer": Buffer(room, double=False),
+            "ofmap_buffer": Buffer(pool - room, double=False),
+        }
+        bare = {"l": replace(found.plan.layers["l"], ifmap_bytes=0)}
+        if not machine.ifmap_buffer.double:
+            separate = replace(machine, buffers="separate", **apart)
+            alone = simulate(net, separate, Plan(bare, found.plan.samples))
+            assert alone.layers.tobytes() == found.layers.tobytes()
+
+
+def test_a_split_that_cannot_be_is_named():
+    layer = linear("l", 1, 64, 64)
+    machine = replace(PAPER, buffers="shared")
+    for one, allowed in (
+        (machine, "at most 262144, what tiles may fill"),
+        (PAPER, "at most 0, what tiles may fill if shared"),
+    ):
+        with pytest.raises(InputError, match=allowed):
+            only(layer, one, Schedule("os", 1, 1, 64, 32, "mkn", ifmap_bytes=262145))
+    with pytest.raises(InputError, match="shared takes an ifmap_buffer and an ofmap_buffer of equal macros"):
+        replace(machine, ofmap_buffer=Buffer(64))

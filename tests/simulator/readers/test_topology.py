@@ -2,7 +2,7 @@
 
 import pytest
 
-from simulator.accelerator import scalesim_config
+from simulator.accelerator import SCALESIM_KEYS, SCALESIM_SWITCHES, scalesim_config
 from simulator.readers.read import load
 from sram.errors import InputError
 
@@ -117,7 +117,7 @@ InterfaceBandwidth: USER
 def test_configuration(tmp_path):
     path = tmp_path / "google.cfg"
     path.write_text(CONFIG)
-    machine = scalesim_config(path)
+    machine = scalesim_config(path, user_bandwidth=True)
     assert (machine.name, machine.array_rows, machine.array_cols) == ("GoogleTPU_v1_ws", 256, 128)
     assert (machine.dataflow, machine.dram_bytes_per_cycle) == ("ws", 30)
     buffers = (machine.ifmap_buffer, machine.weight_buffer, machine.ofmap_buffer)
@@ -127,16 +127,50 @@ def test_configuration(tmp_path):
 def test_stalls_of_user_bandwidth_are_refused_where_scalesim_is_followed(tmp_path):
     path = tmp_path / "google.cfg"
     path.write_text(CONFIG)
-    with pytest.raises(InputError, match="InterfaceBandwidth = 'USER' is not allowed; allowed: CALC with --compat"):
-        scalesim_config(path, compat=True)
+    with pytest.raises(
+        InputError, match="InterfaceBandwidth = 'USER' is not allowed; allowed: CALC; USER without --compat"
+    ):
+        scalesim_config(path)
     path.write_text(CONFIG.replace("USER", "CALC"))
-    assert scalesim_config(path, compat=True) == scalesim_config(path)
+    assert scalesim_config(path, user_bandwidth=True) == scalesim_config(path)
+
+
+def test_every_key_of_a_configuration_is_honoured_or_refused(tmp_path):
+    """One that counts changes the machine, a switch is refused when on, the others are known to change nothing."""
+    path = tmp_path / "all.cfg"
+    honoured = {
+        "run_name",
+        "ArrayHeight",
+        "ArrayWidth",
+        "IfmapSramSzkB",
+        "FilterSramSzkB",
+        "OfmapSramSzkB",
+        "Bandwidth",
+    }
+    values = dict.fromkeys((key for keys in SCALESIM_KEYS.values() for key in keys), "8")
+    values |= {"Dataflow": "ws", "InterfaceBandwidth": "USER", "TopologyCsvLoc": '"a.csv"', "Bandwidth": "9"}
+    values |= dict.fromkeys(SCALESIM_SWITCHES, "False")
+
+    def machine(**changed):
+        said = values | changed
+        lines = [f"[{s}]\n" + "".join(f"{key} = {said[key]}\n" for key in keys) for s, keys in SCALESIM_KEYS.items()]
+        path.write_text("".join(lines))
+        return scalesim_config(path, user_bandwidth=True)
+
+    base = machine()
+    assert machine(Dataflow="os") != base != machine(InterfaceBandwidth="CALC")
+    for key in values.keys() - {"Dataflow", "InterfaceBandwidth"}:
+        if key in SCALESIM_SWITCHES:
+            with pytest.raises(InputError, match=f"{key} = 'True' is not allowed; allowed: false; "):
+                machine(**{key: "True"})
+        else:
+            assert (machine(**{key: "16"}) != base) == (key in honoured), key
 
 
 def test_a_percent_sign_in_a_configuration_is_itself(tmp_path):
     path = tmp_path / "google.cfg"
     path.write_text(CONFIG.replace("GoogleTPU_v1_ws", "100% %(here)s"))
-    assert scalesim_config(path).name == "100% %(here)s"
+    assert scalesim_config(path, user_bandwidth=True).name == "100% %(here)s"
 
 
 @pytest.mark.parametrize(
@@ -146,6 +180,9 @@ def test_a_percent_sign_in_a_configuration_is_itself(tmp_path):
         ("256", "many", "ArrayHeight = 'many'"),
         ("Dataflow : ws", "Dataflow : rs", "allowed: os, ws, is"),
         ("SparsitySupport : false", "SparsitySupport : true", "SparsitySupport"),
+        ("SparsitySupport : false", "SparsitySupport : maybe", "SparsitySupport = 'maybe'"),
+        ("IfmapOffset", "IfmapOfset", "[architecture_presets] key = 'ifmapofset' is not allowed; allowed: ArrayHeight"),
+        ("[sparsity]", "[spars]", "section = 'spars' is not allowed; allowed: general, architecture_presets"),
         ("USER", "MAYBE", "allowed: CALC, USER"),
         ("[general]", "general", "a SCALE-Sim .cfg"),
         ("256", "²", "ArrayHeight = '²' is not allowed; allowed: a whole number from 1 to 65536"),
@@ -160,5 +197,5 @@ def test_a_bad_configuration_is_refused(tmp_path, old, new, message):
     path = tmp_path / "bad.cfg"
     path.write_text(CONFIG.replace(old, new))
     with pytest.raises(InputError) as error:
-        scalesim_config(path)
+        scalesim_config(path, user_bandwidth=True)
     assert message in str(error.value)
