@@ -98,6 +98,13 @@ class Placement:
         """Fills of the memory in one inference."""
         return -(-self.stream_words // self.fill_words)
 
+    @property
+    def banks(self) -> int:
+        """Banks from the first on that anything lies in."""
+        if self.schedule == "paper" or self.residencies > 1 or self.bank_interleave:
+            return self.geometry.banks
+        return -(-self.stream_words // self.geometry.words_per_bank)
+
     def stretches(self) -> list[tuple[int, int]]:
         """(first word, words) of each use of a tensor in the stream, in the order of fetching."""
         words = -(-self.uses[:, kernels.COUNT] // self.weights_per_word)

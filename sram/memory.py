@@ -92,6 +92,7 @@ class Chip:
         voltage_floor: float,
         *,
         noise: float = 0.0,
+        banks: int | None = None,
         threads: int | None = None,
         advance: Advance = lambda done, banks: None,
     ) -> FaultMap:
@@ -111,6 +112,8 @@ class Chip:
             Makes cells intermittent: its square is the share of variance that is drawn anew at each access (0.07 to
             0.15 on silicon), so that the rate of one access follows the curve, and the count of cells that fail more
             often than not falls a little below it.
+        banks
+            Only the weak cells of so many banks, from the memory's first on: all that what lies there meets.
         threads
             All, unless NUMBA_NUM_THREADS says otherwise; they never change the map.
         advance
@@ -136,7 +139,7 @@ class Chip:
         def block(part: range) -> np.ndarray:
             return kernels.weak_cells(part.start, part.stop, *model)
 
-        found = _in_blocks(block, memory, threads, advance)
+        found = _in_blocks(block, memory, threads, advance, banks)
         packed = np.concatenate([np.empty(0, np.uint64), *found])
         del found
         packed.sort()
@@ -194,10 +197,15 @@ def _model(key: tuple[int, int], memory: Memory, floor: float, steady: float) ->
 
 
 def _in_blocks(
-    work: Callable[[range], Any], memory: Memory, threads: int | None, advance: Advance = lambda done, banks: None
+    work: Callable[[range], Any],
+    memory: Memory,
+    threads: int | None,
+    advance: Advance = lambda done, banks: None,
+    first: int | None = None,
 ) -> list:
-    """Results of `work` on blocks of the memory's banks, which go to threads and come back in order."""
-    banks, threads = range(memory.first_bank, memory.die.banks), threads or numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    """Results of `work` on blocks of the memory's banks, all or the first, which go to threads and come back in
+    order."""
+    banks, threads = range(memory.first_bank, memory.die.banks)[:first], threads or numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     size = max(1, 2**21 // memory.geometry.cells_per_bank, min(256, -(-len(banks) // threads)))
     parts = [banks[i : i + size] for i in range(0, len(banks), size)]
     if len(parts) <= 1:  # two million cells take less time than it takes to start a thread

@@ -75,7 +75,8 @@ class Chips:
 
     def __call__(self, draw: int) -> FaultyBits:
         voltage = self.voltages[draw % len(self.voltages)]
-        found = Chip(FIRST_TRAINING_CHIP + draw, self.seed).fault_map(self.memory, voltage)
+        chip, banks = Chip(FIRST_TRAINING_CHIP + draw, self.seed), self.placement.banks
+        found = chip.fault_map(self.memory, voltage, banks=banks)
         return placed(self.placement, self.numbering, found.at(voltage))
 
 

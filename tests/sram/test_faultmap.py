@@ -449,3 +449,13 @@ def test_latent_thresholds_are_those_of_the_curve():
     for name in failure.curve_names():
         curve = failure.curve(name)
         assert curve.z(curve.voltage(1e-3)) == pytest.approx(norm.ppf(1e-3), abs=1e-9)
+
+
+@pytest.mark.parametrize("structure", ["iid", "column", "bank=0.1,column=0.2,smooth=0.1,run=0.1"])
+def test_the_first_banks_alone_are_those_of_the_whole_map(structure):
+    memory = Memory(Geometry(banks=9), structure=structure, first_bank=2)
+    whole, first = (Chip(3, 5).fault_map(memory, 0.8, banks=banks) for banks in (None, 4))
+    inside = whole.cell < 4 * memory.geometry.cells_per_bank
+    assert 0 < inside.sum() < len(whole)
+    for name in ("cell", "kind", "critical_voltage"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(whole, name)[inside])

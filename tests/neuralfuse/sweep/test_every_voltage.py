@@ -460,9 +460,9 @@ def test_surrogates_meet_all_and_share_no_chip_with_each_other_or_the_held_out(t
     """A step's one map: with both networks counting on, each had met one structure alone."""
     drawn, faulty_of, original = [], {}, Chip.fault_map
 
-    def spy(chip, memory, voltage_floor):
+    def spy(chip, memory, voltage_floor, **options):
         drawn.append((chip.number, memory.structure, voltage_floor))
-        return original(chip, memory, voltage_floor)
+        return original(chip, memory, voltage_floor, **options)
 
     def record(faulty, learner, x, y, faults, maps, weight):
         drawn.clear()
