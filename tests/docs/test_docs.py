@@ -90,7 +90,9 @@ def tiny(study):
     data = study.get("dataset", {}).get("name", "")
     study = {**study, "chips": {} if "map" in study.get("sram", {}) else {"evaluation": 2}}
     study["dataset"] = {"name": data if ":" in data else "digits", "test_images": 40}
-    study["voltages"] = [max(study["voltages"]), min(study["voltages"])]
+    swept = study.get("rails", {}) if "voltages" not in study else study
+    for key in swept if swept is not study else ["voltages"]:
+        swept[key] = sorted({max(swept[key]), min(swept[key])}, reverse=True)
     small = []
     for network in study["networks"]:
         network = {key: value for key, value in network.items() if key != "training"}

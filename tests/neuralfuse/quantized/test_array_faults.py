@@ -271,7 +271,7 @@ def test_partial_sums_are_read_back_as_a_product_fold_by_fold_does(
     spills, timing = partial_sum_faults(program, placed, taps, faults), TimingFaults(errors_at(0.03), seed)
     network = IntegerNetwork(Words(words), program, integers)
     clean = answers(network, x)
-    network.in_array = (spills, timing) if late else (spills,)
+    network.in_array, network.first_image = ((spills, timing) if late else (spills,)), 0
     twin = Late(program, words, timing) if late else lambda place, read, sums: None
     expected = execute(program, x.numpy(), Folded(program, words, placed, taps, faults), in_array=twin)
     assert np.array_equal(answers(network, x), expected)

@@ -75,7 +75,15 @@ def test_what_a_hash_leaves_out_is_said_at_the_field():
 def test_a_folder_may_grow_in_what_its_hash_leaves_out():
     study = parse_study({"name": "a", "networks": ["resnet8"], "voltages": [0.8]}, "here")
     grown = {"voltages": (0.9, 0.8), "chips": ChipsConfig(evaluation=3), "batch_size": 3, "protections": ()}
-    assert study.left_out("folder") == {*grown, "adaptive", "rails", "together", "operating_points", "clock"}
+    assert study.left_out("folder") == {
+        *grown,
+        "adaptive",
+        "rails",
+        "together",
+        "operating_points",
+        "clock",
+        "late_sums",
+    }
     assert study.model_copy(update=grown).identity() == study.identity()
     assert study.model_copy(update={"seed": 1}).identity() != study.identity()
 
