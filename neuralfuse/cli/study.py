@@ -273,9 +273,11 @@ def _print_headline(made: "Report") -> None:
     )
     for name in ("maps", "protection", "points", f"supply, {made.unit} [95%]", "saving, % [95%]"):
         table.add_column(name, no_wrap=True)
-    for row in headline_lines(made.headline):
+    for row in headline_lines(made.headline[made.headline.protection.isin(made.drawn)]):
         table.add_row(*row)
     print_table(table)
+    if others := made.headline.protection.nunique() - len(made.drawn):
+        print(f"{others} more protections are in headline.csv")
 
 
 def _print_choice(made: "Report") -> None:

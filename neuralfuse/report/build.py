@@ -33,6 +33,7 @@ class Report:
     choice: pd.DataFrame
     unit: str  # of voltages
     rails: str  # that are lowered
+    drawn: list[str]  # protections that figures, page and terminal show
     gains: list[str]  # one sentence for each protection: where it helps most
     yields: list[str]  # one sentence for each protection: how low most chips may go
     warning: str  # how often the intervals of lowest supplies hold the truth
@@ -63,7 +64,11 @@ def build_report(folder: str | Path) -> Report:
         shown = {name: Shown(caption, figures[name][0]) for name, caption in captions.items()}
         write_atomic(page, render(study, tables, provenance, shown, folder, stamp))
     summary, headline, unit = tables.summary, tables.headline, study.curve.unit
-    gains, yields = wording.gain_lines(summary, unit), wording.yield_lines(tables.yields, unit)
+    chosen = plots.drawn(summary)
+    few = {
+        name: table[table.protection.isin(chosen)] for name, table in (("gains", summary), ("yields", tables.yields))
+    }
+    gains, yields = wording.gain_lines(few["gains"], unit), wording.yield_lines(few["yields"], unit)
     return Report(
         page,
         figures,
@@ -72,6 +77,7 @@ def build_report(folder: str | Path) -> Report:
         tables.choice,
         unit,
         provenance["notes"]["supply"],
+        chosen,
         gains,
         yields,
         wording.held(int(summary.chips.min())),

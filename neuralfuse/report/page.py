@@ -108,6 +108,7 @@ def render(
     unit, every = provenance["voltage_unit"], tables.summary.protection.nunique()
     written = [folder / f"{field.name}.csv" for field in fields(tables)]
     chosen = drawn(tables.summary)
+    alone = tables.headline.rails.nunique() == 1  # nothing but the weights is lowered
     few = {
         field.name: table[table.protection.isin(chosen)]
         for field in fields(tables)
@@ -124,7 +125,8 @@ def render(
         stamp=stamp,
         study_yaml=dump_study(study),
         unit=unit,
-        verdicts=_verdicts(tables, unit),
+        first_scope="weight_sram" if alone else "chip",
+        verdicts=wording.choice_lines(tables.choice, unit) + (wording.verdicts(tables.headline, unit) if alone else []),
         machines=_machines(tables.layers),
         undrawn=every - len(chosen),
         thinned=study.voltages if len(study.voltages) > MOST_POINTS else (),
@@ -156,12 +158,6 @@ def render(
         ),
         hypervolumes=_hypervolumes(tables.results),
     )
-
-
-def _verdicts(tables: Tables, unit: str) -> list[str]:
-    """What to choose; and of the weights' supply, if nothing else is lowered."""
-    alone = tables.headline.rails.nunique() == 1
-    return wording.choice_lines(tables.choice, unit) + (wording.verdicts(tables.headline, unit) if alone else [])
 
 
 def _plotly() -> str:
