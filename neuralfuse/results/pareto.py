@@ -14,9 +14,9 @@ from neuralfuse.results.statistics import (
     exact_share,
     margin,
     mean_bounds,
+    mean_differences,
     mean_interval,
     mean_over_chips,
-    paired_difference,
 )
 from neuralfuse.results.trade import Trade, on_the_same_chips, saving_between
 
@@ -215,12 +215,16 @@ def at_equal(results: pd.DataFrame) -> pd.DataFrame:
         below = [clean - points / 100 for points in MARGINS]
         control = found.pop("none", {})
         for protection, at in found.items():
-            for scope in control:
-                pair = on_the_same_chips(at[scope], control[scope])
+            pairs = {scope: on_the_same_chips(at[scope], control[scope]) for scope in control}
+            apart = {
+                scope: np.stack([ours.accuracy_at(s) - theirs.accuracy_at(s) for s in EQUAL_SAVINGS], axis=1)
+                for scope, (ours, theirs) in pairs.items()
+            }
+            of = mean_differences(np.concatenate(list(apart.values()), axis=1)) if apart else []
+            for i, (scope, pair) in enumerate(pairs.items()):
+                more = zip(EQUAL_SAVINGS, of[i * len(EQUAL_SAVINGS) :], strict=False)
                 gains = [("saving", accuracy, saving_between(*pair, accuracy)) for accuracy in below]
-                for saving in EQUAL_SAVINGS:
-                    ours, theirs = (trade.accuracy_at(saving) for trade in pair)
-                    gains.append(("accuracy", saving, paired_difference(ours, theirs, within=DIFFERENCE)))
+                gains += [("accuracy", saving, gain) for saving, gain in more]
                 for what, level, gain in gains:
                     record = {"protection": protection, "scope": scope, "gain_in": what, "at": level}
                     record |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high, "chips": gain.chips}

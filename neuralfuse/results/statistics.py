@@ -136,6 +136,18 @@ def paired_difference(
     return mean_interval(np.asarray(treated, dtype=float) - np.asarray(control, dtype=float), confidence, within)
 
 
+def mean_differences(differences: np.ndarray) -> list[Estimate]:
+    """`paired_difference` of accuracies, of each column of what chips differ by (chips, n), all at once.
+
+    >>> [round(e.mean, 3) for e in mean_differences(np.array([[0.1, 0.2], [0.1, 0.4]]))]
+    [0.1, 0.3]
+    """
+    n, means = len(differences), mean_over_chips(differences)
+    spread = differences.std(axis=0, ddof=1) if n > 1 else np.full(differences.shape[1], math.nan)
+    rows = zip(means, spread, *mean_bounds(differences, within=DIFFERENCE), strict=True)
+    return [Estimate(float(mean), float(std), float(low), float(high), n) for mean, std, low, high in rows]
+
+
 def chip_yield(values: np.ndarray, threshold: float, confidence: float = CONFIDENCE) -> Estimate:
     """Share of chips with at least `threshold`, with the exact (Clopper-Pearson) binomial interval.
 
