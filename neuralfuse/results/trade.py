@@ -88,7 +88,7 @@ def saving_between(ours: Trade, theirs: Trade, accuracy: float) -> Estimate:
     if chips == 0:
         return Estimate(nan, nan, nan, nan, 0)
 
-    def difference(less: int) -> np.ndarray:
+    def difference(less: bool) -> np.ndarray:
         """Over all chips (1,), or without each of them in turn (c,)."""
         found = []
         for trade in (ours, theirs):
@@ -96,9 +96,9 @@ def saving_between(ours: Trade, theirs: Trade, accuracy: float) -> Estimate:
             found.append(trade.saving_at(accuracy, (chips * mean - trade.accuracy) / (chips - 1) if less else mean))
         return found[0] - found[1]
 
-    mean = float(difference(0)[0])
+    mean = float(difference(less=False)[0])
     if chips == 1:
         return Estimate(mean, nan, nan, nan, 1)
-    spread = float((chips * mean - (chips - 1) * difference(1)).std(ddof=1))
+    spread = float((chips * mean - (chips - 1) * difference(less=True)).std(ddof=1))
     half = student(0.975, chips - 1) * spread / chips**0.5
     return Estimate(mean, spread, mean - half, mean + half, chips)
