@@ -115,7 +115,7 @@ def test_dry_run_report_and_merge_know_variants(swept, tmp_path, capsys):
 )
 def test_bad_variants_are_refused(variants, says, tmp_path):
     with pytest.raises(InputError, match=says.replace("{", "\\{").replace("}", "\\}")):
-        load_studies(study_file(tmp_path, variants=variants))
+        load_studies(str(study_file(tmp_path, variants=variants)))
 
 
 @pytest.mark.parametrize(

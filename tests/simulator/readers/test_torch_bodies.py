@@ -170,3 +170,27 @@ def test_a_topology_takes_no_shape(tmp_path):
     path.write_text("Conv1, 8, 8, 3, 3, 3, 4, 1,\n")
     with pytest.raises(InputError, match="every layer"):
         load(path, (3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [
+        lambda x: torch.roll(x, 1, 2),
+        lambda x: torch.flip(x, (2,)),
+        lambda x: torch.gather(x, 2, torch.zeros(1, 3, 5, dtype=torch.int64)),
+        lambda x: torch.index_select(x, 2, torch.tensor([0, 2])),
+        lambda x: torch.tril(x),
+        lambda x: x.masked_fill(x > 2, 0.0),
+    ],
+)
+def test_what_only_moves_elements_is_counted_as_a_move(moves):
+    """It reads and writes as many as come out, and multiplies none."""
+
+    class Moves(torch.nn.Module):
+        def forward(self, x):
+            return moves(x)
+
+    x = torch.zeros(1, 3, 8)
+    made = moves(x).numel()
+    (layer,) = (found for found in trace(Moves(), (3, 8)).layers if found.kind == "move")
+    assert (layer.elements_read, layer.elements_written, layer.macs) == (made, made, 0)
