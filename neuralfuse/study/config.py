@@ -4,6 +4,7 @@ allowed.
 Pydantic lives at this edge only; everything behind it takes plain values and frozen dataclasses.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -44,6 +45,7 @@ from sram.failure import FailureCurve
 from sram.names import check_names
 
 MOST_SIZE = 1024  # that of neuralfuse.data.images, which loads torch
+MOST_POINTS = 100_000
 MEASURED = "measured"  # in place of a structure, where chips are given
 
 
@@ -366,6 +368,9 @@ class StudyConfig(Strict):
     @model_validator(mode="after")
     def each_rail_once(self) -> Self:
         each_once((*self.together, *self.rails))
+        points = len(self.voltages) * math.prod(len(supplies) for supplies in self.rails.values())
+        if points > MOST_POINTS:
+            raise ValueError(f"rails: at most {MOST_POINTS:,} combinations of supplies, not {points:,}")
         if self.operating_points and (self.rails or self.together):
             raise ValueError("operating_points: not with rails or together, which make points of their own")
         named = {point.weights for point in self.operating_points}

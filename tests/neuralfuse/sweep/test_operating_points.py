@@ -204,6 +204,7 @@ def test_coded_words_read_as_one_after_the_other(grid, spec):
         ({"voltages": [0.9], "clock": "fast"}, "clock"),
         ({"voltages": [0.9], "together": ["weights", "weights"]}, "study"),
         ({"voltages": [0.9], "together": ["activations"], "rails": {"activations": [0.9]}}, "study"),
+        ({"rails": {key: [1 - i / 1000 for i in range(100)] for key in ("weights", "activations", "logic")}}, "study"),
         ({"operating_points": [{"weights": 0.9}], "voltages": [0.9, 0.8, 0.7]}, "study"),
         ({"operating_points": [{"weights": 0.9}], "rails": {"activations": [0.9]}}, "study"),
         ({"operating_points": [{"sram": 0.9}]}, "operating_points.0.sram"),
