@@ -9,19 +9,21 @@ from abc import abstractmethod
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from simulator.device.program import Program, ReadBack, execute
+from simulator.device.program import InArray, Program, ReadBack, execute
 from simulator.device.protocol import Counters, Device, DeviceInfo, Run, as_words, check_span
 from sram.errors import InputError
 
 
 class Board(Device):
     """A chip at hand. The driver's verbs get arguments that are already checked. `voltage` is what was reached last,
-    `read_back` the activation memory of a program with units: what its stored words become, in place."""
+    `read_back` the activation memory of a program with units: what its stored words become, in place; `in_array` what
+    its sums become inside the array."""
 
     def __init__(self, info: DeviceInfo):
         self._info = info
         self.voltage = info.voltage_nominal
         self.read_back: ReadBack = lambda tensor, words: None
+        self.in_array: InArray = lambda place, words, sums: None
         self._program: Program | None = None
         self._closed = False
 
@@ -81,7 +83,7 @@ class Board(Device):
             spent += counters
             return sums
 
-        outputs = execute(self._program, np.asarray(batch, dtype=np.float32), matmul, self.read_back)
+        outputs = execute(self._program, np.asarray(batch, dtype=np.float32), matmul, self.read_back, self.in_array)
         return Run(outputs, spent)
 
     def reset(self) -> None:

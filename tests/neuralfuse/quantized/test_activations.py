@@ -15,11 +15,13 @@ from neuralfuse.quantized.integer import IntegerNetwork
 from neuralfuse.quantized.program import compile_network, device_faults
 from simulator.accelerator import accelerator
 from simulator.device.activations import activation_memory
+from simulator.device.array_faults import TimingFaults
 from simulator.device.board import pack_weights
 from simulator.device.program import Program, execute
 from simulator.device.rtl import build
 from simulator.device.rtl.chip import RtlChip
 from simulator.device.simulated import SimulatedChip
+from simulator.mac_errors import errors_at
 from simulator.placement import place_activations
 from simulator.readers.read import trace
 from sram import faultmap, inject
@@ -104,7 +106,7 @@ def test_a_tensor_reads_as_words_in_faulty_cells_do(residual, seed):
 
 @pytest.mark.parametrize("rtl", [False, pytest.param(True, marks=pytest.mark.verilator)])
 def test_a_board_with_weak_cells_in_both_memories_gives_the_same_answers(rtl):
-    """The simulated chip and the array in SystemVerilog, whose weights and activations both read wrong."""
+    """The simulated chip and the array in SystemVerilog: weights and activations both read wrong, and sums are late."""
     if rtl and not build.available():
         pytest.skip("needs Verilator")
     torch.manual_seed(0)
@@ -117,16 +119,24 @@ def test_a_board_with_weak_cells_in_both_memories_gives_the_same_answers(rtl):
     memory = activation_memory(program, placed, placed.faults(weak.cell, weak.kind))
     chip = faultmap.generate(3, Geometry.of_capacity(32 * 1024), "ibm14", "iid", voltage_floor=0.78)
     array = replace(PAPER, array_rows=4, array_cols=3)  # small, for it is compiled
+    faulty.set_faults(*device_faults(chip, 0.78, faulty.words.size))
+    late = TimingFaults(errors_at(0.001), chip=3)
+
+    def inside(place, words, sums):
+        step = program.steps[place - 1]
+        late.apply(place, step, faulty.words[step.address : step.address + step.weights], words, sums, 0)
+
     with (RtlChip if rtl else SimulatedChip)(chip, array) as board:
-        board.read_back = memory.read_back
+        board.read_back, board.in_array = memory.read_back, inside
         board.load(program)
         board.write(0, pack_weights(faulty.clean_words, board.info.word_bits))
         board.set_voltage(0.78)
         expected = board.run(x.numpy()).outputs
-    faulty.set_faults(*device_faults(chip, 0.78, faulty.words.size))
     network = IntegerNetwork(faulty, program)
     assert not np.array_equal(answers(network, x), expected)
-    network.activations = memory
+    network.activations, network.first_image = memory, 0
+    assert not np.array_equal(answers(network, x), expected)
+    network.in_array, network.first_image = (late,), 0
     assert np.array_equal(answers(network, x), expected)
 
 
