@@ -114,7 +114,8 @@ def _stamp(folder: Path, study: StudyConfig) -> str:
 
 def _files(package: str) -> list[Path]:
     """All that a package is made of, its data too."""
-    return sorted(p for p in Path(str(resources.files(package))).rglob("*") if p.is_file() and p.suffix != ".pyc")
+    found = Path(str(resources.files(package))).rglob("*")  # caches of Python and numba are not what it is made of
+    return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
 
 
 def _versions() -> list[str]:

@@ -133,6 +133,8 @@ def test_a_page_is_made_anew_where_anything_it_is_made_from_changed(tiny_copy, t
     for package in ("neuralfuse", "simulator", "sram"):
         shutil.copytree(Path(str(resources.files(package))), tmp_path / package)
     monkeypatch.setattr(build.resources, "files", lambda package: tmp_path / package)
+    (tmp_path / "sram" / "__pycache__").mkdir(exist_ok=True)
+    (tmp_path / "sram" / "__pycache__" / "kernels.loop-1.py311.nbi").write_bytes(b"compiled meanwhile")
     assert build._stamp(tiny_copy, study) == stamps[0]
     for later in ("neuralfuse/report/later.py", "sram/data/later.csv"):
         (tmp_path / later).write_text("")
