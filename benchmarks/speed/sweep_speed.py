@@ -3,7 +3,7 @@ quantise, evaluate.
 
     python -m benchmarks.speed.sweep_speed [--network resnet18] [--generators ConvL]
 
-The paper's study at the size of `neuralfuse demo` (digits, its voltages): no protection, and each of the paper's six
+The paper's study on digits, at 11 supplies of the weights: no protection, and each of the paper's six
 generators at its width; weights as drawn, for they do not change the time. Ours is what a sweep's workers run
 (`run_chunk`), rows, rates and energies included, first with one worker and then with one on each core; the naive loop
 has one thread, and then one for each core. Start-up is in neither; what ours computes once for all chips (images behind
@@ -17,7 +17,6 @@ import copy
 import tempfile
 import time
 from concurrent.futures import Executor
-from importlib import resources
 from pathlib import Path
 from statistics import median
 
@@ -30,7 +29,7 @@ from neuralfuse.quantized.quantize import dequantize, quantize, weight_parameter
 from neuralfuse.results.rows import Result
 from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import build_network
-from neuralfuse.study.files import load_study
+from neuralfuse.study.files import Study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import Point
 from neuralfuse.study.prepare import prepare
@@ -41,25 +40,21 @@ from neuralfuse.sweep.task import Task
 from neuralfuse.transforms import generators
 from sram import failure
 
+VOLTAGES = [1.0, 0.9, 0.875, 0.85, 0.8375, 0.825, 0.8125, 0.8, 0.7875, 0.775, 0.75]
+
 
 def study_of(network: str, names: list[str], weights: Path) -> StudyConfig:
-    """The demo's study with this network and these generators, all untrained."""
-    with resources.as_file(resources.files("neuralfuse.studies") / "demo.yaml") as path:
-        demo = load_study(path)
+    """A study of digits with this network and these generators, all untrained."""
+    voltages = VOLTAGES if network == "resnet8" else VOLTAGES[:9:2]
+    plain = Study("speed", networks=[network], voltages=voltages, sram={"structures": ["column"]})
     config = NetworkConfig(name=network, checkpoint=str(weights / "network.safetensors"))
-    checkpoint.save(weights / "network.safetensors", build_network(config, demo).state_dict(), {})
+    checkpoint.save(weights / "network.safetensors", build_network(config, plain).state_dict(), {})
     protections = [ProtectionConfig(name="none")]
     for name in names:
         fuse = NeuralFuseConfig(generator=name, checkpoint=str(weights / f"{name}.safetensors"))
         checkpoint.save(weights / f"{name}.safetensors", generators.build(name, 1).state_dict(), {})
         protections.append(ProtectionConfig(name=name, neuralfuse=fuse))
-    changes = {
-        "networks": (config,),
-        "sram": demo.sram.model_copy(update={"structures": ("column",)}),
-        "voltages": demo.voltages if network == "resnet8" else demo.voltages[:9:2],
-        "protections": tuple(protections),
-    }
-    return demo.model_copy(update=changes)
+    return plain.model_copy(update={"networks": (config,), "protections": tuple(protections)})
 
 
 def naive(bench: Bench, network: torch.nn.Module, fuse: torch.nn.Module | None, chip: int) -> list[int]:
