@@ -24,6 +24,7 @@ from typing import Literal
 
 import numpy as np
 
+from simulator.accelerator import Accelerator
 from sram.errors import InputError
 
 SIGNS = ("sum_positive_product_negative", "both_positive", "sum_negative_product_positive", "both_negative")
@@ -47,6 +48,17 @@ class MacErrors:
 
 
 NO_ERRORS = MacErrors(0.0, (0.0,) * 4, (0.0,) * (BITS - 1) + (1.0,))
+
+
+def stream_of(machine: Accelerator) -> str:
+    """The operand stream that an accelerator's MACs see: that of its dataflow; output-stationary where layers differ in
+    it (`best`), and for row stationary.
+
+    >>> from simulator.accelerator import accelerator
+    >>> stream_of(accelerator("gap9-like")), stream_of(accelerator("eyeriss"))
+    ('ws', 'os')
+    """
+    return machine.dataflow if machine.dataflow in ("ws", "is") else "os"
 
 
 def mac_errors(slack: float, dataflow: str = "os", corner: Corner = "ss") -> MacErrors:

@@ -18,14 +18,15 @@ from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.file_names import slug
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import chip_map
+from neuralfuse.study.supplies import curve_of_role
 from simulator.plots import components_figure
 from sram import mapplots
 from sram.errors import InputError
 
 ACCURACY = "Accuracy against supply: mean over chips with its 95% band, one panel for each kind of fault maps"
 MAP = (
-    "Mean accuracy over the supplies of weights and activations, for each protection the best of other supplies and "
-    f"clocks; framed: within {railplots.SAFE_POINTS:g} point of clean"
+    "Mean accuracy over the supplies of weights and activations, the best of other supplies and clocks, for at most "
+    f"{railplots.MOST_PANELS} protections; framed: within {railplots.SAFE_POINTS:g} point of clean"
 )
 ALL_POINTS = "Energy saved against accuracy, means over chips: the front of each protection over all operating points"
 RAILS = "Energy of one inference by rail and component, at operating points of the study"
@@ -68,7 +69,7 @@ def drawings(
     for key, part in groups:
         tag, of = ("", "") if len(groups) == 1 else ("-" + slug(*map(str, key)), f" ({', '.join(map(str, key))})")
         if part.rails.nunique() > 1:
-            found |= _of_rails(part, unit, tag, of)
+            found |= _of_rails(part, (unit, curve_of_role(study, "activations").unit), tag, of)
             continue
         rows = results[(results[keys] == list(key)).all(axis=1)]
         found[f"accuracy{tag}"] = Drawing(ACCURACY + of, partial(plots.accuracy_against_voltage, part, unit))
@@ -97,12 +98,12 @@ def drawings(
     return found
 
 
-def _of_rails(part: pd.DataFrame, unit: str, tag: str, of: str) -> dict[str, Drawing]:
+def _of_rails(part: pd.DataFrame, units: tuple[str, str], tag: str, of: str) -> dict[str, Drawing]:
     """Figures of points that differ in more than the supply of the weights."""
     found = {}
     if min(part.voltage.nunique(), part.voltage_activations.nunique()) > 1:
         for form in part.structure.unique():
-            draw = partial(railplots.supply_map, part, unit, form)
+            draw = partial(railplots.supply_map, part, units, form)
             found[f"accuracy-map-{slug(form)}{tag}"] = Drawing(f"{MAP} ({form} maps){of}", draw)
     for scope, label in SCOPE_LABEL.items():
         draw = partial(railplots.rails_front, part, scope)

@@ -19,9 +19,9 @@ MOST_BARS = 14  # operating points of a figure of energies
 TINTS = (1.0, 0.75, 0.55, 0.35, 0.2)
 
 
-def supply_map(summary: pd.DataFrame, unit: str, structure: str) -> Figure:
+def supply_map(summary: pd.DataFrame, units: tuple[str, str], structure: str) -> Figure:
     """Mean accuracy over the supplies of weights and activations, a panel for each protection (the first MOST_PANELS);
-    framed: within SAFE_POINTS of clean. Of points that differ in other rails or the clock, the best."""
+    framed: within SAFE_POINTS of clean. `units` of the two supplies. Of points that differ in other rails or the clock, the best."""
     table = shown(summary[summary.structure == structure])
     names = list(table.protection.unique())[:MOST_PANELS]
     x, y = (sorted(table[column].unique(), reverse=True) for column in ("voltage", "voltage_activations"))
@@ -39,8 +39,8 @@ def supply_map(summary: pd.DataFrame, unit: str, structure: str) -> Figure:
             axis.set_title(name)
             axis.set_xticks(range(len(x)), [f"{v:g}" for v in x], rotation=90, fontsize=7)
             axis.set_yticks(range(len(y)), [f"{v:g}" for v in y], fontsize=7)
-            axis.set_xlabel(f"weight supply ({unit})")
-        axes[0].set_ylabel(f"activation supply ({unit})")
+            axis.set_xlabel(f"weight supply ({units[0]})")
+        axes[0].set_ylabel(f"activation supply ({units[1]})")
         figure.colorbar(image, ax=axes, label=ACCURACY)
     return figure
 

@@ -3,7 +3,7 @@
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.memory import buffers_lowered, place_activations_of
 from neuralfuse.study.supplies import curve_of_role, machine_of, operating_points, roles_of
-from simulator.mac_errors import mac_errors
+from simulator.mac_errors import mac_errors, stream_of
 from simulator.timing import clock_hz, slack
 from simulator.workload import Workload, linear
 from sram import structure
@@ -36,7 +36,7 @@ def _check_points(study: StudyConfig) -> None:
                 raise InputError("study", "clock", None, "follow, or a number of Hz, where the logic is lowered")
             clock_hz(machine, at)
             if study.late_sums:
-                mac_errors(slack(machine, at), corner=machine.delay.corner)
+                mac_errors(slack(machine, at), stream_of(machine), machine.delay.corner)
     _check_late_sums(study)
     if study.adaptive and study.adaptive.margin_points is not None and (study.rails or study.operating_points):
         raise InputError("study", "adaptive.margin_points", study.adaptive.margin_points, "supplies that fall together")

@@ -11,7 +11,7 @@ from neuralfuse.chips.cost import NONE, Overheads, scopes
 from simulator.array.cycles import Counts
 from simulator.energy import LayerEnergy, energy
 from simulator.logic_protection import LogicCost, Razor
-from simulator.mac_errors import mac_errors
+from simulator.mac_errors import mac_errors, stream_of
 from simulator.operating_point import NOMINAL, OperatingPoint
 from simulator.timing import clock_hz, slack
 
@@ -50,7 +50,7 @@ def cost_of(
     reference = scopes(energy(network), machine, NOMINAL)
     spent = energy(network, at)
     if razor:
-        rate = mac_errors(slack(machine, at), corner=machine.delay.corner).word_error_rate
+        rate = mac_errors(slack(machine, at), stream_of(machine), machine.delay.corner).word_error_rate
         spent = _waiting(spent, Razor().cost(rate, machine.array_rows * machine.array_cols))
     total, seconds = scopes(spent, machine, at, overheads), spent.seconds
     cycles = round(seconds * clock_hz(machine, at)) if razor else network.cycles

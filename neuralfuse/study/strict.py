@@ -27,7 +27,7 @@ class Strict(BaseModel):
     def numbers_are_numbers(cls, value: object, info: ValidationInfo) -> object:
         """Pydantic would take `true` for 1, and a text for the number that it looks like."""
         kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
-        for part in value if isinstance(value, list | tuple) else [value]:
+        for part in _leaves(value):
             if kinds & {int, float} and isinstance(part, bool | str) and type(part) not in kinds:
                 raise ValueError(f"a number, not {part!r}")
         return value
@@ -50,6 +50,15 @@ def each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     if twice:
         raise ValueError(f"each entry once, {twice[0]} too")
     return names
+
+
+def _leaves(value: object) -> Iterator[object]:
+    """What stands in lists and mappings, however deep."""
+    if isinstance(value, list | tuple | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(part)
+    else:
+        yield value
 
 
 def _kinds(annotation: object) -> Iterator[object]:

@@ -14,7 +14,7 @@ from neuralfuse.study.supplies import machine_of, operating_points, roles_of, su
 from simulator.device.activations import InTurn
 from simulator.device.array_faults import ArrayFaults, TimingFaults
 from simulator.logic_protection import Razor
-from simulator.mac_errors import mac_errors
+from simulator.mac_errors import mac_errors, stream_of
 from simulator.operating_point import OperatingPoint
 from simulator.placement import Placement, taps_between_spills
 from simulator.timing import slack
@@ -108,7 +108,6 @@ class Lowered:
         machine = machine_of(die.accelerator, roles_of(self.study))
         if not at.late_sums or (room := slack(machine, at)) >= 1:
             return []
-        how = machine.dataflow if machine.dataflow in ("os", "ws", "is") else "os"
         razor = self.study.protection(name).logic == "razor"
-        errors = (Razor().surviving if razor else mac_errors)(room, how, machine.delay.corner)
+        errors = (Razor().surviving if razor else mac_errors)(room, stream_of(machine), machine.delay.corner)
         return [TimingFaults(errors, self.study.seed, die.chip)]

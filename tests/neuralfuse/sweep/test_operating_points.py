@@ -194,6 +194,8 @@ def test_coded_words_read_as_one_after_the_other(grid, spec):
         ({"rails": {"sram": [1.0]}}, "rails.sram"),
         ({"rails": {"activations": [1.1]}}, "rails.activations"),
         ({"rails": {"activations": []}}, "rails.activations"),
+        ({"rails": {"activations": [True]}}, "rails"),
+        ({"rails": {"weights": [0.9], "logic": ["0.9"]}, "clock": "follow"}, "rails"),
         ({"voltages": [0.9], "rails": {"weights": [0.9]}}, "rails.weights"),
         ({"voltages": [0.9], "rails": {"logic": [0.9]}}, "clock"),
         ({"voltages": [0.9], "clock": 1e12}, "clock_hz"),
