@@ -46,9 +46,7 @@ class Result:
     correct_clean: int  # of the bare network without a fault, on the same images
     cell_fault_rate: float  # share of this chip's weight-SRAM cells that are faulty at this voltage
     flip_rate: float  # share of the stored weight bits that are read wrong
-    cell_fault_rate_activations: (
-        float  # share of faulty cells in the buffers of activations; 0 if no rail of theirs is named
-    )
+    cell_fault_rate_activations: float  # of the buffers of activations; 0 if no rail of theirs is named
     energy_weight_sram_pj: float
     energy_sram_pj: float
     energy_chip_pj: float
