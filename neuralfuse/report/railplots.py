@@ -21,8 +21,10 @@ TINTS = (1.0, 0.75, 0.55, 0.35, 0.2)
 
 def supply_map(summary: pd.DataFrame, units: tuple[str, str], structure: str) -> Figure:
     """Mean accuracy over the supplies of weights and activations, a panel for each protection (the first MOST_PANELS);
-    framed: within SAFE_POINTS of clean. Of points that differ in other rails or the clock, the best. `units`: of the two
-    supplies."""
+    framed: within SAFE_POINTS of clean. Of points that differ in other rails or the clock, the best.
+
+    `units`: of the two supplies.
+    """
     table = shown(summary[summary.structure == structure])
     names = list(table.protection.unique())[:MOST_PANELS]
     x, y = (sorted(table[column].unique(), reverse=True) for column in ("voltage", "voltage_activations"))
