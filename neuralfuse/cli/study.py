@@ -11,6 +11,8 @@ from neuralfuse.cli.tables import print_line, print_lines
 from sram.errors import InputError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     import pandas as pd
 
     from neuralfuse.report import Report
@@ -73,11 +75,13 @@ def report(
     against: Annotated[
         str | None, typer.Option(help="Instead, every protection (or network) against this one on the same chips.")
     ] = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Table, PNG/SVG/PDF figures and one self-contained HTML page from a results folder."""
     from neuralfuse.report import build_report
     from neuralfuse.report.compare import compare, draw
     from neuralfuse.study import variants
+    from neuralfuse.sweep.executors import choose
 
     if against is not None:
         from neuralfuse.report import paired
@@ -87,8 +91,9 @@ def report(
         return
     gc.freeze()  # libraries stay: to search them again and again for what is not needed takes a tenth of a report
     parts = [part for folder in folders for part in variants.folders(folder).values()]
-    for part in parts:
-        _print_report(build_report(part))
+    with choose(workers).make() as executor:
+        for part in parts:
+            _print_report(build_report(part, executor))
     if len(parts) > 1:
         print_lines(compare(parts).to_string(index=False))
         print_line(f"fronts in one plot: {draw(parts)[0]}")
@@ -168,8 +173,9 @@ def _sweep(
     chosen = choose(workers, dask)
     studies = claimed(path, out)
     failed = False
-    for folder in studies.values():
-        failed |= not _sweep_one(folder, chosen, part, quiet)
+    with choose(workers).make() as local:
+        for folder in studies.values():
+            failed |= not _sweep_one(folder, chosen, part, quiet, local)
     if "" not in studies and part is None and variants.join(out) is not None:
         print_lines(compare([folder.path for folder in studies.values()]).to_string(index=False))
         print_line(f"all variants: {out / 'results.csv'}")
@@ -177,8 +183,10 @@ def _sweep(
         raise typer.Exit(1)
 
 
-def _sweep_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int] | None, quiet: bool) -> bool:
-    """Run one study and report on it; False where something could not be had."""
+def _sweep_one(
+    folder: "StudyFolder", chosen: "Workers", part: tuple[int, int] | None, quiet: bool, local: "Executor"
+) -> bool:
+    """Run one study and report on it, drawing with `local`; False where something could not be had."""
     from neuralfuse.report import build_report
     from neuralfuse.sweep.run import run_study
     from sram.progress import steps
@@ -187,7 +195,7 @@ def _sweep_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int] |
         outcome = run_study(folder, chosen, say, part)
         if outcome.rows and part is None:
             advance = say("report")
-            made = build_report(folder.path)
+            made = build_report(folder.path, local)
             advance(1, 1, {})
     print_line(f"{outcome.rows} of {outcome.wanted} results in {outcome.results}")
     if outcome.rows and part is None:

@@ -3,15 +3,17 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from importlib import metadata, resources
 from pathlib import Path
 
 import pandas as pd
 
 from neuralfuse.report import plots, wording
-from neuralfuse.report.figures import drawings, drawn_elsewhere
+from neuralfuse.report.figures import Drawing, drawings, drawn_elsewhere
 from neuralfuse.report.page import Shown, Tables, render
 from neuralfuse.results import pareto
 from neuralfuse.results.choice import choices
@@ -39,8 +41,11 @@ class Report:
     warning: str  # how often the intervals of lowest supplies hold the truth
 
 
-def build_report(folder: str | Path) -> Report:
-    """Write summary, headline, yields, equal and choice.csv, plots/* (PNG, SVG, PDF) and report.html into `folder`."""
+def build_report(folder: str | Path, executor: Executor | None = None) -> Report:
+    """Write summary, headline, yields, equal and choice.csv, plots/* (PNG, SVG, PDF) and report.html into `folder`.
+
+    An executor draws the figures beside the tables that are computed here.
+    """
     folder = Path(folder)
     results = read_results(folder)
     studied = StudyFolder.open(folder)
@@ -49,21 +54,25 @@ def build_report(folder: str | Path) -> Report:
     stamp = _stamp(folder, study)
     tables = _unchanged(folder, stamp, results)
     fresh = tables is None
-    if tables is None:
-        tables = _tables(results, layers, energies, provenance)
-        for name in ("summary", "headline", "yields", "equal", "choice"):
-            write_atomic(folder / f"{name}.csv", to_csv(getattr(tables, name)))
-    drawn = drawings(folder, study, results, tables.summary, layers, energies)
+    summary = _summary(results, provenance) if tables is None else tables.summary
+    drawn = drawings(folder, study, results, summary, layers, energies)
     captions = {name: drawing.caption for name, drawing in drawn.items()} | drawn_elsewhere(folder)
     figures = {name: [folder / "plots" / f"{name}.{kind}" for kind in plots.KINDS] for name in captions}
     gone = [name for name in drawn if fresh or not all(path.is_file() for path in figures[name])]
-    for name in gone:
-        plots.save(drawn[name].draw(), folder / "plots", name)
+    draw: list[Callable[[], None]] = [partial(_draw, drawn[name], folder / "plots", name) for name in gone]
+    if executor is not None:
+        draw = [executor.submit(one).result for one in draw]
+    if tables is None:
+        tables = _tables(results, summary, layers, energies, provenance)
+        for name in ("summary", "headline", "yields", "equal", "choice"):
+            write_atomic(folder / f"{name}.csv", to_csv(getattr(tables, name)))
+    for done in draw:
+        done()
     page = folder / "report.html"
     if fresh or gone:
         shown = {name: Shown(caption, figures[name][0]) for name, caption in captions.items()}
         write_atomic(page, render(study, tables, provenance, shown, folder, stamp))
-    summary, headline, unit = tables.summary, tables.headline, study.curve.unit
+    headline, unit = tables.headline, study.curve.unit
     chosen = plots.drawn(summary)
     few = {
         name: table[table.protection.isin(chosen)] for name, table in (("gains", summary), ("yields", tables.yields))
@@ -84,11 +93,21 @@ def build_report(folder: str | Path) -> Report:
     )
 
 
-def _tables(results: pd.DataFrame, layers: pd.DataFrame, energies: pd.DataFrame, provenance: Mapping) -> Tables:
-    volts = provenance.get("volts_per_unit", {})
+def _draw(drawing: Drawing, folder: Path, name: str) -> None:
+    plots.save(drawing.draw(), folder, name)
+
+
+def _summary(results: pd.DataFrame, provenance: Mapping) -> pd.DataFrame:
     summary = pareto.per_million_parameters(pareto.summarise(results), provenance.get("parameters", {}))
+    return with_volts(summary, provenance.get("volts_per_unit", {}))
+
+
+def _tables(
+    results: pd.DataFrame, summary: pd.DataFrame, layers: pd.DataFrame, energies: pd.DataFrame, provenance: Mapping
+) -> Tables:
+    volts = provenance.get("volts_per_unit", {})
     headline, yields = (with_volts(table(results), volts) for table in (pareto.headline, pareto.yields))
-    summary, choice = with_volts(summary, volts), with_volts(choices(summary), volts)
+    choice = with_volts(choices(summary), volts)
     return Tables(results, summary, headline, yields, pareto.at_equal(results), layers, energies, choice)
 
 

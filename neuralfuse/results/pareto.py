@@ -132,14 +132,14 @@ def trades(results: pd.DataFrame, *scopes: str) -> Iterator[tuple[dict[str, str]
 def headline(results: pd.DataFrame, *scopes: str, points: Sequence[float] = MARGINS) -> pd.DataFrame:
     """Lowest voltage, and mean saving there, at which accuracy stays within so many points of clean: per scope (all
     unless told), setting, protection."""
-    table = [
-        {**setting, "protection": name, "scope": scope}
-        | margin(trade.voltages, trade.accuracy, trade.saving, clean, within).__dict__
-        for setting, clean, found in trades(results, *(scopes or SCOPES))
-        for name, at in found.items()
-        for scope, trade in at.items()
-        for within in points
-    ]
+    table = []
+    for setting, clean, found in trades(results, *(scopes or SCOPES)):
+        for name, at in found.items():
+            one = next(iter(at.values()))
+            for within in points:  # where accuracy holds is the same at every scope
+                held = margin(one.voltages, one.accuracy, one.saving, clean, within)
+                of = {scope: held.saving_of(trade.voltages, trade.saving) for scope, trade in at.items()}
+                table += [setting | {"protection": name, "scope": scope} | m.__dict__ for scope, m in of.items()]
     return pd.DataFrame(table).sort_values("scope", key=lambda s: s.map(SCOPES.index), kind="stable", ignore_index=True)
 
 
@@ -221,9 +221,10 @@ def at_equal(results: pd.DataFrame) -> pd.DataFrame:
                 for scope, (ours, theirs) in pairs.items()
             }
             of = mean_differences(np.concatenate(list(apart.values()), axis=1)) if apart else []
-            for i, (scope, pair) in enumerate(pairs.items()):
+            between = [saving_between(accuracy, *pairs.values()) for accuracy in below] if pairs else []
+            for i, scope in enumerate(pairs):
                 more = zip(EQUAL_SAVINGS, of[i * len(EQUAL_SAVINGS) :], strict=False)
-                gains = [("saving", accuracy, saving_between(*pair, accuracy)) for accuracy in below]
+                gains = [("saving", accuracy, gain[i]) for accuracy, gain in zip(below, between, strict=True)]
                 gains += [("accuracy", saving, gain) for saving, gain in more]
                 for what, level, gain in gains:
                     record = {"protection": protection, "scope": scope, "gain_in": what, "at": level}

@@ -6,7 +6,7 @@ gives.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -215,6 +215,12 @@ class Margin:
     censored: bool  # held down to the lowest swept voltage: the true voltage is at or below `voltage`
     chips: int
 
+    def saving_of(self, voltages: np.ndarray, saving: np.ndarray) -> "Margin":
+        """The same with another scope's savings (v,) at the swept `voltages` (v,), falling."""
+        wanted = [self.voltage, self.voltage_high, self.voltage_low]
+        at, low, high = np.interp(wanted, np.asarray(voltages)[::-1], np.asarray(saving)[::-1]).tolist()
+        return replace(self, saving=at, saving_low=low, saving_high=high)
+
 
 def margin(
     voltages: np.ndarray,
@@ -241,12 +247,8 @@ def margin(
     low = high = nan
     if chips > 1:  # a single chip would claim an interval without width
         high, low = crossings(voltages, mean_bounds(accuracy, confidence), threshold)
-    rising = np.argsort(voltages)
-
-    def at(v: float) -> float:
-        return nan if np.isnan(v) else float(np.interp(v, voltages[rising], np.asarray(saving)[rising]))
-
-    return Margin(points, voltage, float(low), float(high), at(voltage), at(high), at(low), not reached, chips)
+    found = Margin(points, voltage, float(low), float(high), nan, nan, nan, not reached, chips)
+    return found.saving_of(voltages, saving)
 
 
 @dataclass(frozen=True)

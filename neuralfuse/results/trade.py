@@ -64,11 +64,14 @@ class Trade:
         share = (saving - mean[i - 1]) / (mean[i] - mean[i - 1])
         return self.accuracy[:, i - 1] + share * (self.accuracy[:, i] - self.accuracy[:, i - 1])
 
-    def saving_at(self, accuracy: float, means: np.ndarray) -> np.ndarray:
-        """Mean saving at the lowest voltage where a mean accuracy, each of `means` (n, v), holds, (n,); that of the
-        highest voltage where it holds nowhere."""
-        lowest = crossings(self.voltages, means, accuracy)
-        return np.interp(lowest, self.voltages[::-1], self.saving[::-1])
+    def lowest(self, accuracy: float, means: np.ndarray) -> np.ndarray:
+        """The lowest voltage where a mean accuracy, each of `means` (n, v), holds, (n,); the highest one where it holds
+        nowhere."""
+        return crossings(self.voltages, means, accuracy)
+
+    def saving_at(self, voltages: np.ndarray) -> np.ndarray:
+        """Mean saving at these voltages (n,), linear between those of the sweep."""
+        return np.interp(voltages, self.voltages[::-1], self.saving[::-1])
 
 
 def on_the_same_chips(ours: Trade, theirs: Trade) -> tuple[Trade, Trade]:
@@ -77,28 +80,25 @@ def on_the_same_chips(ours: Trade, theirs: Trade) -> tuple[Trade, Trade]:
     return ours.among(common), theirs.among(common)
 
 
-def saving_between(ours: Trade, theirs: Trade, accuracy: float) -> Estimate:
-    """Energy saving at equal mean accuracy, ours minus theirs, on the same chips; NaN where there are none, NaN bounds
-    for one.
+def saving_between(accuracy: float, *pairs: tuple[Trade, Trade]) -> list[Estimate]:
+    """Energy saving at equal mean accuracy, ours minus theirs, on the same chips: for each pair of these, which
+    differ in the scope of their savings alone. NaN where there are no chips, NaN bounds for one.
 
     The interval is Student's of the jackknife's pseudo-values (Tukey, 1958), what each chip adds to the difference.
     Their skewness is that of the bends of lines between voltages: to correct for it makes the interval cover less.
     """
-    chips, nan = len(ours.chips), float("nan")
+    chips, nan = len(pairs[0][0].chips), float("nan")
     if chips == 0:
-        return Estimate(nan, nan, nan, nan, 0)
-
-    def difference(less: bool) -> np.ndarray:
-        """Over all chips (1,), or without each of them in turn (c,)."""
-        found = []
-        for trade in (ours, theirs):
-            mean = mean_over_chips(trade.accuracy)[None]
-            found.append(trade.saving_at(accuracy, (chips * mean - trade.accuracy) / (chips - 1) if less else mean))
-        return found[0] - found[1]
-
-    mean = float(difference(less=False)[0])
-    if chips == 1:
-        return Estimate(mean, nan, nan, nan, 1)
-    spread = float((chips * mean - (chips - 1) * difference(less=True)).std(ddof=1))
-    half = student(0.975, chips - 1) * spread / chips**0.5
-    return Estimate(mean, spread, mean - half, mean + half, chips)
+        return [Estimate(nan, nan, nan, nan, 0)] * len(pairs)
+    lowest = []  # over all chips, and without each of them in turn
+    for trade in pairs[0]:
+        mean = mean_over_chips(trade.accuracy)[None]
+        without = (chips * mean - trade.accuracy) / max(chips - 1, 1)
+        lowest.append(trade.lowest(accuracy, np.concatenate([mean, without])))
+    found = []
+    for ours, theirs in pairs:
+        mean, *without = ours.saving_at(lowest[0]) - theirs.saving_at(lowest[1])
+        spread = float((chips * mean - (chips - 1) * np.array(without)).std(ddof=1)) if chips > 1 else nan
+        half = student(0.975, chips - 1) * spread / chips**0.5
+        found.append(Estimate(float(mean), spread, float(mean) - half, float(mean) + half, chips))
+    return found

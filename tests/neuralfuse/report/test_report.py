@@ -104,25 +104,35 @@ def test_a_single_chip_is_shown_without_intervals(tiny_copy, undrawn):
 def test_what_is_gone_is_made_again(tiny_copy, undrawn):
     page = tiny_copy / "report.html"
     page.unlink()
-    assert run("report", tiny_copy) == 0
+    assert run("report", tiny_copy, "--workers", 1) == 0
     before = {path: path.read_bytes() for path in (page, tiny_copy / "equal.csv", tiny_copy / "plots/yield.svg")}
     images = {path: path.read_bytes() for path in (tiny_copy / "plots").glob("images-*")}
     drawn = {path.name for path in (tiny_copy / "plots").iterdir()}
     page.write_bytes(before[page] + b"<!-- kept -->")
-    assert run("report", tiny_copy) == 0
+    assert run("report", tiny_copy, "--workers", 1) == 0
     assert page.read_bytes().endswith(b"<!-- kept -->")  # nothing is gone: nothing is made
     shutil.rmtree(tiny_copy / "plots")
     assert images
     (tiny_copy / "plots").mkdir()
     for path, content in images.items():  # made in the sweep, with the generator at hand
         path.write_bytes(content)
-    assert run("report", tiny_copy) == 0
+    assert run("report", tiny_copy, "--workers", 1) == 0
     assert {path.name for path in (tiny_copy / "plots").iterdir()} == drawn
     for path, content in before.items():
         assert path.read_bytes() == content
     (tiny_copy / "equal.csv").unlink()
-    assert run("report", tiny_copy) == 0
+    assert run("report", tiny_copy, "--workers", 1) == 0
     assert (tiny_copy / "equal.csv").is_file()
+
+
+def test_processes_draw_what_one_draws(tiny, tiny_copy):
+    for path in (tiny_copy / "plots").glob("[!i]*"):  # all but images, which are made in the sweep
+        path.unlink()
+    assert run("report", tiny_copy, "--workers", 2) == 0
+    drawn = sorted((tiny_copy / "plots").iterdir())
+    assert [path.name for path in drawn] == sorted(path.name for path in (tiny / "plots").iterdir())
+    for path in drawn:
+        assert path.read_bytes() == (tiny / "plots" / path.name).read_bytes(), path.name
 
 
 def test_a_page_is_made_anew_where_anything_it_is_made_from_changed(tiny_copy, tmp_path, monkeypatch):

@@ -84,8 +84,9 @@ def of_savings(lot: str, chips: int, rng: np.random.Generator, lots: int) -> flo
     large, studies = study(200_000), [study(chips) for _ in range(lots // 2)]
     found = []
     for accuracy in (0.85, 0.89):
-        ours, theirs = (float(one.saving_at(accuracy, one.accuracy.mean(axis=0)[None])[0]) for one in large)
-        bounds = [saving_between(*pair, accuracy) for pair in studies]
+        means = [(one, one.accuracy.mean(axis=0)[None]) for one in large]
+        ours, theirs = (float(one.saving_at(one.lowest(accuracy, mean))[0]) for one, mean in means)
+        bounds = [saving_between(accuracy, pair)[0] for pair in studies]
         found.append(float(np.mean([one.low <= ours - theirs <= one.high for one in bounds])))
     return min(found)
 

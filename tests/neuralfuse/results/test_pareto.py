@@ -94,7 +94,7 @@ def test_hypervolume_of_one_rectangle():
 def test_saving_at_equal_accuracy_and_back(results):
     fuse, bare = (results[results.protection == p] for p in ("fuse", "none"))
     ours, theirs = (Trade.of(rows, "sram") for rows in (fuse, bare))
-    gain = saving_between(ours, theirs, accuracy=0.8)
+    (gain,) = saving_between(0.8, (ours, theirs))
     assert gain.low <= gain.mean <= gain.high
     assert gain.mean > 0
     here = ours.accuracy_at(1 - 0.85**2 - 0.02)
@@ -112,10 +112,10 @@ def test_trade_by_hand():
     assert np.isnan(trade.accuracy_at(0.41)).all()
     assert np.isnan(trade.accuracy_at(-0.01)).all()
     both, first = chips.mean(axis=0)[None], chips[:1]
-    assert trade.saving_at(0.6, both) == pytest.approx([0.3])  # halfway from 0.8 to 0.4
-    assert trade.saving_at(0.6, first) == pytest.approx([0.35])  # 3/4 of the way from 0.9 to 0.5
-    assert trade.saving_at(0.95, both) == 0  # holds nowhere: the highest voltage
-    assert trade.saving_at(0.1, both) == pytest.approx([0.4])  # holds everywhere
+    assert trade.saving_at(trade.lowest(0.6, both)) == pytest.approx([0.3])  # halfway from 0.8 to 0.4
+    assert trade.saving_at(trade.lowest(0.6, first)) == pytest.approx([0.35])  # 3/4 of the way from 0.9 to 0.5
+    assert trade.saving_at(trade.lowest(0.95, both)) == 0  # holds nowhere: the highest voltage
+    assert trade.saving_at(trade.lowest(0.1, both)) == pytest.approx([0.4])  # holds everywhere
     assert trade.among(np.array([7])).accuracy_at(0.2).tolist() == [0.7]
 
 
@@ -176,7 +176,7 @@ def test_no_chip_in_common_is_no_gain_and_one_has_no_interval(results):
     apart = pd.concat([fuse[fuse.chip < 10], bare[bare.chip >= 10]])
     assert pareto.at_equal(apart).empty
     halves = (Trade.of(rows, "sram") for rows in (fuse[fuse.chip < 10], bare[bare.chip >= 10]))
-    gain = saving_between(*on_the_same_chips(*halves), 0.9)
+    (gain,) = saving_between(0.9, on_the_same_chips(*halves))
     assert gain.chips == 0
     assert np.isnan([gain.mean, gain.low, gain.high]).all()
     table = pareto.at_equal(results[results.chip == 3])

@@ -76,7 +76,7 @@ def test_the_same_network_trained_in_two_ways_are_two_networks(swept):
 
 def test_what_people_read_tells_the_networks_apart(swept, capsys):
     _, out = swept
-    assert run("report", out / "ibm14") == 0
+    assert run("report", out / "ibm14", "--workers", 1) == 0
     printed = capsys.readouterr().out
     lines = {"resnet8, iid", "resnet8 retrained, iid"}
     assert all(f"universal, {line} maps: at" in printed for line in lines)
@@ -91,7 +91,7 @@ def test_dry_run_report_and_merge_know_variants(swept, tmp_path, capsys):
     path, out = swept
     assert run("sweep", path, "--out", out, "--dry-run") == 0
     assert capsys.readouterr().out.count("0 to do") == 2
-    assert run("report", out) == 0
+    assert run("report", out, "--workers", 1) == 0
     assert "voltage" in capsys.readouterr().out
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
