@@ -147,7 +147,7 @@ def partial_sum_faults(
     spilled = {place: some for (place, step), some in zip(convolutions.items(), taps, strict=True) if some < step.taps}
     sizes = [tensor.count for tensor in placed.tensors]
     if sizes != [math.prod(program.shapes[place]) for place in spilled]:
-        raise InputError("partial sums", "sizes", sizes[:8], "those of the program's convolutions of more taps")
+        raise InputError("partial sums", "sizes", sizes, "those of the program's convolutions of more taps")
     element, bit, kind = faults
     first = np.array([tensor.first for tensor in placed.tensors], np.int64)
     which = np.searchsorted(first, element, side="right") - 1

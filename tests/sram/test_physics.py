@@ -1,6 +1,7 @@
 """Does the 6T cell fail as cells do, and are its rare failures counted right?"""
 
 import csv
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sram.cell import bitcell_kernels as kernels
 from sram.cell import physics
 from sram.cell.butterfly import butterfly
 from sram.cell.physics import Conditions, cell, failure_curve, monte_carlo, probability
-from sram.cell.technology import BOLTZMANN_OVER_CHARGE, technology, technology_names
+from sram.cell.technology import _RANGES, BOLTZMANN_OVER_CHARGE, Technology, technology, technology_names
 from sram.errors import InputError
 from sram.failure import FailureCurve
 
@@ -441,3 +442,15 @@ def test_mistakes_are_refused():
         with pytest.raises(InputError, match=says):
             act()
     assert technology_names() == ["65nm", "45nm", "28nm", "14nm", "7nm"]
+
+
+@pytest.mark.parametrize("field", [f.name for f in fields(Technology) if f.type not in ("str", str)])
+def test_a_card_of_numbers_that_no_process_has_is_refused(field):
+    """Lengths, currents and thresholds are positive; a bit line is written below ground; shares are shares."""
+    card, below = technology("28"), field == "bit_line_low_mv"
+    for value in (float("nan"), 0.0005 if below else -0.0005, 1e9 if field in _RANGES else float("nan")):
+        with pytest.raises(InputError, match=field):
+            replace(card, **{field: value})
+    if field not in ("dibl", "nbti_mv", "pbti_mv", "bit_line_low_mv"):  # which may be nothing
+        with pytest.raises(InputError, match=field):
+            replace(card, **{field: 0.0})

@@ -98,3 +98,10 @@ def test_trainings_compute_with_the_threads_that_their_settings_name(count):
     train_generator([(faulty, source)], NeuralFuse(build("tiny", 1)), data, settings, run=run)
     assert seen == [count, count]
     assert torch.get_num_threads() == before
+
+
+def test_what_is_left_out_is_as_in_the_paper():
+    """Sun et al., arXiv 2306.16869, section 4: lambda, N, batch and learning rate; its code pads by 4 and flips."""
+    left = GeneratorSettings(steps=1)
+    assert (left.weight, left.maps, left.batch, left.learning_rate, left.decay) == (5, 10, 256, 1e-3, "paper")
+    assert (left.shift, left.flip, left.objective, left.precision) == (4, True, None, "float32")
