@@ -80,7 +80,9 @@ def _rows(voltages: np.ndarray, chips: int, curve, tougher: float) -> pd.DataFra
     savings["chip"] = 0.1 * (1 - voltage**2) - cost / 10
     savings["system"] = 0.022 * (1 - voltage**2) - cost / 50
     rows = pd.DataFrame({"chip": chip, "voltage": voltage, "correct": correct, "accuracy": correct / TOTAL})
-    rows = rows.assign(total=TOTAL, correct_clean=CLEAN, cell_fault_rate=rate, flip_rate=rate / 2, cycles=50_000)
+    both = np.minimum(correct, CLEAN)
+    rows = rows.assign(total=TOTAL, correct_clean=CLEAN, correct_both=both, test_images=TOTAL)
+    rows = rows.assign(clean_accuracy=CLEAN / TOTAL, cell_fault_rate=rate, flip_rate=rate / 2, cycles=50_000)
     nominal = {"voltage_activations": 1.0, "voltage_accumulators": 1.0, "voltage_logic": 1.0}
     rows = rows.assign(**nominal, cell_fault_rate_activations=0.0, clock_hz=500e6, inference_s=1e-4)
     for scope in SCOPES:

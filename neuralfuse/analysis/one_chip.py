@@ -94,9 +94,9 @@ def fit_to_map(
     advance = say(protection.name)
     took = calibrate(faulty, made, bench.data, faults, settings, fuse.bits, study.seed, advance)
     faulty.set_faults(*bare.faults(voltage))
-    before = bench.correct(network.name, bench.images)
+    before = int(bench.right(network.name, bench.images).sum())
     faulty.set_faults(*chip.faults(voltage))
-    after = bench.correct(network.name, transform(made, bench.images, study.batch_size))
+    after = int(bench.right(network.name, transform(made, bench.images, study.batch_size)).sum())
     faulty.restore()
     asked = took.steps, took.images, took.queries
     right, overheads = (before, after), {"weight_buffer": chip.overhead}

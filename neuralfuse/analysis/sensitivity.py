@@ -92,7 +92,7 @@ def _of_folder(folder: str, network: str, chip: int, voltage: float) -> list[Rea
     def read(bench: Bench) -> list[dict]:
         study, model = bench.study, bench.network(network)
         stored = bench.chip(network, Die(study.accelerators[0], study.forms[0], chip), ())
-        clean, answers = bench.clean(network, None), bench.answers(network)
+        clean, answers = int(bench.clean(network, None).sum()), bench.answers(network)
         images = bench.images, bench.labels
         found = read_chip(model, stored.faults(voltage), chip, clean, *images, study.batch_size, answers)
         return [asdict(reading) for reading in found]

@@ -7,13 +7,19 @@ from torch import Tensor
 
 
 @torch.inference_mode()
-def correct(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, batch: int = 128) -> int:
-    """Number of images x[n, ...] whose largest logit is the label y[n]. The caller puts modules in eval mode.
+def right(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, batch: int = 128) -> Tensor:
+    """Which of the images x[n, ...] have their largest logit at their label y[n]: bools (n,). The caller puts modules
+    in eval mode.
 
-    >>> correct(lambda x: x, torch.eye(3), torch.tensor([0, 1, 0]))
-    2
+    >>> right(lambda x: x, torch.eye(3), torch.tensor([0, 1, 0])).tolist()
+    [True, True, False]
     """
-    return sum(int((model(x[i : i + batch]).argmax(1) == y[i : i + batch]).sum()) for i in range(0, len(y), batch))
+    return torch.cat([model(x[i : i + batch]).argmax(1) == y[i : i + batch] for i in range(0, len(y), batch)])
+
+
+def correct(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, batch: int = 128) -> int:
+    """How many are right."""
+    return int(right(model, x, y, batch).sum())
 
 
 def transform(model: Callable[[Tensor], Tensor], x: Tensor, batch: int = 128) -> Tensor:

@@ -71,15 +71,17 @@ def drawings(
         if part.rails.nunique() > 1:
             found |= _of_rails(part, (unit, curve_of_role(study, "activations").unit), tag, of)
             continue
-        rows = results[(results[keys] == list(key)).all(axis=1)]
+        rows = pareto.whole(results[(results[keys] == list(key)).all(axis=1)])
+        one_by_one = part[part["yield"].notna()]  # without those of which samples were measured
         found[f"accuracy{tag}"] = Drawing(ACCURACY + of, partial(plots.accuracy_against_voltage, part, unit))
         for what, caption, draw, table, scopes in (
             ("pareto", FRONT, plots.energy_accuracy_front, part, pareto.SCOPES),
             ("attainment", ATTAINED, plots.attainment, rows, ("weight_sram", "chip")),
         ):
-            for scope, label in ((scope, SCOPE_LABEL[scope]) for scope in scopes):
+            for scope, label in ((scope, SCOPE_LABEL[scope]) for scope in scopes if len(table)):
                 found[f"{what}-{scope}{tag}"] = Drawing(f"{caption}; {label}{of}", partial(draw, table, scope))
-        found[f"yield{tag}"] = Drawing(YIELD + of, partial(plots.yield_against_voltage, part, 5.0, unit))
+        if len(one_by_one):
+            found[f"yield{tag}"] = Drawing(YIELD + of, partial(plots.yield_against_voltage, one_by_one, 5.0, unit))
     if len(groups) > 1:
         beside = summary.assign(setting=[", ".join(key) for key in summary[keys].astype(str).to_numpy()])
         found["settings"] = Drawing(SETTINGS, partial(plots.settings_front, beside))

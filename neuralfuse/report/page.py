@@ -33,6 +33,7 @@ SHOWN = {  # columns of summary.csv: what they are called, how they are written
     "volts": ("volts", "{:g}"),
     "rails": ("rails beside the weights", "{}"),
     "chips": ("chips", "{}"),
+    "images": ("images a chip", "{:.0f}"),
     "accuracy_mean": ("accuracy (%)", "{:z.1%}"),
     "accuracy_low": ("95% low", "{:z.1%}"),
     "accuracy_high": ("95% high", "{:z.1%}"),
@@ -137,6 +138,7 @@ def render(
         choices=wording.choice_cells(tables.choice, unit),
         headline={scope: _headline(part, unit) for scope, part in tables.headline.groupby("scope", sort=False)},
         yields=_yields(tables.yields, unit),
+        sampled=bool((tables.results.total < tables.results.test_images).any()),
         equal={scope: _equal(part) for scope, part in tables.equal.groupby("scope", sort=False)},
         coverage=_coverage(),
         warning=wording.held(int(tables.summary.chips.min())),
@@ -194,7 +196,8 @@ def _machines(layers: pd.DataFrame) -> Cells:
 
 def _hypervolumes(results: pd.DataFrame) -> Cells:
     rows = []
-    for (setting, protection), part in pareto.labelled(results).groupby(["setting", "protection"], sort=False):
+    labelled = pareto.labelled(pareto.whole(results))
+    for (setting, protection), part in labelled.groupby(["setting", "protection"], sort=False):
         found = {label: pareto.hypervolume(part, scope) for scope, label in SCOPE_LABEL.items()}
         texts = {label: wording.finely(volume.mean, volume.low, volume.high) for label, volume in found.items()}
         rows.append({"fault maps": setting, "protection": protection, **texts})
@@ -228,7 +231,7 @@ def _equal(equal: pd.DataFrame) -> Cells:
 
 
 def _points(summary: pd.DataFrame) -> Cells:
-    alike = {key for key in ("network", "accelerator", "rails") if summary[key].nunique() == 1}
+    alike = {key for key in ("network", "accelerator", "rails", "images") if summary[key].nunique() == 1}
     columns = {name: how for name, how in SHOWN.items() if name in summary and name not in alike}
     return [
         {

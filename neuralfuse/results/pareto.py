@@ -9,6 +9,7 @@ import pandas as pd
 from neuralfuse.results.statistics import (
     DIFFERENCE,
     SHARE,
+    ChipMargin,
     Estimate,
     chip_margin,
     exact_share,
@@ -17,6 +18,7 @@ from neuralfuse.results.statistics import (
     mean_differences,
     mean_interval,
     mean_over_chips,
+    sample_bounds,
 )
 from neuralfuse.results.trade import Trade, on_the_same_chips, saving_between
 
@@ -46,7 +48,7 @@ def labelled(table: pd.DataFrame) -> pd.DataFrame:
 
 def clean_accuracy(rows: pd.DataFrame) -> float:
     """Accuracy of the bare network without a fault."""
-    return float(rows.correct_clean.iloc[0] / rows.total.iloc[0])
+    return float(rows.clean_accuracy.iloc[0])
 
 
 SUPPLIES = ("voltage_activations", "voltage_accumulators", "voltage_logic")
@@ -71,8 +73,7 @@ def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
     """
     results = results.reset_index(drop=True).infer_objects()
     setting = results.groupby(SETTING, sort=False)
-    clean = setting.correct_clean.transform("first") / setting.total.transform("first")
-    found = results.assign(clean=clean, setting=setting.ngroup()).sort_values("setting", kind="stable")
+    found = results.assign(clean=results.clean_accuracy, setting=setting.ngroup()).sort_values("setting", kind="stable")
     chip = ["setting", "voltage", "chip"]
     bare = found[found.protection == "none"].set_index(chip).accuracy.rename("bare")
     found = found.join(bare, on=chip).reset_index(drop=True)
@@ -93,19 +94,29 @@ def _over_chips(found: pd.DataFrame, rows: np.ndarray, points: float) -> pd.Data
         return found[column].to_numpy()[rows].T
 
     table = found.loc[rows[:, 0], ["point", *SETTING, "protection", "voltage"]].reset_index(drop=True)
-    accuracy, clean, n = of("accuracy"), of("clean")[0], rows.shape[1]
+    accuracy, clean, n, images = of("accuracy"), of("clean")[0], rows.shape[1], of("total")
+    bounds, sampled = mean_bounds(accuracy, within=SHARE), (images < of("test_images")).any(axis=0)
+    if sampled.any():
+        lost, gained = ((of(name) - of("correct_both")).sum(axis=0) for name in ("correct_clean", "correct"))
+        bounds = np.where(sampled, sample_bounds(accuracy, lost, gained, images.sum(axis=0)), bounds)
+    one_by_one = np.where(sampled, np.nan, accuracy)  # a sample says too little of the chip alone
     good = (accuracy >= clean - points / 100).sum(axis=0)
     gain = np.where(table.protection == "none", np.nan, accuracy - of("bare"))
+    shares = np.transpose([exact_share(k, n) for k in good])
     columns = {
         "chips": n,
+        "images": images.mean(axis=0),
         "clean_accuracy": clean,
         "accuracy_mean": mean_over_chips(accuracy),
         "accuracy_std": accuracy.std(axis=0, ddof=1) if n > 1 else np.nan,
-        **dict(zip(("accuracy_low", "accuracy_high"), mean_bounds(accuracy, within=SHARE), strict=True)),
-        "accuracy_worst_chip": accuracy.min(axis=0),
-        **{f"accuracy_{name}": np.quantile(accuracy, q, axis=0) for name, q in QUANTILES.items()},
-        "yield": good / n,
-        **dict(zip(("yield_low", "yield_high"), np.transpose([exact_share(k, n) for k in good]), strict=True)),
+        **dict(zip(("accuracy_low", "accuracy_high"), bounds, strict=True)),
+        "accuracy_worst_chip": one_by_one.min(axis=0),
+        **{f"accuracy_{name}": np.quantile(one_by_one, q, axis=0) for name, q in QUANTILES.items()},
+        "yield": np.where(sampled, np.nan, good / n),
+        **{
+            name: np.where(sampled, np.nan, bound)
+            for name, bound in zip(("yield_low", "yield_high"), shares, strict=True)
+        },
         **{name: mean_over_chips(of(name)) for name in MEANS},
         **dict(zip(GAIN, (mean_over_chips(gain), *mean_bounds(gain, within=DIFFERENCE)), strict=True)),
     }
@@ -148,15 +159,23 @@ SHARES = (0.5, 0.9)  # of chips
 
 def yields(results: pd.DataFrame, points: Sequence[float] = MARGINS, shares: Sequence[float] = SHARES) -> pd.DataFrame:
     """Lowest swept voltage at which at least so many chips stay within so many points of clean, with an interval that
-    is exact for any lot (`chip_margin`): per setting, protection, points, share."""
-    return pd.DataFrame(
+    is exact for any lot (`chip_margin`): per setting, protection, points, share. Of chips that were measured on all
+    images: of a sample's say too little of each."""
+    table = [
         {**setting, "protection": name} | chip_margin(trade.voltages, trade.accuracy, clean, within, share).__dict__
-        for setting, clean, found in trades(results, SCOPES[0])
+        for setting, clean, found in trades(whole(results), SCOPES[0])
         for name, at in found.items()
         for trade in at.values()
         for within in points
         for share in shares
-    )
+    ]
+    return pd.DataFrame(table, columns=[*SETTING, "protection", *ChipMargin.__dataclass_fields__])
+
+
+def whole(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of protections, in a setting, whose chips were all measured on all images."""
+    sampled = (results.total < results.test_images).groupby([results[key] for key in (*SETTING, "protection")])
+    return results[~sampled.transform("any")]
 
 
 def front(summary: pd.DataFrame, scope: str = "weight_sram") -> pd.DataFrame:

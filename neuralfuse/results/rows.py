@@ -5,13 +5,14 @@ write to the same file; where both did the same task, its two rows are equal and
 the file was damaged, does not count: its task is done again.
 """
 
+import itertools
 import json
 import math
 import os
 import uuid
 import warnings
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ ALONE = "weights alone"  # `rails` of a point at which nothing else is lowered
 
 @dataclass(frozen=True)
 class Result:
-    """What one task found. Counts add up; energies and cycles are per inference, and the same for all chips but where a
-    protection gives each a supply of its own."""
+    """What one task found. Counts are of the images that it measured, all of the test set or a sample, and add up;
+    energies and cycles are per inference, and the same for all chips but where a protection gives each a supply of its
+    own."""
 
     key: str
     network: str
@@ -44,6 +46,9 @@ class Result:
     correct: int
     total: int
     correct_clean: int  # of the bare network without a fault, on the same images
+    correct_both: int  # with the chip's faults and without one
+    test_images: int  # of the whole test set
+    clean_accuracy: float  # of the bare network without a fault on all of them
     cell_fault_rate: float  # share of this chip's weight-SRAM cells that are faulty at this voltage
     flip_rate: float  # share of the stored weight bits that are read wrong
     cell_fault_rate_activations: float  # of the buffers of activations; 0 if no rail of theirs is named
@@ -62,8 +67,9 @@ class Result:
 
     @property
     def accuracy(self) -> float:
-        """Share of the images that were answered right."""
-        return self.correct / self.total
+        """Share of the test set that is answered right. Of a sample: the clean accuracy less what the sample lost, for
+        how hard its images are then cancels (a difference estimator: Cochran, Sampling Techniques, 1977, section 7)."""
+        return self.correct / self.total + (self.clean_accuracy - self.correct_clean / self.total)
 
     @property
     def inferences_per_s(self) -> float:
@@ -77,7 +83,8 @@ class Result:
 
 
 FIELDS = Result.__dataclass_fields__
-SHARES = ("cell_fault_rate", "flip_rate", "cell_fault_rate_activations")
+COUNTS = ("correct", "total", "correct_clean", "correct_both")
+SHARES = ("clean_accuracy", "cell_fault_rate", "flip_rate", "cell_fault_rate_activations")
 AMOUNTS = (
     *("chip", "cycles", "clock_hz", "inference_s"),
     *("energy_weight_sram_pj", "energy_sram_pj", "energy_chip_pj", "energy_system_pj"),
@@ -86,11 +93,18 @@ AMOUNTS = (
 
 def possible(rows: Any) -> dict[str, Any]:
     """By field, whether the values of a `Result`, or of a table of them, are within their range."""
-    counted = {name: (0 <= getattr(rows, name)) & (getattr(rows, name) <= rows.total) for name in
-               ("correct", "correct_clean")}  # fmt: skip
+    counted = {name: (0 <= getattr(rows, name)) & (getattr(rows, name) <= rows.total) for name in COUNTS[:-1]}
+    both = (rows.correct_both <= rows.correct) & (rows.correct_both <= rows.correct_clean)
+    counted["correct_both"] = both & (rows.correct_both >= rows.correct + rows.correct_clean - rows.total)
     shares = {name: (0 <= getattr(rows, name)) & (getattr(rows, name) <= 1) for name in SHARES}
     amounts = {name: (0 <= getattr(rows, name)) & (getattr(rows, name) < math.inf) for name in AMOUNTS}
-    return {"total": rows.total >= 1, **counted, **shares, **amounts}
+    return {"test_images": rows.test_images >= rows.total, **counted, "total": rows.total >= 1, **shares, **amounts}
+
+
+def added(rows: Sequence[Result]) -> Result:
+    """Samples of one chip at one point as one."""
+    counts = {name: sum(getattr(row, name) for row in rows) for name in (*COUNTS, "seconds")}
+    return replace(rows[0], **counts)  # type: ignore[arg-type]
 
 
 def _sound(row: Result) -> bool:
@@ -101,8 +115,13 @@ def _sound(row: Result) -> bool:
 
 
 COLUMNS = [name for name in FIELDS if name not in {"key", "seconds"}]
-COLUMNS.insert(COLUMNS.index("correct_clean") + 1, "accuracy")
+COLUMNS.insert(COLUMNS.index("clean_accuracy"), "accuracy")
 COLUMNS += ["inferences_per_s", "energy_delay_chip_pj_s"]
+
+
+def _of(row: Result) -> tuple:
+    """What a row is about."""
+    return tuple(getattr(row, name) for name in FIELDS if name not in {"key", "seconds", *COUNTS})
 
 
 class Rows:
@@ -163,8 +182,10 @@ class Rows:
         return Claims(self._folder / ".claims")
 
     def frame(self, keys: Iterable[str]) -> pd.DataFrame:
-        """The finished rows of these keys, in their order, with the columns of results.csv: the same keys give the same
-        table, whoever computed them and in whichever order."""
+        """The finished rows of these keys, in their order, with the columns of results.csv; samples of a chip at a
+        point, which follow each other, as one. The same keys give the same table, whoever computed them and in
+        whichever order."""
         rows = self.read()
-        found = [rows[key] for key in keys if key in rows]
+        every = [rows[key] for key in keys if key in rows]
+        found = [added(list(same)) for _, same in itertools.groupby(every, _of)]
         return pd.DataFrame([{name: getattr(row, name) for name in COLUMNS} for row in found], columns=COLUMNS)

@@ -64,7 +64,8 @@ def _check_values(results: pd.DataFrame, path: Path) -> None:
         if not pd.api.types.is_numeric_dtype(results[name]):
             bad = results[name][pd.to_numeric(results[name], errors="coerce").isna()]
             raise InputError(path, name, bad.iloc[0] if len(bad) else results[name].iloc[0], again)
-    off = (results.accuracy - results.correct / results.total).abs() > 1e-9
+    found = results.clean_accuracy + (results.correct - results.correct_clean) / results.total
+    off = (results.accuracy - found).abs() > 1e-9
     for name, fine in (possible(results) | {"accuracy": ~off}).items():
         if not fine.all():
             raise InputError(path, name, results[name][~fine].iloc[0].item(), again)

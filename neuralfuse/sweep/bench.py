@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from neuralfuse.chips.cost import Overheads
@@ -26,6 +28,7 @@ from neuralfuse.study.folder import StudyFolder, stamp_of
 from neuralfuse.study.memory import chip_map
 from neuralfuse.study.supplies import beside, supply_of
 from neuralfuse.sweep.lowered import ACCESS, Die, Lowered, last
+from neuralfuse.sweep.sampling import order_of
 from neuralfuse.sweep.task import Task
 from neuralfuse.training.batchnorm import own_statistics
 from neuralfuse.training.calibrate import calibrate
@@ -49,6 +52,14 @@ class Fit:
     die: Die | None = None
 
 
+@dataclass(frozen=True)
+class Sample:
+    """A part of a chip's own order of the test images."""
+
+    chip: int
+    part: tuple[int, int]
+
+
 class Bench:
     """Everything of one study folder that its tasks need, loaded once and when first asked for."""
 
@@ -66,6 +77,7 @@ class Bench:
         self.map = last(2, self._map)
         self.chip = last(1, self._chip)
         self.lowered = Lowered(folder, lambda network, machine: self.placement(network, machine).geometry.banks)
+        self.order = last(1, self._order)
         self.clean = last(16, self._clean)
         self.cost = last(16, self._cost)
 
@@ -89,10 +101,21 @@ class Bench:
             return self.network(name)
         return IntegerNetwork(self.network(name), self.folder.program(name))
 
-    def _inputs(self, network: str, name: str, fit: Fit | None = None) -> Tensor:
-        """The test images as the network sees them: as they are, or through the protection's generator."""
+    def _inputs(self, network: str, name: str, fit: Fit | None = None, sample: Sample | None = None) -> Tensor:
+        """Test images, all or a chip's sample, as the network sees them: as they are, or through the protection's
+        generator."""
         transform = self._fitted(network, name, fit)
-        return self.images if transform is None else evaluate.transform(transform, self.images, self.study.batch_size)
+        images = self.images if sample is None else self.images[self.chosen(sample)]
+        return images if transform is None else evaluate.transform(transform, images, self.study.batch_size)
+
+    def chosen(self, sample: Sample | None) -> Tensor | slice:
+        """Which of the test images a sample has; all without one."""
+        if sample is None:
+            return slice(None)
+        return torch.from_numpy(self.order(sample.chip)[slice(*sample.part)]).to(self.study.device)
+
+    def _order(self, chip: int) -> np.ndarray:
+        return order_of(self.study.seed, chip, len(self.labels))
 
     def _fitted(self, network: str, name: str, fit: Fit | None) -> Callable[[Tensor], Tensor] | None:
         fuse = self.study.protection(name).neuralfuse
@@ -175,31 +198,31 @@ class Bench:
         shield = protection.parse(sram or "none", self.layout(network, die.accelerator))
         return store(self.map(network, die), placed, self.network(network), shield)
 
-    def _clean(self, network: str, name: str | None, fit: Fit | None = None) -> int:
-        """Right answers where no bit reads wrong, on images as they are (None) or through a protection's generator."""
+    def _clean(self, network: str, name: str | None, fit: Fit | None = None, sample: Sample | None = None) -> Tensor:
+        """Which images are right where no bit reads wrong, as they are (None) or through a protection's generator."""
         if isinstance(answers := self.answers(network), IntegerNetwork):
             answers.activations, answers.in_array = NOTHING_FAULTY, ()
-        images = self.images if name is None else self.inputs(network, name, fit)
+        images = self.images if name is None else self.inputs(network, name, fit, sample)
         self.network(network).restore()
-        return self.correct(network, images)
+        return self.right(network, images, sample)
 
-    def correct(self, network: str, images: Tensor) -> int:
-        """Right answers of a network with the faults that it has, on the test images as they are or transformed."""
+    def right(self, network: str, images: Tensor, sample: Sample | None = None) -> Tensor:
+        """Which images, as they are or transformed, a network with the faults that it has answers right."""
         if isinstance(answers := self.answers(network), IntegerNetwork):
-            answers.first_image = 0
-        return evaluate.correct(answers, images, self.labels, self.study.batch_size)
+            answers.first_image = 0 if sample is None else sample.part[0]
+        return evaluate.right(answers, images, self.labels[self.chosen(sample)], self.study.batch_size)
 
     def _cost(
         self, network: str, machine: str, name: str, at: OperatingPoint, overheads: tuple[tuple[str, Overhead], ...]
     ) -> Cost:
         return self.folder.cost(network, machine, self.study.protection(name), at, dict(overheads))
 
-    def _renormalised(self, network: str, faults: FaultyBits, how: BatchNormConfig) -> int:
-        """Right answers with these faults and the statistics that BatchNorm finds with them."""
-        faulty = self.unfolded(network)
+    def _renormalised(self, network: str, faults: FaultyBits, how: BatchNormConfig, sample: Sample | None) -> Tensor:
+        """Which images are right with these faults and the statistics that BatchNorm finds with them."""
+        faulty, chosen = self.unfolded(network), self.chosen(sample)
         faulty.set_faults(*faults)
         with own_statistics(faulty, self.data.train_x, how.batches, how.batch, self.study.seed):
-            return evaluate.correct(faulty, self.images, self.labels, self.study.batch_size)
+            return evaluate.right(faulty, self.images[chosen], self.labels[chosen], self.study.batch_size)
 
     def measure(self, task: Task) -> Result:
         """Accuracy of one chip at one operating point, with its rates and the energy of an inference."""
@@ -209,9 +232,11 @@ class Bench:
         voltage = supply("weights")
         model = self.network(point.network)
         protection = self.study.protection(point.protection)
-        correct_clean = self.clean(point.network, None)
+        sample = None if task.images is None else Sample(task.chip, task.images)
+        chosen, every = self.chosen(sample), self.clean(point.network, None)
         fit = self._fit(task)
-        images = self.inputs(point.network, point.protection, fit)
+        own = sample if fit is not None and fit.die is not None else None  # what one chip alone sees
+        images = self.inputs(point.network, point.protection, fit, own)
         chip = self.chip(point.network, self.now(die_of(task)), protection.sram)
         faults = chip.faults(voltage, ACCESS)
         model.set_faults(*faults)
@@ -223,11 +248,13 @@ class Bench:
             others, faulty_activations = self.lowered.put(answers, point.network, die, point.protection, task.at)
             late = bool(answers.in_array)
         if protection.batchnorm is not None:
-            correct = self._renormalised(point.network, faults, protection.batchnorm)
+            right = self._renormalised(point.network, faults, protection.batchnorm, sample)
         elif flip_rate or faulty_activations or late:
-            correct = self.correct(point.network, images)
+            right = self.right(point.network, images if own else images[chosen], sample)
         else:  # the words are as written, and so are the answers: nothing to compute
-            correct = self.clean(point.network, point.protection if protection.neuralfuse else None, fit)
+            right = self.clean(point.network, point.protection if protection.neuralfuse else None, fit, own)
+            right = right if own else right[chosen]
+        clean = every[chosen]
         overheads = {"weight_buffer": chip.overhead, **others}
         cost = self.cost(point.network, point.accelerator, point.protection, task.at, tuple(overheads.items()))
         names = {name: value for name, value in asdict(point).items() if name != "setup"}
@@ -240,9 +267,12 @@ class Bench:
             voltage_accumulators=supply("accumulators"),
             voltage_logic=supply("logic"),
             chip=task.chip,
-            correct=correct,
-            total=len(self.labels),
-            correct_clean=correct_clean,
+            correct=int(right.sum()),
+            total=len(right),
+            correct_clean=int(clean.sum()),
+            correct_both=int((right & clean).sum()),
+            test_images=len(every),
+            clean_accuracy=int(every.sum()) / len(every),
             cell_fault_rate=chip.raw.cell_fault_rate(voltage),
             flip_rate=flip_rate,
             cell_fault_rate_activations=faulty_activations,

@@ -17,6 +17,7 @@ from neuralfuse.sweep.bench import run_chunk
 from neuralfuse.sweep.collect import Failure, collect, shard
 from neuralfuse.sweep.executors import Workers
 from neuralfuse.sweep.plan import plan
+from neuralfuse.sweep.sampling import chip_cost
 from neuralfuse.sweep.task import Task
 from sram import plugins
 from sram.errors import InputError
@@ -42,19 +43,26 @@ def run_study(folder: StudyFolder, workers: Workers, say: Say, part: tuple[int, 
 
 
 def _run(folder: StudyFolder, workers: Workers, say: Say, part: tuple[int, int] | None) -> Outcome:
-    study, points = folder.study, prepare(folder, say)
+    points, costs = prepare(folder, say), chip_costs(folder)
 
     def wanted(rows: dict[str, Result]) -> list[Task]:
-        tasks = plan(study, points, rows)
+        tasks = plan(folder.study, points, rows, costs)
         return tasks if part is None else shard(tasks, *part)
 
     advance = say(f"sweep ({workers.label})")
     measure = partial(plugins.with_allowed, plugins.allowed(), run_chunk, str(folder.path))
     failures = collect(folder.rows, wanted, measure, workers, lambda done, total: advance(done, total, {}))
     rows = folder.rows.read()
-    tasks = plan(study, points, rows)
+    tasks = plan(folder.study, points, rows, costs)
     path = folder.write_results(task.key for task in tasks)
     return Outcome(path, sum(task.key in rows for task in tasks), len(tasks), failures)
+
+
+def chip_costs(folder: StudyFolder) -> dict[str, float]:
+    """How many images each network answers in the time that one of its chips takes to make, for one supply."""
+    if folder.study.adaptive is None:
+        return {}
+    return {network.name: chip_cost(folder.workload(network.name)) for network in folder.study.networks}
 
 
 def claimed(study: StudyConfig | str | Path, out: Path) -> dict[str, StudyFolder]:
@@ -105,7 +113,7 @@ def estimate(folder: StudyFolder, workers: Workers, part: tuple[int, int] | None
         chips = len(range(index - 1, settings * study.chips.evaluation, count))
         return Forecast(chips * len(operating_points(study, study.accelerators[0])), 0, trainings, None)
     rows = folder.rows.read()
-    tasks = shard(plan(study, points_of(folder), rows), index, count)
+    tasks = shard(plan(study, points_of(folder), rows, chip_costs(folder)), index, count)
     done = [rows[task.key] for task in tasks if task.key in rows]
     mean = sum(row.seconds for row in done) / len(done) if done else None
     left = len(tasks) - len(done)

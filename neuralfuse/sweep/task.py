@@ -10,11 +10,12 @@ from simulator.operating_point import OperatingPoint
 
 @dataclass(frozen=True)
 class Task:
-    """One chip at one operating point, at one point of the grid."""
+    """One chip at one operating point, at one point of the grid, on all test images or a part of the chip's own."""
 
     point: Point
     chip: int
     at: OperatingPoint
+    images: tuple[int, int] | None = None  # where the part begins and ends; None: all
 
     @functools.cached_property
     def key(self) -> str:
@@ -26,5 +27,6 @@ class Task:
         >>> Task(point, 1, low).key == Task(point, 1, low).key != Task(point, 2, low).key
         True
         """
-        at = given(self.at)
-        return digest({"point": asdict(self.point), "chip": self.chip, "at": at, "results": RESULTS_VERSION})
+        part = {} if self.images is None else {"images": self.images}
+        of = {"point": asdict(self.point), "chip": self.chip, "at": given(self.at), "results": RESULTS_VERSION}
+        return digest(of | part)

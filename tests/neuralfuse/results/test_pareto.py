@@ -24,6 +24,7 @@ def results():
                         network="n", dataset="d", accelerator="a", curve="ibm14", rails="weights alone",
                         structure="iid", protection=name,
                         voltage=voltage, chip=chip, correct=correct, total=1000, correct_clean=970,
+                        correct_both=min(correct, 970), test_images=1000, clean_accuracy=0.97,
                         accuracy=correct / 1000, cell_fault_rate=0.0, flip_rate=0.0,
                         cell_fault_rate_activations=0.0, cycles=1,
                         clock_hz=1e9, inference_s=1e-9, inferences_per_s=1e9, energy_delay_chip_pj_s=1e-9,
@@ -203,3 +204,21 @@ def test_points_per_million_parameters():
     found = pareto.per_million_parameters(summary, {"ConvL": 723273})
     assert round(found.gain_points_per_million_parameters[1], 1) == 67.5
     assert np.isnan(found.gain_points_per_million_parameters[0])
+
+
+def test_of_chips_that_were_sampled_only_means_are_said(results):
+    """Ten times as many test images; the unprotected network's chips were measured on all of them."""
+    fuse = results.protection == "fuse"
+    sampled = results.assign(test_images=np.where(fuse, 10_000, 1000))
+    table, whole = (pareto.summarise(rows).set_index(["protection", "voltage"]) for rows in (sampled, results))
+    single = ["accuracy_worst_chip", "accuracy_q10", "yield", "yield_low", "yield_high"]
+    assert table.loc["fuse", single].isna().all(axis=None)
+    assert table.loc["none", single].equals(whole.loc["none", single])
+    assert table.accuracy_mean.equals(whole.accuracy_mean)
+    assert (table.accuracy_low <= whole.accuracy_low).all()
+    at_top = table.loc[("fuse", 1.0)]  # every chip alike: as wide as 20,000 images that lost so few allow
+    assert at_top.accuracy_high - at_top.accuracy_low > whole.loc[("fuse", 1.0)].pipe(
+        lambda row: row.accuracy_high - row.accuracy_low
+    )
+    assert set(pareto.yields(sampled).protection) == {"none"}
+    assert pareto.yields(sampled[fuse]).empty

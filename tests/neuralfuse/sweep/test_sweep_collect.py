@@ -20,6 +20,7 @@ from neuralfuse.study.grid import Point
 from neuralfuse.sweep.collect import chunks, collect, shard
 from neuralfuse.sweep.executors import InProcess, Workers, choose
 from neuralfuse.sweep.plan import plan
+from neuralfuse.sweep.sampling import order_of
 from neuralfuse.sweep.task import Task
 from sram.errors import InputError
 from tests.conftest import ROOT
@@ -39,13 +40,21 @@ def accuracy_of(task: Task) -> int:
     return int(1000 * (0.95 - loss * (0.8 + 0.4 * noise)))
 
 
+def _counts(task: Task) -> tuple:
+    """Of a made-up chip's images, in its own order: those that are wrong without a fault come every twentieth."""
+    start, stop = task.images or (0, 1000)
+    order = order_of(0, task.chip, 1000)[start:stop]
+    clean, right = order % 20 > 0, order < accuracy_of(task)
+    return int(right.sum()), len(order), int(clean.sum()), int((clean & right).sum()), 1000, 0.95
+
+
 def fake_chunk(tasks: list[Task]) -> list[Result]:
     rows = []
     for t in tasks:
         p = t.point
         names = (p.network, p.dataset, p.accelerator, p.curve, "weights alone", p.structure, p.protection)
         voltage = t.at.supply("weights").voltage
-        supplies, rates, counts = (voltage, 1.0, 1.0, 1.0), (0.0,) * 3, (accuracy_of(t), 1000, 950)
+        supplies, rates, counts = (voltage, 1.0, 1.0, 1.0), (0.0,) * 3, _counts(t)
         energy, saving = (voltage**2,) * 4, (1 - voltage**2,) * 4
         rows.append(Result(t.key, *names, *supplies, t.chip, *counts, *rates, *energy, *saving, 7, 1e6, 7e-6, 0.1))
     return rows
@@ -288,22 +297,48 @@ def test_merge_of_a_foreign_folder_is_refused(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"one", "other"}
 
 
-@pytest.mark.parametrize("goal", [0.5, 2.0, 50.0])
+@pytest.mark.parametrize("goal", [0.3, 2.0, 50.0])
 def test_adaptive_stops_where_the_interval_is_narrow(goal, tmp_path):
-    study = STUDY.model_copy(update={"adaptive": AdaptiveConfig(half_width_points=goal)})
-    collect(rows_of(tmp_path), lambda rows: plan(study, POINTS, rows), fake_chunk, in_process())
+    study = STUDY.model_copy(
+        update={
+            "adaptive": AdaptiveConfig(half_width_points=goal),
+            "chips": ChipsConfig(evaluation=60, wave=4),
+            "voltages": (1.0, 0.8),
+        }
+    )
+
+    def adaptive(rows):
+        return plan(study, POINTS, rows, {"net": 10.0})
+
+    collect(rows_of(tmp_path), adaptive, fake_chunk, in_process())
     rows = rows_of(tmp_path).read()
-    table = table_of(tmp_path, lambda rows: plan(study, POINTS, rows))
+    assert set(rows) == {task.key for task in adaptive(rows)}  # nothing was run that the plan does not want
+    table = table_of(tmp_path, adaptive)
+    assert not table.duplicated(["structure", "protection", "voltage", "chip"]).any()
     for _, group in table.groupby(["structure", "protection", "voltage"]):
-        n = len(group)
-        assert n in (4, 8, 12)
+        (images,), n = group.total.unique(), len(group)
+        assert images in (32, 64, 128, 256, 512, 1000)
+        assert 20 <= n <= 60
         found = group.sort_values("chip").accuracy.to_numpy()
-        half = {few: 100 * mean_interval(found[:few]).half_width for few in range(4, n + 1, 4)}
-        assert half.pop(n) <= goal or n == 12
-        assert all(width > goal for width in half.values())  # and no wave sooner
-    assert len(rows) == len(table)  # nothing was run that the plan does not want
-    if goal == 50.0:
-        assert len(table) == 4 * 3 * 4
+        assert 100 * mean_interval(found).half_width <= goal or (n, images) == (60, 1000)
+        if n > 24:
+            assert 100 * mean_interval(found[: n - 4]).half_width > goal  # a wave less was not enough
+        if goal == 50.0:
+            assert (n, images) == (20, 32)
+    assert goal < 2 or table.total.sum() < 30_000  # of 480,000 images
+
+
+def test_the_same_rows_whichever_way_a_sample_grew(tmp_path):
+    """An interval that is wanted narrower later goes on from what is there, and ends where it would have begun."""
+    for folder, goals in ((tmp_path / "once", [0.6]), (tmp_path / "twice", [3.0, 0.6])):
+        for goal in goals:
+            study = STUDY.model_copy(
+                update={"adaptive": AdaptiveConfig(half_width_points=goal), "chips": ChipsConfig(evaluation=40)}
+            )
+            before = set(rows_of(folder).read())
+            collect(rows_of(folder), lambda rows, study=study: plan(study, POINTS[:1], rows), fake_chunk, in_process())
+    assert before
+    assert before < set(rows_of(folder).read()) == set(rows_of(tmp_path / "once").read())
 
 
 def test_bisection_brackets_the_lowest_good_voltage(tmp_path):
