@@ -17,7 +17,7 @@ from simulator.device.program import Program
 from sram.errors import InputError
 from sram.geometry import Geometry
 
-VERSION = 2
+VERSION = 3
 
 
 class VoltageOutOfRange(InputError):

@@ -22,7 +22,7 @@ from sram.errors import InputError
 from sram.geometry import Geometry
 from sram.random import Stream
 from sram.random_kernels import philox
-from tests.neuralfuse.quantized.test_integer import WAYS, Words, answers, conv
+from tests.neuralfuse.quantized.test_integer import KERNELS, PADDINGS, STRIDES, WAYS, Words, answers, conv
 
 TOP = (0.0,) * 31 + (1.0,)
 
@@ -85,23 +85,23 @@ def both(program, words, x, faults, integers=False, first_image=0):
 @pytest.mark.parametrize("integers", WAYS)
 @settings(deadline=None, max_examples=25, derandomize=True)
 @given(
-    kernel=st.sampled_from([1, 3]),
-    stride=st.sampled_from([1, 2]),
-    padding=st.sampled_from([0, 1]),
+    kernel=KERNELS,
+    stride=STRIDES,
+    padding=PADDINGS,
     groups=st.sampled_from([1, 4, 8]),
     rate=st.sampled_from([1e-6, 1e-3, 0.03, 0.1]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_late_sums_are_those_of_a_device(integers, kernel, stride, padding, groups, rate, seed):
     second = Conv(
-        *(1, 24, 16, 8, kernel, kernel, stride, padding, groups, 1.0),
+        *(1, 24, 16, 8, *kernel, stride, padding, groups, 1.0),
         *((0.01,) * 16, tuple(float(i - 4) for i in range(16)), True),
     )
     third = conv(3, 16, 8, 1, 24 + second.weights, relu=False, unit=0.5)
-    program = Program((3, 6, 7), (conv(0, 3, 8, 1, 0), second, Pool(2, "max", 2), third, Flatten(4)))
+    program = Program((3, 8, 7), (conv(0, 3, 8, 1, 0), second, Pool(2, "max", 2), third, Flatten(4)))
     random = np.random.default_rng(seed)
     words = random.integers(-128, 128, program.weight_bytes).astype(np.int8)
-    x = torch.from_numpy(random.integers(-60, 60, (3, 3, 6, 7)).astype(np.float32))
+    x = torch.from_numpy(random.integers(-60, 60, (3, 3, 8, 7)).astype(np.float32))
     faults = TimingFaults(errors_at(rate, "ws"), seed=seed, chip=7)
     found, expected = both(program, words, x, faults, integers, first_image=5)
     assert np.array_equal(found, expected)
@@ -233,7 +233,7 @@ def layers_of(program):
     made = []
     for place, step in steps:
         _, high, wide = program.shapes[step.source]
-        sizes = (step.kernel_h, step.stride, step.padding)
+        sizes = ((step.kernel_h, step.kernel_w), step.stride, step.padding)
         made.append(workload.conv(f"c{place}", high, wide, step.channels, step.filters, *sizes, groups=step.groups))
     return workload.Workload("chain", tuple(made))
 
@@ -241,9 +241,9 @@ def layers_of(program):
 @pytest.mark.parametrize("integers", WAYS)
 @settings(deadline=None, max_examples=25, derandomize=True)
 @given(
-    kernel=st.sampled_from([1, 3]),
-    stride=st.sampled_from([1, 2]),
-    padding=st.sampled_from([0, 1]),
+    kernel=KERNELS,
+    stride=STRIDES,
+    padding=PADDINGS,
     groups=st.sampled_from([1, 2, 8]),
     dataflow=st.sampled_from(["ws", "is"]),
     rows=st.sampled_from([4, 7, 16]),
@@ -255,7 +255,7 @@ def test_partial_sums_are_read_back_as_a_product_fold_by_fold_does(
     integers, kernel, stride, padding, groups, dataflow, rows, share, late, seed
 ):
     second = Conv(
-        *(1, 72, 16, 8, kernel, kernel, stride, padding, groups, 1.0),
+        *(1, 72, 16, 8, *kernel, stride, padding, groups, 1.0),
         *((0.01,) * 16, tuple(float(i - 4) for i in range(16)), True),
     )
     third = conv(2, 16, 8, 1, 72 + second.weights, relu=False, unit=0.5)

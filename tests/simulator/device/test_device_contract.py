@@ -59,19 +59,19 @@ def bench(request):
 def network(rng):
     """Two convolutions (the second grouped), a sum, pooling and a linear layer, with their weights."""
 
-    def conv(source, address, f, c, kernel, padding, groups, relu):
+    def conv(source, address, f, c, kernel, stride, padding, groups, relu):
         return Conv(
-            source, address, f, c, kernel, kernel, 1, padding, groups, 0.05,
+            source, address, f, c, *kernel, stride, padding, groups, 0.05,
             tuple(rng.uniform(0.001, 0.01, f)), tuple(rng.normal(size=f)), relu,
         )  # fmt: skip
 
     steps = (
-        conv(0, 3, 4, 2, 3, 1, 1, True),
-        conv(1, 3 + 72, 4, 4, 3, 1, 2, False),
+        conv(0, 3, 4, 2, (3, 2), (1, 2), (1, 2), 1, True),
+        conv(1, 3 + 48, 4, 4, (1, 3), (1, 1), (0, 1), 2, False),
         Add(2, 1, True),
         Pool(3, "max", 2),
         Flatten(4),
-        conv(5, 3 + 144, 5, 4 * 9, 1, 0, 1, False),
+        conv(5, 3 + 72, 5, 4 * 6, (1, 1), (1, 1), (0, 0), 1, False),
     )
     program = Program((2, 6, 7), steps)
     return program, rng.integers(-127, 128, program.weight_bytes).astype(np.int8)
@@ -81,7 +81,8 @@ def test_a_sum_of_products_fits_into_32_bits():
     """131071 products of two int8 are at most 2^31 - 2^14; one more could be 2^31."""
 
     def sums(taps):
-        return Program((taps, 1, 1), (Conv(0, 0, 1, taps, 1, 1, 1, 0, 1, 1.0, (1.0,), (0.0,), False), Flatten(1)))
+        one = Conv(0, 0, 1, taps, 1, 1, (1, 1), (0, 0), 1, 1.0, (1.0,), (0.0,), False)
+        return Program((taps, 1, 1), (one, Flatten(1)))
 
     assert sums(131071).weight_bytes == 131071
     with pytest.raises(InputError, match="131072"):
@@ -95,19 +96,19 @@ def expected(program, weights, batch):
         x = tensors[step.source]
         if isinstance(step, Conv):
             q = np.clip(np.rint(x / np.float32(step.input_scale)), -127, 127).astype(np.int64)
-            p = step.padding
+            (p, r), (s, t) = step.padding, step.stride
             b, c, h, w = q.shape
-            padded = np.zeros((b, c, h + 2 * p, w + 2 * p), np.int64)
-            padded[:, :, p : p + h, p : p + w] = q
+            padded = np.zeros((b, c, h + 2 * p, w + 2 * r), np.int64)
+            padded[:, :, p : p + h, r : r + w] = q
             per, each = step.channels // step.groups, step.filters // step.groups
             kernel = weights[step.address :][: step.weights].reshape(step.filters, per, step.kernel_h, step.kernel_w)
-            oh, ow = h + 2 * p - step.kernel_h + 1, w + 2 * p - step.kernel_w + 1
+            oh, ow = (h + 2 * p - step.kernel_h) // s + 1, (w + 2 * r - step.kernel_w) // t + 1
             y = np.zeros((b, step.filters, oh, ow))
             for f in range(step.filters):
                 for ch in range(per):
                     for i in range(step.kernel_h):
                         for j in range(step.kernel_w):
-                            source = padded[:, f // each * per + ch, i : i + oh, j : j + ow]
+                            source = padded[:, f // each * per + ch, i : i + s * oh : s, j : j + t * ow : t]
                             y[:, f] += int(kernel[f, ch, i, j]) * source
                 y[:, f] = y[:, f] * step.scale[f] + step.offset[f]
             y = y.astype(np.float32)
@@ -207,7 +208,7 @@ def test_counters_are_those_of_the_closed_form(bench):
     with SimulatedChip(hidden_map(), MACHINE) as reference:
         reference.load(program)
         assert run.counters == reference.run(np.zeros((2, 2, 6, 7), np.float32)).counters
-    assert run.counters.weight_reads == 72 + 72 + 180  # weight stationary: each weight once
+    assert run.counters.weight_reads == 48 + 24 + 120  # weight stationary: each weight once
     assert run.counters.energy_pj is None
 
 
@@ -288,7 +289,8 @@ def test_intermittent_cells_come_and_go_on_every_board(bench):
 
 
 def test_a_run_without_end_is_refused_before_it_starts():
-    wide = {"kernel_h": 1, "kernel_w": 1, "stride": 1, "padding": 0, "groups": 1, "input_scale": 1.0, "relu": False}
+    wide = {"kernel_h": 1, "kernel_w": 1, "stride": (1, 1), "padding": (0, 0), "groups": 1}
+    wide |= {"input_scale": 1.0, "relu": False}
     steps = [Conv(0, 0, n, 1 << 10, scale=(1.0,) * n, offset=(0.0,) * n, **wide) for n in (1 << 14, 1)]
     with pytest.raises(InputError, match="multiplications"):
         execute(Program((1 << 10, 64, 64), tuple(steps)), np.zeros((1, 1 << 10, 64, 64), np.float32), None)

@@ -21,7 +21,16 @@ from hypothesis import strategies as st
 
 from simulator.device import frames, open_device
 from simulator.device.program import MOST_STEPS, Conv, Flatten, Program
-from simulator.device.protocol import Counters, DeviceError, DeviceTimeout, LinkLost, Refused, Run, VersionMismatch
+from simulator.device.protocol import (
+    VERSION,
+    Counters,
+    DeviceError,
+    DeviceTimeout,
+    LinkLost,
+    Refused,
+    Run,
+    VersionMismatch,
+)
 from simulator.device.remote import RemoteDevice
 from simulator.device.serve import Server, proof
 from sram.errors import InputError
@@ -82,7 +91,7 @@ def frame(header, array=b"", magic=b"NFD1"):
     return struct.pack("<4sII", magic, len(text), len(array)) + text + array
 
 
-HELLO = frame({"call": "hello", "protocol": 2, "nonce": "n"})
+HELLO = frame({"call": "hello", "protocol": VERSION, "nonce": "n"})
 READ = frame({"call": "read", "address": 0, "count": 1})
 
 
@@ -215,10 +224,11 @@ def test_a_stranger_may_not_send_much(plain_server):
         assert "5000" in read_frame(connection)["message"]
 
 
-CONV = {"do": "conv", "source": 0, "address": 0, "filters": 2, "channels": 1, "kernel_h": 2, "kernel_w": 2, "stride": 1}
-CONV |= {"padding": 1, "groups": 1, "input_scale": 0.1, "scale": [1.0, 1.0], "offset": [0.0, 0.0], "relu": True}
+CONV = {"do": "conv", "source": 0, "address": 0, "filters": 2, "channels": 1, "kernel_h": 2, "kernel_w": 2}
+CONV |= {"stride": [1, 1], "padding": [1, 1], "groups": 1, "input_scale": 0.1}
+CONV |= {"scale": [1.0, 1.0], "offset": [0.0, 0.0], "relu": True}
 GOOD = [
-    ({"call": "hello", "protocol": 2, "nonce": "n"}, b""),
+    ({"call": "hello", "protocol": VERSION, "nonce": "n"}, b""),
     ({"call": "read", "address": 3, "count": 2}, b""),
     ({"call": "write", "address": 3, "array": {"dtype": "<u8", "shape": [2]}}, bytes(16)),
     ({"call": "set_voltage", "voltage": 0.7}, b""),
@@ -330,7 +340,7 @@ def test_large_headers_do_not_fill_a_boards_memory():
 
 
 def test_the_largest_program_is_not_taken_for_hostile():
-    step = Conv(0, 0, 1, 1, 1, 1, 1, 0, 1, 1.0, (1.0,), (0.0,), False)
+    step = Conv(0, 0, 1, 1, 1, 1, (1, 1), (0, 0), 1, 1.0, (1.0,), (0.0,), False)
     steps = tuple(dataclasses.replace(step, source=i) for i in range(MOST_STEPS))
     with serving(Plain()) as address, RemoteDevice(address, timeout_s=10) as device:
         device.load(Program((1, 1, 1), steps))
@@ -482,7 +492,7 @@ def test_a_drivers_numpy_numbers_arrive_as_numbers():
     multiply = board.multiply
     counted = Counters(np.uint32(5), np.int64(7), np.uint8(1), 2.0, 0, np.float32(2.5))
     board.multiply = lambda *where: (multiply(*where)[0], counted)
-    conv = Conv(0, 0, 1, 1, 1, 1, 1, 0, 1, 1.0, (1.0,), (0.0,), False)
+    conv = Conv(0, 0, 1, 1, 1, 1, (1, 1), (0, 0), 1, 1.0, (1.0,), (0.0,), False)
     with serving(board) as address, RemoteDevice(address, timeout_s=10) as device:
         assert device.set_voltage(0.7) == pytest.approx(0.7)
         assert device.read(0, 2).tolist() == [0, 0]
@@ -634,7 +644,7 @@ def test_the_secret_opens_both_ways():
         connection, greeting = raw(address)
         with connection:  # the server's own word echoed back is no proof
             echo = proof(SECRET, "server", greeting["nonce"], "n")
-            connection.sendall(frame({"call": "hello", "protocol": 2, "nonce": "n", "proof": echo}))
+            connection.sendall(frame({"call": "hello", "protocol": VERSION, "nonce": "n", "proof": echo}))
             assert read_frame(connection)["error"] == "Refused"
             assert unserved(connection)
     with serving(Plain()) as address, pytest.raises(Refused, match="does not know"):
@@ -644,10 +654,10 @@ def test_the_secret_opens_both_ways():
 @pytest.mark.parametrize(
     "hello",
     [
-        {"call": "hello", "protocol": 2, "nonce": "n"},
-        {"call": "hello", "protocol": 2, "nonce": "n", "proof": "0" * 64},
+        {"call": "hello", "protocol": VERSION, "nonce": "n"},
+        {"call": "hello", "protocol": VERSION, "nonce": "n", "proof": "0" * 64},
         {"call": "hello", "protocol": 3, "nonce": "n"},
-        {"call": "hello", "protocol": 2},
+        {"call": "hello", "protocol": VERSION},
         {"call": "read", "address": 0, "count": 1},
     ],
 )
@@ -676,10 +686,10 @@ def test_nothing_but_loopback_without_a_secret():
 def test_versions_must_agree(monkeypatch, plain_server):
     connection, _ = raw(plain_server)
     with connection:
-        connection.sendall(frame({"call": "hello", "protocol": 3, "nonce": "n"}))
+        connection.sendall(frame({"call": "hello", "protocol": VERSION + 1, "nonce": "n"}))
         assert read_frame(connection)["error"] == "VersionMismatch"
-    monkeypatch.setattr("simulator.device.remote.VERSION", 3)
-    with pytest.raises(VersionMismatch, match="client speaks protocol 3"):
+    monkeypatch.setattr("simulator.device.remote.VERSION", VERSION + 1)
+    with pytest.raises(VersionMismatch, match=f"client speaks protocol {VERSION + 1}"):
         RemoteDevice(plain_server, timeout_s=10)
     with socket.create_server(("127.0.0.1", 0)) as other:
         threading.Thread(target=lambda: other.accept()[0].sendall(frame({"hello": "something else"}))).start()
@@ -738,7 +748,7 @@ def test_a_board_needs_only_python_and_numpy():
         server = Server(device_boards.Plain())
         thread = threading.Thread(target=server.run)
         thread.start()
-        conv = Conv(0, 0, 2, 1, 2, 2, 1, 0, 1, 1.0, (1.0, 1.0), (0.0, 0.5), True)
+        conv = Conv(0, 0, 2, 1, 2, 2, (1, 1), (0, 0), 1, 1.0, (1.0, 1.0), (0.0, 0.5), True)
         with RemoteDevice("127.0.0.1:%d" % server.address[1], timeout_s=10) as device:
             device.write(0, pack_weights([1, 1, 1, 1, 2, 0, 0, 0], 16))
             device.load(Program((1, 4, 4), (conv, Pool(1, "mean", 0), Flatten(2))))
@@ -774,7 +784,7 @@ def test_who_passes_the_greeting_on_cannot_speak_for_the_client():
         with connection:
             hello = {
                 "call": "hello",
-                "protocol": 2,
+                "protocol": VERSION,
                 "nonce": "n",
                 "proof": proof(SECRET, "client", greeting["nonce"], "n"),
             }
