@@ -1,13 +1,14 @@
 """A chip in SystemVerilog: every cycle of the array and every access of its memories is simulated by Verilator."""
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simulator.accelerator import Accelerator, accelerator
-from simulator.device.board import Board
+from simulator.device.board import Board, BoardMemory
 from simulator.device.protocol import Counters
 from simulator.device.rtl import build
 from simulator.device.silicon import Silicon
@@ -27,8 +28,14 @@ class RtlChip(Board):
     minutes for 32 x 32). DeviceError without Verilator.
     """
 
-    def __init__(self, fault_map: FaultMap, machine: Accelerator | str = "paper", voltage_step: float = 0.01):
-        super().__init__(chip_info("rtl", fault_map, voltage_step))
+    def __init__(
+        self,
+        fault_map: FaultMap,
+        machine: Accelerator | str = "paper",
+        voltage_step: float = 0.01,
+        others: Sequence[BoardMemory] = (),
+    ):
+        super().__init__(chip_info("rtl", fault_map, voltage_step), others)
         self.machine = accelerator(machine) if isinstance(machine, str) else machine
         if self.machine.dataflow not in ("os", "ws"):
             raise InputError(self.machine.name, "dataflow", self.machine.dataflow, "os or ws for the RTL device")

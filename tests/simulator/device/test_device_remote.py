@@ -107,7 +107,7 @@ def unserved(connection):
 def greeted(address):
     connection, _ = raw(address)
     connection.sendall(HELLO)
-    assert "info" in read_frame(connection)
+    assert "memories" in read_frame(connection)
     return connection
 
 
@@ -171,6 +171,12 @@ def test_any_header_is_read_or_refused(text, array_bytes):
         ({"call": "read", "address": 0, "count": 10**30}, b""),
         ({"call": "set_voltage", "voltage": 10**400}, b""),
         ({"call": "set_voltage", "voltage": "0.8"}, b""),
+        ({"call": "read", "memory": "ifmap", "address": 0, "count": 1}, b""),
+        ({"call": "read", "memory": ["weights"], "address": 0, "count": 1}, b""),
+        ({"call": "read", "memory": None, "address": 0, "count": 1}, b""),
+        ({"call": "write", "memory": {"weights": 1}, "array": {"dtype": "<u8", "shape": [1]}}, b"12345678"),
+        ({"call": "set_voltage", "memory": "activations", "voltage": 0.5}, b""),
+        ({"call": "set_voltage", "memory": "x" * 10**5, "voltage": 0.8}, b""),
         ({"call": "load", "program": {"input_shape": [1, 1, 1], "steps": [{"do": "conv"}]}}, b""),
         ({"call": "load", "program": {"input_shape": [1 << 40, 1, 1], "steps": [{"do": "flatten", "source": 0}]}}, b""),
         ({"call": "load", "program": {"input_shape": [1, 1, 1], "steps": [{"do": "flatten", "source": 7}]}}, b""),
@@ -231,7 +237,9 @@ GOOD = [
     ({"call": "hello", "protocol": VERSION, "nonce": "n"}, b""),
     ({"call": "read", "address": 3, "count": 2}, b""),
     ({"call": "write", "address": 3, "array": {"dtype": "<u8", "shape": [2]}}, bytes(16)),
-    ({"call": "set_voltage", "voltage": 0.7}, b""),
+    ({"call": "set_voltage", "memory": "activations", "voltage": 0.7}, b""),
+    ({"call": "read", "memory": "activations", "address": 3, "count": 2}, b""),
+    ({"call": "write", "memory": "activations", "address": 3, "array": {"dtype": "<u8", "shape": [2]}}, bytes(16)),
     ({"call": "load", "program": {"input_shape": [1, 2, 2], "steps": [CONV, {"do": "flatten", "source": 1}]}}, b""),
     ({"call": "run", "array": {"dtype": "<f4", "shape": [1, 1, 2, 2]}}, bytes(16)),
     ({"call": "reset"}, b""),
@@ -388,6 +396,58 @@ def test_a_frame_that_does_not_end_lets_the_next_client_in():
             assert device.read(0, 1).tolist() == [0]
 
 
+def test_every_supply_goes_back_to_nominal_though_one_driver_fails():
+    board = Plain()
+    buffer = board.memories["activations"]
+    with serving(board) as address, greeted(address) as connection:
+        for memory in board.memories:
+            connection.sendall(frame({"call": "set_voltage", "memory": memory, "voltage": 0.7}))
+            assert read_frame(connection)["voltage"] == 0.7
+        board.supply = lambda voltage: 1 / 0
+        connection.close()
+        deadline = time.monotonic() + 5
+        while buffer.voltage != 0.9 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (board.voltage, buffer.voltage) == (0.7, 0.9)
+        with pytest.raises(DeviceError, match="did not go back to nominal: ZeroDivisionError"):
+            RemoteDevice(address, timeout_s=10)
+        del board.supply
+        with RemoteDevice(address, timeout_s=10) as device:
+            assert board.voltage == 0.9
+            assert device.memory("activations").info == buffer.info
+
+
+@pytest.mark.parametrize(
+    "memories",
+    [
+        None,
+        [],
+        {},
+        {"activations": "INFO"},
+        {"weights": None},
+        {"weights": {"name": "x"}},
+        {"weights": "INFO", "activations": "INFO"},
+        {"weights": "INFO", "activations": ["INFO"]},
+    ],
+    ids=str,
+)
+def test_a_device_described_in_another_way_is_of_another_version(memories):
+    info = dataclasses.asdict(Plain().info)
+    if isinstance(memories, dict):
+        memories = {name: info if given == "INFO" else given for name, given in memories.items()}
+
+    def answer(listener):
+        connection = listener.accept()[0]
+        connection.sendall(frame({"hello": "neuralfuse-device", "protocol": VERSION, "nonce": "n", "secret": False}))
+        read_frame(connection)
+        connection.sendall(frame({"memories": memories}))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer, args=(listener,)).start()
+        with pytest.raises(VersionMismatch, match="in another way"):
+            RemoteDevice(f"127.0.0.1:{listener.getsockname()[1]}", timeout_s=10)
+
+
 def test_a_client_that_says_nothing_is_let_go():
     with serving(Plain(), idle_s=0.2) as address, greeted(address) as connection:
         assert connection.recv(1) == b""
@@ -428,7 +488,7 @@ def test_sigterm_ends_cleanly_at_nominal_voltage(tmp_path, connected, how):
         running.send_signal(how)
         assert running.wait(10) == 0
         assert running.stderr.read() == ""
-        assert (tmp_path / "log").read_text() == "released at 0.9"
+        assert (tmp_path / "log").read_text() == "released at 0.9 and 0.9"
         if connected:
             with pytest.raises(LinkLost):
                 device.read(0, 1)
@@ -442,7 +502,7 @@ def test_sigterm_does_not_wait_for_the_rest_of_a_frame(tmp_path):
         time.sleep(0.3)
         running.send_signal(signal.SIGTERM)
         assert running.wait(10) == 0  # a started frame may take 30 s
-        assert (tmp_path / "log").read_text() == "released at 0.9"
+        assert (tmp_path / "log").read_text() == "released at 0.9 and 0.9"
 
 
 def test_a_client_that_vanishes_leaves_nominal_voltage():
@@ -789,7 +849,7 @@ def test_who_passes_the_greeting_on_cannot_speak_for_the_client():
                 "proof": proof(SECRET, "client", greeting["nonce"], "n"),
             }
             connection.sendall(frame(hello))
-            assert "info" in read_frame(connection)
+            assert "memories" in read_frame(connection)
             connection.sendall(frame({"call": "set_voltage", "voltage": 0.5}) + bytes(32))
             header = read_frame(connection)
             assert "has not sent" in header["message"]
