@@ -31,6 +31,7 @@ def header(fault_map: FaultMap) -> dict:
         "chip": fault_map.chip,
         "seed": fault_map.seed,
         "voltage_floor": fault_map.voltage_floor,
+        **({"first_bank": fault_map.first_bank} if fault_map.first_bank else {}),
     }
 
 
@@ -78,7 +79,7 @@ def check(fault_map: FaultMap, where: object) -> None:
             continue
         if array.dtype != dtype or array.shape != (n,):
             raise InputError(where, name, f"{array.dtype}{list(array.shape)}", f"{np.dtype(dtype)}[{n}]")
-    for name in ("chip", "seed"):
+    for name in ("chip", "seed", "first_bank"):
         value = getattr(fault_map, name)
         if not (isinstance(value, int) and 0 <= value < 2**32):
             raise InputError(where, name, value, "an integer in [0, 2**32)")

@@ -151,7 +151,8 @@ class Chip:
             polarities(cell, self.number, kind, self.seed, memory.stuck_at_one)
         cell -= memory.first_bank * geometry.cells_per_bank
         width = noise_width(curve, critical_voltage, noise) if noise else None
-        return FaultMap(geometry, curve, shares, key[1], key[0], voltage_floor, cell, critical_voltage, kind, width)
+        arrays = cell, critical_voltage, kind, width
+        return FaultMap(geometry, curve, shares, key[1], key[0], voltage_floor, *arrays, memory.first_bank)
 
     def dense(self, memory: Memory, voltage: float, *, threads: int | None = None) -> np.ndarray:
         """bool[banks, rows, columns], True where a cell is faulty: `fault_map(...).dense(voltage)` without sorting."""

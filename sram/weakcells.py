@@ -47,7 +47,8 @@ class FaultMap:
 
     cell int64[n], critical_voltage float32[n] (falling; ties by cell) and kind uint8[n] belong together. `noise`
     float32[n] is the standard deviation of each cell's critical voltage from access to access, None where cells are
-    steady; such a map also holds cells a little below its floor, which fail there now and then.
+    steady; such a map also holds cells a little below its floor, which fail there now and then. Of its die's banks it
+    has those from `first_bank` on.
     """
 
     geometry: Geometry
@@ -60,6 +61,7 @@ class FaultMap:
     critical_voltage: np.ndarray
     kind: np.ndarray
     noise: np.ndarray | None = None
+    first_bank: int = 0
 
     def __len__(self) -> int:
         return len(self.cell)
@@ -91,7 +93,8 @@ class FaultMap:
         if not 0 <= epoch < 2**32:
             raise InputError("fault map", "epoch", epoch, "an integer in [0, 2**32)")
         n = self._candidates(voltage)
-        arrays = self.cell[:n], self.critical_voltage[:n], self.noise[:n]
+        of_die = self.cell[:n] + self.first_bank * self.geometry.cells_per_bank
+        arrays = of_die, self.critical_voltage[:n], self.noise[:n]
         fails = kernels.failing(*arrays, float(voltage), epoch, NOISE_REACH, (self.seed, self.chip), random.times())
         return Faults(self.cell[:n][fails], self.kind[:n][fails])
 

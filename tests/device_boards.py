@@ -5,17 +5,15 @@ import time
 
 import numpy as np
 
-from simulator.device.board import Board, unpack_weights
+from simulator.device.board import Board, BoardMemory, unpack_weights
 from simulator.device.protocol import Counters, DeviceInfo, LinkLost
 
 
-class Plain(Board):
-    """Words in an array. On release it writes its voltage to the file named by PLAIN_LOG, if there is one."""
+class Words(BoardMemory):
+    """Words in an array."""
 
-    def __init__(self):
-        super().__init__(
-            DeviceInfo("plain", 1, 128, 32, 16, "V", voltage_nominal=0.9, voltage_lowest=0.5, voltage_step=0.025)
-        )
+    def __init__(self, info, **board):
+        super().__init__(info, **board)
         self.words = np.zeros(self.info.words, np.uint64)
 
     def store(self, address, words):
@@ -27,6 +25,15 @@ class Plain(Board):
     def supply(self, voltage):
         return voltage
 
+
+class Plain(Words, Board):
+    """Two memories. On release it writes its voltages to the file named by PLAIN_LOG, if there is one."""
+
+    def __init__(self):
+        supply = {"voltage_unit": "V", "voltage_nominal": 0.9, "voltage_lowest": 0.5, "voltage_step": 0.025}
+        buffer = DeviceInfo("plain", 2, 16, 64, 32, **supply | {"voltage_lowest": 0.6}, memory="activations")
+        super().__init__(DeviceInfo("plain", 1, 128, 32, 16, **supply), others=[Words(buffer)])
+
     def multiply(self, activations, address, n):
         k = activations.shape[1]
         weights = unpack_weights(self.words, self.info.word_bits)[address : address + n * k].reshape(n, k)
@@ -35,7 +42,7 @@ class Plain(Board):
     def release(self):
         if "PLAIN_LOG" in os.environ:
             with open(os.environ["PLAIN_LOG"], "w") as file:
-                file.write(f"released at {self.voltage}")
+                file.write("released at " + " and ".join(str(each.voltage) for each in self.memories.values()))
 
 
 class Slow(Plain):

@@ -37,10 +37,10 @@ def curve_of(name: str) -> FailureCurve:
     return faultmap.load(name).curve if name.endswith(".npz") else failure.curve(name)
 
 
-def maps_of(where: str) -> tuple[Path, ...]:
+def maps_of(where: str, key: str = "sram.map") -> tuple[Path, ...]:
     """Measured chips: a fault map (.npz), or those in a folder by name. InputError where there are none."""
     path = Path(where)
     found = tuple(sorted(path.glob("*.npz"))) if path.is_dir() else (path,)
     if not found or found[0].suffix != ".npz":
-        raise InputError("study", "sram.map", where, "a fault map (.npz), or a folder with some")
+        raise InputError("study", key, where, "a fault map (.npz), or a folder with some")
     return found

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Chips in the loop: serve, characterize.", no_args_is_help=True)
 
 SECRET = "NEURALFUSE_SECRET"
-DEVICE = "simulated:MAP.npz, rtl:MAP.npz, tcp:HOST:PORT, or driver:MODULE:CLASS."
+DEVICE = (
+    "simulated:MAP.npz, rtl:MAP.npz (weights; other memories behind it: simulated:MAP.npz,activations=MAP.npz), "
+    "tcp:HOST:PORT, or driver:MODULE:CLASS."
+)
 Device_ = Annotated[str, typer.Argument(metavar="DEVICE", help=DEVICE)]
 Machine = Annotated[str, typer.Option(metavar="NAME|FILE.yaml", help="Array of a simulated or RTL chip.")]
 Step = Annotated[float, typer.Option(help="Step of the supply of a simulated or RTL chip.")]
@@ -59,13 +62,14 @@ def characterize(
         str | None,
         typer.Option(metavar="V,V,...", help="Voltages, in the device's unit. Default: every step of its range."),
     ] = None,
+    memory: Annotated[str, typer.Option(metavar="NAME", help="Which of its memories.")] = "weights",
     repeats: Annotated[int, typer.Option(min=1, help="Reads of each pattern at each voltage.")] = 8,
     stop: Annotated[float, typer.Option(help="Go no lower once this share of the cells has failed.")] = 0.05,
     accelerator: Machine = "paper",
     step: Step = 0.01,
     quiet: Quiet = False,
 ) -> None:
-    """Read a device at falling voltages: fault map, failure curve with intervals, column statistics, report page."""
+    """Read a device's memory at falling voltages: fault map, failure curve with intervals, column statistics, page."""
     from simulator.device.characterize import characterize as read
     from simulator.device.characterize import parse_voltages
     from simulator.device.page import rates_csv, render
@@ -74,14 +78,15 @@ def characterize(
     from sram.progress import steps
 
     with opened_device(device, accelerator, step) as opened, steps(quiet) as say:
-        planned = parse_voltages(voltages, opened.info)
-        found = read(opened, planned, repeats, stop, out / "readings", say(opened.info.name))
+        chosen = opened.memory(memory)
+        planned = parse_voltages(voltages, chosen.info)
+        found = read(chosen, planned, repeats, stop, out / "readings", say(chosen.info.title))
     fault_map = found.fault_map()
     faultmap.save(fault_map, out / "map.npz")
     write_atomic(out / "rates.csv", rates_csv(found))
     write_atomic(out / "report.html", render(found))
     lowest = f"{found.voltages[-1]:g} {found.info.voltage_unit}"
-    print_line(f"{found.info.name}: {len(fault_map):,} weak cells of {found.geometry.cells:,} down to {lowest}")
+    print_line(f"{found.info.title}: {len(fault_map):,} weak cells of {found.geometry.cells:,} down to {lowest}")
     print_line(f"report: {out / 'report.html'}")
 
 

@@ -3,7 +3,7 @@
 Those are in github.com/mlcommons/tiny, benchmark/training: convolutions and linear layers have biases, also before a
 BatchNorm. Padding is symmetric, as torch has it; TensorFlow's puts the odd pixel of a stride of two last, which changes
 no count. Inputs: 3x32x32 (image classification), 1x49x10 (keyword spotting), 3x96x96 (visual wake words), 640 numbers
-(anomaly detection).
+(anomaly detection; 640x1x1 does as well).
 """
 
 from itertools import pairwise
@@ -64,7 +64,7 @@ def mobilenet_v1(num_classes: int, in_channels: int) -> nn.Sequential:
 def autoencoder(num_classes: int, in_channels: int) -> nn.Sequential:
     """Anomaly detection: 128 numbers four times, 8 between, 128 four times, and as many as `num_classes` says."""
     widths = (in_channels, *(128,) * 4, 8, *(128,) * 4)
-    layers: list[nn.Module] = []
+    layers: list[nn.Module] = [nn.Flatten()]
     for cin, cout in pairwise(widths):
         layers += [nn.Linear(cin, cout), nn.BatchNorm1d(cout), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(128, num_classes))

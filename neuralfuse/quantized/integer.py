@@ -29,7 +29,8 @@ def integers_are_exact() -> bool:
     image = torch.full((1, CHANNELS, 3, 3), LEVEL, dtype=torch.int8).contiguous(memory_format=torch.channels_last)
     try:
         for word in (-128, 127):
-            one = Conv(0, 0, CHANNELS, CHANNELS, 3, 3, 1, 0, 1, 1.0, (1.0,) * CHANNELS, (0.0,) * CHANNELS, False)
+            window = 3, 3, (1, 1), (0, 0)
+            one = Conv(0, 0, CHANNELS, CHANNELS, *window, 1, 1.0, (1.0,) * CHANNELS, (0.0,) * CHANNELS, False)
             layer = _Convolution(one, integers=True, device=torch.device("cpu"))
             layer.load(np.full(one.weights, word, np.int8))
             if not bool((layer.sums(image) == LEVEL * word * CHANNELS * 9).all()):
@@ -48,7 +49,7 @@ class _Convolution:
         self.integers = integers and step.groups == 1 and step.channels % CHANNELS == step.filters % CHANNELS == 0
         self.scale, self.offset = np.array(step.scale), np.array(step.offset)
         self.one, self.zero = torch.ones(step.filters), torch.zeros(step.filters, dtype=torch.int32)
-        self.geometry = [step.stride] * 2, [step.padding] * 2, [1, 1], step.groups
+        self.geometry = list(step.stride), list(step.padding), [1, 1], step.groups
 
     def load(self, words: np.ndarray) -> None:
         step = self.step
@@ -110,7 +111,7 @@ class IntegerNetwork:
     call's images has the number `first_image`.
 
     >>> faulty = FaultyNetwork(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1, bias=False)))
-    >>> half = Conv(0, 0, 1, 1, 1, 1, 1, 0, 1, input_scale=0.5, scale=(0.5 / 127,), offset=(1.0,), relu=False)
+    >>> half = Conv(0, 0, 1, 1, 1, 1, (1, 1), (0, 0), 1, input_scale=0.5, scale=(0.5 / 127,), offset=(1.0,), relu=False)
     >>> faulty.words[:] = 127
     >>> IntegerNetwork(faulty, Program((1, 1, 1), (half,)))(torch.tensor([[[[0.7]]], [[[99.0]]]])).tolist()
     [[1.5], [64.5]]
@@ -135,15 +136,18 @@ class IntegerNetwork:
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits float32[n, classes] of x float32[n, c, h, w]."""
+        """Logits float32[n, classes] of x float32[n, c, h, w], or [n, c]."""
         self._load()
-        tensors = [self._kept(0, x)]
+        tensors = [self._kept(0, x[(..., *(None,) * (4 - x.dim()))])]
         for place, step in enumerate(self.program.steps, start=1):
             if isinstance(step, Conv):
                 made = self._convolved(place, tensors[step.source].words(step.input_scale))
+                tensors.append(self._kept(place, made))
+            elif isinstance(step, Flatten) and not self._unit(place):
+                tensors.append(tensors[step.source].flattened())
             else:
                 made = _beside(step, [tensors[each].numbers for each in _read(step)])
-            tensors.append(self._kept(place, made))
+                tensors.append(self._kept(place, made))
             for tensor in _read(step):
                 if self.last_read[tensor] == place:
                     tensors[tensor] = _GONE
@@ -163,12 +167,15 @@ class IntegerNetwork:
 
     def _kept(self, place: int, numbers: Tensor) -> "_Tensor":
         """A tensor as later steps read it: through its cells, if it lies in the activation memory."""
-        unit = self.program.units[place] if self.program.units else None
+        unit = self._unit(place)
         if unit is None:
             return _Tensor(numbers)
         words = _rounded(numbers, unit)
         self.activations.read_back(place, _flat(words).reshape(len(words), -1), channels_last=True)
         return _Tensor(words.to(torch.float32) * torch.tensor(unit, dtype=torch.float32), {unit: words})
+
+    def _unit(self, place: int) -> float | None:
+        return self.program.units[place] if self.program.units else None
 
     def _load(self) -> None:
         """Give each convolution its words, if they are not what it has."""
@@ -190,6 +197,11 @@ class _Tensor:
         if unit not in self.rounded:
             self.rounded[unit] = _rounded(self.numbers, unit)
         return self.rounded[unit]
+
+    def flattened(self) -> "_Tensor":
+        """One row of the same numbers, and of the same words: -128, which a fault has made, is none of a number's."""
+        rows = {unit: _row(words) for unit, words in self.rounded.items()}
+        return _Tensor(_row(self.numbers), rows)
 
 
 _GONE = _Tensor(torch.empty(0))  # frees memory: only what is still to be read is kept
@@ -241,5 +253,9 @@ def _beside(step: Step, read: list[Tensor]) -> Tensor:
     if isinstance(step, Pool):
         size = step.size or x.shape[2:]
         return F.avg_pool2d(x.double(), size).float() if step.kind == "mean" else F.max_pool2d(x, size)
-    assert isinstance(step, Flatten)
+    return _row(x)
+
+
+def _row(x: Tensor) -> Tensor:
+    """[n, c, h, w] as [n, c * h * w, 1, 1]."""
     return x.flatten(1)[:, :, None, None]

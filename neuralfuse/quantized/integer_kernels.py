@@ -46,7 +46,7 @@ def largest(sums):
 @jit
 def add_signs(sums, index, plane, taps, stride, padding):
     """Add to sums float32[n, oh, ow, f] the sign bits, each -128, of the words at `index` int64[k] of an input
-    [n, h, w, c] whose (h, w) is `plane`; taps float32[kh, kw, c, f]."""
+    [n, h, w, c] whose (h, w) is `plane`; taps float32[kh, kw, c, f]; stride and padding of rows and of columns."""
     h, w = plane
     kh, kw, c, f = taps.shape
     _, oh, ow, _ = sums.shape
@@ -55,11 +55,11 @@ def add_signs(sums, index, plane, taps, stride, padding):
         row, x = divmod(pixel, w)
         image, y = divmod(row, h)
         for i in range(kh):
-            out_y, left = divmod(y + padding - i, stride)
+            out_y, left = divmod(y + padding[0] - i, stride[0])
             if left or not 0 <= out_y < oh:
                 continue
             for j in range(kw):
-                out_x, left = divmod(x + padding - j, stride)
+                out_x, left = divmod(x + padding[1] - j, stride[1])
                 if left or not 0 <= out_x < ow:
                     continue
                 for k in range(f):

@@ -1,12 +1,14 @@
 """The operating points of a study, and what hangs on their rails, looked up before anything is made."""
 
+from neuralfuse.chips.memory import maps_of
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.memory import buffers_lowered, place_activations_of
-from neuralfuse.study.supplies import curve_of_role, machine_of, operating_points, roles_of
+from neuralfuse.study.rails import Buffer
+from neuralfuse.study.supplies import curve_of_role, machine_of, operating_points, roles_of, supply_of
 from simulator.mac_errors import mac_errors, stream_of
 from simulator.timing import clock_hz, slack
 from simulator.workload import Workload, linear
-from sram import structure
+from sram import faultmap, structure
 from sram.errors import InputError
 from sram.protection import parse
 
@@ -60,6 +62,8 @@ def _check_memories(study: StudyConfig) -> None:
             raise InputError("study", f"memories.{memory}", "given", allowed)
         if own.structure is not None:
             structure.structure(own.structure)
+        if own.map is not None:
+            _check_map(study, memory, own.map)
     for name in study.accelerators:
         for buffer in lowered:
             place_activations_of(study, _NOTHING, machine_of(name, roles_of(study)), buffer)
@@ -73,14 +77,39 @@ def _check_memories(study: StudyConfig) -> None:
                 raise InputError("study", key, list(chain), "none of single layers, and no masking: that is of weights")
 
 
+def _check_map(study: StudyConfig, memory: Buffer, where: str) -> None:
+    """Refuse measured chips that are none of this memory's."""
+    key, buffers = f"memories.{memory}.map", [name for name, on in buffers_lowered(study).items() if on == memory]
+    if len(buffers) > 1:
+        raise InputError("study", key, where, "the map of one buffer: name accumulators among the rails, too")
+    maps, unit = maps_of(where, key), curve_of_role(study, memory).unit
+    if study.chips.evaluation > len(maps):
+        allowed = f"at most {len(maps)}, the maps of {where}"
+        raise InputError("study", "chips.evaluation", study.chips.evaluation, allowed)
+    for path in maps:
+        found = faultmap.load(path)
+        if found.curve.unit != unit:
+            raise InputError(path, "curve.unit", found.curve.unit, f"in {unit}, as the study's first")
+        for name in study.accelerators:
+            cells = place_activations_of(study, _NOTHING, machine_of(name, roles_of(study)), buffers[0]).geometry
+            if found.geometry != cells:
+                raise InputError(path, "geometry", found.geometry, f"{cells}, the {buffers[0]} of {name}")
+            lowest = min(supply_of(study, name, at, memory) for at in operating_points(study, name))
+            if not found.reaches(lowest - study.sram.drift):
+                allowed = f"at least {found.voltage_floor:g}, where {path} ends"
+                raise InputError("study", f"rails.{memory}", lowest, allowed)
+
+
 def _check_activations(study: StudyConfig) -> None:
     """Where cells hold activations, these are words, and the chips are made."""
     for config in study.networks:
         if config.activations != "int8":
             allowed = "int8, where activations or accumulators are lowered: cells hold words"
             raise InputError("study", f"networks.{config.name}.activations", config.activations, allowed)
-    if study.sram.map is not None:
-        raise InputError("study", "sram.map", study.sram.map, "generated chips, where other memories are lowered")
+    generated = set(buffers_lowered(study).values()) - {name for name, own in study.memories.items() if own.map}
+    if study.sram.map is not None and generated:
+        allowed = f"generated chips, where other memories are lowered without a map: {', '.join(sorted(generated))}"
+        raise InputError("study", "sram.map", study.sram.map, allowed)
     for protection in study.protections:
         if protection.neuralfuse is not None and (own := protection.neuralfuse.own_faults) is not None:
             allowed = "none, where activations are lowered"

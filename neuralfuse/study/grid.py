@@ -80,9 +80,13 @@ def points_of(folder: StudyFolder) -> list[Point]:
 
 
 def _map_hashes(study: StudyConfig) -> dict[str, list[str]]:
-    """Of the measured chips; empty where they are generated."""
-    maps = () if study.sram.map is None else maps_of(study.sram.map)
-    return {"maps": [hashlib.sha256(path.read_bytes()).hexdigest() for path in maps]} if maps else {}
+    """Of the measured chips, memory by memory; empty where they are generated."""
+    found = {"maps": study.sram.map} | {f"maps of {name}": own.map for name, own in study.memories.items()}
+    return {
+        key: [hashlib.sha256(path.read_bytes()).hexdigest() for path in maps_of(where)]
+        for key, where in found.items()
+        if where is not None
+    }
 
 
 def _plugin_hashes(study: StudyConfig, protection: ProtectionConfig) -> dict[str, list[str]]:

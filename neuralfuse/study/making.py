@@ -34,6 +34,7 @@ from neuralfuse.training.settings import HeldOutSettings, own_objective
 from neuralfuse.transforms import generators
 from neuralfuse.transforms.per_voltage import turn
 from simulator.accelerator import accelerator
+from simulator.device.protocol import VERSION
 from simulator.placement import Placement
 from simulator.readers.read import trace
 from sram.errors import InputError
@@ -75,7 +76,7 @@ def make_network(folder: StudyFolder, config: NetworkConfig, say: Say) -> nn.Mod
 def make_program(folder: StudyFolder, config: NetworkConfig, network: nn.Module, say: Say) -> None:
     """Write the network as a device runs it; training images give the units of its activations."""
     study, path = folder.study, folder.program_file(config.name)
-    measured_on = [UNIT_IMAGES, training_hash(study.dataset)]
+    measured_on = [UNIT_IMAGES, training_hash(study.dataset), VERSION]
     stored = bool(buffers_lowered(study))
     measured_on += ["stored"] * stored
     settings = digest([network_settings(study, config), _tensor_hash(network), *measured_on])

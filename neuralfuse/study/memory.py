@@ -50,7 +50,7 @@ def place_partial_sums_of(workload: Workload, machine: Accelerator, cells: Geome
 def silicon_of(study: StudyConfig, role: Role) -> SramConfig:
     """What a memory is made of: what is said of it, and the rest as the weight memory's."""
     own = study.memories.get(role) if role in ("activations", "accumulators") else None
-    said = {} if own is None else own.model_dump(exclude_none=True, exclude={"structure"})
+    said = {} if own is None else own.model_dump(exclude_none=True, exclude={"structure", "map"})
     return study.sram.model_copy(update=said)
 
 
@@ -71,9 +71,10 @@ def chip_map(
 ) -> FaultMap:
     """The fault map of a memory of an evaluation chip down to a voltage: generated, or measured where the study has
     maps."""
-    if study.sram.map is not None:
-        return faultmap.load(maps_of(study.sram.map)[chip])
     own = study.memories.get(role) if role in ("activations", "accumulators") else None
+    measured = study.sram.map if role == "weights" else None if own is None else own.map
+    if measured is not None:
+        return faultmap.load(maps_of(measured)[chip])
     structure = structure if own is None or own.structure is None else own.structure
     memory = memory_of(silicon_of(study, role), geometry, structure, first_bank)
     return Chip(chip, study.seed).fault_map(memory, floor, noise=study.sram.noise)

@@ -46,6 +46,8 @@ class MemoryConfig(Strict):
     """The buffer of activations, or that of accumulators and outputs, where it differs from the weight memory."""
 
     curve: str | None = None
+    # That of measured chips, a map or a folder of maps, instead of a generated one.
+    map: str | None = None
     structure: str | None = None
     rows: Annotated[int, Field(ge=1, le=2**20)] | None = None
     columns: Annotated[int, Field(ge=1, le=2**20)] | None = None

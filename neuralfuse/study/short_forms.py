@@ -43,13 +43,22 @@ def _calibrated(text: str) -> dict[str, Any]:
 
 def _of_maps(value: dict) -> dict:
     """The study with what its measured chips say, where it does not say so itself: curve, cells, how many they are."""
+    if isinstance(memories := value.get("memories"), dict):
+        value = value | {"memories": {name: _of_map(own, f"memories.{name}.map") for name, own in memories.items()}}
     sram, chips = value.get("sram"), value.get("chips", {})
     if not (isinstance(sram, dict) and isinstance(sram.get("map"), str) and isinstance(chips, dict)):
         return value
-    maps = maps_of(sram["map"])
-    cells = faultmap.load(maps[0]).geometry
-    said = {"curve": str(maps[0]), "rows": cells.rows, "columns": cells.columns, "word_bits": cells.word_bits}
-    return value | {"sram": said | sram, "chips": {"evaluation": len(maps)} | chips}
+    return value | {"sram": _of_map(sram), "chips": {"evaluation": len(maps_of(sram["map"]))} | chips}
+
+
+def _of_map(memory: object, key: str = "sram.map") -> object:
+    """A memory's mapping with what its map says."""
+    if not (isinstance(memory, dict) and isinstance(memory.get("map"), str)):
+        return memory
+    first = maps_of(memory["map"], key)[0]
+    cells = faultmap.load(first).geometry
+    said = {"curve": str(first), "rows": cells.rows, "columns": cells.columns, "word_bits": cells.word_bits}
+    return said | memory
 
 
 def _with_voltages(value: dict, rates: str, voltages: str, name: object, machines: object) -> dict:

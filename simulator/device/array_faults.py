@@ -120,11 +120,11 @@ class PartialSumFaults:
     ) -> None:
         """As ArrayFaults has it."""
         if place in self.faulty:
-            out_w = (words.shape[2] + 2 * step.padding - step.kernel_w) // step.stride + 1
-            shape = step.stride, step.padding, out_w
+            out_w = (words.shape[2] + 2 * step.padding[1] - step.kernel_w) // step.stride[1] + 1
             by_filter = weights.reshape(step.filters, -1, step.kernel_h, step.kernel_w)
             by_image = np.ascontiguousarray(words.transpose(1, 2, 3, 0))
-            kernels.add_up(sums, by_image, by_filter, shape, self.taps[place], *self.faulty[place])
+            window = step.stride, step.padding, out_w
+            kernels.add_up(sums, by_image, by_filter, window, self.taps[place], *self.faulty[place])
 
 
 def partial_sum_faults(

@@ -136,20 +136,21 @@ def _error(at, below, lowest):
 
 
 @jit
-def add_up(sums, words, weights, shape, fold, pixel, filters, zero, one, flip):
+def add_up(sums, words, weights, window, fold, pixel, filters, zero, one, flip):
     """Sums int32[n, pixels, f] of faulty outputs anew, in place: each partial sum reads back through its masks after
     every `fold` taps but the last.
 
     words int8[h, w, c, n], images innermost, for all pass through the same cells; weights int8[f, c / groups, kernel
-    rows, kernel columns]; shape: stride, padding, columns of the output; pixel, filters int64[k] of the outputs.
+    rows, kernel columns]; window: stride and padding, of rows and of columns, and columns of the output; pixel, filters
+    int64[k] of the outputs.
     """
-    stride, padding, out_w = shape
+    stride, padding, out_w = window
     high, wide, channels, n = words.shape
     total = np.empty(n, np.int32)
     for i in range(pixel.size):
         kernel = weights[filters[i]]
         first = filters[i] // (weights.shape[0] * kernel.shape[0] // channels) * kernel.shape[0]  # of its group
-        y, x = pixel[i] // out_w * stride - padding, pixel[i] % out_w * stride - padding
+        y, x = pixel[i] // out_w * stride[0] - padding[0], pixel[i] % out_w * stride[1] - padding[1]
         total[:] = 0
         t = 0
         for c in range(kernel.shape[0]):

@@ -1,31 +1,28 @@
-"""The base of everything that is a chip: checks what is asked, and leaves five small verbs to the driver.
+"""The base of everything that is a chip: checks what is asked, and leaves five small verbs to the driver, of which
+three are those of a memory.
 
 A lab that has a board writes a Board with these verbs (docs/tutorials/chip.md shows one) and puts it behind `neuralfuse
 device serve`, or `python -m simulator.device.serve` on a board that has only Python and NumPy.
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from simulator.device.program import InArray, Program, ReadBack, execute
-from simulator.device.protocol import Counters, Device, DeviceInfo, Run, as_words, check_span
+from simulator.device.protocol import Counters, Device, DeviceInfo, DeviceMemory, Run, as_words, check_span
 from sram.errors import InputError
 
 
-class Board(Device):
-    """A chip at hand. The driver's verbs get arguments that are already checked. `voltage` is what was reached last,
-    `read_back` the activation memory of a program with units: what its stored words become, in place; `in_array` what
-    its sums become inside the array."""
+class BoardMemory(DeviceMemory):
+    """A memory at hand. The driver's verbs get arguments that are already checked. `voltage` is what was reached
+    last."""
 
     def __init__(self, info: DeviceInfo):
         self._info = info
         self.voltage = info.voltage_nominal
-        self.read_back: ReadBack = lambda tensor, words: None
-        self.in_array: InArray = lambda place, words, sums: None
-        self._program: Program | None = None
-        self._closed = False
 
     # The driver's part.
 
@@ -40,14 +37,6 @@ class Board(Device):
     @abstractmethod
     def supply(self, voltage: float) -> float:
         """Move the supply to a step within the range; returns the voltage reached, as measured if there is a meter."""
-
-    @abstractmethod
-    def multiply(self, activations: NDArray[np.int8], address: int, n: int) -> tuple[NDArray[np.int32], Counters]:
-        """Sums int32[m, n] of activations[m, k] with the weights int8[n, k] at byte address, read at the present
-        voltage."""
-
-    def release(self) -> None:
-        """Let go of the hardware."""
 
     # The protocol.
 
@@ -65,6 +54,44 @@ class Board(Device):
     def set_voltage(self, voltage: float) -> float:
         self.voltage = self.supply(self.info.reached(voltage))
         return self.voltage
+
+
+class Board(BoardMemory, Device):
+    """A chip at hand: its weight memory, an array, and `others`, memories with names of their own.
+
+    `read_back` is the activation memory of a program with units: what its stored words become, in place. Where one of
+    the others is named "activations", they are written to it and read again, each image's tensor from byte 0 on, in
+    parts of the memory's size where it is larger. `in_array`: what sums become inside the array.
+    """
+
+    def __init__(self, info: DeviceInfo, others: Sequence[BoardMemory] = ()):
+        super().__init__(info)
+        self._memories: dict[str, BoardMemory] = {"weights": self, **{other.info.memory: other for other in others}}
+        names = [info.memory, *(other.info.memory for other in others)]
+        if names != list(self._memories):
+            raise InputError(info.name, "memories", names, "weights, and others of names of their own")
+        self.read_back: ReadBack = lambda tensor, words: None
+        if "activations" in self._memories:
+            self.read_back = self._through_memory
+        self.in_array: InArray = lambda place, words, sums: None
+        self._program: Program | None = None
+        self._closed = False
+
+    # The driver's part.
+
+    @abstractmethod
+    def multiply(self, activations: NDArray[np.int8], address: int, n: int) -> tuple[NDArray[np.int32], Counters]:
+        """Sums int32[m, n] of activations[m, k] with the weights int8[n, k] at byte address, read at the present
+        voltage."""
+
+    def release(self) -> None:
+        """Let go of the hardware."""
+
+    # The protocol.
+
+    @property
+    def memories(self) -> Mapping[str, BoardMemory]:
+        return self._memories
 
     def load(self, program: Program) -> None:
         if program.weight_bytes > self.info.capacity_bytes:
@@ -86,9 +113,20 @@ class Board(Device):
         outputs = execute(self._program, np.asarray(batch, dtype=np.float32), matmul, self.read_back, self.in_array)
         return Run(outputs, spent)
 
+    def _through_memory(self, tensor: int, words: NDArray[np.int8]) -> None:
+        """Words int8[images, elements] of a stored tensor as the activation memory reads them, in place."""
+        memory = self._memories["activations"]
+        for image in words:
+            for start in range(0, len(image), memory.info.capacity_bytes):
+                part = image[start : start + memory.info.capacity_bytes]
+                packed = pack_weights(part, memory.info.word_bits)
+                memory.store(0, packed)
+                part[:] = unpack_weights(memory.fetch(0, len(packed)), memory.info.word_bits)[: len(part)]
+
     def reset(self) -> None:
-        self.set_voltage(self.info.voltage_nominal)
-        self.store(0, np.zeros(self.info.words, np.uint64))
+        self.to_nominal()
+        for memory in self._memories.values():
+            memory.store(0, np.zeros(memory.info.words, np.uint64))
         self._program = None
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.device.protocol import Device
+from simulator.device.protocol import DeviceMemory
 from sram.weakcells import FaultMap
 
 
@@ -48,7 +48,7 @@ def canaries(fault_map: FaultMap, voltage: float, count: int = 64, span: float =
     return np.unique(len(rising) - 1 - nearest[inside])
 
 
-def drift(device: Device, fault_map: FaultMap, voltage: float, chosen: NDArray[np.int64]) -> Drift:
+def drift(device: DeviceMemory, fault_map: FaultMap, voltage: float, chosen: NDArray[np.int64]) -> Drift:
     """Read the canaries `chosen` at `voltage` under zeros and ones. Costs six calls for every word and five more.
 
     What the words held is written back, and the supply goes back to nominal.

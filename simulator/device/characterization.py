@@ -99,11 +99,10 @@ class Characterization:
 
     def fit(self) -> curvefit.CurveFit:
         """The failure curve under which the counts are most likely. InputError unless two voltages have faults."""
-        counts = curvefit.counts(self.voltages, self.faulty, self.geometry.cells, where=self.info.name)
+        counts = curvefit.counts(self.voltages, self.faulty, self.geometry.cells, where=self.info.title)
         unit, nominal = self.info.voltage_unit, self.info.voltage_nominal
-        return curvefit.fit(
-            self.info.name, counts, unit=unit, nominal=nominal, source=f"characterized: {self.info.name}"
-        )
+        source = f"characterized: {self.info.name}, {self.info.memory}"
+        return curvefit.fit(self.info.title, counts, unit=unit, nominal=nominal, source=source)
 
     def noise_voltage(self) -> float:
         """Standard deviation of a cell's critical voltage from read to read; 0 where no cell is intermittent.

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from simulator.device.characterization import Characterization
-from simulator.device.protocol import Device, DeviceInfo
+from simulator.device.protocol import DeviceInfo, DeviceMemory
 from simulator.device.readings import PATTERNS, Reading, blocks, read_voltage
 from sram import archive
 from sram.errors import InputError
@@ -45,19 +45,19 @@ def parse_voltages(text: str | None, info: DeviceInfo) -> list[float]:
 
 
 def characterize(
-    device: Device,
+    device: DeviceMemory,
     voltages: Sequence[float],
     repeats: int = 8,
     stop_rate: float = 0.2,
     folder: str | Path | None = None,
     progress: Progress = lambda done, total, figures: None,
 ) -> Characterization:
-    """Read `device` at these voltages from the highest down; stops below the first where more than stop_rate of the
-    cells fail.
+    """Read `device`, or another memory of one, at these voltages from the highest down; stops below the first where
+    more than stop_rate of the cells fail.
 
     With a `folder` every finished voltage is stored there, and a run that was cut off goes on where it was.
     InputError where the folder is of another device or other settings, or where the faults seen before are not there
-    any more. The device's memory is overwritten; it is left at nominal voltage.
+    any more. The memory is overwritten; it is left at nominal voltage.
     """
     if not 1 <= repeats <= 1 << 14:
         raise InputError("characterize", "repeats", repeats, "1 to 16384")
@@ -87,7 +87,7 @@ def _advance(progress: Progress, done: int, total: int, figures: dict[str, float
     return lambda: progress(next(steps), total, figures)
 
 
-def check_same_chip(device: Device, reading: Reading) -> None:
+def check_same_chip(device: DeviceMemory, reading: Reading) -> None:
     """InputError unless most faults of a stored reading are there again."""
     if not len(reading.cell):
         return
@@ -95,7 +95,7 @@ def check_same_chip(device: Device, reading: Reading) -> None:
     again = np.isin(reading.cell, now).mean()
     if again < SAME_CHIP:
         allowed = f"the chip that was read before: of its faults at {reading.voltage:g} {again:.0%} are there"
-        raise InputError("characterize", "device", device.info.name, allowed)
+        raise InputError("characterize", "device", device.info.title, allowed)
 
 
 class _Store:

@@ -55,8 +55,8 @@ class Limits:
 OPEN = Limits(8 << 20, 32 << 20)
 STRANGER = Limits(1024, 0)
 # Parsed, a list, a text or a short number takes up to thirty times its bytes. The largest program (MOST_STEPS steps of
-# 3 lists and 15 texts; 20 bytes a number) has fewer of each than this; a header that has more is not parsed.
-MOST_LISTS, MOST_QUOTES, MOST_COMMAS = 1 << 14, 1 << 18, 1 << 19
+# 5 lists and 15 texts; 20 bytes a number) has fewer of each than this; a header that has more is not parsed.
+MOST_LISTS, MOST_QUOTES, MOST_COMMAS = 1 << 15, 1 << 18, 1 << 19
 
 
 def pack(header: dict[str, Any], array: NDArray[Any] | None = None) -> Frame:

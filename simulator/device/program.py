@@ -23,6 +23,7 @@ MOST_ELEMENTS = 1 << 26  # of one tensor of a batch, patches of a convolution in
 MOST_MACS = 1 << 36  # of one run: bounds its time
 MOST_TAPS = (1 << 31) // (128 * 128) - 1  # products of two int8 that a 32-bit sum always holds
 Shape = tuple[int, int, int]
+Pair = tuple[int, int]  # of rows, of columns
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Conv:
     channels: int
     kernel_h: int
     kernel_w: int
-    stride: int
-    padding: int
+    stride: Pair
+    padding: Pair  # before and behind
     groups: int
     input_scale: float
     scale: tuple[float, ...]
@@ -95,8 +96,8 @@ class Program:
     `units`: of each tensor, what a word of it stands for in the activation memory; None where it is not stored. Without
     units all tensors are kept as they are, as if no memory were between the layers.
 
-    >>> linear = Conv(0, address=0, filters=2, channels=3, kernel_h=1, kernel_w=1, stride=1, padding=0, groups=1,
-    ...               input_scale=0.5, scale=(1.0, 1.0), offset=(0.0, 0.5), relu=False)
+    >>> linear = Conv(0, address=0, filters=2, channels=3, kernel_h=1, kernel_w=1, stride=(1, 1), padding=(0, 0),
+    ...               groups=1, input_scale=0.5, scale=(1.0, 1.0), offset=(0.0, 0.5), relu=False)
     >>> program = Program((3, 1, 1), (linear,))
     >>> program.shapes, program.weight_bytes
     (((3, 1, 1), (2, 1, 1)), 6)
@@ -121,17 +122,20 @@ class Program:
     @cached_property
     def stored(self) -> tuple[int, ...]:
         """Tensors that lie in the activation memory: all that the next step, off the array, does not take as they leave
-        the step before and nobody else reads (`simulator.array.memory`)."""
+        the step before and nobody else reads (`simulator.array.memory`). One that is flattened there lies there once.
+        """
         readers: list[list[int]] = [[] for _ in range(len(self.steps) + 1)]
         for place, step in enumerate(self.steps, start=1):
             for tensor in {step.source, getattr(step, "other", step.source)}:
                 readers[tensor].append(place)
-        off_array = [not isinstance(step, Conv) for step in self.steps]
-        return tuple(
-            tensor
-            for tensor, found in enumerate(readers)
-            if tensor == 0 or not (found == [tensor + 1] and off_array[tensor])
-        )
+        stored, there = [0], {0}
+        for tensor, step in enumerate(self.steps, start=1):
+            if isinstance(step, Flatten) and step.source in there:
+                there.add(tensor)
+            elif readers[tensor] != [tensor + 1] or isinstance(self.steps[tensor], Conv):
+                stored.append(tensor)
+                there.add(tensor)
+        return tuple(stored)
 
     @cached_property
     def shapes(self) -> tuple[Shape, ...]:
@@ -191,6 +195,8 @@ def _value(where: str, key: str, kind: Any, value: Any) -> Any:
         return float(value)
     if kind in (int, bool, str) and type(value) is kind:
         return value
+    if kind == Pair and isinstance(value, list) and len(value) == 2:
+        return tuple(_value(where, f"{key}[{i}]", int, v) for i, v in enumerate(value))
     if kind == tuple[float, ...] and isinstance(value, list):
         return tuple(_value(where, f"{key}[{i}]", float, v) for i, v in enumerate(value))
     raise InputError(where, key, _short(value), getattr(kind, "__name__", str(kind)))
@@ -224,27 +230,27 @@ def _output_shape(place: int, step: Step, shapes: list[Shape]) -> Shape:
 
 
 def _conv_shape(where: str, step: Conv, c: int, h: int, w: int) -> Shape:
-    for key in ("filters", "channels", "kernel_h", "kernel_w", "stride", "groups"):
+    for key in ("filters", "channels", "kernel_h", "kernel_w", "groups"):
         if not 1 <= getattr(step, key) <= 1 << 20:
             raise InputError(where, key, getattr(step, key), "1 to 2**20")
+    if not all(1 <= each <= 1 << 20 for each in step.stride):
+        raise InputError(where, "stride", step.stride, "1 to 2**20, of rows and of columns")
     if step.channels != c:
         raise InputError(where, "channels", step.channels, f"{c}, those of its source")
     if step.channels % step.groups or step.filters % step.groups:
         raise InputError(where, "groups", step.groups, "a divisor of channels and filters")
-    if not 0 <= step.padding < 1 << 16 or not 0 <= step.address < 1 << 40:
+    if not all(0 <= each < 1 << 16 for each in step.padding) or not 0 <= step.address < 1 << 40:
         raise InputError(where, "padding, address", (step.padding, step.address), "not negative")
     if len(step.scale) != step.filters or len(step.offset) != step.filters or not step.input_scale > 0:
         raise InputError(where, "scale", len(step.scale), f"{step.filters} scales and offsets, input_scale above 0")
-    high, wide = (h + 2 * step.padding - step.kernel_h, w + 2 * step.padding - step.kernel_w)
+    padded = (h + 2 * step.padding[0], w + 2 * step.padding[1])
+    high, wide = padded[0] - step.kernel_h, padded[1] - step.kernel_w
     if high < 0 or wide < 0:
         raise InputError(where, "kernel", (step.kernel_h, step.kernel_w), f"inside the padded plane of {h}x{w}")
     if step.taps > MOST_TAPS:
         raise InputError(where, "taps", step.taps, f"at most {MOST_TAPS}, so that 32-bit sums never overflow")
-    out = (high // step.stride + 1, wide // step.stride + 1)
-    if (
-        out[0] * out[1] * step.taps * step.groups > MOST_ELEMENTS
-        or (h + 2 * step.padding) * (w + 2 * step.padding) * c > MOST_ELEMENTS
-    ):
+    out = (high // step.stride[0] + 1, wide // step.stride[1] + 1)
+    if max(math.prod(out) * step.taps * step.groups, math.prod(padded) * c) > MOST_ELEMENTS:
         raise InputError(where, "shape", (*out, step.taps), f"patches of at most {MOST_ELEMENTS} elements")
     return (step.filters, *out)
 
@@ -265,13 +271,14 @@ def execute(
     read_back: ReadBack = lambda tensor, words: None,
     in_array: InArray = lambda place, words, sums: None,
 ) -> NDArray[np.float32]:
-    """Outputs float32[b, classes] of batch float32[b, c, h, w]. `matmul(activations, address, n)` is the array,
-    `read_back(tensor, words)` the activation memory of a program with units, and `in_array(place, words, sums)` what
-    goes wrong in the array that `matmul` does not know of.
+    """Outputs float32[b, classes] of batch float32[b, c, h, w], or [b, c]. `matmul(activations, address, n)` is the
+    array, `read_back(tensor, words)` the activation memory of a program with units, and `in_array(place, words, sums)`
+    what goes wrong in the array that `matmul` does not know of.
 
     InputError for a batch of another shape, with values that are not finite, or too large for one run.
     """
-    if batch.ndim != 4 or batch.shape[1:] != program.input_shape or not len(batch):
+    batch = batch[(..., *(None,) * (4 - batch.ndim))]
+    if batch.shape[1:] != program.input_shape or not len(batch):
         raise InputError("run", "batch", batch.shape, f"(b, {', '.join(map(str, program.input_shape))})")
     widest = max(
         [math.prod(s) for s in program.shapes] + [_patch_elements(program, i) for i in range(len(program.steps))]
@@ -340,10 +347,10 @@ def _do(
 def _conv(
     step: Conv, x: NDArray[np.float32], matmul: MatMul, in_array: Callable[..., object], lowest: int
 ) -> NDArray[np.float32]:
-    p, words = step.padding, _words(x, step.input_scale, lowest)
-    q = np.pad(words, ((0, 0), (0, 0), (p, p), (p, p)))
+    words = _words(x, step.input_scale, lowest)
+    q = np.pad(words, ((0, 0), (0, 0), *((p, p) for p in step.padding)))
     windows = np.lib.stride_tricks.sliding_window_view(q, (step.kernel_h, step.kernel_w), axis=(2, 3))
-    windows = windows[:, :, :: step.stride, :: step.stride]  # [b, c, oh, ow, kh, kw]
+    windows = windows[:, :, :: step.stride[0], :: step.stride[1]]  # [b, c, oh, ow, kh, kw]
     b, _, oh, ow, _, _ = windows.shape
     per, each = step.channels // step.groups, step.filters // step.groups
     sums = np.empty((step.groups, b * oh * ow, each), np.int32)

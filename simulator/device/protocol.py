@@ -1,11 +1,14 @@
-"""What every chip in the loop can do: keep words, change its supply, run a network. Standard library and NumPy only.
+"""What every chip in the loop can do: keep words, change its supplies, run a network. Standard library and NumPy only.
 
-Words travel as uint64[n], each below 2**word_bits. Network inputs and outputs are float32. A `Device` is a context
-manager: on the way out, after an exception or Ctrl-C too, the supply goes back to nominal before the device is closed.
+Words travel as uint64[n], each below 2**word_bits. Network inputs and outputs are float32. A `Device` is its weight
+memory; others that the host can reach have a name and words of their own. It is a context manager: on the way out,
+after an exception or Ctrl-C too, the supplies go back to nominal before the device is closed.
 """
 
 import math
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -17,7 +20,7 @@ from simulator.device.program import Program
 from sram.errors import InputError
 from sram.geometry import Geometry
 
-VERSION = 2
+VERSION = 3
 
 
 class VoltageOutOfRange(InputError):
@@ -50,7 +53,8 @@ class Refused(DeviceError):
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """What a device is. Physical organisation as in `sram.geometry.Geometry`; voltages in `voltage_unit`.
+    """What a device is, or another `memory` of one. Physical organisation as in `sram.geometry.Geometry`; voltages in
+    `voltage_unit`.
 
     The supply takes the values voltage_nominal - i * voltage_step within [voltage_lowest, voltage_nominal].
 
@@ -70,8 +74,11 @@ class DeviceInfo:
     voltage_lowest: float
     voltage_step: float
     protocol: int = VERSION
+    memory: str = "weights"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.memory, str) or not re.fullmatch("[a-z]{1,20}", self.memory):
+            raise InputError("device info", "memory", str(self.memory)[:40], "1 to 20 small letters")
         for key in ("banks", "rows", "columns", "word_bits", "protocol"):
             value = getattr(self, key)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1 << 40:
@@ -84,6 +91,11 @@ class DeviceInfo:
                 raise InputError("device info", key, value, "a positive number")
         if self.voltage_lowest > self.voltage_nominal:
             raise InputError("device info", "voltage_lowest", self.voltage_lowest, "at most voltage_nominal")
+
+    @property
+    def title(self) -> str:
+        """The device, and the memory where it is not that of the weights."""
+        return self.name if self.memory == "weights" else f"{self.name}, {self.memory}"
 
     @property
     def geometry(self) -> Geometry:
@@ -151,9 +163,8 @@ class Run:
     counters: Counters
 
 
-class Device(ABC):
-    """The protocol. `simulator.device.board.Board` is the base of everything that is a chip; `remote.RemoteDevice`
-    is one elsewhere."""
+class DeviceMemory(ABC):
+    """A memory of a device, with a supply: what is characterised, and watched for drift."""
 
     @property
     @abstractmethod
@@ -172,6 +183,35 @@ class Device(ABC):
     def set_voltage(self, voltage: float) -> float:
         """Move the memory's supply; returns the voltage reached, a step of the supply. VoltageOutOfRange."""
 
+
+class Device(DeviceMemory):
+    """The protocol. `simulator.device.board.Board` is the base of everything that is a chip; `remote.RemoteDevice`
+    is one elsewhere."""
+
+    @property
+    def memories(self) -> Mapping[str, DeviceMemory]:
+        """By name: "weights", which is the device itself, and others, of which "activations" holds what a program with
+        units stores between layers."""
+        return {"weights": self}
+
+    def memory(self, name: str) -> DeviceMemory:
+        """The memory of this name. InputError where there is none."""
+        if name not in self.memories:
+            raise InputError(self.info.name, "memory", name[:40], ", ".join(self.memories))
+        return self.memories[name]
+
+    def to_nominal(self) -> None:
+        """Bring every supply back to nominal: all are asked, whatever goes wrong with one."""
+        errors = []
+        for memory in self.memories.values():
+            try:
+                if not math.isfinite(reached := float(memory.set_voltage(memory.info.voltage_nominal))):
+                    raise DeviceError(f"the driver reads a supply of {reached}")
+            except Exception as error:  # a driver may raise anything
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
     @abstractmethod
     def load(self, program: Program) -> None:
         """The network that `run` runs; its weights are whatever the memory holds. InputError where it does not fit."""
@@ -182,7 +222,7 @@ class Device(ABC):
 
     @abstractmethod
     def reset(self) -> None:
-        """Nominal voltage, memory all 0, no network."""
+        """Nominal voltages, memories all 0, no network."""
 
     @abstractmethod
     def close(self) -> None:
@@ -195,7 +235,7 @@ class Device(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.set_voltage(self.info.voltage_nominal)
+            self.to_nominal()
         except LinkLost:  # the server restores the voltage itself; what broke the link is the error to show
             if kind is None:
                 raise

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.device import readings_kernels as kernels
-from simulator.device.protocol import Device
+from simulator.device.protocol import DeviceMemory
 from sram.geometry import Geometry
 
 PATTERNS = ("zeros", "ones", "checkerboard", "inverse checkerboard")
@@ -60,7 +60,9 @@ def blocks(geometry: Geometry) -> list[range]:
     return [range(first, min(first + size, geometry.words)) for first in range(0, geometry.words, size)]
 
 
-def read_voltage(device: Device, voltage: float, repeats: int, advance: Callable[[], None] = lambda: None) -> Reading:
+def read_voltage(
+    device: DeviceMemory, voltage: float, repeats: int, advance: Callable[[], None] = lambda: None
+) -> Reading:
     """All patterns at one voltage, `repeats` reads each. Leaves the device at nominal voltage, its memory
     overwritten."""
     geometry = device.info.geometry

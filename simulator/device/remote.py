@@ -5,6 +5,7 @@ import math
 import secrets
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from simulator.device.protocol import (
     Device,
     DeviceError,
     DeviceInfo,
+    DeviceMemory,
     DeviceTimeout,
     LinkLost,
     Refused,
@@ -28,7 +30,7 @@ from simulator.device.protocol import (
     as_words,
     check_span,
 )
-from simulator.device.serve import counted, proof, session_keys
+from simulator.device.serve import Reply, counted, proof, session_keys
 from sram.errors import InputError
 
 INPUT_ERRORS = {kind.__name__: kind for kind in (InputError, VoltageOutOfRange, WordOutOfRange)}
@@ -36,7 +38,44 @@ DEVICE_ERRORS = {kind.__name__: kind for kind in (DeviceError, DeviceTimeout, Re
 FRAME_WORDS = OPEN.array_bytes // 8
 
 
-class RemoteDevice(Device):
+class RemoteMemory(DeviceMemory):
+    """A memory of the device that `device` is the other side of."""
+
+    def __init__(self, device: "RemoteDevice", info: DeviceInfo):
+        self._device, self._info = device, info
+
+    @property
+    def info(self) -> DeviceInfo:
+        return self._info
+
+    def write(self, address: int, words: ArrayLike) -> None:
+        array = as_words(self.info, address, words)
+        for start in range(0, len(array), FRAME_WORDS):
+            some = array[start : start + FRAME_WORDS]
+            self._device._call("write", some, memory=self.info.memory, address=address + start)
+
+    def read(self, address: int, count: int) -> NDArray[np.uint64]:
+        check_span(self.info, address, count)
+        parts = []
+        for start in range(0, count, FRAME_WORDS):
+            some = min(FRAME_WORDS, count - start)
+            part = self._device._call("read", memory=self.info.memory, address=address + start, count=some)[1]
+            if part is None or part.shape != (some,):
+                raise self._device._lost("an answer of the wrong size")
+            if part.dtype != np.uint64 or part.max(initial=0) > np.uint64((1 << self.info.word_bits) - 1):
+                raise self._device._lost(f"an answer that is no words of {self.info.word_bits} bits")
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint64), *parts])
+
+    def set_voltage(self, voltage: float) -> float:
+        wanted = self.info.reached(voltage)
+        reached = self._device._call("set_voltage", memory=self.info.memory, voltage=wanted)[0].get("voltage")
+        if not isinstance(reached, int | float) or isinstance(reached, bool) or not math.isfinite(reached):
+            raise self._device._lost(f"an answer of voltage {str(reached)[:40]}")
+        return float(reached)
+
+
+class RemoteDevice(RemoteMemory, Device):
     """The device served at "host:port". Every call answers within timeout_s or raises DeviceTimeout.
 
     LinkLost where nobody answers; Refused where another client is served or the secret is wrong; VersionMismatch.
@@ -58,12 +97,15 @@ class RemoteDevice(Device):
             raise LinkLost(f"{address}: {error.strerror or error}") from None
         self._link = Link(connection)
         try:
-            self._info = self._greet(secret)
+            weights, *others = self._greet(secret)
         except BaseException:
             self._drop()
             raise
+        super().__init__(self, weights)
+        self._memories: dict[str, DeviceMemory] = {"weights": self}
+        self._memories |= {info.memory: RemoteMemory(self, info) for info in others}
 
-    def _greet(self, secret: str | None) -> DeviceInfo:
+    def _greet(self, secret: str | None) -> list[DeviceInfo]:
         greeting, _ = self._receive(time.monotonic() + self.timeout_s)
         if greeting.get("hello") != "neuralfuse-device":
             raise VersionMismatch(f"{self.address} does not speak this protocol")
@@ -83,37 +125,16 @@ class RemoteDevice(Device):
         if secret is not None and self._link is not None:
             self._link.sign(*session_keys(secret, theirs, nonce))
         try:
-            return DeviceInfo(**answer["info"])
-        except (KeyError, TypeError, InputError):
+            infos = {name: DeviceInfo(**info) for name, info in answer["memories"].items()}
+            if any(name != info.memory for name, info in infos.items()):
+                raise KeyError
+            return [infos.pop("weights"), *infos.values()]
+        except (KeyError, TypeError, AttributeError, InputError):
             raise VersionMismatch(f"{self.address} describes its device in another way") from None
 
     @property
-    def info(self) -> DeviceInfo:
-        return self._info
-
-    def write(self, address: int, words: ArrayLike) -> None:
-        array = as_words(self.info, address, words)
-        for start in range(0, len(array), FRAME_WORDS):
-            self._call("write", array[start : start + FRAME_WORDS], address=address + start)
-
-    def read(self, address: int, count: int) -> NDArray[np.uint64]:
-        check_span(self.info, address, count)
-        parts = []
-        for start in range(0, count, FRAME_WORDS):
-            some = min(FRAME_WORDS, count - start)
-            part = self._call("read", address=address + start, count=some)[1]
-            if part is None or part.shape != (some,):
-                raise self._lost("an answer of the wrong size")
-            if part.dtype != np.uint64 or part.max(initial=0) > np.uint64((1 << self.info.word_bits) - 1):
-                raise self._lost(f"an answer that is no words of {self.info.word_bits} bits")
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint64), *parts])
-
-    def set_voltage(self, voltage: float) -> float:
-        reached = self._call("set_voltage", voltage=self.info.reached(voltage))[0].get("voltage")
-        if not isinstance(reached, int | float) or isinstance(reached, bool) or not math.isfinite(reached):
-            raise self._lost(f"an answer of voltage {str(reached)[:40]}")
-        return float(reached)
+    def memories(self) -> Mapping[str, DeviceMemory]:
+        return self._memories
 
     def load(self, program: Program) -> None:
         self._call("load", program=program.to_json())
@@ -151,9 +172,7 @@ class RemoteDevice(Device):
         self._drop()
         return LinkLost(f"{self.address}: {reason}")
 
-    def _call(
-        self, call: str, array: NDArray[Any] | None = None, **fields: Any
-    ) -> tuple[dict[str, Any], NDArray[Any] | None]:
+    def _call(self, call: str, array: NDArray[Any] | None = None, **fields: Any) -> Reply:
         if self._link is None:
             raise LinkLost(f"{self.address}: the link was closed")
         deadline = time.monotonic() + self.timeout_s
@@ -169,7 +188,7 @@ class RemoteDevice(Device):
             raise
         return self._receive(deadline)
 
-    def _receive(self, deadline: float) -> tuple[dict[str, Any], NDArray[Any] | None]:
+    def _receive(self, deadline: float) -> Reply:
         assert self._link is not None
         try:
             header, array = self._link.receive(timeout_s=max(0.0, deadline - time.monotonic()))

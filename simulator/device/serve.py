@@ -30,7 +30,15 @@ from numpy.typing import NDArray
 
 from simulator.device.frames import OPEN, STRANGER, BrokenFrame, Frame, Link, LinkClosed, TooLate, pack
 from simulator.device.program import Program
-from simulator.device.protocol import VERSION, Counters, Device, DeviceError, Refused, VersionMismatch
+from simulator.device.protocol import (
+    VERSION,
+    Counters,
+    Device,
+    DeviceError,
+    DeviceMemory,
+    Refused,
+    VersionMismatch,
+)
 from sram import plugins
 from sram.errors import InputError
 
@@ -72,7 +80,7 @@ class Server:
     ):
         check_secret(host, secret)
         self.device, self.secret, self.idle_s, self.frame_s = device, secret, idle_s, frame_s
-        self.info = device.info
+        self.infos = {name: asdict(memory.info) for name, memory in device.memories.items()}
         self.stopping = False
         self.strangers: dict[Link, tuple[str, float]] = {}  # greeted, with nonce and deadline; nobody is served yet
         self.supply_trouble = ""  # why the supply may not be at nominal
@@ -113,21 +121,21 @@ class Server:
                 raise DeviceError(self.supply_trouble)
 
     def _to_nominal(self) -> bool:
-        """Bring the supply back to nominal; False where the driver does not, which `supply_trouble` then says.
+        """Bring the supplies back to nominal; False where the driver does not, which `supply_trouble` then says.
 
         It is asked twice: a bus that was busy, or that a dying client left in the middle of a word, is free the next
         time. A reading that is no number is as bad as none: nobody knows then what the memory stands on.
         """
         for _ in range(2):
             try:
-                _volts(self.device.set_voltage(self.info.voltage_nominal))
+                self.device.to_nominal()
                 self.supply_trouble = ""
                 return True
             except Exception as error:  # a driver may raise anything; the server stays up
                 self.supply_trouble = (
                     f"the supply did not go back to nominal: {type(error).__name__}: {str(error)[:500]}"
                 )
-                print(f"{self.info.name}: {self.supply_trouble}", file=sys.stderr, flush=True)
+                print(f"{self.device.info.name}: {self.supply_trouble}", file=sys.stderr, flush=True)
         return False
 
     def _wait(self, sockets: list[socket.socket], timeout_s: float | None) -> list[socket.socket]:
@@ -233,7 +241,7 @@ class Server:
                 raise VersionMismatch(
                     f"the server speaks protocol {VERSION}, the client {str(header.get('protocol'))[:20]}"
                 )
-            reply = {"info": asdict(self.info)}
+            reply = {"memories": self.infos}
             if self.secret is not None:
                 given = header.get("proof")
                 expected = proof(self.secret, "client", nonce, theirs)
@@ -296,6 +304,13 @@ def _integer(header: dict[str, Any], key: str) -> int:
     return value
 
 
+def _memory(device: Device, header: dict[str, Any]) -> DeviceMemory:
+    name = header.get("memory", "weights")
+    if not isinstance(name, str):
+        raise InputError("frame", "memory", str(name)[:40], ", ".join(device.memories))
+    return device.memory(name)
+
+
 def _array(array: NDArray[Any] | None, dtype: str) -> NDArray[Any]:
     if array is None or array.dtype.str != dtype:
         raise InputError("frame", "array", "none" if array is None else array.dtype.str, dtype)
@@ -326,7 +341,7 @@ def counted(counters: Counters) -> dict[str, Any]:
 
 
 def _write(device: Device, header: dict[str, Any], array: NDArray[Any] | None) -> Reply:
-    device.write(_integer(header, "address"), _array(array, "<u8"))
+    _memory(device, header).write(_integer(header, "address"), _array(array, "<u8"))
     return {}, None
 
 
@@ -334,7 +349,7 @@ def _read(device: Device, header: dict[str, Any], _: NDArray[Any] | None) -> Rep
     count = _integer(header, "count")
     if count * 8 > OPEN.array_bytes:
         raise InputError("frame", "count", count, f"at most {OPEN.array_bytes // 8} words a frame")
-    words = np.asarray(device.read(_integer(header, "address"), count))
+    words = np.asarray(_memory(device, header).read(_integer(header, "address"), count))
     if words.dtype.kind not in "ui":
         raise DeviceError(f"the driver read words of {words.dtype}, not integers")
     return {}, words
@@ -344,7 +359,7 @@ def _set_voltage(device: Device, header: dict[str, Any], _: NDArray[Any] | None)
     voltage = header.get("voltage")
     if not isinstance(voltage, int | float) or isinstance(voltage, bool) or not abs(voltage) <= 1e6:
         raise InputError("frame", "voltage", str(voltage)[:40], "a number")
-    return {"voltage": _volts(device.set_voltage(float(voltage)))}, None
+    return {"voltage": _volts(_memory(device, header).set_voltage(float(voltage)))}, None
 
 
 def _load(device: Device, header: dict[str, Any], _: NDArray[Any] | None) -> Reply:

@@ -1,4 +1,4 @@
-"""The cells of a chip's weight memory as three masks a word: what a fault map does to reads at the present voltage."""
+"""The cells of a chip's memory as three masks a word: what a fault map does to reads at the present voltage."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,8 @@ class Silicon:
         self.stuck0, self.stuck1, self.flip = self.planes = np.zeros((3, words), np.uint64)
         word, bit = fault_map.geometry.word_bit(fault_map.cell)
         self._word, self._mask = word, np.uint64(1) << bit.astype(np.uint64)
-        self._random = np.random.Generator(np.random.Philox(key=(fault_map.seed << 32) + fault_map.chip))
+        key, memory = (fault_map.seed << 32) + fault_map.chip, fault_map.first_bank << 192  # of a die's memories
+        self._random = np.random.Generator(np.random.Philox(key=key, counter=memory))
         self._faulty = self._open = self._open_word = np.empty(
             0, np.int64
         )  # words with a mask; marginal cells, by word

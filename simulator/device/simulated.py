@@ -1,37 +1,27 @@
 """A chip that is not there: words in an array, faults from a fault map, cycles from the closed form."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simulator.accelerator import Accelerator, accelerator
 from simulator.array.dataflow import gemm_cycles
-from simulator.device.board import Board, unpack_weights
+from simulator.device.board import Board, BoardMemory, unpack_weights
 from simulator.device.protocol import Counters, DeviceInfo
 from simulator.device.silicon import Silicon
 from sram.errors import InputError
 from sram.faultmap import FaultMap
 
 
-class SimulatedChip(Board):
-    """The chip of `fault_map`, with the array of `machine`. Its supply moves in steps down to the map's floor.
+class SimulatedMemory(BoardMemory):
+    """A memory with the cells of `fault_map`."""
 
-    Nominal voltage: that of the map's curve, or, where a cell of this chip fails there, the next step at which none
-    does. No cell fails at nominal, as on any chip that passed its test.
-
-    >>> from sram import faultmap, geometry
-    >>> weak = faultmap.generate(1, geometry.Geometry(1), "ibm14", voltage_floor=0.75)
-    >>> with SimulatedChip(weak) as chip:
-    ...     chip.write(0, np.zeros(512, np.uint64))
-    ...     chip.set_voltage(0.804), int((chip.read(0, 512) != 0).sum()) > 100
-    (0.8, True)
-    """
-
-    def __init__(self, fault_map: FaultMap, machine: Accelerator | str = "paper", voltage_step: float = 0.01):
-        super().__init__(chip_info("simulated", fault_map, voltage_step))
-        self.machine = accelerator(machine) if isinstance(machine, str) else machine
+    def __init__(self, fault_map: FaultMap, memory: str, voltage_step: float = 0.01, **board: Any):
+        super().__init__(chip_info("simulated", fault_map, voltage_step, memory), **board)
         self.silicon = Silicon(fault_map)
         self.stored = np.zeros(self.info.words, np.uint64)
 
@@ -44,6 +34,32 @@ class SimulatedChip(Board):
     def supply(self, voltage: float) -> float:
         self.silicon.set_voltage(voltage)
         return voltage
+
+
+class SimulatedChip(SimulatedMemory, Board):
+    """The chip of `fault_map`, with the array of `machine`, and its `others`. Its supply moves in steps down to the
+    map's floor.
+
+    Nominal voltage: that of the map's curve, or, where a cell of this chip fails there, the next step at which none
+    does. No cell fails at nominal, as on any chip that passed its test.
+
+    >>> from sram import faultmap, geometry
+    >>> weak = faultmap.generate(1, geometry.Geometry(1), "ibm14", voltage_floor=0.75)
+    >>> with SimulatedChip(weak) as chip:
+    ...     chip.write(0, np.zeros(512, np.uint64))
+    ...     chip.set_voltage(0.804), int((chip.read(0, 512) != 0).sum()) > 100
+    (0.8, True)
+    """
+
+    def __init__(
+        self,
+        fault_map: FaultMap,
+        machine: Accelerator | str = "paper",
+        voltage_step: float = 0.01,
+        others: Sequence[BoardMemory] = (),
+    ):
+        super().__init__(fault_map, "weights", voltage_step, others=others)
+        self.machine = accelerator(machine) if isinstance(machine, str) else machine
 
     def multiply(self, activations: NDArray[np.int8], address: int, n: int) -> tuple[NDArray[np.int32], Counters]:
         m, k = activations.shape
@@ -58,8 +74,8 @@ class SimulatedChip(Board):
         return sums.astype(np.int32), product_counters(self.machine, m, k, n)
 
 
-def chip_info(kind: str, fault_map: FaultMap, voltage_step: float) -> DeviceInfo:
-    """DeviceInfo of a chip made from a fault map."""
+def chip_info(kind: str, fault_map: FaultMap, voltage_step: float, memory: str = "weights") -> DeviceInfo:
+    """DeviceInfo of a chip, or of another memory of one, made from a fault map."""
     geometry, curve = fault_map.geometry, fault_map.curve
     if not 0 < voltage_step < curve.nominal:
         raise InputError("device", "voltage_step", voltage_step, f"above 0, below {curve.nominal} {curve.unit}")
@@ -74,6 +90,7 @@ def chip_info(kind: str, fault_map: FaultMap, voltage_step: float) -> DeviceInfo
         voltage_nominal=nominal,
         voltage_lowest=round(nominal - steps * voltage_step, 12),
         voltage_step=voltage_step,
+        memory=memory,
     )
 
 

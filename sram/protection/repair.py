@@ -28,7 +28,9 @@ def extra_cells(fault_map: FaultMap, rows: int, columns: int, block: int) -> Cel
     """The weak ones among `rows` x `columns` more cells in every bank (check bits, spares) of this very chip.
 
     They follow the same curve and structure, and are numbered as banks beyond those of the map, `block` by block, so
-    that they are as persistent as the map and independent of it. Their bank and column terms are their own.
+    that they are as persistent as the map and independent of it. Their bank and column terms are their own, and none of
+    those of another memory on the die: with its blocks 1 to 3 a memory takes four times its banks. Those of the memory
+    that is first on its die are numbered as the main cells of the memories behind it, and drawn as they are.
     """
     banks = fault_map.geometry.banks
     extra = Memory(
@@ -37,7 +39,7 @@ def extra_cells(fault_map: FaultMap, rows: int, columns: int, block: int) -> Cel
         fault_map.structure,
         mode="flip" if len(fault_map) and bool((fault_map.kind == 2).all()) else "stuck",
         stuck_at_one=_share_of_ones(fault_map.kind),
-        first_bank=banks * block,
+        first_bank=4 * fault_map.first_bank + banks * block,
     )
     chip = Chip(fault_map.chip, fault_map.seed)
     more = chip.fault_map(extra, fault_map.voltage_floor, noise=_noise(fault_map))

@@ -188,6 +188,8 @@ def test_nothing_in_an_archive_is_unpickled(tmp_path):
         ("version", 99),
         ("chip", -1),
         ("seed", 1.5),
+        ("first_bank", -1),
+        ("first_bank", "0"),
         ("voltage_floor", "low"),
         ("voltage_floor", 0.9),
         ("geometry", {"banks": 1, "rows": 8, "columns": 64, "word_bits": 64}),

@@ -13,6 +13,7 @@ from scipy.stats import binom
 from sram import faultmap, mapfile
 from sram.errors import InputError
 from sram.geometry import Geometry
+from sram.memory import Chip, Memory, side_by_side
 from sram.protection import (
     Boost,
     Canary,
@@ -254,6 +255,39 @@ def test_spares_are_as_weak_as_other_cells():
     worst = counts.reshape(32, 64).max(axis=1)
     removed = len(chip) - len(repaired)
     assert 0 < removed < (worst - counts.mean()).sum() + 3 * (32 * counts.mean()) ** 0.5
+
+
+@pytest.mark.parametrize("block", [1, 2, 3])
+@pytest.mark.parametrize("structure", ["iid", "column"])
+def test_memories_of_one_die_have_spare_cells_of_their_own(structure, block):
+    """Not those of the memory that comes first on the die, nor cells that fail with those of the memory itself."""
+    first, second, third = side_by_side([Memory(Geometry(banks), structure=structure) for banks in (6, 4, 4)])
+    maps = [Chip(5).fault_map(memory, 0.8) for memory in (first, second, third)]
+    assert [m.first_bank for m in maps] == [0, 6, 10]
+    added = [repair.extra_cells(m, 512, 64, block) for m in maps]  # as many columns as there are, to compare draws
+    moved = repair.extra_cells(replace(maps[1], first_bank=0), 512, 64, block)
+    alone = repair.extra_cells(Chip(5).fault_map(Memory(Geometry(6), structure=structure), 0.8), 512, 64, block)
+    assert np.array_equal(added[0].line, alone.line)  # what comes later on the die changes nothing
+
+    def pattern(cells):  # of four banks
+        inside = cells.line < 4 * 512
+        return set(zip(cells.line[inside].tolist(), cells.column[inside].tolist(), strict=True))
+
+    patterns = [pattern(cells) for cells in (*added, moved)]
+    own = [set(zip(*(each.tolist() for each in divmod(m.cell[m.cell < 4 * 2**15], 64)), strict=True)) for m in maps]
+    for one, other in [*combinations(patterns, 2), *((a, b) for a in own for b in patterns[1:3])]:
+        expected = len(one) * len(other) / (4 * 2**15)
+        assert len(one & other) < max(4 * expected, 60)  # the same draws have all of them in common
+    assert min(map(len, patterns)) > 300
+
+
+def test_a_map_keeps_its_place_on_the_die(tmp_path):
+    chip = Chip(1).fault_map(Memory(Geometry(2), first_bank=3), 0.8, noise=0.1)
+    kept = faultmap.load(mapfile.save(chip, tmp_path / "map.npz"))
+    assert kept.first_bank == parse("secded72").map(kept).first_bank == 3
+    assert "first_bank" not in mapfile.header(replace(chip, first_bank=0))
+    fails = [set(m.at(0.82, epoch=1).cell.tolist()) for m in (kept, replace(kept, first_bank=0))]
+    assert fails[0] != fails[1]  # what fails now and then does so cell by cell of the die
 
 
 def test_hardened_bits_do_not_fail_and_others_do():

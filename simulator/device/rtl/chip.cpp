@@ -55,6 +55,19 @@ void chip_fault(Chip* chip, const uint32_t* address, const uint64_t* stuck0, con
     chip->top.fault_write = 0;
 }
 
+void chip_fault_sums(Chip* chip, const uint32_t* address, const uint32_t* stuck0, const uint32_t* stuck1, const uint32_t* flip,
+                     uint32_t count) {
+    chip->top.sum_fault_write = 1;
+    for (uint32_t i = 0; i < count; i++) {
+        chip->top.sum_address = address[i];
+        chip->top.sum_stuck0 = stuck0[i];
+        chip->top.sum_stuck1 = stuck1[i];
+        chip->top.sum_flip = flip[i];
+        chip->clock();
+    }
+    chip->top.sum_fault_write = 0;
+}
+
 void chip_start(Chip* chip, const int8_t* activations, uint32_t m, uint32_t k, uint32_t n, uint32_t weight_base) {
     chip->top.activation_write = 1;
     for (size_t i = 0, bytes = size_t(m) * k; i < bytes; i += 8) {

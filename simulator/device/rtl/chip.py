@@ -1,13 +1,14 @@
 """A chip in SystemVerilog: every cycle of the array and every access of its memories is simulated by Verilator."""
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simulator.accelerator import Accelerator, accelerator
-from simulator.device.board import Board
+from simulator.device.board import Board, BoardMemory
 from simulator.device.protocol import Counters
 from simulator.device.rtl import build
 from simulator.device.silicon import Silicon
@@ -22,12 +23,19 @@ SLICE_CYCLES = 2_000_000  # between two slices Python sees a Ctrl-C
 class RtlChip(Board):
     """The chip of `fault_map` with the array of `machine`, which must be output or weight stationary.
 
-    Faults go through the fault port of the weight memory; everything the array reads passes it. The first use of an
-    array builds a library (seconds for 8 x 8, minutes for 32 x 32). DeviceError without Verilator.
+    Faults go through the fault port of the weight memory; everything the array reads passes it. Those of partial sums
+    go through that of the output memory (`fault_sums`). The first use of an array builds a library (seconds for 8 x 8,
+    minutes for 32 x 32). DeviceError without Verilator.
     """
 
-    def __init__(self, fault_map: FaultMap, machine: Accelerator | str = "paper", voltage_step: float = 0.01):
-        super().__init__(chip_info("rtl", fault_map, voltage_step))
+    def __init__(
+        self,
+        fault_map: FaultMap,
+        machine: Accelerator | str = "paper",
+        voltage_step: float = 0.01,
+        others: Sequence[BoardMemory] = (),
+    ):
+        super().__init__(chip_info("rtl", fault_map, voltage_step), others)
         self.machine = accelerator(machine) if isinstance(machine, str) else machine
         if self.machine.dataflow not in ("os", "ws"):
             raise InputError(self.machine.name, "dataflow", self.machine.dataflow, "os or ws for the RTL device")
@@ -71,6 +79,13 @@ class RtlChip(Board):
         self._library.chip_finish(self._chip, sums, counted)
         return sums, Counters(*(int(each) for each in counted))
 
+    def fault_sums(self, word: NDArray[np.int64], masks: NDArray[np.uint32]) -> None:
+        """What partial sums in words int64[k] of the output memory, sum by sum of a product row-major, read when the
+        next fold comes to them: masks uint32[3, k] of bits that read 0, read 1, and read what was not stored. They stay
+        until they are set anew."""
+        planes = [np.ascontiguousarray(plane, np.uint32) for plane in masks]
+        self._library.chip_fault_sums(self._chip, np.ascontiguousarray(word, np.uint32), *planes, len(word))
+
     def release(self) -> None:
         self._library.chip_free(self._chip)
         self._chip = None
@@ -107,6 +122,7 @@ def _load(rows: int, cols: int, ws: bool, overlap: bool, skip_idle: bool, words:
         "chip_write": (None, [chip, number, words64, number]),
         "chip_read": (None, [chip, number, words64, number]),
         "chip_fault": (None, [chip, words32, words64, words64, words64, number]),
+        "chip_fault_sums": (None, [chip, words32, words32, words32, words32, number]),
         "chip_start": (None, [chip, array(np.int8), number, number, number, number]),
         "chip_step": (ctypes.c_int, [chip, long]),
         "chip_finish": (None, [chip, array(np.int32), words64]),

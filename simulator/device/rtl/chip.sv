@@ -1,4 +1,4 @@
-// A systolic array with its memories: weights (with a fault port), activations, outputs. The host fills the memories, says the shape,
+// A systolic array with its memories: weights and outputs (with a fault port each), activations. The host fills the memories, says the shape,
 // pulses start, and waits until busy is low; cycles counts the cycles in which it was high.
 module chip #(
     parameter int ROWS = 8,
@@ -11,7 +11,8 @@ module chip #(
     parameter int ACTIVATIONS = 1 << 22,  // bytes; a multiple of 8
     parameter int OUTPUTS = 1 << 20,
     localparam int ADDRESS_BITS = WORDS > 1 ? $clog2(WORDS) : 1,
-    localparam int LINE_BITS = $clog2(ACTIVATIONS / 8)
+    localparam int LINE_BITS = $clog2(ACTIVATIONS / 8),
+    localparam int OUTPUT_BITS = $clog2(OUTPUTS)
 ) (
     input logic clk,
     input logic write,
@@ -23,6 +24,11 @@ module chip #(
     input logic [WORD_BITS-1:0] fault_stuck0,
     input logic [WORD_BITS-1:0] fault_stuck1,
     input logic [WORD_BITS-1:0] fault_flip,
+    input logic sum_fault_write,
+    input logic [OUTPUT_BITS-1:0] sum_address,
+    input logic [31:0] sum_stuck0,
+    input logic [31:0] sum_stuck1,
+    input logic [31:0] sum_flip,
     input logic activation_write,
     input logic [LINE_BITS-1:0] line,
     input logic [63:0] line_data,
@@ -47,6 +53,20 @@ module chip #(
   logic [63:0] activations[ACTIVATIONS/8];  // lines of eight bytes
   logic signed [31:0] outputs[OUTPUTS]  /*verilator public_flat_rd*/;  // the host reads them as by DMA
   always_ff @(posedge clk) if (activation_write) activations[line] <= line_data;
+
+  // What partial sums read when the next fold is added to them. Whole sums leave as they are: who reads them is not in the array.
+  logic [31:0] output_stuck0[OUTPUTS], output_stuck1[OUTPUTS], output_flip[OUTPUTS];
+  always_ff @(posedge clk) begin
+    if (sum_fault_write) begin
+      output_stuck0[sum_address] <= sum_stuck0;
+      output_stuck1[sum_address] <= sum_stuck1;
+      output_flip[sum_address] <= sum_flip;
+    end
+  end
+
+  function automatic logic signed [31:0] waiting(input logic [OUTPUT_BITS-1:0] at);
+    return ((outputs[at] & ~output_stuck0[at]) | output_stuck1[at]) ^ output_flip[at];
+  endfunction
 
   logic [ROWS-1:0] activation_enable;
   logic [COLS-1:0] weight_enable, output_enable, output_add;
@@ -96,7 +116,7 @@ module chip #(
   for (genvar j = 0; j < COLS; j++) begin : port
     always_ff @(posedge clk) begin
       if (output_enable[j]) begin
-        outputs[output_address[j]] <= output_data[j] + (output_add[j] ? outputs[output_address[j]] : 32'sd0);
+        outputs[output_address[j]] <= output_data[j] + (output_add[j] ? waiting(OUTPUT_BITS'(output_address[j])) : 32'sd0);
       end
     end
   end

@@ -71,6 +71,27 @@ def test_serve_and_characterize_across_a_port(tmp_path, hidden, monkeypatch):
     assert same(recovered, hidden)
 
 
+def test_a_served_chip_is_characterised_memory_by_memory(tmp_path, hidden):
+    buffer = faultmap.generate(4, Geometry(1, rows=256, columns=32, word_bits=32), "ibm14", voltage_floor=0.75, seed=9)
+    faultmap.save(buffer, tmp_path / "buffer.npz")
+    spec = f"simulated:{tmp_path / 'hidden.npz'},activations={tmp_path / 'buffer.npz'}"
+    command = [sys.executable, "-m", "neuralfuse", "device", "serve", spec, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        spec = f"tcp:127.0.0.1:{server.stdout.readline().rpartition(':')[2].strip()}"
+        how = ("--voltages", "0.86,0.84,0.82", "--repeats", 1)
+        for memory, chip in (("activations", buffer), ("weights", hidden)):
+            arguments = ("device", "characterize", spec, "--memory", memory, "--out", tmp_path / memory, *how)
+            assert call(*arguments) == 0
+            recovered = faultmap.load(tmp_path / memory / "map.npz")
+            assert same(recovered, chip)
+            assert recovered.geometry == chip.geometry
+            assert recovered.curve.source == f"characterized: simulated chip 4, {memory}"
+            assert f"Memory of {memory}" in (tmp_path / memory / "report.html").read_text()
+        assert call("device", "characterize", spec, "--out", tmp_path / "activations", *how) == 2  # another memory's
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -80,6 +101,7 @@ def test_serve_and_characterize_across_a_port(tmp_path, hidden, monkeypatch):
         (("characterize", "HIDDEN", "--out", "x", "--voltages", "0.8,low"), 2, "commas"),
         (("characterize", "HIDDEN", "--out", "x", "--voltages", "0.2"), 2, "Vmin"),
         (("characterize", "HIDDEN", "--out", "x", "--stop", "2"), 2, "stop_rate"),
+        (("characterize", "HIDDEN", "--out", "x", "--memory", "activations"), 2, "allowed: weights"),
         (("characterize", "HIDDEN", "--out", "x", "--accelerator", "none"), 2, "paper"),
         (("serve", "HIDDEN", "--host", "0.0.0.0"), 2, "secret"),
         (("serve", "driver:no.such:Board"), 2, "no.such"),
@@ -117,4 +139,4 @@ def test_sigterm_leaves_a_board_at_nominal_voltage(tmp_path):
         running.send_signal(signal.SIGTERM)
         assert running.wait(20) == 128 + signal.SIGTERM
         assert "Traceback" not in running.stderr.read()
-    assert (tmp_path / "log").read_text() == "released at 0.9"
+    assert (tmp_path / "log").read_text() == "released at 0.9 and 0.9"

@@ -104,20 +104,30 @@ def test_a_tensor_reads_as_words_in_faulty_cells_do(residual, seed):
         assert np.array_equal(words, expected[:, inside])
 
 
+ON_BOARDS = {
+    "resnet8": (lambda: networks.build("resnet8", 10, 1, width=8), (1, 8, 8)),
+    "kws": (lambda: networks.build("mlperf-tiny-kws"), (1, 14, 6)),
+    "ad": (lambda: networks.build("mlperf-tiny-ad"), (640,)),
+}
+
+
 @pytest.mark.parametrize("rtl", [False, pytest.param(True, marks=pytest.mark.verilator)])
-def test_a_board_with_weak_cells_in_both_memories_gives_the_same_answers(rtl):
+@pytest.mark.parametrize("name", ON_BOARDS)
+def test_a_board_with_weak_cells_in_both_memories_gives_the_same_answers(name, rtl):
     """The simulated chip and the array in SystemVerilog: weights and activations both read wrong, and sums are late."""
     if rtl and not build.available():
         pytest.skip("needs Verilator")
     torch.manual_seed(0)
-    residual = networks.build("resnet8", 10, 1, width=8)
-    placed = place_activations(trace(residual, (1, 8, 8)), PAPER, Geometry(banks=2))
-    faulty = FaultyNetwork(trained_like(residual), fold=True)
-    x = torch.rand(2, 1, 8, 8) * 2 - 1
+    make, shape = ON_BOARDS[name]
+    network = make()
+    placed = place_activations(trace(network, shape), PAPER, Geometry(banks=2))
+    faulty = FaultyNetwork(trained_like(network), fold=True)
+    x = torch.rand(2, *shape) * 2 - 1
     program = compile_network(faulty, x, stored=True)
     weak = faultmap.generate(2, placed.geometry, "ibm14", "iid", voltage_floor=0.78).at(0.78)
     memory = activation_memory(program, placed, placed.faults(weak.cell, weak.kind))
-    chip = faultmap.generate(3, Geometry.of_capacity(32 * 1024), "ibm14", "iid", voltage_floor=0.78)
+    capacity = 1 << max(15, faulty.words.size.bit_length())
+    chip = faultmap.generate(3, Geometry.of_capacity(capacity), "ibm14", "iid", voltage_floor=0.78)
     array = replace(PAPER, array_rows=4, array_cols=3)  # small, for it is compiled
     faulty.set_faults(*device_faults(chip, 0.78, faulty.words.size))
     late = TimingFaults(errors_at(0.001), chip=3)

@@ -1,5 +1,7 @@
 """Are faults inside the array the same in torch's integer convolutions and in a device's program, to the last bit?"""
 
+import functools
+import itertools
 import math
 from dataclasses import replace
 
@@ -15,14 +17,20 @@ from simulator.accelerator import accelerator
 from simulator.array.cycles import simulate
 from simulator.array.schedule import Plan, Schedule
 from simulator.device.array_faults import TimingFaults, partial_sum_faults
+from simulator.device.board import pack_weights
 from simulator.device.program import Conv, Flatten, Pool, Program, execute
+from simulator.device.rtl import build
+from simulator.device.rtl.chip import RtlChip
 from simulator.mac_errors import MacErrors, errors_at
 from simulator.placement import place_partial_sums, taps_between_spills
+from sram import failure
 from sram.errors import InputError
+from sram.faultmap import FaultMap
 from sram.geometry import Geometry
 from sram.random import Stream
 from sram.random_kernels import philox
-from tests.neuralfuse.quantized.test_integer import WAYS, Words, answers, conv
+from sram.structure import Structure
+from tests.neuralfuse.quantized.test_integer import KERNELS, PADDINGS, STRIDES, WAYS, Words, answers, conv
 
 TOP = (0.0,) * 31 + (1.0,)
 
@@ -85,23 +93,23 @@ def both(program, words, x, faults, integers=False, first_image=0):
 @pytest.mark.parametrize("integers", WAYS)
 @settings(deadline=None, max_examples=25, derandomize=True)
 @given(
-    kernel=st.sampled_from([1, 3]),
-    stride=st.sampled_from([1, 2]),
-    padding=st.sampled_from([0, 1]),
+    kernel=KERNELS,
+    stride=STRIDES,
+    padding=PADDINGS,
     groups=st.sampled_from([1, 4, 8]),
     rate=st.sampled_from([1e-6, 1e-3, 0.03, 0.1]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_late_sums_are_those_of_a_device(integers, kernel, stride, padding, groups, rate, seed):
     second = Conv(
-        *(1, 24, 16, 8, kernel, kernel, stride, padding, groups, 1.0),
+        *(1, 24, 16, 8, *kernel, stride, padding, groups, 1.0),
         *((0.01,) * 16, tuple(float(i - 4) for i in range(16)), True),
     )
     third = conv(3, 16, 8, 1, 24 + second.weights, relu=False, unit=0.5)
-    program = Program((3, 6, 7), (conv(0, 3, 8, 1, 0), second, Pool(2, "max", 2), third, Flatten(4)))
+    program = Program((3, 8, 7), (conv(0, 3, 8, 1, 0), second, Pool(2, "max", 2), third, Flatten(4)))
     random = np.random.default_rng(seed)
     words = random.integers(-128, 128, program.weight_bytes).astype(np.int8)
-    x = torch.from_numpy(random.integers(-60, 60, (3, 3, 6, 7)).astype(np.float32))
+    x = torch.from_numpy(random.integers(-60, 60, (3, 3, 8, 7)).astype(np.float32))
     faults = TimingFaults(errors_at(rate, "ws"), seed=seed, chip=7)
     found, expected = both(program, words, x, faults, integers, first_image=5)
     assert np.array_equal(found, expected)
@@ -233,7 +241,7 @@ def layers_of(program):
     made = []
     for place, step in steps:
         _, high, wide = program.shapes[step.source]
-        sizes = (step.kernel_h, step.stride, step.padding)
+        sizes = ((step.kernel_h, step.kernel_w), step.stride, step.padding)
         made.append(workload.conv(f"c{place}", high, wide, step.channels, step.filters, *sizes, groups=step.groups))
     return workload.Workload("chain", tuple(made))
 
@@ -241,9 +249,9 @@ def layers_of(program):
 @pytest.mark.parametrize("integers", WAYS)
 @settings(deadline=None, max_examples=25, derandomize=True)
 @given(
-    kernel=st.sampled_from([1, 3]),
-    stride=st.sampled_from([1, 2]),
-    padding=st.sampled_from([0, 1]),
+    kernel=KERNELS,
+    stride=STRIDES,
+    padding=PADDINGS,
     groups=st.sampled_from([1, 2, 8]),
     dataflow=st.sampled_from(["ws", "is"]),
     rows=st.sampled_from([4, 7, 16]),
@@ -255,7 +263,7 @@ def test_partial_sums_are_read_back_as_a_product_fold_by_fold_does(
     integers, kernel, stride, padding, groups, dataflow, rows, share, late, seed
 ):
     second = Conv(
-        *(1, 72, 16, 8, kernel, kernel, stride, padding, groups, 1.0),
+        *(1, 72, 16, 8, *kernel, stride, padding, groups, 1.0),
         *((0.01,) * 16, tuple(float(i - 4) for i in range(16)), True),
     )
     third = conv(2, 16, 8, 1, 72 + second.weights, relu=False, unit=0.5)
@@ -277,6 +285,57 @@ def test_partial_sums_are_read_back_as_a_product_fold_by_fold_does(
     assert np.array_equal(answers(network, x), expected)
     if share == 0.3 and placed.weights:
         assert not np.array_equal(expected, clean)
+
+
+class InSystemVerilog:
+    """The product of an array whose partial sums wait in words with the masks of Folded."""
+
+    def __init__(self, chip, folded):
+        self.chip, self.at = chip, folded.at
+
+    def __call__(self, activations, address, n):
+        masks = self.at[address][1].transpose(0, 2, 1)  # [3, pixels, filters]
+        images = len(activations) // masks.shape[1]
+        of_words = np.tile(masks[:, None], (1, images, 1, 1)).reshape(3, -1).view(np.uint32)
+        self.chip.fault_sums(np.arange(of_words.shape[1]), of_words)
+        return self.chip.multiply(activations, address, n)[0]
+
+
+@pytest.mark.verilator
+@pytest.mark.skipif(not build.available(), reason="needs Verilator (apt-get install verilator g++ make)")
+@pytest.mark.parametrize("overlap", [False, True], ids=["plain", "overlap"])
+def test_partial_sums_are_read_back_as_the_array_in_systemverilog_does(overlap):
+    """Convolutions of 1 to 18 folds, the last one whole or not, of filters fewer and more than there are columns."""
+    array = replace(machine("ws", rows=4), array_cols=3, double_buffered_registers=overlap)
+    memory = FaultMap(
+        Geometry(2, rows=64, columns=64, word_bits=32), failure.curve("ibm14"), Structure(), 0, 0, 0.7,
+        np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.uint8),
+    )  # fmt: skip
+    random, changed = np.random.default_rng(5), 0
+    with RtlChip(memory, array) as chip:
+        for channels, filters, groups, kernel in itertools.product((4, 8), (2, 6, 8), (1, 2), ((1, 1), (3, 3), (2, 1))):
+            window = kernel, tuple(random.integers(1, 3, 2).tolist()), tuple(random.integers(0, 2, 2).tolist())
+            size = filters, channels, *window[0], *window[1:], groups
+            step = Conv(0, 5, *size, 1.0, (1.0,) * filters, (0.0,) * filters, relu=False)
+            program = Program((channels, 5, 4), (step,))
+            words = random.integers(-128, 128, 5 + step.weights).astype(np.int8)
+            x = random.integers(-127, 128, (2, channels, 5, 4)).astype(np.float32)
+            net = layers_of(program)
+            placed, taps = place_partial_sums(net, array, Geometry(banks=1, rows=64)), taps_between_spills(net, array)
+            cells = np.flatnonzero(random.random(placed.geometry.cells) < random.choice([0.001, 0.02, 0.3]))
+            faults = placed.faults(cells, random.integers(0, 3, len(cells)).astype(np.uint8))
+            model = partial_sum_faults(program, placed, taps, faults)
+
+            def inside(place, read, sums, model=model, step=step, words=words):
+                model.apply(place, step, words[5:], read, sums, 0)
+
+            chip.write(0, pack_weights(words, 32))
+            exact = functools.partial(product, words)
+            expected = execute(program, x, exact, in_array=inside)
+            rtl = InSystemVerilog(chip, Folded(program, words, placed, taps, faults))
+            assert np.array_equal(execute(program, x, rtl), expected), size
+            changed += not np.array_equal(expected, execute(program, x, exact))
+    assert changed > 15
 
 
 def test_sums_that_stay_in_the_array_lie_in_no_cell():

@@ -81,11 +81,20 @@ def test_a_weight_that_two_layers_share_lies_in_the_memory_once():
     assert np.array_equal(answers(IntegerNetwork(faulty, program), x), expected)
 
 
+def pair(size):
+    return (size, size) if isinstance(size, int) else size
+
+
 def conv(source, channels, filters, kernel, address, relu=True, stride=1, padding=0, unit=1.0, scale=0.25):
     """A convolution whose numbers are all exact in float32."""
     offset = tuple(float(i % 5 - 2) for i in range(filters))
-    size = filters, channels, kernel, kernel
-    return Conv(source, address, *size, stride, padding, 1, unit, (scale,) * filters, offset, relu)
+    window = *pair(kernel), pair(stride), pair(padding)
+    return Conv(source, address, filters, channels, *window, 1, unit, (scale,) * filters, offset, relu)
+
+
+KERNELS = st.sampled_from([(1, 1), (3, 3), (1, 3), (4, 2)])
+STRIDES = st.sampled_from([(1, 1), (2, 2), (1, 2), (3, 1)])
+PADDINGS = st.sampled_from([(0, 0), (1, 1), (0, 1), (3, 0)])
 
 
 @pytest.mark.parametrize("integers", WAYS)
@@ -93,9 +102,9 @@ def conv(source, channels, filters, kernel, address, relu=True, stride=1, paddin
 @given(
     channels=st.sampled_from([8, 16, 24]),
     filters=st.sampled_from([8, 32]),
-    kernel=st.sampled_from([1, 3]),
-    stride=st.sampled_from([1, 2]),
-    padding=st.sampled_from([0, 1]),
+    kernel=KERNELS,
+    stride=STRIDES,
+    padding=PADDINGS,
     unit=st.sampled_from([0.125, 2.0, 64.0]),  # from all activations at the top to nearly all at zero
     extreme=st.booleans(),
     seed=st.integers(0, 2**32 - 1),

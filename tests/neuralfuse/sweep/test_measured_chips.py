@@ -11,14 +11,18 @@ from neuralfuse.quantized.program import device_faults
 from neuralfuse.report.build import build_report
 from neuralfuse.results.tables import read_results
 from neuralfuse.study.check import check
-from neuralfuse.study.files import dump_study, parse_study
+from neuralfuse.study.files import Study, dump_study, parse_study
+from neuralfuse.study.memory import place_activations_of
+from neuralfuse.study.supplies import machine_of, roles_of
 from neuralfuse.training.network import train_network
 from neuralfuse.training.settings import NetworkSettings
 from simulator.readers.read import trace
 from sram import failure, faultmap
 from sram.errors import InputError
 from sram.geometry import Geometry
+from sram.memory import Chip, Memory
 from tests.conftest import run
+from tests.neuralfuse.sweep.test_operating_points import COMMON, rows_of
 
 OWN = failure.through("bench", [0.55, 0.5, 0.45], [1e-4, 3e-3, 3e-2], nominal=0.8)
 MEMORY = Geometry.of_capacity(256 * 1024, rows=1024, columns=128, word_bits=64)  # of `paper`, in banks of its own
@@ -120,3 +124,61 @@ def test_a_voltage_a_rounding_error_below_the_floor_is_the_floor(lab):
     assert chip.count(below) == chip.count(0.47) == len(chip)
     with pytest.raises(InputError, match=r"at least 0.47 V"):
         chip.count(0.4699)
+
+
+RAILS = {"weights": [0.85], "activations": [1.0, 0.86], "accumulators": [0.9]}
+
+
+def lowered(**keys):
+    common = COMMON | {"accelerators": ["gap9-like"], "rails": RAILS, "protections": ["none", CODED]}
+    return Study("buffers", **common | keys)
+
+
+CODED = {"name": "coded", "sram": {"activations": ["secded72"]}}
+
+
+@pytest.fixture(scope="module")
+def buffers(tmp_path_factory):
+    """(rows of a study of generated chips, a folder of the maps that its input buffers have)"""
+    folder, study = tmp_path_factory.mktemp("buffers"), lowered()
+    rows, bench = rows_of(study, folder / "generated")
+    machine = machine_of("gap9-like", roles_of(study))
+    placed = place_activations_of(study, bench.folder.workload("resnet8"), machine, "ifmap_buffer")
+    bank = bench.placement("resnet8", "gap9-like").geometry.banks
+    for chip in range(2):
+        memory = Memory(placed.geometry, structure="iid", first_bank=bank)
+        faultmap.save(Chip(chip, study.seed).fault_map(memory, 0.86), folder / "maps" / f"chip{chip}.npz")
+    return rows, folder / "maps"
+
+
+def test_measured_buffers_give_what_the_same_generated_ones_do(buffers, tmp_path):
+    generated, maps = buffers
+    study = lowered(memories={"activations": {"map": str(maps)}})
+    assert study.memories["activations"].columns == 64  # the map's own
+    measured, _ = rows_of(study, tmp_path / "out")
+    same = [name for name in generated.columns if name not in ("key", "seconds")]
+    assert measured[same].equals(generated[same])
+    assert not set(measured.key) & set(generated.key)
+    assert (measured.cell_fault_rate_activations > 0).any()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"rails": {"weights": [0.85], "activations": [0.9]}}, r"memories.activations.map.*name accumulators"),
+        ({"rails": RAILS | {"activations": [0.8]}}, r"rails.activations = 0.8.*at least 0.86"),
+        ({"chips": {"evaluation": 3}}, r"chips.evaluation = 3.*at most 2"),
+        ({"accelerators": ["paper"]}, r"geometry.*the ifmap_buffer of paper"),
+        ({"memories": {"activations": {"map": "none"}}}, r"memories.activations.map = .*none.*a fault map"),
+        ({"sram": {"map": "MAP"}}, r"sram.map = .*without a map: accumulators"),
+    ],
+    ids=str,
+)
+def test_maps_that_are_not_of_the_buffer_are_refused(buffers, keys, message):
+    _, maps = buffers
+    given = {"memories": {"activations": {"map": str(maps)}}} | keys
+    if given.get("sram", {}).get("map") == "MAP":
+        given["sram"] = {"map": str(maps / "chip0.npz")}
+        given["chips"] = {"evaluation": 1}
+    with pytest.raises(InputError, match=message):
+        check(lowered(**given))

@@ -1,6 +1,7 @@
 """What every backend of the Device protocol must do, asked of each of them in the same words."""
 
 import dataclasses
+import functools
 import threading
 
 import numpy as np
@@ -14,7 +15,7 @@ from simulator.device.remote import RemoteDevice
 from simulator.device.rtl import build
 from simulator.device.rtl.chip import RtlChip
 from simulator.device.serve import Server
-from simulator.device.simulated import SimulatedChip
+from simulator.device.simulated import SimulatedChip, SimulatedMemory
 from sram import faultmap
 from sram.errors import InputError
 from sram.geometry import Geometry
@@ -30,6 +31,15 @@ def hidden_map(chip=5):
     return faultmap.generate(chip, GEOMETRY, "ibm14", "column", voltage_floor=0.7, seed=1)
 
 
+def buffer_map():
+    """Of the activation memory: smaller than a tensor of `network`, which so passes it in parts."""
+    return faultmap.generate(5, Geometry(1, rows=16, columns=32, word_bits=16), "ibm14", voltage_floor=0.6, seed=2)
+
+
+def chip(kind):
+    return kind(hidden_map(), MACHINE, others=[SimulatedMemory(buffer_map(), "activations")])
+
+
 @pytest.fixture(
     params=[
         "simulated",
@@ -40,7 +50,7 @@ def hidden_map(chip=5):
 def bench(request):
     """(device, the board behind it)"""
     if request.param == "remote":
-        board = SimulatedChip(hidden_map(), MACHINE)
+        board = chip(SimulatedChip)
         server = Server(board)
         thread = threading.Thread(target=server.run)
         thread.start()
@@ -51,7 +61,7 @@ def bench(request):
         thread.join(10)
         assert not thread.is_alive()
     else:
-        board = SimulatedChip(hidden_map(), MACHINE) if request.param == "simulated" else RtlChip(hidden_map(), MACHINE)
+        board = chip(SimulatedChip if request.param == "simulated" else RtlChip)
         yield board, board
         board.close()
 
@@ -59,19 +69,19 @@ def bench(request):
 def network(rng):
     """Two convolutions (the second grouped), a sum, pooling and a linear layer, with their weights."""
 
-    def conv(source, address, f, c, kernel, padding, groups, relu):
+    def conv(source, address, f, c, kernel, stride, padding, groups, relu):
         return Conv(
-            source, address, f, c, kernel, kernel, 1, padding, groups, 0.05,
+            source, address, f, c, *kernel, stride, padding, groups, 0.05,
             tuple(rng.uniform(0.001, 0.01, f)), tuple(rng.normal(size=f)), relu,
         )  # fmt: skip
 
     steps = (
-        conv(0, 3, 4, 2, 3, 1, 1, True),
-        conv(1, 3 + 72, 4, 4, 3, 1, 2, False),
+        conv(0, 3, 4, 2, (3, 2), (1, 2), (1, 2), 1, True),
+        conv(1, 3 + 48, 4, 4, (1, 3), (1, 1), (0, 1), 2, False),
         Add(2, 1, True),
         Pool(3, "max", 2),
         Flatten(4),
-        conv(5, 3 + 144, 5, 4 * 9, 1, 0, 1, False),
+        conv(5, 3 + 72, 5, 4 * 6, (1, 1), (1, 1), (0, 0), 1, False),
     )
     program = Program((2, 6, 7), steps)
     return program, rng.integers(-127, 128, program.weight_bytes).astype(np.int8)
@@ -81,7 +91,8 @@ def test_a_sum_of_products_fits_into_32_bits():
     """131071 products of two int8 are at most 2^31 - 2^14; one more could be 2^31."""
 
     def sums(taps):
-        return Program((taps, 1, 1), (Conv(0, 0, 1, taps, 1, 1, 1, 0, 1, 1.0, (1.0,), (0.0,), False), Flatten(1)))
+        one = Conv(0, 0, 1, taps, 1, 1, (1, 1), (0, 0), 1, 1.0, (1.0,), (0.0,), False)
+        return Program((taps, 1, 1), (one, Flatten(1)))
 
     assert sums(131071).weight_bytes == 131071
     with pytest.raises(InputError, match="131072"):
@@ -95,19 +106,19 @@ def expected(program, weights, batch):
         x = tensors[step.source]
         if isinstance(step, Conv):
             q = np.clip(np.rint(x / np.float32(step.input_scale)), -127, 127).astype(np.int64)
-            p = step.padding
+            (p, r), (s, t) = step.padding, step.stride
             b, c, h, w = q.shape
-            padded = np.zeros((b, c, h + 2 * p, w + 2 * p), np.int64)
-            padded[:, :, p : p + h, p : p + w] = q
+            padded = np.zeros((b, c, h + 2 * p, w + 2 * r), np.int64)
+            padded[:, :, p : p + h, r : r + w] = q
             per, each = step.channels // step.groups, step.filters // step.groups
             kernel = weights[step.address :][: step.weights].reshape(step.filters, per, step.kernel_h, step.kernel_w)
-            oh, ow = h + 2 * p - step.kernel_h + 1, w + 2 * p - step.kernel_w + 1
+            oh, ow = (h + 2 * p - step.kernel_h) // s + 1, (w + 2 * r - step.kernel_w) // t + 1
             y = np.zeros((b, step.filters, oh, ow))
             for f in range(step.filters):
                 for ch in range(per):
                     for i in range(step.kernel_h):
                         for j in range(step.kernel_w):
-                            source = padded[:, f // each * per + ch, i : i + oh, j : j + ow]
+                            source = padded[:, f // each * per + ch, i : i + s * oh : s, j : j + t * ow : t]
                             y[:, f] += int(kernel[f, ch, i, j]) * source
                 y[:, f] = y[:, f] * step.scale[f] + step.offset[f]
             y = y.astype(np.float32)
@@ -207,7 +218,7 @@ def test_counters_are_those_of_the_closed_form(bench):
     with SimulatedChip(hidden_map(), MACHINE) as reference:
         reference.load(program)
         assert run.counters == reference.run(np.zeros((2, 2, 6, 7), np.float32)).counters
-    assert run.counters.weight_reads == 72 + 72 + 180  # weight stationary: each weight once
+    assert run.counters.weight_reads == 48 + 24 + 120  # weight stationary: each weight once
     assert run.counters.energy_pj is None
 
 
@@ -231,6 +242,84 @@ def test_wrong_words_and_addresses_are_refused(bench):
     assert (device.read(0, last) == 0).all()
 
 
+def test_each_memory_has_its_own_words_and_supply(bench):
+    device, board = bench
+    buffer, weak = device.memory("activations"), buffer_map()
+    assert list(device.memories) == ["weights", "activations"]
+    assert device.memory("weights") is device
+    assert buffer.info == board.memories["activations"].info
+    assert buffer.info.geometry == weak.geometry
+    assert buffer.info.voltage_lowest == pytest.approx(0.6)
+    assert buffer.info.title == "simulated chip 5, activations"  # beside the RTL, too
+    device.write(0, np.arange(device.info.words, dtype=np.uint64))
+    buffer.set_voltage(0.62)
+    assert (board.voltage, board.memories["activations"].voltage) == (board.info.voltage_nominal, 0.62)
+    assert (device.read(0, device.info.words) == np.arange(device.info.words)).all()
+    ones = np.full(buffer.info.words, (1 << 16) - 1, np.uint64)
+    wrong = 0
+    for pattern in (np.zeros_like(ones), ones):
+        buffer.write(0, pattern)
+        wrong = wrong | (buffer.read(0, len(ones)) ^ pattern)
+    fails = (wrong[:, None] >> np.arange(16, dtype=np.uint64) & np.uint64(1)).astype(bool)
+    word, bit = np.nonzero(fails)
+    assert sorted(weak.geometry.cell(word, bit).tolist()) == sorted(weak.at(0.62).cell.tolist())
+    device.set_voltage(0.75)
+    with pytest.raises(VoltageOutOfRange, match=r"0\.6 to"):
+        buffer.set_voltage(0.5)
+    with pytest.raises(WordOutOfRange):
+        buffer.write(0, [1 << 16])
+    with pytest.raises(InputError, match=r"memory.*ifmap.*weights, activations"):
+        device.memory("ifmap")
+    device.to_nominal()
+    assert [each.voltage for each in board.memories.values()] == [
+        each.info.voltage_nominal for each in board.memories.values()
+    ]
+
+
+def test_a_program_with_units_stores_its_tensors_in_the_activation_memory(bench):
+    """Against words that are read through the map's masks, in parts of the memory's 64 bytes."""
+    device, _ = bench
+    rng = np.random.default_rng(7)
+    program, weights = network(rng)
+    units = tuple(0.05 if tensor in program.stored else None for tensor in range(len(program.steps) + 1))
+    program, weak = dataclasses.replace(program, units=units), buffer_map()
+    batch = rng.normal(size=(3, 2, 6, 7)).astype(np.float32)
+    device.write(0, pack_weights(weights, 32))
+    device.load(program)
+    outputs = {}
+    for voltage in (device.memory("activations").info.voltage_nominal, 0.65):
+        device.memory("activations").set_voltage(voltage)
+        outputs[voltage] = device.run(batch).outputs
+        word, bit = weak.geometry.word_bit(weak.at(voltage).cell)
+        masks = np.zeros((3, weak.geometry.words), np.uint16)
+        np.bitwise_or.at(masks, (weak.at(voltage).kind, word), np.left_shift(1, bit).astype(np.uint16))
+        zero, one, flip = masks.view(np.int8)
+        read = functools.partial(read_back, zero=zero, one=one, flip=flip)
+        exact = functools.partial(product, weights)
+        assert (outputs[voltage] == execute(program, batch, exact, read)).all()
+    plain, low = outputs.values()
+    assert (plain != low).any()
+
+
+def read_back(tensor, words, zero, one, flip):
+    where = np.arange(words.shape[1]) % len(zero)
+    words[:] = ((words & ~zero[where]) | one[where]) ^ flip[where]
+
+
+def product(weights, activations, address, n):
+    rows = weights[address : address + n * activations.shape[1]].reshape(n, -1)
+    return activations.astype(np.int32) @ rows.T.astype(np.int32)
+
+
+def test_memories_have_names_of_their_own():
+    for names in (["weights"], ["activations", "activations"]):
+        with pytest.raises(InputError, match="memories"):
+            SimulatedChip(hidden_map(), MACHINE, others=[SimulatedMemory(buffer_map(), name) for name in names])
+    for name in ("", "Activations", "a b", "x" * 21, 3):
+        with pytest.raises(InputError, match="small letters"):
+            SimulatedMemory(buffer_map(), name)
+
+
 def test_wrong_networks_and_batches_are_refused(bench):
     device, _ = bench
     program, _ = network(np.random.default_rng(0))
@@ -252,23 +341,29 @@ def test_voltage_comes_back_after_an_exception(bench, error):
     def session():
         with device:
             device.set_voltage(0.75)
-            assert board.voltage == 0.75
+            device.memory("activations").set_voltage(0.7)
+            assert [each.voltage for each in board.memories.values()] == [0.75, 0.7]
             raise error
 
     with pytest.raises(error):
         session()
-    assert board.voltage == board.info.voltage_nominal
+    assert all(each.voltage == each.info.voltage_nominal for each in board.memories.values())
     device.close()  # once more is fine
 
 
 def test_reset_forgets_words_voltage_and_network(bench):
     device, board = bench
+    buffer = device.memory("activations")
+    buffer.write(0, np.ones(buffer.info.words, np.uint64))
+    buffer.set_voltage(0.7)
     program, _ = network(np.random.default_rng(0))
     device.write(0, np.ones(device.info.words, np.uint64))
     device.load(program)
     device.set_voltage(0.8)
     device.reset()
     assert board.voltage == device.info.voltage_nominal
+    assert board.memories["activations"].voltage == buffer.info.voltage_nominal
+    assert (buffer.read(0, buffer.info.words) == 0).all()
     assert (device.read(0, device.info.words) == 0).all()
     with pytest.raises(InputError, match="network"):
         device.run(np.zeros((1, 2, 6, 7), np.float32))
@@ -288,7 +383,8 @@ def test_intermittent_cells_come_and_go_on_every_board(bench):
 
 
 def test_a_run_without_end_is_refused_before_it_starts():
-    wide = {"kernel_h": 1, "kernel_w": 1, "stride": 1, "padding": 0, "groups": 1, "input_scale": 1.0, "relu": False}
+    wide = {"kernel_h": 1, "kernel_w": 1, "stride": (1, 1), "padding": (0, 0), "groups": 1}
+    wide |= {"input_scale": 1.0, "relu": False}
     steps = [Conv(0, 0, n, 1 << 10, scale=(1.0,) * n, offset=(0.0,) * n, **wide) for n in (1 << 14, 1)]
     with pytest.raises(InputError, match="multiplications"):
         execute(Program((1 << 10, 64, 64), tuple(steps)), np.zeros((1, 1 << 10, 64, 64), np.float32), None)

@@ -21,7 +21,16 @@ from hypothesis import strategies as st
 
 from simulator.device import frames, open_device
 from simulator.device.program import MOST_STEPS, Conv, Flatten, Program
-from simulator.device.protocol import Counters, DeviceError, DeviceTimeout, LinkLost, Refused, Run, VersionMismatch
+from simulator.device.protocol import (
+    VERSION,
+    Counters,
+    DeviceError,
+    DeviceTimeout,
+    LinkLost,
+    Refused,
+    Run,
+    VersionMismatch,
+)
 from simulator.device.remote import RemoteDevice
 from simulator.device.serve import Server, proof
 from sram.errors import InputError
@@ -82,7 +91,7 @@ def frame(header, array=b"", magic=b"NFD1"):
     return struct.pack("<4sII", magic, len(text), len(array)) + text + array
 
 
-HELLO = frame({"call": "hello", "protocol": 2, "nonce": "n"})
+HELLO = frame({"call": "hello", "protocol": VERSION, "nonce": "n"})
 READ = frame({"call": "read", "address": 0, "count": 1})
 
 
@@ -98,7 +107,7 @@ def unserved(connection):
 def greeted(address):
     connection, _ = raw(address)
     connection.sendall(HELLO)
-    assert "info" in read_frame(connection)
+    assert "memories" in read_frame(connection)
     return connection
 
 
@@ -162,6 +171,12 @@ def test_any_header_is_read_or_refused(text, array_bytes):
         ({"call": "read", "address": 0, "count": 10**30}, b""),
         ({"call": "set_voltage", "voltage": 10**400}, b""),
         ({"call": "set_voltage", "voltage": "0.8"}, b""),
+        ({"call": "read", "memory": "ifmap", "address": 0, "count": 1}, b""),
+        ({"call": "read", "memory": ["weights"], "address": 0, "count": 1}, b""),
+        ({"call": "read", "memory": None, "address": 0, "count": 1}, b""),
+        ({"call": "write", "memory": {"weights": 1}, "array": {"dtype": "<u8", "shape": [1]}}, b"12345678"),
+        ({"call": "set_voltage", "memory": "activations", "voltage": 0.5}, b""),
+        ({"call": "set_voltage", "memory": "x" * 10**5, "voltage": 0.8}, b""),
         ({"call": "load", "program": {"input_shape": [1, 1, 1], "steps": [{"do": "conv"}]}}, b""),
         ({"call": "load", "program": {"input_shape": [1 << 40, 1, 1], "steps": [{"do": "flatten", "source": 0}]}}, b""),
         ({"call": "load", "program": {"input_shape": [1, 1, 1], "steps": [{"do": "flatten", "source": 7}]}}, b""),
@@ -215,13 +230,16 @@ def test_a_stranger_may_not_send_much(plain_server):
         assert "5000" in read_frame(connection)["message"]
 
 
-CONV = {"do": "conv", "source": 0, "address": 0, "filters": 2, "channels": 1, "kernel_h": 2, "kernel_w": 2, "stride": 1}
-CONV |= {"padding": 1, "groups": 1, "input_scale": 0.1, "scale": [1.0, 1.0], "offset": [0.0, 0.0], "relu": True}
+CONV = {"do": "conv", "source": 0, "address": 0, "filters": 2, "channels": 1, "kernel_h": 2, "kernel_w": 2}
+CONV |= {"stride": [1, 1], "padding": [1, 1], "groups": 1, "input_scale": 0.1}
+CONV |= {"scale": [1.0, 1.0], "offset": [0.0, 0.0], "relu": True}
 GOOD = [
-    ({"call": "hello", "protocol": 2, "nonce": "n"}, b""),
+    ({"call": "hello", "protocol": VERSION, "nonce": "n"}, b""),
     ({"call": "read", "address": 3, "count": 2}, b""),
     ({"call": "write", "address": 3, "array": {"dtype": "<u8", "shape": [2]}}, bytes(16)),
-    ({"call": "set_voltage", "voltage": 0.7}, b""),
+    ({"call": "set_voltage", "memory": "activations", "voltage": 0.7}, b""),
+    ({"call": "read", "memory": "activations", "address": 3, "count": 2}, b""),
+    ({"call": "write", "memory": "activations", "address": 3, "array": {"dtype": "<u8", "shape": [2]}}, bytes(16)),
     ({"call": "load", "program": {"input_shape": [1, 2, 2], "steps": [CONV, {"do": "flatten", "source": 1}]}}, b""),
     ({"call": "run", "array": {"dtype": "<f4", "shape": [1, 1, 2, 2]}}, bytes(16)),
     ({"call": "reset"}, b""),
@@ -330,7 +348,7 @@ def test_large_headers_do_not_fill_a_boards_memory():
 
 
 def test_the_largest_program_is_not_taken_for_hostile():
-    step = Conv(0, 0, 1, 1, 1, 1, 1, 0, 1, 1.0, (1.0,), (0.0,), False)
+    step = Conv(0, 0, 1, 1, 1, 1, (1, 1), (0, 0), 1, 1.0, (1.0,), (0.0,), False)
     steps = tuple(dataclasses.replace(step, source=i) for i in range(MOST_STEPS))
     with serving(Plain()) as address, RemoteDevice(address, timeout_s=10) as device:
         device.load(Program((1, 1, 1), steps))
@@ -378,6 +396,58 @@ def test_a_frame_that_does_not_end_lets_the_next_client_in():
             assert device.read(0, 1).tolist() == [0]
 
 
+def test_every_supply_goes_back_to_nominal_though_one_driver_fails():
+    board = Plain()
+    buffer = board.memories["activations"]
+    with serving(board) as address, greeted(address) as connection:
+        for memory in board.memories:
+            connection.sendall(frame({"call": "set_voltage", "memory": memory, "voltage": 0.7}))
+            assert read_frame(connection)["voltage"] == 0.7
+        board.supply = lambda voltage: 1 / 0
+        connection.close()
+        deadline = time.monotonic() + 5
+        while buffer.voltage != 0.9 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (board.voltage, buffer.voltage) == (0.7, 0.9)
+        with pytest.raises(DeviceError, match="did not go back to nominal: ZeroDivisionError"):
+            RemoteDevice(address, timeout_s=10)
+        del board.supply
+        with RemoteDevice(address, timeout_s=10) as device:
+            assert board.voltage == 0.9
+            assert device.memory("activations").info == buffer.info
+
+
+@pytest.mark.parametrize(
+    "memories",
+    [
+        None,
+        [],
+        {},
+        {"activations": "INFO"},
+        {"weights": None},
+        {"weights": {"name": "x"}},
+        {"weights": "INFO", "activations": "INFO"},
+        {"weights": "INFO", "activations": ["INFO"]},
+    ],
+    ids=str,
+)
+def test_a_device_described_in_another_way_is_of_another_version(memories):
+    info = dataclasses.asdict(Plain().info)
+    if isinstance(memories, dict):
+        memories = {name: info if given == "INFO" else given for name, given in memories.items()}
+
+    def answer(listener):
+        connection = listener.accept()[0]
+        connection.sendall(frame({"hello": "neuralfuse-device", "protocol": VERSION, "nonce": "n", "secret": False}))
+        read_frame(connection)
+        connection.sendall(frame({"memories": memories}))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer, args=(listener,)).start()
+        with pytest.raises(VersionMismatch, match="in another way"):
+            RemoteDevice(f"127.0.0.1:{listener.getsockname()[1]}", timeout_s=10)
+
+
 def test_a_client_that_says_nothing_is_let_go():
     with serving(Plain(), idle_s=0.2) as address, greeted(address) as connection:
         assert connection.recv(1) == b""
@@ -418,7 +488,7 @@ def test_sigterm_ends_cleanly_at_nominal_voltage(tmp_path, connected, how):
         running.send_signal(how)
         assert running.wait(10) == 0
         assert running.stderr.read() == ""
-        assert (tmp_path / "log").read_text() == "released at 0.9"
+        assert (tmp_path / "log").read_text() == "released at 0.9 and 0.9"
         if connected:
             with pytest.raises(LinkLost):
                 device.read(0, 1)
@@ -432,7 +502,7 @@ def test_sigterm_does_not_wait_for_the_rest_of_a_frame(tmp_path):
         time.sleep(0.3)
         running.send_signal(signal.SIGTERM)
         assert running.wait(10) == 0  # a started frame may take 30 s
-        assert (tmp_path / "log").read_text() == "released at 0.9"
+        assert (tmp_path / "log").read_text() == "released at 0.9 and 0.9"
 
 
 def test_a_client_that_vanishes_leaves_nominal_voltage():
@@ -482,7 +552,7 @@ def test_a_drivers_numpy_numbers_arrive_as_numbers():
     multiply = board.multiply
     counted = Counters(np.uint32(5), np.int64(7), np.uint8(1), 2.0, 0, np.float32(2.5))
     board.multiply = lambda *where: (multiply(*where)[0], counted)
-    conv = Conv(0, 0, 1, 1, 1, 1, 1, 0, 1, 1.0, (1.0,), (0.0,), False)
+    conv = Conv(0, 0, 1, 1, 1, 1, (1, 1), (0, 0), 1, 1.0, (1.0,), (0.0,), False)
     with serving(board) as address, RemoteDevice(address, timeout_s=10) as device:
         assert device.set_voltage(0.7) == pytest.approx(0.7)
         assert device.read(0, 2).tolist() == [0, 0]
@@ -634,7 +704,7 @@ def test_the_secret_opens_both_ways():
         connection, greeting = raw(address)
         with connection:  # the server's own word echoed back is no proof
             echo = proof(SECRET, "server", greeting["nonce"], "n")
-            connection.sendall(frame({"call": "hello", "protocol": 2, "nonce": "n", "proof": echo}))
+            connection.sendall(frame({"call": "hello", "protocol": VERSION, "nonce": "n", "proof": echo}))
             assert read_frame(connection)["error"] == "Refused"
             assert unserved(connection)
     with serving(Plain()) as address, pytest.raises(Refused, match="does not know"):
@@ -644,10 +714,10 @@ def test_the_secret_opens_both_ways():
 @pytest.mark.parametrize(
     "hello",
     [
-        {"call": "hello", "protocol": 2, "nonce": "n"},
-        {"call": "hello", "protocol": 2, "nonce": "n", "proof": "0" * 64},
+        {"call": "hello", "protocol": VERSION, "nonce": "n"},
+        {"call": "hello", "protocol": VERSION, "nonce": "n", "proof": "0" * 64},
         {"call": "hello", "protocol": 3, "nonce": "n"},
-        {"call": "hello", "protocol": 2},
+        {"call": "hello", "protocol": VERSION},
         {"call": "read", "address": 0, "count": 1},
     ],
 )
@@ -676,10 +746,10 @@ def test_nothing_but_loopback_without_a_secret():
 def test_versions_must_agree(monkeypatch, plain_server):
     connection, _ = raw(plain_server)
     with connection:
-        connection.sendall(frame({"call": "hello", "protocol": 3, "nonce": "n"}))
+        connection.sendall(frame({"call": "hello", "protocol": VERSION + 1, "nonce": "n"}))
         assert read_frame(connection)["error"] == "VersionMismatch"
-    monkeypatch.setattr("simulator.device.remote.VERSION", 3)
-    with pytest.raises(VersionMismatch, match="client speaks protocol 3"):
+    monkeypatch.setattr("simulator.device.remote.VERSION", VERSION + 1)
+    with pytest.raises(VersionMismatch, match=f"client speaks protocol {VERSION + 1}"):
         RemoteDevice(plain_server, timeout_s=10)
     with socket.create_server(("127.0.0.1", 0)) as other:
         threading.Thread(target=lambda: other.accept()[0].sendall(frame({"hello": "something else"}))).start()
@@ -738,7 +808,7 @@ def test_a_board_needs_only_python_and_numpy():
         server = Server(device_boards.Plain())
         thread = threading.Thread(target=server.run)
         thread.start()
-        conv = Conv(0, 0, 2, 1, 2, 2, 1, 0, 1, 1.0, (1.0, 1.0), (0.0, 0.5), True)
+        conv = Conv(0, 0, 2, 1, 2, 2, (1, 1), (0, 0), 1, 1.0, (1.0, 1.0), (0.0, 0.5), True)
         with RemoteDevice("127.0.0.1:%d" % server.address[1], timeout_s=10) as device:
             device.write(0, pack_weights([1, 1, 1, 1, 2, 0, 0, 0], 16))
             device.load(Program((1, 4, 4), (conv, Pool(1, "mean", 0), Flatten(2))))
@@ -774,12 +844,12 @@ def test_who_passes_the_greeting_on_cannot_speak_for_the_client():
         with connection:
             hello = {
                 "call": "hello",
-                "protocol": 2,
+                "protocol": VERSION,
                 "nonce": "n",
                 "proof": proof(SECRET, "client", greeting["nonce"], "n"),
             }
             connection.sendall(frame(hello))
-            assert "info" in read_frame(connection)
+            assert "memories" in read_frame(connection)
             connection.sendall(frame({"call": "set_voltage", "voltage": 0.5}) + bytes(32))
             header = read_frame(connection)
             assert "has not sent" in header["message"]

@@ -150,7 +150,7 @@ def test_a_layer_takes_what_the_stepped_engine_says(dataflow, overlap):
     """`cycles.simulate` walks fold after fold through buffers and DRAM; DRAM never late, it is the array's time."""
     array = dataclasses.replace(machine(dataflow, overlap), dram_bytes_per_cycle=1e300, dram_latency_cycles=0)
     layer = conv("layer", 7, 6, 5, 7, kernel=3, padding=1)
-    step = Conv(0, 0, 7, 5, 3, 3, 1, 1, 1, 1.0, (1.0,) * 7, (0.0,) * 7, relu=False)
+    step = Conv(0, 0, 7, 5, 3, 3, (1, 1), (1, 1), 1, 1.0, (1.0,) * 7, (0.0,) * 7, relu=False)
     with RtlChip(fault_map(), array) as chip:
         chip.load(Program((5, 7, 6), (step,)))
         counted = chip.run(np.zeros((1, 5, 7, 6), np.float32)).counters
