@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 
 from simulator.accelerator import Buffer, accelerator
 from simulator.area import area
-from simulator.array.cores import parts_of
-from simulator.array.cycles import simulate
+from simulator.array.cores import core_bytes, parts_of
+from simulator.array.cycles import plan_of, simulate
 from simulator.array.schedule import Plan, Schedule, load, save
 from simulator.array.traces import events
 from simulator.compat import scalesim
 from simulator.energy import energy, idle_mw
-from simulator.placement import place
+from simulator.placement import place, place_activations, place_partial_sums
 from simulator.workload import Layer, Workload, conv, linear
+from sram import paper
 from sram.errors import InputError
 from sram.geometry import Geometry
 from tests.simulator.array import test_rowstationary, test_search
@@ -100,6 +101,35 @@ def test_a_batch_is_cut_by_samples_where_that_takes_less():
     assert found.layers["filter_dram_read_bytes"][0] == 4 * layer.weights  # each core fetches them
 
 
+def test_without_tiles_only_the_split_is_chosen():
+    net, fixed = network(conv("c", 14, 14, 64, 64, 3, padding=1)), replace(EDGE, schedule="fixed")
+    one, four = simulate(net, fixed), simulate(net, replace(fixed, cores=4))
+    assert four.plan.splits == {"c": "outputs"}
+    assert four.plan.layers["c"] == replace(one.plan.layers["c"], n=16)
+    alone = simulate(
+        network(conv("c", 14, 14, 64, 16, 3, padding=1)),
+        replace(fixed, dram_bytes_per_cycle=EDGE.dram_bytes_per_cycle / 4),
+    )
+    assert four.layers["cycles"][0] == alone.layers["cycles"][0]
+    assert plan_of(net, replace(fixed, cores=4)) == four.plan
+
+
+def test_weights_are_resident_where_each_core_has_room_for_its_own():
+    net = network(linear("l", 1, 1024, 1000))
+    machine = replace(EDGE, weights="resident", weight_buffer=replace(EDGE.weight_buffer, capacity_bytes=256 << 10))
+    found = simulate(net, replace(machine, cores=4))
+    assert found.plan.splits == {"l": "outputs"}
+    assert found.layers["filter_dram_read_bytes"].sum() == 0
+    assert core_bytes(net, found.accelerator, found.plan) == [256000.0] * 4
+    for cores, need in ((1, "1,024,000"), (2, "512,000")):
+        with pytest.raises(InputError, match=f"streamed; resident takes {need} of the 262,144 bytes"):
+            simulate(net, replace(machine, cores=cores))
+    # one layer that is not cut: the first core needs room for it
+    alone = Plan({"l": Schedule("ws", 1, 1, 1024, 1000)})
+    with pytest.raises(InputError, match="resident takes 1,024,000"):
+        simulate(net, replace(machine, cores=4), alone)
+
+
 def test_all_cores_leak_and_take_area():
     net, four = network(linear("l", 1, 64, 64)), replace(EDGE, cores=4)
     assert area(four).mm2 == pytest.approx(4 * area(EDGE).mm2)
@@ -127,15 +157,19 @@ def test_splits_are_kept_in_a_file_and_named_where_they_cannot_be(tmp_path):
 
 def test_what_several_cores_have_not_is_refused_with_one_message():
     net, four = network(linear("l", 1, 64, 64)), replace(EDGE, cores=4)
-    with pytest.raises(InputError, match="cores = 4 is not allowed; allowed: 1 where the place of each weight"):
-        place(net, four, Geometry(banks=1))
+    with pytest.raises(InputError, match="banks = 6 is not allowed; allowed: a multiple of 4, the cores of edge"):
+        place(net, four, Geometry(banks=6))
+    with pytest.raises(InputError, match="cores = 4 is not allowed; allowed: 1 with schedule = paper"):
+        place(net, four, paper.GEOMETRY, "paper")
+    for other in (place_activations, place_partial_sums):
+        with pytest.raises(InputError, match="cores = 4 is not allowed; allowed: 1 where activations or sums"):
+            other(net, four, Geometry(banks=4))
     with pytest.raises(InputError, match="cores = 4 is not allowed; allowed: 1 in a trace"):
         next(events(net.layers[0], four))
     with pytest.raises(InputError, match="cores = 4 is not allowed; allowed: 1 with --compat scalesim"):
         scalesim.simulate(net, four)
-    for key, value in (("schedule", "fixed"), ("weights", "resident"), ("keep_on_chip", True)):
-        with pytest.raises(InputError, match=f"{key} = .* is not allowed; allowed: .* with several cores"):
-            replace(four, **{key: value})
+    with pytest.raises(InputError, match="keep_on_chip = True is not allowed; allowed: false with several cores"):
+        replace(four, keep_on_chip=True)
     with pytest.raises(InputError, match="cores = 0 is not allowed; allowed: 1 to 256"):
         replace(EDGE, cores=0)
     assert np.isfinite(energy(simulate(net, four)).system_pj)
