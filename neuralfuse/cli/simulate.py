@@ -416,5 +416,5 @@ def _write_trace(workload: Workload, machine: Accelerator, name: str, file: Path
     if file.suffix not in (".csv", ".parquet"):
         raise InputError(LINE, "file", str(file), "a name that ends in .parquet or .csv")
     machine, plan = scheduled(machine, tiles)
-    by = (plan or plan_of(workload, machine)).of(layers[name])
-    print_line(f"{traces.write(layers[name], machine, file, by)} events in {file}")
+    plan = plan or plan_of(workload, machine)
+    print_line(f"{traces.write(layers[name], machine, file, plan)} events in {file}")

@@ -12,7 +12,6 @@ from simulator.area import area
 from simulator.array.cores import core_bytes, parts_of
 from simulator.array.cycles import plan_of, simulate
 from simulator.array.schedule import Plan, Schedule, load, save
-from simulator.array.traces import events
 from simulator.compat import scalesim
 from simulator.energy import energy, idle_mw
 from simulator.placement import place, place_activations, place_partial_sums
@@ -164,8 +163,6 @@ def test_what_several_cores_have_not_is_refused_with_one_message():
     for other in (place_activations, place_partial_sums):
         with pytest.raises(InputError, match="cores = 4 is not allowed; allowed: 1 where activations or sums"):
             other(net, four, Geometry(banks=4))
-    with pytest.raises(InputError, match="cores = 4 is not allowed; allowed: 1 in a trace"):
-        next(events(net.layers[0], four))
     with pytest.raises(InputError, match="cores = 4 is not allowed; allowed: 1 with --compat scalesim"):
         scalesim.simulate(net, four)
     with pytest.raises(InputError, match="keep_on_chip = True is not allowed; allowed: false with several cores"):
