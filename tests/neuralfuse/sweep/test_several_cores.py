@@ -99,7 +99,10 @@ def test_weights_that_stay_have_banks_of_their_own_in_each_core(lab):
 
 def test_copies_of_a_word_are_refused_with_one_message(lab):
     """Each core would read its own copy for its samples, and a network here has one value for all of them."""
-    study = parse_study(content(lab, accelerators=[str(lab / "batched.yaml")]), "here")
+    batched = parse_study(content(lab, accelerators=[str(lab / "batched.yaml")], sram={}), "here")
     with pytest.raises(InputError, match="cores = 2 is not allowed; allowed: 1 for faults where layers are cut by sa"):
-        check(study)
+        check(batched)
+    paper = parse_study(content(lab, sram={"schedule": "paper"}), "here")
+    with pytest.raises(InputError, match="cores = 2 is not allowed; allowed: 1 with schedule = paper"):
+        check(paper)
     assert accelerator(lab / "batched.yaml").cores == 2
