@@ -141,10 +141,10 @@ def _run(workload: Workload, accelerator: Accelerator, plan: Plan | None, table:
     alone = _in_passes(workload, accelerator, 1, lambda w, m: _searched(w, m, prices))
     cycles = together.cycles <= alone.cycles
     pj = [search.energy_of(counts.layers, prices[0]) for counts in (together, alone)]
-    both = cycles and pj[0] <= pj[1]
-    if accelerator.cores > 1:  # only together can they be cut by samples: what is faster, so that more cores are
-        both = (together.cycles, pj[0]) <= (alone.cycles, pj[1])
-    less = {"cycles": cycles, "energy": pj[0] <= pj[1], "edp": both}
+    edp = cycles and pj[0] <= pj[1]
+    if accelerator.cores > 1:  # the faster: samples that run alone cannot be cut over cores
+        edp = (together.cycles, pj[0]) <= (alone.cycles, pj[1])
+    less = {"cycles": cycles, "energy": pj[0] <= pj[1], "edp": edp}
     return together if less[accelerator.objective] else alone
 
 
