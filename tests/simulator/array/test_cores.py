@@ -11,7 +11,7 @@ from simulator.accelerator import Buffer, accelerator
 from simulator.area import area
 from simulator.array.cores import core_bytes, parts_of
 from simulator.array.cycles import plan_of, simulate
-from simulator.array.schedule import Plan, Schedule, load, save
+from simulator.array.schedule import Plan, RowStationary, Schedule, load, save
 from simulator.compat import scalesim
 from simulator.energy import energy, idle_mw
 from simulator.placement import place, place_activations, place_partial_sums
@@ -78,9 +78,9 @@ def test_a_layer_is_cut_only_where_that_costs_no_more_than_one_of_the_cores(laye
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(test_search.layers(), test_search.machines(), st.integers(2, 5))
-def test_what_is_found_can_be_given_back(layer, machine, cores):
-    net, machine = network(layer), replace(machine, cores=cores)
+@given(test_search.layers(), test_search.machines(), st.integers(2, 5), st.sampled_from(["search", "fixed"]))
+def test_what_is_found_can_be_given_back(layer, machine, cores, schedule):
+    net, machine = network(layer), replace(machine, cores=cores, schedule=schedule)
     found = simulate(net, machine, table=FLAT)
     again = simulate(net, machine, found.plan)
     assert again.plan == found.plan
@@ -99,6 +99,16 @@ def test_row_stationary_cores_are_never_slower(layer, machine, cores):
     assert many.cycles <= one.cycles
     again = simulate(net, replace(machine, cores=cores), many.plan)
     assert again.layers.tobytes() == many.layers.tobytes()
+
+
+def test_row_stationary_filters_lie_in_the_core_that_has_them():
+    layer, machine = conv("c", 9, 9, 6, 22, 3, padding=1, groups=2), replace(accelerator("eyeriss"), cores=3)
+    plan = Plan({"c": RowStationary(1, 4, 9, 3, 2, 1, 1)}, splits={"c": "outputs"})  # 4, 4 and 3 filters of each group
+    geometry = Geometry(3, 64, 64, 64)
+    hits = place(network(layer), machine, geometry, plan=plan).hits(np.arange(geometry.cells))
+    filters = hits.weight // (3 * 9) % 11
+    assert len(np.unique(hits.weight * 16 + hits.bit)) == len(hits.weight) == layer.weights * 16
+    assert (hits.fault // geometry.cells_per_bank == np.searchsorted([4, 8], filters, side="right")).all()
 
 
 def test_a_layer_that_computes_is_as_many_times_faster_and_one_that_waits_is_not():
