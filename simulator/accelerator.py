@@ -165,9 +165,8 @@ class Accelerator:
 
     def _check_mapping(self) -> None:
         _check_range(self.name, "cores", self.cores, 1, MOST_CORES)
-        for name, only in (("schedule", "search"), ("weights", "streamed"), ("keep_on_chip", False)):
-            if self.cores > 1 and getattr(self, name) != only:
-                raise InputError(self.name, name, getattr(self, name), f"{str(only).lower()} with several cores")
+        if self.cores > 1 and self.keep_on_chip:  # outputs that are cut would have to go from core to core
+            raise InputError(self.name, "keep_on_chip", True, "false with several cores")
         if (self.scratchpads is None) == (self.dataflow == "rs"):
             allowed = "the words of an element's memories" if self.scratchpads is None else "none, but with dataflow rs"
             raise InputError(self.name, "scratchpads", self.scratchpads, allowed)

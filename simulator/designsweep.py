@@ -14,8 +14,9 @@ import numpy as np
 from simulator.accelerator import Accelerator, Dataflow
 from simulator.area import area
 from simulator.array import search
-from simulator.array.cycles import Counts, count_machines, dataflow_code, simulate
+from simulator.array.cycles import Counts, check_resident, count_machines, dataflow_code, simulate
 from simulator.array.memory import weights_stay
+from simulator.array.schedule import Plan
 from simulator.array.shapes import COUNTS, MACHINE, machine_record, shapes_of
 from simulator.energy import energy
 from simulator.figures import EnergyTable, energy_table
@@ -96,8 +97,10 @@ def _tasks(
 def _run(workload: Workload, machines: list[Accelerator], table: EnergyTable) -> list[dict[str, object]]:
     first = machines[0]
     batched = workload.batch * first.batch > 1  # together or sample by sample: simulate knows
-    if first.schedule == "search" and (batched or first.dataflow == "rs" or first.cores > 1):
+    if first.cores > 1 or (first.schedule == "search" and (batched or first.dataflow == "rs")):
         return [_row(simulate(workload, machine, table=table), table) for machine in machines]
+    for machine in machines:
+        check_resident(workload, machine, Plan({}))
     if first.schedule == "search":
         return [_row(counts, table) for counts in _searched(workload, machines, table)]
     shapes = shapes_of(workload, first)

@@ -18,6 +18,10 @@ It is packed word_bits // bits weights to a word; a layer starts a new word. Wha
 Otherwise (`streamed`) the memory is a ping-pong buffer: fill f is the f-th stretch of half the memory's words and
 goes to half f % 2, so that a cell serves every second fill. A weight that the schedule fetches again comes back to the
 same cell.
+
+With several cores each has as many banks, the first core the first ones, and a stream of its own: of layers cut by
+outputs its filters, of those cut by samples all of them, as the other cores (array/cores.py). What is not cut lies in
+the first core. The memory that `place` is given has the banks of all cores.
 """
 
 from collections.abc import Sequence
@@ -27,11 +31,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from simulator import placement_kernels as kernels
-from simulator.accelerator import Accelerator, with_resident_weights
-from simulator.array.cycles import plan_of
+from simulator.accelerator import Accelerator, Buffer
+from simulator.array.cores import fitted, shares
+from simulator.array.cycles import plan_of, with_all_weights
 from simulator.array.dataflow import CODES
-from simulator.array.memory import handed_on, network_bytes, operands_of, outputs_of, window_of
-from simulator.array.schedule import Plan
+from simulator.array.memory import handed_on, operands_of, outputs_of, window_of
+from simulator.array.schedule import Plan, RowStationary
 from simulator.workload import Layer, Workload, stored_name
 from sram import paper
 from sram.errors import InputError
@@ -68,8 +73,8 @@ class Hits:
 class Placement:
     """The map between stored bits and cells; made by `place`.
 
-    `uses`: int64[layers, FIELDS], a row for each use of a tensor in the order of fetching (placement_kernels).
-    `fill_words`: what is loaded at a time; `period_words`: after so many words of the stream the addresses repeat.
+    `uses`: int64[uses, FIELDS], a row for each use of a tensor, core after core, in the order of fetching;
+    `streams`: int64[cores, STREAM_FIELDS], of each core (placement_kernels). The first core has the first banks.
     """
 
     geometry: Geometry
@@ -79,9 +84,7 @@ class Placement:
     bank_interleave: int
     tensors: tuple[Tensor, ...]
     uses: np.ndarray
-    stream_words: int
-    fill_words: int
-    period_words: int
+    streams: np.ndarray
 
     @property
     def weights(self) -> int:
@@ -94,21 +97,40 @@ class Placement:
         return self.geometry.word_bits // self.bits
 
     @property
+    def stream_words(self) -> int:
+        """Words that pass through the memories of all cores."""
+        return int(self.streams[:, kernels.WORDS].sum())
+
+    @property
     def residencies(self) -> int:
-        """Fills of the memory in one inference."""
-        return -(-self.stream_words // self.fill_words)
+        """Fills of the memory in one inference, of the core that has most."""
+        return int((-(-self.streams[:, kernels.WORDS] // self.streams[:, kernels.FILL])).max())
+
+    @property
+    def core_banks(self) -> int:
+        """Banks of each core."""
+        return self.geometry.banks // len(self.streams)
 
     @property
     def banks(self) -> int:
         """Banks from the first on that anything lies in."""
         if self.schedule == "paper" or self.residencies > 1 or self.bank_interleave:
             return self.geometry.banks
-        return -(-self.stream_words // self.geometry.words_per_bank)
+        used = -(-self.streams[:, kernels.WORDS] // self.geometry.words_per_bank)
+        return int(np.where(used > 0, np.arange(len(used)) * self.core_banks + used, 0).max())
 
-    def stretches(self) -> list[tuple[int, int]]:
-        """(first word, words) of each use of a tensor in the stream, in the order of fetching."""
+    @property
+    def copied(self) -> bool:
+        """Whether a layer is cut by samples: its weights lie in several cores, each of which reads its own."""
+        parts = self.uses[:, [kernels.LAYER, kernels.N_FIRST]]
+        return len(np.unique(parts, axis=0)) < len(parts)
+
+    def stretches(self) -> list[tuple[int, int, int]]:
+        """(layer, first word, words) of each use of a tensor where every one has words of its own."""
+        core = np.repeat(np.arange(len(self.streams)), self.streams[:, kernels.END] - self.streams[:, kernels.FIRST])
+        first = self.uses[:, kernels.WORD] + core * self.core_banks * self.geometry.words_per_bank
         words = -(-self.uses[:, kernels.COUNT] // self.weights_per_word)
-        return list(zip(self.uses[:, kernels.WORD].tolist(), words.tolist(), strict=True))
+        return list(zip(self.uses[:, kernels.LAYER].tolist(), first.tolist(), words.tolist(), strict=True))
 
     def hits(self, cell: np.ndarray) -> Hits:
         """Every stored bit that lies in one of these cells (int64[n]), ordered by cell as given.
@@ -135,17 +157,16 @@ class Placement:
         return kernels.stream_hits(
             self.uses,
             np.ascontiguousarray(self.uses[:, kernels.WORD]),
+            self.streams,
             word,
             bit,
             tag,
             self.weights_per_word,
             self.bits,
             BIT_ORDERS[self.bit_order],
-            self.geometry.banks,
+            self.core_banks,
             self.geometry.words_per_bank,
             self.bank_interleave,
-            self.period_words,
-            self.stream_words,
         )
 
     def contents(self, word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -160,17 +181,16 @@ class Placement:
         return kernels.word_contents(
             self.uses,
             np.ascontiguousarray(self.uses[:, kernels.WORD]),
+            self.streams,
             word,
             self.weights_per_word,
-            self.geometry.banks,
+            self.core_banks,
             self.geometry.words_per_bank,
             self.bank_interleave,
-            self.period_words,
-            self.stream_words,
         )
 
     def locate(self, weight: int, bit: int) -> np.ndarray:
-        """The cell that holds this bit in each residency of the weight, in order of time; int64[uses of the weight]."""
+        """The cell that holds this bit in each residency of the weight, core after core, by time; int64[uses of it]."""
         if not 0 <= weight < self.weights:
             raise InputError("placement", "weight", weight, f"0 to {self.weights - 1}")
         if not 0 <= bit < self.bits:
@@ -179,27 +199,28 @@ class Placement:
             index = next(weight - t.first for t in self.tensors if t.first <= weight < t.first + t.count)
             row = index // kernels.PAPER_ROW_WEIGHTS % kernels.PAPER_ROWS
             return np.array([row * kernels.PAPER_COLUMNS + 8 * (index % 16) + bit], np.int64)
-        cells = []
-        for use in self.uses:
-            index = int(weight - use[kernels.WEIGHT])
-            if not 0 <= index < use[kernels.COUNT]:
-                continue
-            position = int(kernels.position_of(use, index))
-            stream_word, slot = divmod(position, self.weights_per_word)
-            address = int(use[kernels.WORD] + stream_word) % self.period_words
-            word = kernels.physical(address, self.geometry.banks, self.geometry.words_per_bank, self.bank_interleave)
-            place = kernels.bit_in_word(slot, bit, self.bits, self.weights_per_word, BIT_ORDERS[self.bit_order])
-            cells.append(self.geometry.cell(int(word), int(place)))
+        cells, cut = [], (self.core_banks, self.geometry.words_per_bank, self.bank_interleave)
+        for core, stream in enumerate(self.streams):
+            for use in self.uses[stream[kernels.FIRST] : stream[kernels.END]]:
+                index = int(weight - use[kernels.WEIGHT])
+                if not 0 <= index < use[kernels.GROUPS] * use[kernels.K] * use[kernels.N_ALL]:
+                    continue
+                position = int(kernels.position_of(use, index))
+                if position < 0:
+                    continue
+                stream_word, slot = divmod(position, self.weights_per_word)
+                address = int(use[kernels.WORD] + stream_word) % int(stream[kernels.PERIOD])
+                word = core * self.core_banks * self.geometry.words_per_bank + int(kernels.physical(address, *cut))
+                place = kernels.bit_in_word(slot, bit, self.bits, self.weights_per_word, BIT_ORDERS[self.bit_order])
+                cells.append(self.geometry.cell(word, int(place)))
         return np.array(cells, np.int64)
 
 
 class _Stream(NamedTuple):
-    """What passes through the memory: its tensors, a row of `uses` for each use, and how many words it takes."""
+    """What passes through the memory of a core: a row of `uses` for each use, and how many words it takes."""
 
-    tensors: list[Tensor]
     rows: list[tuple[int, ...]]
     words: int
-    double: bool  # the buffer that it passes through
 
 
 def place(
@@ -232,37 +253,57 @@ def place(
     >>> p.hits(np.array([63])).weight  # output-stationary: all filters of tap 1, then of tap 3, ...
     array([25, 29, 39])
     """
-    if accelerator.cores > 1:
-        raise InputError(accelerator.name, "cores", accelerator.cores, "1 where the place of each weight is asked for")
     bits = accelerator.weight_bits if bits is None else bits
     slots = _slots(geometry, bits)
+    if schedule == "paper" and accelerator.cores > 1:
+        raise InputError(accelerator.name, "cores", accelerator.cores, "1 with schedule = paper, which has one array")
+    if geometry.banks % accelerator.cores:
+        allowed = f"a multiple of {accelerator.cores}, the cores of {accelerator.name}"
+        raise InputError("placement", "banks", geometry.banks, allowed)
     tensors, weight = [], 0
     for name, offset, count in workload.tensors():
         tensors.append(Tensor(name, offset, weight, count))
         weight += count
     if schedule == "resident":
-        accelerator = with_resident_weights(accelerator, network_bytes(workload, accelerator))
-    schedules = plan or plan_of(workload, accelerator)
-    rows: list[tuple[int, ...]] = []
-    word = 0
-    for layer in workload.layers:
+        accelerator = with_all_weights(workload, accelerator)
+    streams = _weight_streams(workload, accelerator, plan or plan_of(workload, accelerator), tensors, slots)
+    return _placed(tensors, streams, geometry, schedule, bits, bit_order, bank_interleave, accelerator.weight_buffer)
+
+
+def _weight_streams(
+    workload: Workload, accelerator: Accelerator, plan: Plan, tensors: Sequence[Tensor], slots: int
+) -> list[_Stream]:
+    """What passes through the weight buffer of each core."""
+    rows: list[list[tuple[int, ...]]] = [[] for _ in range(accelerator.cores)]
+    words = [0] * accelerator.cores
+    for i, layer in enumerate(workload.layers):
         if not layer.weights:
             continue
-        # torch keeps the input channels of a transposed convolution outermost
-        k_major = layer.transposed or layer.k_major
-        sizes = (layer.groups, layer.k, layer.n, k_major)
-        if accelerator.dataflow == "rs":
-            pass_of = schedules.rows_of(layer)
-            taps = min(layer.k, pass_of.q * pass_of.r * window_of(layer)[2] * window_of(layer)[3])
-            order = (kernels.OS, *sizes, 1, pass_of.p * pass_of.t, taps, pass_of.m, True)
-        else:
-            by = schedules.of(layer)
-            fold = (accelerator.array_rows, accelerator.array_cols)
-            order = (CODES[by.dataflow], *sizes, *fold, by.k, by.n, by.order.index("n") < by.order.index("k"))
-        rows.append((word, first_weight(tensors, layer), layer.weights, *order))
-        word += -(-layer.weights // slots)
-    stream = _Stream(tensors, rows, word, accelerator.weight_buffer.double)
-    return _placed(stream, geometry, schedule, bits, bit_order, bank_interleave)
+        for core, first, part in shares(workload, layer, accelerator.cores, plan):
+            # torch keeps the input channels of a transposed convolution outermost
+            sizes = (part.groups, part.k, part.n, layer.transposed or layer.k_major)
+            by = fitted(plan.rows_of(layer) if accelerator.dataflow == "rs" else plan.of(layer), part)
+            if isinstance(by, RowStationary):
+                taps = min(layer.k, by.q * by.r * window_of(layer)[2] * window_of(layer)[3])
+                order = (kernels.OS, *sizes, 1, by.p * by.t, taps, by.m, True)
+            else:
+                fold = (accelerator.array_rows, accelerator.array_cols)
+                order = (CODES[by.dataflow], *sizes, *fold, by.k, by.n, by.order.index("n") < by.order.index("k"))
+            where = (words[core], first_weight(tensors, layer), part.weights)
+            rows[core].append((*where, *order, first, layer.n, i))
+            words[core] += -(-part.weights // slots)
+    return [_Stream(*stream) for stream in zip(rows, words, strict=True)]
+
+
+def resident_words(workload: Workload, accelerator: Accelerator, slots: int) -> int:
+    """Words of `slots` weights that the memory of each core has where every weight has a cell of its own."""
+    if accelerator.cores == 1 or not workload.layers:
+        return sum(-(-layer.weights // slots) for layer in workload.layers)
+    tensors = [Tensor(name, offset, 0, count) for name, offset, count in workload.tensors()]
+    machine = with_all_weights(workload, accelerator)
+    return max(
+        stream.words for stream in _weight_streams(workload, machine, plan_of(workload, machine), tensors, slots)
+    )
 
 
 def first_weight(tensors: Sequence[Tensor], layer: Layer) -> int:
@@ -296,12 +337,19 @@ def place_activations(
     >>> [(t.name, t.first, t.count) for t in p.tensors]
     [('input', 0, 16), ('a', 16, 8), ('b', 24, 1)]
     """
+    _check_one_core(accelerator)
     bits = accelerator.ofmap_bits if bits is None else bits
     stored = zip(workload.layers, handed_on(workload), strict=True)
     made = [(layer.name, outputs_of(layer)) for layer, passing in stored if not passing and outputs_of(layer)]
     given = [("input", _input_elements(workload))] if buffer == "ifmap_buffer" else []
-    stream = _written_in_order([*given, *made], _slots(geometry, bits), getattr(accelerator, buffer).double)
-    return _placed(stream, geometry, schedule, bits, bit_order, bank_interleave)
+    tensors, stream = _written_in_order([*given, *made], _slots(geometry, bits))
+    through: Buffer = getattr(accelerator, buffer)
+    return _placed(tensors, [stream], geometry, schedule, bits, bit_order, bank_interleave, through)
+
+
+def _check_one_core(accelerator: Accelerator) -> None:
+    if accelerator.cores > 1:  # each reads copies of what the others have made
+        raise InputError(accelerator.name, "cores", accelerator.cores, "1 where activations or sums are placed")
 
 
 def taps_between_spills(workload: Workload, accelerator: Accelerator, plan: Plan | None = None) -> list[int]:
@@ -347,23 +395,24 @@ def place_partial_sums(
     >>> [(t.name, t.count) for t in p.tensors], p.stream_words
     ([('a', 8)], 4)
     """
+    _check_one_core(accelerator)
     bits = accelerator.accumulator_bits if bits is None else bits
     spilled = zip(workload.array_layers, taps_between_spills(workload, accelerator, plan), strict=True)
     made = [(layer.name, outputs_of(layer)) for layer, taps in spilled if taps < layer.k]
-    stream = _written_in_order(made, _slots(geometry, bits), accelerator.ofmap_buffer.double)
-    return _placed(stream, geometry, schedule, bits, bit_order, bank_interleave)
+    tensors, stream = _written_in_order(made, _slots(geometry, bits))
+    return _placed(tensors, [stream], geometry, schedule, bits, bit_order, bank_interleave, accelerator.ofmap_buffer)
 
 
-def _written_in_order(made: Sequence[tuple[str, int]], slots: int, double: bool) -> _Stream:
+def _written_in_order(made: Sequence[tuple[str, int]], slots: int) -> tuple[list[Tensor], _Stream]:
     """Tensors (name, elements) one after the other, each from a new word on."""
     rows: list[tuple[int, ...]] = []
     tensors, word, element = [], 0, 0
-    for name, count in made:
+    for i, (name, count) in enumerate(made):
         tensors.append(Tensor(name, 0, element, count))
-        rows.append((word, element, count, kernels.PLAIN, 1, 1, 1, 0, 1, 1, 1, 1, 0))
+        rows.append((word, element, count, kernels.PLAIN, 1, 1, count, 0, 1, 1, 1, 1, 0, 0, count, i))
         word += -(-count // slots)
         element += count
-    return _Stream(tensors, rows, word, double)
+    return tensors, _Stream(rows, word)
 
 
 def _input_elements(workload: Workload) -> int:
@@ -379,9 +428,10 @@ def _slots(geometry: Geometry, bits: int) -> int:
 
 
 def _placed(
-    stream: _Stream, geometry: Geometry, schedule: str, bits: int, bit_order: str, bank_interleave: int
-) -> Placement:
-    """Check what the user chose, and cut the stream into fills."""
+    tensors: Sequence[Tensor], streams: Sequence[_Stream], geometry: Geometry, schedule: str, bits: int, bit_order: str,
+    bank_interleave: int, buffer: Buffer,
+) -> Placement:  # fmt: skip
+    """Check what the user chose, and cut the stream of each core into fills of the buffer that it passes."""
     if schedule not in SCHEDULES:
         raise InputError("placement", "schedule", schedule, ", ".join(SCHEDULES))
     if bit_order not in BIT_ORDERS:
@@ -395,20 +445,23 @@ def _placed(
             raise InputError("placement", "geometry", geometry, allowed)
         if bits > 8:
             raise InputError("placement", "bits", bits, "at most 8 with schedule = paper")
-    fill, period = _fills(stream, geometry, schedule)
-    tensors, uses = tuple(stream.tensors), np.array(stream.rows, np.int64).reshape(-1, kernels.FIELDS)
-    return Placement(geometry, schedule, bits, bit_order, bank_interleave, tensors, uses, stream.words, fill, period)
+    ends, room = np.cumsum([len(stream.rows) for stream in streams]), geometry.words // len(streams)
+    cut = [
+        (end - len(stream.rows), end, stream.words, *_fills(stream.words, room, schedule, buffer.double))
+        for end, stream in zip(ends, streams, strict=True)
+    ]
+    uses = np.array([row for stream in streams for row in stream.rows], np.int64).reshape(-1, kernels.FIELDS)
+    found = (tuple(tensors), uses, np.array(cut, np.int64))
+    return Placement(geometry, schedule, bits, bit_order, bank_interleave, *found)
 
 
-def _fills(stream: _Stream, geometry: Geometry, schedule: str) -> tuple[int, int]:
-    """(words loaded at a time, words of the stream after which addresses repeat)."""
-    if schedule == "paper" or stream.words <= geometry.words:
-        whole = max(stream.words, 1)
-        return whole, whole
+def _fills(words: int, room: int, schedule: str, double: bool) -> tuple[int, int]:
+    """(words loaded at a time, words of the stream after which addresses repeat) in a memory of `room` words."""
+    if schedule == "paper" or words <= room:
+        return max(words, 1), max(words, 1)
     if schedule == "resident":
-        allowed = f"at least {stream.words} with schedule = resident"
-        raise InputError("placement", "words of the memory", geometry.words, allowed)
-    fill = geometry.words // 2 if stream.double else geometry.words
+        raise InputError("placement", "words of the memory", room, f"at least {words} with schedule = resident")
+    fill = room // 2 if double else room
     if fill == 0:
-        raise InputError("placement", "words of the memory", geometry.words, "at least 2, one for each half")
-    return fill, 2 * fill if stream.double else fill
+        raise InputError("placement", "words of the memory", room, "at least 2, one for each half")
+    return fill, 2 * fill if double else fill

@@ -2,7 +2,11 @@
 
 A tensor (one layer's weights) is a row of `tensors`, int64[layers, FIELDS]:
 first word in the stream, first weight, weights, order, groups, k, n, k_major, fold rows, fold columns, taps and filters
-of a tile, whether the loop over tiles of filters is outside that of taps.
+of a tile, whether the loop over tiles of filters is outside that of taps, the first of these n, all n of the tensor,
+number of the layer.
+
+Each core has a memory and a stream of its own, a row of `streams`, int64[cores, STREAM_FIELDS]: its rows of `tensors`,
+from the first to before the last; words; words loaded at a time; words after which addresses repeat.
 """
 
 import numpy as np
@@ -10,8 +14,12 @@ import numpy as np
 from sram import paper
 from sram.jit import jit, jit_inline
 
-WORD, WEIGHT, COUNT, ORDER, GROUPS, K, N, K_MAJOR, ROWS, COLS, K_TILE, N_TILE, N_OUTSIDE = range(13)
-FIELDS = 13
+WORD, WEIGHT, COUNT, ORDER, GROUPS, K, N, K_MAJOR, ROWS, COLS, K_TILE, N_TILE, N_OUTSIDE, N_FIRST, N_ALL, LAYER = range(
+    16
+)
+FIELDS = 16
+FIRST, END, WORDS, FILL, PERIOD = range(5)
+STREAM_FIELDS = 5
 OS, WS, IS, PLAIN = 0, 1, 2, 3  # the first three as in dataflow_kernels
 LSB_FIRST, MSB_FIRST, INTERLEAVED = 0, 1, 2
 PAPER_ROWS, PAPER_COLUMNS = paper.GEOMETRY.rows, paper.GEOMETRY.columns
@@ -63,24 +71,27 @@ def weight_at(tensor, position):
             fold, _ = parted(line, rows)
             used = min(rows, taps - fold * rows)
             k = fold * rows + used - 1 - (line - fold * rows)
-    k, n = k0 + k, n0 + n
+    k, n = k0 + k, n0 + n + tensor[N_FIRST]
     if tensor[K_MAJOR]:
-        return (group * k_all + k) * n_all + n
-    return (group * n_all + n) * k_all + k
+        return (group * k_all + k) * tensor[N_ALL] + n
+    return (group * tensor[N_ALL] + n) * k_all + k
 
 
 @jit
 def position_of(tensor, weight):
-    """The inverse of weight_at."""
+    """The inverse of weight_at; -1 for a weight of a filter that is not meant."""
     order = tensor[ORDER]
     if order == PLAIN:
         return weight
     k_all, n_all, rows, cols = tensor[K], tensor[N], tensor[ROWS], tensor[COLS]
-    group, rest = divmod(weight, k_all * n_all)
+    group, rest = divmod(weight, k_all * tensor[N_ALL])
     if tensor[K_MAJOR]:
-        k, n = divmod(rest, n_all)
+        k, n = divmod(rest, tensor[N_ALL])
     else:
         n, k = divmod(rest, k_all)
+    n -= tensor[N_FIRST]
+    if not 0 <= n < n_all:
+        return -1
     k0, n0 = k // tensor[K_TILE] * tensor[K_TILE], n // tensor[N_TILE] * tensor[N_TILE]
     taps, filters = min(tensor[K_TILE], k_all - k0), min(tensor[N_TILE], n_all - n0)
     before = group * k_all * n_all
@@ -117,6 +128,15 @@ def address_of(word, banks, words_per_bank, interleave):
 
 
 @jit_inline
+def core_and_address(streams, word, banks, words_per_bank, interleave):
+    """(core whose banks a word of the chip lies in, address there)."""
+    if streams.shape[0] == 1:
+        return 0, address_of(word, banks, words_per_bank, interleave)
+    core, inner = divmod(word, banks * words_per_bank)
+    return core, address_of(inner, banks, words_per_bank, interleave)
+
+
+@jit_inline
 def slot_and_bit(bit, bits, slots, order):
     """(weight within the word, its bit) at bit `bit` of a word; slot -1 where the word is padding."""
     if bit >= bits * slots:
@@ -142,6 +162,7 @@ def bit_in_word(slot, bit, bits, slots, order):
 def stream_hits(
     tensors,
     first_word,
+    streams,
     word,
     bit,
     tag,
@@ -151,31 +172,29 @@ def stream_hits(
     banks,
     words_per_bank,
     interleave,
-    period_words,
-    stream_words,
 ):
     """(tag, weight, bit) of every stored bit in the cells (word[i], bit[i]), ordered by i, then by time.
 
-    tag[i], of any type, goes with every bit in cell i. Word w of the stream lies at address w % period_words.
+    `banks`: of a core. tag[i], of any type, goes with every bit in cell i. Word w of a stream has address w % PERIOD.
     """
     n = word.shape[0]
     count = 0
     for i in range(n):
-        address = address_of(word[i], banks, words_per_bank, interleave)
-        if address < min(period_words, stream_words):
-            count += (stream_words - address - 1) // period_words + 1
+        core, address = core_and_address(streams, word[i], banks, words_per_bank, interleave)
+        if address < min(streams[core, PERIOD], streams[core, WORDS]):
+            count += (streams[core, WORDS] - address - 1) // streams[core, PERIOD] + 1
     tags = np.empty(count, tag.dtype)
     weight = np.empty(count, np.int64)
     weight_bit = np.empty(count, np.uint8)
     at = 0
     for i in range(n):
         slot, b = slot_and_bit(bit[i], bits, slots, bit_order)
-        address = address_of(word[i], banks, words_per_bank, interleave)
-        if slot < 0 or address >= period_words:
+        core, address = core_and_address(streams, word[i], banks, words_per_bank, interleave)
+        if slot < 0 or address >= streams[core, PERIOD]:
             continue
-        t = 0  # the tensor that a word of the stream belongs to rises with the word
-        for stream_word in range(address, stream_words, period_words):
-            while t + 1 < first_word.size and first_word[t + 1] <= stream_word:
+        t, end = streams[core, FIRST], streams[core, END]  # the tensor of a word of the stream rises with the word
+        for stream_word in range(address, streams[core, WORDS], streams[core, PERIOD]):
+            while t + 1 < end and first_word[t + 1] <= stream_word:
                 t += 1
             tensor = tensors[t]
             position = (stream_word - tensor[WORD]) * slots + slot
@@ -221,24 +240,25 @@ def paper_hits(first_weight, count, cell, tag, bits):
 
 
 @jit
-def word_contents(tensors, first_word, word, slots, banks, words_per_bank, interleave, period_words, stream_words):
+def word_contents(tensors, first_word, streams, word, slots, banks, words_per_bank, interleave):
     """(row, weight[m, slots]): all that passes through the words word[i], ordered by i, then by time; -1: an empty
     slot."""
     n = word.shape[0]
     count = 0
     for i in range(n):
-        address = address_of(word[i], banks, words_per_bank, interleave)
-        if address < min(period_words, stream_words):
-            count += (stream_words - address - 1) // period_words + 1
+        core, address = core_and_address(streams, word[i], banks, words_per_bank, interleave)
+        if address < min(streams[core, PERIOD], streams[core, WORDS]):
+            count += (streams[core, WORDS] - address - 1) // streams[core, PERIOD] + 1
     row = np.empty(count, np.int64)
     weight = np.full((count, slots), -1, np.int64)
     at = 0
     for i in range(n):
-        address = address_of(word[i], banks, words_per_bank, interleave)
-        if address >= period_words:
+        core, address = core_and_address(streams, word[i], banks, words_per_bank, interleave)
+        if address >= streams[core, PERIOD]:
             continue
-        for stream_word in range(address, stream_words, period_words):
-            tensor = tensors[np.searchsorted(first_word, stream_word, side="right") - 1]
+        first, end = streams[core, FIRST], streams[core, END]
+        for stream_word in range(address, streams[core, WORDS], streams[core, PERIOD]):
+            tensor = tensors[first + np.searchsorted(first_word[first:end], stream_word, side="right") - 1]
             row[at] = i
             for slot in range(slots):
                 position = (stream_word - tensor[WORD]) * slots + slot

@@ -3,8 +3,8 @@
 python -m benchmarks.mapper
 
 zigzag.csv: ResNet18 at 224 x 224 by ZigZag 3.9.1 (zigzag_figures.py made it), on mirrors of `edge` and of its own
-`tpu_like`. eyeriss.csv: layer by layer what the Eyeriss chip took
-(tests/data has its source), beside its own schedules here, and those that are found.
+`tpu_like`. eyeriss.csv: layer by layer what the Eyeriss chip took (tests/data has its source), beside its own schedules
+here, and those that are found for two objectives.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from benchmarks.mapper import networks
 from simulator.accelerator import Accelerator, Buffer, accelerator
 from simulator.array import schedule
 from simulator.array.cycles import Counts, simulate
+from simulator.energy import energy
+from simulator.figures import PJ_PER_MILLIJOULE
 
 HERE = Path(__file__).parents[1]
 RESULTS = HERE / "results" / "mapper"
@@ -84,13 +86,16 @@ def coded(zeros: float) -> float:
 
 
 def eyeriss() -> pd.DataFrame:
-    """A row a layer: published, by the chip's own schedules (`chip_`), and by those that are found."""
+    """A row a layer: published, by the chip's own schedules (`chip_`), and by those that are found: of least energy x
+    cycles, and of least energy (`energy_`). mj: of the layer, DRAM included."""
     published = pd.read_csv(EYERISS, comment="#")
     rows = []
     for network, batch in (("alexnet", 4), ("vgg16", 3)):
         workload, machine = getattr(networks, network)().with_batch(batch), accelerator("eyeriss")
         chip = schedule.load(HERE / "mapper" / f"eyeriss.{network}.yaml")
         runs = {"chip_": simulate(workload, machine, chip), "": simulate(workload, machine)}
+        runs["energy_"] = simulate(workload, replace(machine, objective="energy"))
+        spent = {label: batch * sum(energy(counts).components.values()) for label, counts in runs.items()}
         known = published[published.network == network].reset_index()
         for i, (row, layer) in enumerate(zip(known.itertuples(), workload.layers, strict=True)):
             following = known.input_zeros[min(i + 1, len(known) - 1)]  # zeros of its outputs, as far as they are known
@@ -107,6 +112,7 @@ def eyeriss() -> pd.DataFrame:
                 found[f"{label}buffer_mb"] = 2 * sum(int(ours[port]) for port in ports) / MB
                 found[f"{label}dram_mb"] = moved.filter(like="_bytes").sum() / MB
                 found[f"{label}coded_dram_mb"] = (moved.weight_bytes + maps) / MB
+                found[f"{label}mj"] = spent[label][i] / PJ_PER_MILLIJOULE
             least = layer.batch * (layer.ifmap_elements + layer.ofmap_elements) + layer.weights
             rows.append(found | {"compulsory_mb": 2 * least / MB})
     return pd.DataFrame(rows)

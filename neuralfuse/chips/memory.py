@@ -1,8 +1,11 @@
 """The weight memory of a study: its size, its curve, and the numbers of the chips that trainings and evaluations
 take."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from simulator.accelerator import Accelerator
+from simulator.placement import Placement, place, resident_words
 from simulator.workload import Workload
 from sram import failure, faultmap, paper
 from sram.errors import InputError
@@ -17,19 +20,41 @@ PLACEMENTS = {  # by schedule: which weight lies in which cell
 }
 
 
-def weight_geometry(schedule: str, workload: Workload, capacity_bytes: int, cells: Geometry, bits: int) -> Geometry:
-    """The cells that a study's maps cover, in banks as `cells` has them.
+def weight_geometry(schedule: str, workload: Workload, machine: Accelerator, cells: Geometry, bits: int) -> Geometry:
+    """The cells that a study's maps cover, in banks as `cells` has them, those of all cores.
 
-    The accelerator's weight buffer of `capacity_bytes` (`streamed`), a memory in which every weight has its own cell
-    (`resident`), or the one array of the paper-compatible maps (`paper`).
+    The accelerator's weight buffer (`streamed`), a memory in which every weight has its own cell (`resident`), or the
+    one array of the paper-compatible maps (`paper`).
     """
     if schedule == "paper":
         return paper.GEOMETRY
+    capacity_bytes = machine.weight_buffer.capacity_bytes
     if schedule == "resident":
-        slots = cells.word_bits // bits
-        words = sum(-(-layer.weights // slots) for layer in workload.array_layers)
-        capacity_bytes = max(capacity_bytes, words * cells.word_bits // 8)
-    return Geometry.of_capacity(capacity_bytes, cells.rows, cells.columns, cells.word_bits)
+        capacity_bytes = max(capacity_bytes, resident_bytes(workload, machine, cells, bits))
+    return of_cores(capacity_bytes, machine, cells)
+
+
+def resident_bytes(workload: Workload, machine: Accelerator, cells: Geometry, bits: int) -> int:
+    """Bytes of each core's memory in which every weight has its own cell."""
+    return resident_words(workload, machine, cells.word_bits // bits) * cells.word_bits // 8
+
+
+def of_cores(capacity_bytes: int, machine: Accelerator, cells: Geometry) -> Geometry:
+    """So many bytes for each core, in banks as `cells` has them."""
+    own = Geometry.of_capacity(capacity_bytes, cells.rows, cells.columns, cells.word_bits)
+    return replace(own, banks=machine.cores * own.banks)
+
+
+def place_once(workload: Workload, machine: Accelerator, cells: Geometry, schedule: str, bits: int) -> Placement:
+    """`simulator.placement.place` for networks in which a word has one value for all samples.
+
+    InputError where a layer is cut by samples: each core then reads a copy of its weights, with faults of its own.
+    """
+    placed = place(workload, machine, cells, schedule, bits)
+    if placed.copied:
+        allowed = "1 for faults where layers are cut by samples, each core reading its own weights; or batch: 1"
+        raise InputError(machine.name, "cores", machine.cores, allowed)
+    return placed
 
 
 def curve_of(name: str) -> FailureCurve:

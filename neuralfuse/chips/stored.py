@@ -1,18 +1,19 @@
 """From the accelerator's memory to the network's words: which cells a study's weights lie in, numbered as the
 network has them."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
 from neuralfuse.chips import sources
-from neuralfuse.chips.memory import weight_geometry
+from neuralfuse.chips.memory import of_cores, place_once, resident_bytes, weight_geometry
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from simulator.accelerator import Accelerator, accelerator
 from simulator.array.cycles import Counts
 from simulator.energy import energy
-from simulator.placement import Hits, Placement, place
+from simulator.placement import Hits, Placement
 from simulator.workload import Layer, Workload, stored_name
 from sram.errors import InputError
 from sram.faultmap import FaultMap
@@ -68,12 +69,16 @@ def layout_of(placed: Placement, counts: Counts | None = None) -> Layout:
     def name(layer: Layer) -> str:
         return stored_name(layer).removesuffix(".weight")
 
-    layers = [i for i, layer in enumerate(counts.workload.layers) if layer.weights]
-    spent = energy(counts).components
+    spent, lies = energy(counts).components, placed.stretches()
     parts = [spent[f"weight_sram_{way}"] / (spent[f"weight_sram_{way}"].sum() or 1.0) for way in ("reads", "writes")]
+    of_layer: Counter[int] = Counter()  # in all cores
+    for i, _, words in lies:
+        of_layer[i] += words
     regions = (
-        Region(name(counts.workload.layers[i]), first, words, *(float(part[i]) for part in parts))
-        for i, (first, words) in zip(layers, placed.stretches(), strict=True)
+        Region(
+            name(counts.workload.layers[i]), first, words, *(float(part[i]) * (words / of_layer[i]) for part in parts)
+        )
+        for i, first, words in lies
     )
     return Layout(placed.bits, placed.bit_order, tuple(regions))
 
@@ -121,11 +126,11 @@ def place_on(raw: FaultMap, workload: Workload, machine: Accelerator, schedule: 
     Raises InputError for the map of a memory of another size than the accelerator's.
     """
     cells = raw.geometry
-    memory = weight_geometry(schedule, workload, machine.weight_buffer.capacity_bytes, cells, bits)
+    memory = weight_geometry(schedule, workload, machine, cells, bits)
     if cells != memory:
         allowed = f"{_size(memory)}: the weight memory of {machine.name} with schedule = {schedule}"
         raise InputError(f"fault map of chip {raw.chip}", "size", _size(cells), allowed)
-    return place(workload, machine, cells, schedule, bits)
+    return place_once(workload, machine, cells, schedule, bits)
 
 
 def _size(cells: Geometry) -> str:
@@ -141,11 +146,9 @@ def place_generator(workload: Workload, machine: Accelerator, network: Placement
     """
     cells, first = network.geometry, 0
     if network.schedule == "resident":
-        slots, first = cells.word_bits // bits, cells.banks
-        words = sum(-(-layer.weights // slots) for layer in workload.array_layers)
-        size = max(1, words * cells.word_bits // 8)
-        cells = Geometry.of_capacity(size, cells.rows, cells.columns, cells.word_bits)
-    return place(workload, machine, cells, network.schedule, bits), first
+        size = max(1, resident_bytes(workload, machine, cells, bits))
+        first, cells = cells.banks, of_cores(size, machine, cells)
+    return place_once(workload, machine, cells, network.schedule, bits), first
 
 
 def check_words(transform: nn.Module) -> None:

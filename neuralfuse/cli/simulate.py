@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -386,7 +387,8 @@ def _print_cells(workload: Workload, machine: Accelerator, weight: str, schedule
     if not text.isdigit() or int(text) >= layer.weights:
         raise InputError(LINE, "weight", weight, f"{name}:0 to {name}:{layer.weights - 1}")
     buffer = machine.weight_buffer
-    geometry = Geometry.of_capacity(buffer.capacity_bytes, buffer.bank_rows, buffer.bank_columns, buffer.word_bits)
+    own = Geometry.of_capacity(buffer.capacity_bytes, buffer.bank_rows, buffer.bank_columns, buffer.word_bits)
+    geometry = replace(own, banks=machine.cores * own.banks)
     if schedule == "paper":
         geometry = paper.GEOMETRY
     machine, plan = scheduled(machine, tiles)
@@ -399,7 +401,8 @@ def _print_cells(workload: Workload, machine: Accelerator, weight: str, schedule
     for residency in range(len(cells[0])):
         row, _ = divmod(int(cells[0][residency]), geometry.columns)
         columns = ", ".join(str(int(cell[residency]) % geometry.columns) for cell in cells)
-        print(f"residency {residency}: bank {row // geometry.rows}, row {row % geometry.rows}, columns {columns}")
+        core = f"core {row // geometry.rows // own.banks}, " if machine.cores > 1 else ""
+        print(f"residency {residency}: {core}bank {row // geometry.rows}, row {row % geometry.rows}, columns {columns}")
 
 
 def _write_trace(workload: Workload, machine: Accelerator, name: str, file: Path, tiles: str | None) -> None:
@@ -413,5 +416,5 @@ def _write_trace(workload: Workload, machine: Accelerator, name: str, file: Path
     if file.suffix not in (".csv", ".parquet"):
         raise InputError(LINE, "file", str(file), "a name that ends in .parquet or .csv")
     machine, plan = scheduled(machine, tiles)
-    by = (plan or plan_of(workload, machine)).of(layers[name])
-    print_line(f"{traces.write(layers[name], machine, file, by)} events in {file}")
+    plan = plan or plan_of(workload, machine)
+    print_line(f"{traces.write(layers[name], machine, file, plan)} events in {file}")

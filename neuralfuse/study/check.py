@@ -97,6 +97,9 @@ def _check_network(study: StudyConfig, config: NetworkConfig, images: Tensor) ->
     _check_statistics(study, config, network)
     if config.activations == "int8":
         _check_words(config, network, images[:1])
+    for machine in map(accelerator, study.accelerators):
+        if machine.cores > 1:  # layers may be cut by samples
+            place_weights(study.sram, trace(network, kind_of(study.dataset)[1]), machine, config.bits)
 
 
 def _check_protection(study: StudyConfig, protection: ProtectionConfig, images: Tensor) -> None:

@@ -23,9 +23,8 @@ from neuralfuse.study.files import dump_study, load_study
 from neuralfuse.study.memory import place_weights
 from neuralfuse.study.rails import Role
 from neuralfuse.study.supplies import machine_of, roles_of
-from simulator.accelerator import accelerator, with_resident_weights
-from simulator.array.cycles import Counts, simulate
-from simulator.array.memory import network_bytes
+from simulator.accelerator import accelerator
+from simulator.array.cycles import Counts, simulate, with_all_weights
 from simulator.device.program import Program
 from simulator.operating_point import OperatingPoint
 from simulator.placement import Placement
@@ -270,7 +269,7 @@ def check_empty(path: Path) -> None:
 @functools.lru_cache(maxsize=64)
 def _counts(workload: Workload, machine: str, roles: tuple[Role, ...], resident: bool) -> Counts:
     found = machine_of(machine, roles)
-    return simulate(workload, with_resident_weights(found, network_bytes(workload, found)) if resident else found)
+    return simulate(workload, with_all_weights(workload, found) if resident else found)
 
 
 def _tuples(record: dict) -> dict:

@@ -1,11 +1,11 @@
 """A study's weight memory: its cells, its chips' maps, and where a network's words lie in it."""
 
-from neuralfuse.chips.memory import curve_of, maps_of, weight_geometry
+from neuralfuse.chips.memory import curve_of, maps_of, place_once, weight_geometry
 from neuralfuse.study.config import SramConfig, StudyConfig
 from neuralfuse.study.rails import Buffer, Role
 from neuralfuse.study.supplies import roles_of
 from simulator.accelerator import Accelerator
-from simulator.placement import Placement, place, place_activations, place_partial_sums, taps_between_spills
+from simulator.placement import Placement, place_activations, place_partial_sums, taps_between_spills
 from simulator.workload import Workload
 from sram import faultmap
 from sram.faultmap import FaultMap
@@ -16,12 +16,12 @@ from sram.memory import Chip, Memory
 def mapped_cells(sram: SramConfig, workload: Workload, machine: Accelerator, bits: int) -> Geometry:
     """The cells that the maps of a network on this accelerator cover."""
     cells = Geometry(1, sram.rows, sram.columns, sram.word_bits)
-    return weight_geometry(sram.schedule, workload, machine.weight_buffer.capacity_bytes, cells, bits)
+    return weight_geometry(sram.schedule, workload, machine, cells, bits)
 
 
 def place_weights(sram: SramConfig, workload: Workload, machine: Accelerator, bits: int) -> Placement:
     """Where each stored weight bit of the network lies."""
-    return place(workload, machine, mapped_cells(sram, workload, machine, bits), schedule=sram.schedule, bits=bits)
+    return place_once(workload, machine, mapped_cells(sram, workload, machine, bits), sram.schedule, bits)
 
 
 def buffers_lowered(study: StudyConfig) -> dict[str, Buffer]:

@@ -3,8 +3,8 @@
 A layer runs on one core, or is cut by `samples`, or by `outputs` (the filters of each group, as evenly as they go); the
 cores that have a part share the bandwidth evenly, and the layer ends with the slowest. Each part fetches its own
 operands: what parts have in common (weights; inputs) is fetched by each of them. All parts of a layer run by one
-schedule, that of the larger part. Vector layers are cut over all cores. Nothing stays in a core from layer to layer.
-Every core leaks all the time.
+schedule, that of the larger part. Vector layers are cut over all cores. Nothing stays in a core from layer to layer,
+but resident weights, of which each has those that it uses. Every core leaks all the time.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import get_args
 import numpy as np
 
 from simulator.accelerator import MOST_ELEMENTS, Accelerator
+from simulator.array.memory import network_bytes
 from simulator.array.schedule import Plan, RowStationary, Schedule, Split
 from simulator.array.shapes import COUNTS
 from simulator.array.tiling_kernels import cost_of
-from simulator.workload import Layer, Workload, linear
+from simulator.workload import Layer, Workload, linear, stored_name
 
 Rows = tuple[np.ndarray, Mapping[str, Schedule | RowStationary]]  # COUNTS[layers], schedules by layer
 Run = Callable[[Workload, Accelerator, "Plan | None"], Rows]  # on one core
@@ -69,6 +70,36 @@ def _filters(layer: Layer, number: int) -> Layer:
     return replace(layer, out_channels=layer.groups * number, n=n, weights=weights)
 
 
+def shares(workload: Workload, layer: Layer, cores: int, plan: Plan) -> Iterator[tuple[int, int, Layer]]:
+    """(core, first of the layer's n, part) of each core that has a part; the first core has what is not cut.
+
+    >>> net = Workload("n", (linear("fc", 1, 64, 10),))
+    >>> [(core, first, part.n) for core, first, part in shares(net, net.layers[0], 4, Plan({}, 1, {"fc": "outputs"}))]
+    [(0, 0, 3), (1, 3, 3), (2, 6, 2), (3, 8, 2)]
+    """
+    split = plan.splits.get(layer.name)
+    if split is None:
+        yield 0, 0, layer
+        return
+    cut, first = parts_of(replace(layer, batch=layer.batch * plan.samples // workload.batch), cores, split), 0
+    for core in range(cut.cores):
+        part = cut.larger if core < cut.larger_cores or cut.smaller is None else cut.smaller
+        yield core, first, part
+        first += part.n if split == "outputs" else 0
+
+
+def core_bytes(workload: Workload, machine: Accelerator, plan: Plan) -> list[float]:
+    """Bytes of the weights that each core uses, and of all constants."""
+    if machine.cores == 1:
+        return [network_bytes(workload, machine)]
+    constants = sum(layer.constants for layer in workload.layers)
+    held: list[dict[tuple[str, int, int, int], int]] = [{} for _ in range(machine.cores)]
+    for layer in workload.layers:
+        for core, first, part in shares(workload, layer, machine.cores, plan) if layer.weights else ():
+            held[core][stored_name(layer), layer.weight_offset, first, part.weights] = part.weights
+    return [(sum(each.values()) + constants) * machine.weight_bits / 8 for each in held]
+
+
 def run_on_cores(
     workload: Workload, machine: Accelerator, run: Run, price: np.void, objective: int, plan: Plan | None = None
 ) -> tuple[np.ndarray, Plan]:
@@ -94,9 +125,9 @@ def run_on_cores(
         rest = {i: cut.smaller for i, cut in cuts.items() if cut.smaller is not None}
         small = np.zeros_like(large)
         if rest:
-            fitted = {layers[i].name: _fitted(by[layers[i].name], part) for i, part in rest.items()}
+            smaller = {layers[i].name: fitted(by[layers[i].name], part) for i, part in rest.items()}
             net = replace(workload, layers=_others_small(layers, rest))
-            small, _ = run(net, shared, _only(Plan(fitted, batch), layers, set(rest)))
+            small, _ = run(net, shared, _only(Plan(smaller, batch), layers, set(rest)))
         for i, cut in cuts.items():
             row, name = _together(large[i : i + 1], small[i : i + 1], cut, machine), layers[i].name
             if plan is None:
@@ -140,7 +171,7 @@ def _only(plan: Plan, layers: list[Layer], kept: set[int]) -> Plan:
     return Plan(by, plan.samples)
 
 
-def _fitted(by: Schedule | RowStationary, part: Layer) -> Schedule | RowStationary:
+def fitted(by: Schedule | RowStationary, part: Layer) -> Schedule | RowStationary:
     """The schedule of the larger part for a smaller one."""
     if isinstance(by, RowStationary):
         return replace(by, m=min(by.m, part.n), p=min(by.p, part.n))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simulator.accelerator import Accelerator
+from simulator.accelerator import Accelerator, with_resident_weights
 from simulator.array import cores, rowstationary, search
 from simulator.array import cycles_kernels as kernels
 from simulator.array.dataflow import CODES, NAMES
@@ -111,7 +111,7 @@ def simulate(
     By `plan`, or where there is none as the accelerator's `schedule` says: untiled, or each layer by the tiles and loop
     order of least objective, with energies of `table` (else the published ones). A batch runs through the layers
     together, or sample after sample where that costs less: it never costs more than its samples alone, by `edp` neither
-    in cycles nor in energy.
+    in cycles nor in energy (with several cores: in cycles). Several cores are never slower than one but by `energy`.
 
     >>> from simulator.accelerator import accelerator
     >>> from simulator.workload import conv
@@ -122,28 +122,63 @@ def simulate(
     >>> counts.weight_word_reads()[0] == 27 * 64 * 32 * 8 / 64
     np.True_
     """
+    counts = _run(workload, accelerator, plan, table)
+    check_resident(workload, accelerator, counts.plan)
+    return counts
+
+
+def _run(workload: Workload, accelerator: Accelerator, plan: Plan | None, table: EnergyTable | None) -> Counts:
     if plan is not None:
         check_names(plan, workload)
         return _in_passes(workload, accelerator, plan.samples, lambda w, m: _searched(w, m, np.zeros(1, PRICES), plan))
-    if accelerator.schedule == "fixed":
+    if accelerator.schedule == "fixed" and accelerator.cores == 1:
         return _fixed(workload, accelerator)
     prices = search.prices_of(accelerator, table)
     together = _searched(workload, accelerator, prices)
     batch = workload.batch * accelerator.batch
-    if batch == 1 or any(layer.batch % workload.batch for layer in workload.layers):
+    if accelerator.schedule == "fixed" or batch == 1 or any(x.batch % workload.batch for x in workload.layers):
         return together
     alone = _in_passes(workload, accelerator, 1, lambda w, m: _searched(w, m, prices))
     cycles = together.cycles <= alone.cycles
     pj = [search.energy_of(counts.layers, prices[0]) for counts in (together, alone)]
-    less = {"cycles": cycles, "energy": pj[0] <= pj[1], "edp": cycles and pj[0] <= pj[1]}
+    edp = cycles and pj[0] <= pj[1]
+    if accelerator.cores > 1:  # the faster: samples that run alone cannot be cut over cores
+        edp = (together.cycles, pj[0]) <= (alone.cycles, pj[1])
+    less = {"cycles": cycles, "energy": pj[0] <= pj[1], "edp": edp}
     return together if less[accelerator.objective] else alone
 
 
 def plan_of(workload: Workload, accelerator: Accelerator) -> Plan:
     """How `simulate` runs it, without the counts where they are not needed for that."""
-    if accelerator.schedule == "fixed" and accelerator.dataflow != "best":
+    if accelerator.schedule == "fixed" and accelerator.dataflow != "best" and accelerator.cores == 1:
         return Plan(search.untiled_of(workload, accelerator), workload.batch * accelerator.batch)
     return simulate(workload, accelerator).plan
+
+
+def check_resident(workload: Workload, accelerator: Accelerator, plan: Plan) -> None:
+    """InputError for resident weights that do not fit in the buffer of the core that uses them."""
+    need, room = max(cores.core_bytes(workload, accelerator, plan)), accelerator.weight_buffer.capacity_bytes
+    if accelerator.weights == "resident" and need > room:
+        allowed = f"streamed; resident takes {need:,.0f} of the {room:,} bytes of weight_buffer"
+        raise InputError(accelerator.name, f"weights, for {workload.name}", "resident", allowed)
+
+
+def with_all_weights(workload: Workload, accelerator: Accelerator) -> Accelerator:
+    """The machine with all weights resident; where they do not fit, each core with more macros of the weight buffer.
+
+    >>> from simulator.accelerator import accelerator
+    >>> from simulator.workload import linear
+    >>> net, edge = Workload("fc", (linear("fc", 1, 1024, 1024),)), replace(accelerator("edge"), keep_on_chip=False)
+    >>> [with_all_weights(net, replace(edge, cores=n)).weight_buffer.capacity_bytes for n in (1, 2, 4)]
+    [1048576, 524288, 262144]
+    """
+    found = with_resident_weights(accelerator, network_bytes(workload, accelerator) / accelerator.cores)
+    while accelerator.cores > 1:
+        need = max(cores.core_bytes(workload, found, _run(workload, found, None, None).plan))
+        if need <= found.weight_buffer.capacity_bytes:
+            break
+        found = with_resident_weights(accelerator, need)
+    return found
 
 
 def _fixed(workload: Workload, accelerator: Accelerator) -> Counts:
@@ -158,6 +193,9 @@ def _searched(workload: Workload, accelerator: Accelerator, prices: np.ndarray, 
     objective = search.OBJECTIVES[accelerator.objective]
 
     def on_one(net: Workload, machine: Accelerator, by: Plan | None) -> cores.Rows:
+        if by is None and machine.schedule == "fixed":
+            fixed = _fixed(net, machine)
+            return fixed.layers, fixed.plan.layers
         if machine.dataflow == "rs":
             return rowstationary.search(net, machine, prices[0], objective, by)
         counts, choices = search.search(net, [machine], prices, by)
@@ -190,7 +228,7 @@ def _in_passes(
     counts = one.layers.copy()
     for name in set(COUNTS.names or ()) - {"dataflow", "utilization", "mapping_efficiency"}:
         counts[name] *= passes
-    if network_bytes(workload, accelerator) <= accelerator.weight_buffer.usable_bytes:
+    if max(cores.core_bytes(workload, accelerator, one.plan)) <= accelerator.weight_buffer.usable_bytes:
         has_weights = np.array([layer.weights + layer.constants > 0 for layer in layers])
         for name in ("filter_sram_writes", "filter_dram_read_bytes"):
             counts[name] = np.where(has_weights, one.layers[name], counts[name])

@@ -38,7 +38,6 @@ import numpy as np
 from simulator.accelerator import Accelerator
 from simulator.array import memory_kernels as kernels
 from simulator.workload import Layer, Workload, stored_name
-from sram.errors import InputError
 
 
 @lru_cache(maxsize=4096)
@@ -167,12 +166,8 @@ def weights_stay(workload: Workload, accelerator: Accelerator) -> list[bool]:
     >>> weights_stay(steps, accelerator("edge")), weights_stay(steps, accelerator("paper"))
     ([False, True], [False, False])
     """
-    layers, buffer = workload.layers, accelerator.weight_buffer
+    layers = workload.layers
     if accelerator.weights == "resident":
-        need = network_bytes(workload, accelerator)
-        if need > buffer.capacity_bytes:
-            allowed = f"streamed; resident takes {need:,.0f} of the {buffer.capacity_bytes:,} bytes of weight_buffer"
-            raise InputError(accelerator.name, f"weights, for {workload.name}", "resident", allowed)
         return [layer.weights + layer.constants > 0 for layer in layers]
     stays = [False] * len(layers)
     if accelerator.schedule == "fixed":
@@ -189,7 +184,7 @@ def weights_stay(workload: Workload, accelerator: Accelerator) -> list[bool]:
                 if other.weights or other.constants
             }
             need = sum(stored_bytes(other, accelerator) for other in between.values())
-            stays[i] = need <= buffer.usable_bytes
+            stays[i] = need <= accelerator.weight_buffer.usable_bytes
         last[tensor] = i
     return stays
 

@@ -33,7 +33,7 @@ FEW, MOST, BLOCKS = 16, 20_000, 5
 OBJECTIVES = {"energy": kernels.ENERGY, "cycles": kernels.CYCLES, "edp": kernels.EDP}
 EIGHTHS = 8  # of a shared buffer: what the inputs of a layer may have, beside the split of the file
 CHOICE = np.dtype([(name, np.int64) for name in ("dataflow", "blocks", "m", "k", "n", "order", "split")], align=True)
-ALL_ORDERS = (1 << len(ORDER_NAMES)) - 1
+ALL_ORDERS = (2 << kernels.UNTILED) - 1  # and none
 OF_SAMPLES = ("m", "outputs", "valid", "unique", "pixels", "row_tile_sum", "col_tile_sum")  # fields of SHAPE
 
 
@@ -168,14 +168,7 @@ def tables_of(workload: Workload, accelerator: Accelerator, plan: Plan | None = 
             tiles = tiles_of(layer, batch, accelerator.array_rows, accelerator.array_cols)
         else:
             tiles, order = _planned(layer, batch, plan.of(layer))
-        key = (
-            plan and layer.on_array and plan.of(layer),
-            base[i].tobytes(),
-            tiles.m.tobytes(),
-            tiles.k.tobytes(),
-            tiles.n.tobytes(),
-            order,
-        )
+        key = (plan and layer.on_array and plan.of(layer), *(part.tobytes() for part in (base[i], *tiles[:3])), order)
         same.append(seen.setdefault(key, i))
         orders.append(order)
         shape = np.repeat(base[i : i + 1], len(tiles.blocks))
@@ -206,7 +199,8 @@ def _planned(layer: Layer, batch: int, schedule: Schedule) -> tuple[Tiles, int]:
     turns = (int(m[0, kernels.M_WHOLE] + m[0, kernels.M_LASTS]), *(int(t[0, 1] + t[0, 3]) for t in (k, n)))
     order = [letter for letter in schedule.order if turns["mkn".index(letter)] > 1]
     order += [letter for letter in "mkn" if letter not in order]
-    return Tiles(m, k, n, (samples // schedule.samples,)), 1 << ORDER_NAMES.index("".join(order))
+    number = kernels.UNTILED if turns == (1, 1, 1) else ORDER_NAMES.index("".join(order))
+    return Tiles(m, k, n, (samples // schedule.samples,)), 1 << number
 
 
 def prices_of(accelerator: Accelerator, table: EnergyTable | None = None) -> np.ndarray:
@@ -230,12 +224,9 @@ def search(
     rooms = [rooms_of(machine, plan) for machine in machines]
     records = np.array([[_split(m, room)[0] for room in parts] for m, parts in zip(machines, rooms, strict=True)])
     splits = np.full(len(workload.layers), kernels.ALL_SPLITS)
+    flows = np.tile([[flows_of(machine)] for machine in machines], len(workload.layers))
     if plan is not None:
         splits[:] = [rooms[0].index(plan.of(x).ifmap_bytes) if x.on_array else 0 for x in workload.layers]
-    flows = np.empty((len(machines), len(workload.layers)), np.int64)
-    for p, machine in enumerate(machines):
-        flows[p] = flows_of(machine)
-    if plan is not None:
         flows[:] = [1 << CODES[plan.of(layer).dataflow] if layer.on_array else 0 for layer in workload.layers]
     counts = np.zeros((len(machines), len(workload.layers)), COUNTS)
     choices = np.zeros((len(machines), len(workload.layers)), CHOICE)

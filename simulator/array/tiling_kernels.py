@@ -12,6 +12,8 @@ from sram.jit import jit
 
 M, K, N = 0, 1, 2
 ORDERS = np.array([(M, K, N), (M, N, K), (K, M, N), (K, N, M), (N, M, K), (N, K, M)])
+PLACES = np.argsort(ORDERS, axis=1) + 2  # of the loops over m, k and n, behind products and blocks
+UNTILED = len(ORDERS)  # beside the orders
 # Columns of the tables of candidates. Tiles of m: which block, pixels of a whole tile, whole tiles, pixels of a last
 # tile, last tiles, input pixels that the tiles touch in sum, the most that one touches.
 BLOCK, M_TILE, M_WHOLE, M_LAST, M_LASTS, TOUCHED, LARGEST = range(7)
@@ -25,20 +27,16 @@ ALL_SPLITS = -1
 
 @jit
 def run_tiles(shape, machine, dataflow, m, k, n, out):
-    """Fill in what does not depend on the order of tiles; False if a tile's partial sums find no room."""
+    """Fill in what does not depend on the order of tiles."""
     rows, cols = machine.rows, machine.cols
     overlap, skip = machine.overlap, machine.skip_idle
     cycles, folds, filled, across, down = 0, 0, 0, 0, 0
     for mt, m_times in ((m[M_TILE], m[M_WHOLE]), (m[M_LAST], m[M_LASTS])):
-        if m_times == 0:
-            continue
         for kt, k_times in ((k[TILE], k[WHOLE]), (k[LAST], k[LASTS])):
-            if k_times == 0:
-                continue
             for nt, n_times in ((n[TILE], n[WHOLE]), (n[LAST], n[LASTS])):
-                if n_times == 0:
-                    continue
                 times = m_times * k_times * n_times
+                if times == 0:
+                    continue
                 sr, sc, _ = spatial(dataflow, mt, kt, nt)
                 fr, fc = -(-sr // rows), -(-sc // cols)
                 cycles += times * gemm_cycles(dataflow, 1, mt, kt, nt, rows, cols, overlap, skip)
@@ -68,7 +66,6 @@ def run_tiles(shape, machine, dataflow, m, k, n, out):
     out.psum_sram_reads = out.psum_sram_writes
     out.ofmap_sram_writes = shape.outputs * shape.stored
     out.ofmap_sram_reads = shape.outputs * shape.stored
-    return True
 
 
 @jit
@@ -84,78 +81,54 @@ def psums_alive(machine, dataflow, m, k, n):
 
 @jit
 def move_tiles(shape, machine, blocks, m, k, n, order, out):
-    """Traffic and cycles of `blocks` blocks in one order of tiles; `out` is one block's from run_tiles.
-
-    Returns (cycles, ifmap bytes, filter bytes, spilled bytes); cycles are -1 if a tile does not fit.
-    """
-    rooms = machine.ifmap_room, machine.filter_room, machine.psum_room
+    """(cycles, ifmap bytes, filter bytes, spilled bytes) of `blocks` blocks of tiles that fit, in one order, a number;
+    `out` is one block's from run_tiles."""
     tm, tk, tn = m[M_WHOLE] + m[M_LASTS], k[WHOLE] + k[LASTS], n[WHOLE] + n[LASTS]
-    at_m = at_k = at_n = 0
-    for i in range(3):
-        if order[i] == M:
-            at_m = i + 2
-        elif order[i] == K:
-            at_k = i + 2
-        else:
-            at_n = i + 2
+    at_m, at_k, at_n = PLACES[order]
     # inputs: kept over the filters' loop, and their halo over the loop of pixels, if what lies inside fits
     pixels = shape.unique / shape.channels
-    ifmap, ifmap_kept, last_ifmap = 0.0, True, 0
+    ifmap, ifmap_kept, last_ifmap, again = 0.0, True, 0, 1
     if shape.ifmap_dram > 0:
-        if m[LARGEST] * k[VISITED] * machine.ifmap_bytes > rooms[0]:
-            return -1.0, 0.0, 0.0, 0.0
         last_ifmap = max(1 if blocks > 1 else 0, at_m if tm > 1 else 0, at_k if tk > 1 else 0)
         inside = (pixels if at_m > at_n else m[LARGEST]) * (shape.channels if at_k > at_n else k[VISITED])
-        ifmap_kept = inside * machine.ifmap_bytes <= rooms[0]
-        all_taps = (tm == 1 or at_m < at_k) and m[LARGEST] * shape.channels * machine.ifmap_bytes <= rooms[0]
+        ifmap_kept = inside * machine.ifmap_bytes <= machine.ifmap_room
+        all_taps = tm == 1 or at_m < at_k
+        all_taps = all_taps and m[LARGEST] * shape.channels * machine.ifmap_bytes <= machine.ifmap_room
         halo = tk == 1 or at_k < at_m or all_taps or (ifmap_kept and at_n < at_m)
         wide = shape.channels if all_taps or (ifmap_kept and at_n < at_k) else k[VISITS]
         ifmap = (pixels if halo else m[TOUCHED]) * wide * machine.ifmap_bytes * shape.ifmap_dram
-        if not ifmap_kept and at_n < last_ifmap:
-            ifmap *= tn
+        again = tn if not ifmap_kept and at_n < last_ifmap else 1
+        ifmap *= again
         ifmap *= shape.products * blocks
     # filters: kept over the loop of pixels, and over blocks
-    filters, kept_m, kept_b, last_filter = 0.0, True, True, 0
+    filters, kept_m, kept_b, last_filter, again_m, again_b = 0.0, True, True, 0, 1, 1
     if shape.filter_dram > 0:
-        if k[TILE] * n[TILE] * machine.filter_bytes > rooms[1]:
-            return -1.0, 0.0, 0.0, 0.0
-        if tk > 1:
-            last_filter = at_k
-        if tn > 1:
-            last_filter = max(last_filter, at_n)
+        last_filter = max(at_k if tk > 1 else 0, at_n if tn > 1 else 0)
         whole = shape.k * shape.n * machine.filter_bytes
         inside = (shape.k if at_k > at_m else k[TILE]) * (shape.n if at_n > at_m else n[TILE])
-        kept_m = inside * machine.filter_bytes <= rooms[1]
-        kept_b = whole <= rooms[1] or last_filter == 0
-        filters = whole * shape.products * shape.filter_dram
-        if at_m < last_filter and not kept_m:
-            filters *= tm
-        if last_filter > 1 and not kept_b:
-            filters *= blocks
+        kept_m = inside * machine.filter_bytes <= machine.filter_room
+        kept_b = whole <= machine.filter_room or last_filter == 0
+        again_m = tm if at_m < last_filter and not kept_m else 1
+        again_b = blocks if last_filter > 1 and not kept_b else 1
+        filters = whole * shape.products * shape.filter_dram * again_m * again_b
     # partial sums: what waits for the next tile of taps, and finds no room, goes to DRAM and comes back
     spill = 0.0
     if tk > 1:
         alive = float(shape.m if at_m > at_k else m[M_TILE]) * (shape.n if at_n > at_k else n[TILE])
         alive *= machine.psum_bytes
-        lost = max(0.0, alive - rooms[2]) / alive
+        lost = max(0.0, alive - machine.psum_room) / alive
         spill = (tk - 1) * shape.m * shape.n * machine.psum_bytes * lost * shape.products * blocks
     outputs = shape.outputs * machine.ofmap_bytes * blocks if shape.ofmap_dram else 0.0
 
     bandwidth, latency = machine.bandwidth, float(machine.latency)
     turns = (tm, tk, tn)
-    times = (shape.products, blocks, turns[order[0]], turns[order[1]], turns[order[2]])
+    first, second, third = ORDERS[order]
+    times = (shape.products, blocks, turns[first], turns[second], turns[third])
     steps = float(shape.products) * blocks * tm * tk * tn
     compute = float(out.array_cycles) * blocks / steps
     # Loads of each operand: how many, and on which share of the advances of each loop one happens.
-    loads_i = float(shape.products) * blocks * tm * tk
-    if not ifmap_kept and at_n < last_ifmap:
-        loads_i *= tn
-    loads_f = float(shape.products) * tk * tn
-    if at_m < last_filter and not kept_m:
-        loads_f *= tm
-    if last_filter > 1 and not kept_b:
-        loads_f *= blocks
-    each_i, each_f = ifmap / loads_i, filters / loads_f
+    each_i = ifmap / (float(shape.products) * blocks * tm * tk * again)
+    each_f = filters / (float(shape.products) * tk * tn * again_m * again_b)
     write = (outputs + 2 * spill) / steps / bandwidth
     total, advances = 0.0, 1.0
     for j in range(5):
@@ -179,8 +152,7 @@ def move_tiles(shape, machine, blocks, m, k, n, order, out):
                 moved = with_i * each_i + with_f * each_f
                 transfer = write + (moved / bandwidth + latency if moved > 0 else 0.0)
                 total += here * share * (max(compute, transfer) if machine.depth > 1 else compute + transfer)
-    first = each_i + each_f
-    head = first / bandwidth + latency if first > 0 else 0.0
+    head = (each_i + each_f) / bandwidth + latency if each_i + each_f > 0 else 0.0
     total += head + (max(compute, write) if machine.depth > 1 else compute + write)
     total += outputs / (float(shape.products) * blocks * tm * tn) / bandwidth
     return total, ifmap, filters, spill
@@ -214,16 +186,15 @@ def cost_of(out, price, objective, results):
 @jit
 def fill_moved(shape, machine, blocks, cycles, ifmap, filters, spill, out):
     """The rest of `out`, which was one block's, for all blocks."""
-    if blocks > 1:
-        out.macs *= blocks
-        out.folds *= blocks
-        out.array_cycles *= blocks
-        out.ifmap_sram_reads *= blocks
-        out.filter_sram_reads *= blocks
-        out.psum_sram_writes *= blocks
-        out.psum_sram_reads *= blocks
-        out.ofmap_sram_writes *= blocks
-        out.ofmap_sram_reads *= blocks
+    out.macs *= blocks
+    out.folds *= blocks
+    out.array_cycles *= blocks
+    out.ifmap_sram_reads *= blocks
+    out.filter_sram_reads *= blocks
+    out.psum_sram_writes *= blocks
+    out.psum_sram_reads *= blocks
+    out.ofmap_sram_writes *= blocks
+    out.ofmap_sram_reads *= blocks
     out.ifmap_dram_read_bytes = np.ceil(ifmap)
     out.filter_dram_read_bytes = np.ceil(filters)
     out.psum_dram_read_bytes = np.ceil(spill)
@@ -302,9 +273,9 @@ def search_layer(
     """The cost of the cheapest schedule of one layer, which goes into `out` and `choice`; infinite if none of the
     candidates can run, or all cost more than `limit`.
 
-    shapes[blocks], blocks[blocks]: ways to cut the samples into blocks. flows, orders: bits of those that are tried.
-    trial: records of COUNTS as scratch, two of them. Among schedules that cost the same the one that moves least wins.
-    Every SAMPLEth pair of tiles is tried first, so that a bound rules most of the others out.
+    shapes[blocks], blocks[blocks]: ways to cut the samples into blocks. flows, orders (and UNTILED): bits of what is
+    tried. trial: records of COUNTS as scratch, two of them. Among schedules that cost the same the one that moves least
+    wins. Every SAMPLEth pair of tiles is tried first, so that a bound rules most of the others out.
     """
     best, least_moved = np.inf, np.inf
     for sampling in (True, False):
@@ -337,12 +308,9 @@ def search_layer(
                         if cost_of(trial[1], price, objective, results) > min(best, limit):
                             continue
                         for o in range(ORDERS.shape[0]):
-                            order = ORDERS[o]
-                            if not orders >> o & 1 or not canonical(order, tm, tk, tn):
+                            if not orders >> o & 1 or not canonical(ORDERS[o], tm, tk, tn):
                                 continue
-                            cycles, ifmap, filters, spill = move_tiles(shape, machine, times, m, k, n, order, trial[0])
-                            if cycles < 0:
-                                continue
+                            cycles, ifmap, filters, spill = move_tiles(shape, machine, times, m, k, n, o, trial[0])
                             trial[1] = trial[0]
                             fill_moved(shape, machine, times, cycles, ifmap, filters, spill, trial[1])
                             cost = cost_of(trial[1], price, objective, results)
@@ -355,12 +323,10 @@ def search_layer(
                                 out[0] = trial[1]
                                 chosen_of(choice, dataflow, times, m[M_TILE], k[TILE], n[TILE], o)
     for dataflow in range(OS, IS + 1):
-        if not flows >> dataflow & 1:
+        if not flows >> dataflow & 1 or not orders >> UNTILED & 1:
             continue
         for b in range(shapes.shape[0]):
             shape = shapes[b]
-            if not has_whole(m_tiles, k_tiles, n_tiles, b):
-                continue
             results = shape.products * shape.m * shape.n * blocks[b]
             if not least_untiled(shape, machine, dataflow, blocks[b], trial[0]):
                 continue
@@ -375,20 +341,6 @@ def search_layer(
                 out[0] = trial[1]
                 chosen_of(choice, dataflow, blocks[b], shape.m, shape.k, shape.n, 0)
     return best
-
-
-@jit
-def has_whole(m_tiles, k_tiles, n_tiles, block):
-    """Whether the untiled schedule of a block is among the candidates."""
-    whole = False
-    for b in range(m_tiles.shape[0]):
-        whole = whole or (m_tiles[b][BLOCK] == block and m_tiles[b][M_WHOLE] + m_tiles[b][M_LASTS] == 1)
-    for tiles in (k_tiles, n_tiles):
-        alone = False
-        for a in range(tiles.shape[0]):
-            alone = alone or tiles[a][WHOLE] + tiles[a][LASTS] == 1
-        whole = whole and alone
-    return whole
 
 
 @jit

@@ -9,7 +9,7 @@ Operands:
     ofmap_write                 finished outputs
 
 Rows come tile after tile of the schedule, in a tile fold after fold, in a fold by cycle; with overlap neighbouring
-folds share cycles.
+folds share cycles. With several cores they come core after core, each from cycle 0.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,9 +25,10 @@ import numpy as np
 
 from simulator.accelerator import Accelerator
 from simulator.array import traces_kernels as kernels
+from simulator.array.cores import fitted, shares
 from simulator.array.cycles import plan_of
 from simulator.array.dataflow import code, spatial
-from simulator.array.schedule import Schedule
+from simulator.array.schedule import Plan, Schedule
 from simulator.workload import Layer, Workload
 from sram.errors import InputError
 from sram.files import write_atomic
@@ -38,15 +40,17 @@ _FIELDS = (
     *("batch", "groups", "m", "k", "n", "in_h", "in_w", "in_channels", "kernel_h", "kernel_w", "stride_h", "stride_w"),
     *("padding_top", "padding_left", "dilation_h", "dilation_w", "out_h", "out_w"),
 )
-SHAPE = np.dtype([(name, np.int64) for name in (*_FIELDS, "is_conv", "is_matmul", "k_major")], align=True)
+_PART = ("first_sample", "first_n", "all_n")  # of the layer, what a core's part of it begins with
+SHAPE = np.dtype([(name, np.int64) for name in (*_FIELDS, "is_conv", "is_matmul", "k_major", *_PART)], align=True)
 
 Block = tuple[np.ndarray, np.ndarray, np.ndarray]
+Columns = dict[str, np.ndarray]
 
 
-def events(layer: Layer, accelerator: Accelerator, schedule: Schedule | None = None) -> Iterator[Block]:
+def events(layer: Layer, accelerator: Accelerator, plan: Plan | None = None, core: int = 0) -> Iterator[Block]:
     """(cycle int64[n], operand uint8[n], address int64[n]) in blocks of bounded size; operand indexes OPERANDS.
 
-    `schedule`: if not the one that the layer alone runs by.
+    `plan`: with the schedule of the layer, if not the one that it alone runs by. Of several cores what `core` does.
 
     >>> from simulator.accelerator import accelerator
     >>> from simulator.workload import linear
@@ -56,20 +60,27 @@ def events(layer: Layer, accelerator: Accelerator, schedule: Schedule | None = N
     """
     if not layer.on_array or layer.transposed:
         raise InputError(layer.name, "kind", layer.kind, "conv (not transposed), linear or matmul for a trace")
-    if accelerator.cores > 1:
-        raise InputError(accelerator.name, "cores", accelerator.cores, "1 in a trace")
-    by = schedule or plan_of(Workload(layer.name, (layer,), batch=layer.batch), accelerator).of(layer)
+    a, whole = replace(accelerator, batch=1), replace(layer, batch=layer.batch * accelerator.batch)
+    net = Workload(layer.name, (whole,), batch=whole.batch)
+    plan = replace(plan or plan_of(net, a), samples=whole.batch)
+    parts = {at: (first, part) for at, first, part in shares(net, whole, a.cores, plan)}
+    if core not in parts:
+        return
+    first_n, part = parts[core]
+    by = fitted(plan.of(layer), part)
+    assert isinstance(by, Schedule)
     shape = np.zeros(1, SHAPE)
     for name in _FIELDS:
-        shape[name] = getattr(layer, name)
-    shape["batch"] *= accelerator.batch
+        shape[name] = getattr(part, name)
+    shape["first_n"], shape["all_n"] = first_n, layer.n
+    shape["first_sample"] = core * part.batch if part.batch < whole.batch else 0
     shape["is_conv"], shape["is_matmul"] = layer.kind == "conv", layer.kind == "matmul"
     shape["k_major"] = layer.k_major or layer.kind == "matmul"
-    a, dataflow = accelerator, code(by.dataflow)
+    dataflow = code(by.dataflow)
     width = a.array_rows + 3 * a.array_cols
     cycles = max(1, BLOCK_EVENTS // width)
     cycle, operand, address = np.empty((3, cycles * width), np.int64)
-    for tile, fold, first, last in _folds(layer, a, by):
+    for tile, fold, first, last in _folds(part, a, by):
         for begin in range(first, last, cycles):
             end = min(begin + cycles, last)
             machine = (a.double_buffered_registers, a.array_rows, a.array_cols, a.skip_idle_rows)
@@ -133,52 +144,59 @@ def _folds(layer: Layer, a: Accelerator, by: Schedule) -> Iterator[tuple[Tile, t
                 over, first_fold = max(over, end), False
 
 
-def write(layer: Layer, accelerator: Accelerator, path: str | Path, schedule: Schedule | None = None) -> int:
+def write(layer: Layer, accelerator: Accelerator, path: str | Path, plan: Plan | None = None) -> int:
     """Write the trace of `layer` to a .parquet or .csv file with columns cycle, operand, address; returns its rows.
 
-    Memory stays bounded whatever the length. Parquet needs pyarrow (extra `parquet`).
+    With several cores a column `core` comes first. Memory stays bounded whatever the length. Parquet needs pyarrow
+    (extra `parquet`).
     """
     path = Path(path)
-    writers: dict[str, Callable[[Iterator[Block], BinaryIO], int]] = {".parquet": _parquet, ".csv": _csv}
+    writers: dict[str, Callable[[Iterator[Columns], BinaryIO], int]] = {".parquet": _parquet, ".csv": _csv}
     if path.suffix not in writers:
         raise InputError(path, "suffix", path.suffix, ".parquet or .csv")
     rows = 0
 
     def content(file: BinaryIO) -> None:
         nonlocal rows
-        rows = writers[path.suffix](events(layer, accelerator, schedule), file)
+        rows = writers[path.suffix](_columns(layer, accelerator, plan), file)
 
     write_atomic(path, content)
     return rows
 
 
-def _parquet(blocks: Iterator[Block], file: BinaryIO) -> int:
+def _columns(layer: Layer, accelerator: Accelerator, plan: Plan | None) -> Iterator[Columns]:
+    for core in range(accelerator.cores):
+        for cycle, operand, address in events(layer, accelerator, plan, core):
+            first = {"core": np.full(len(cycle), core)} if accelerator.cores > 1 else {}
+            yield first | {"cycle": cycle, "operand": operand, "address": address}
+
+
+def _parquet(blocks: Iterator[Columns], file: BinaryIO) -> int:
     try:
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
         raise InputError("trace", "format", ".parquet", ".csv, or .parquet with pyarrow (extra parquet)") from None
     names = pa.array(OPERANDS)
-    operand_type = pa.dictionary(pa.int8(), pa.string())
-    schema = pa.schema([("cycle", pa.int64()), ("operand", operand_type), ("address", pa.int64())])
-    rows = 0
+    first, rows = next(blocks), 0
+    types = {name: pa.dictionary(pa.int8(), pa.string()) if name == "operand" else pa.int64() for name in first}
+    schema = pa.schema(list(types.items()))
     with parquet.ParquetWriter(file, schema) as writer:
-        for cycle, operand, address in blocks:
-            column = pa.DictionaryArray.from_arrays(pa.array(operand.astype(np.int8)), names)
-            writer.write_table(pa.table([cycle, column, address], schema=schema))
-            rows += len(cycle)
+        for block in itertools.chain([first], blocks):
+            operand = pa.DictionaryArray.from_arrays(pa.array(block["operand"].astype(np.int8)), names)
+            writer.write_table(pa.table(list((block | {"operand": operand}).values()), schema=schema))
+            rows += len(operand)
     return rows
 
 
-def _csv(blocks: Iterator[Block], file: BinaryIO) -> int:
+def _csv(blocks: Iterator[Columns], file: BinaryIO) -> int:
     import pandas as pd
 
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    text.write("cycle,operand,address\n")
     rows = 0
-    for cycle, operand, address in blocks:
-        names = pd.Categorical.from_codes(operand.astype(np.int8), list(OPERANDS))
-        pd.DataFrame({"cycle": cycle, "operand": names, "address": address}).to_csv(text, header=False, index=False)
-        rows += len(cycle)
+    for block in blocks:
+        names = pd.Categorical.from_codes(block["operand"].astype(np.int8), list(OPERANDS))
+        pd.DataFrame(block | {"operand": names}).to_csv(text, header=rows == 0, index=False)
+        rows += len(names)
     text.detach()
     return rows

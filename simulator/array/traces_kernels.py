@@ -13,6 +13,7 @@ def ifmap_address(shape, product, row, k):
         sample, group, line = place_of(shape, product, row)
         return ((sample * shape.m + line) * shape.groups + group) * shape.k + k
     sample, pixel = divmod(row, shape.m)
+    sample += shape.first_sample
     oy, ox = divmod(pixel, shape.out_w)
     channel, tap = divmod(k, shape.kernel_h * shape.kernel_w)
     ky, kx = divmod(tap, shape.kernel_w)
@@ -27,19 +28,23 @@ def ifmap_address(shape, product, row, k):
 @jit
 def filter_address(shape, product, k, n):
     """Element of the weights as stored, or of the second activation of a matmul (samples, groups, k, n)."""
+    n += shape.first_n
+    if shape.is_matmul:
+        product += shape.first_sample * shape.groups
     if shape.k_major:
-        return (product * shape.k + k) * shape.n + n
-    return (product * shape.n + n) * shape.k + k
+        return (product * shape.k + k) * shape.all_n + n
+    return (product * shape.all_n + n) * shape.k + k
 
 
 @jit
 def ofmap_address(shape, product, row, n):
     """Element of the output, torch order."""
+    n += shape.first_n
     if not shape.is_conv:
         sample, group, line = place_of(shape, product, row)
-        return ((sample * shape.m + line) * shape.groups + group) * shape.n + n
+        return ((sample * shape.m + line) * shape.groups + group) * shape.all_n + n
     sample, pixel = divmod(row, shape.m)
-    return ((sample * shape.groups + product) * shape.n + n) * shape.m + pixel
+    return (((shape.first_sample + sample) * shape.groups + product) * shape.all_n + n) * shape.m + pixel
 
 
 @jit
@@ -47,8 +52,8 @@ def place_of(shape, product, row):
     """(sample, group, row of the sample): a matmul has a product for each sample and group, a linear layer one for
     each group."""
     if shape.is_matmul:
-        return product // shape.groups, product % shape.groups, row
-    return row // shape.m, product, row % shape.m
+        return shape.first_sample + product // shape.groups, product % shape.groups, row
+    return shape.first_sample + row // shape.m, product, row % shape.m
 
 
 @jit

@@ -1,10 +1,20 @@
 """Do the schedules that are found keep up with another mapper's, and how far are they from a chip's?"""
 
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
 
 from benchmarks.mapper import networks
 from benchmarks.mapper.__main__ import RESULTS, eyeriss, zigzag
+from simulator.accelerator import accelerator
+from simulator.array import rowstationary, search
+from simulator.array.cycles import simulate
+from simulator.array.schedule import Plan
+from simulator.array.tiling_kernels import cost_of
+from simulator.workload import Workload
+from sram.errors import InputError
 
 OPERANDS = ["input_bytes", "weight_bytes", "psum_bytes", "output_bytes"]
 
@@ -55,6 +65,42 @@ def test_schedules_that_are_found_keep_up_with_the_chips(chip):
     assert (chip.dram_mb[chip.network == "alexnet"] <= 1.1 * uncoded).all()
     vgg16 = chip[chip.network == "vgg16"]
     assert (vgg16.coded_dram_mb <= 1.4 * vgg16.published_dram_mb).all()
+    # what is given up in DRAM bytes is got back in time: by its own objective the search is never behind the chip
+    assert (chip.ms * chip.mj <= chip.chip_ms * chip.chip_mj * (1 + 1e-9)).all()
+    assert (chip.energy_mj <= chip[["mj", "chip_mj"]].min(axis=1) * (1 + 1e-9)).all()
+    more = chip[chip.coded_dram_mb > 1.3 * chip.published_dram_mb]
+    assert sorted(more.index) == ["CONV3", "CONV3-3", "CONV4-3", "CONV5"]
+    assert (more.ms < 0.97 * more.energy_ms).all()
+    assert (more.mj < 1.04 * more.energy_mj).all()
+
+
+def test_for_least_energy_no_layer_moves_more_than_the_chip(chip):
+    assert (chip.energy_coded_dram_mb <= 1.1 * chip.published_dram_mb).all()
+    assert (chip.energy_coded_dram_mb <= chip.chip_coded_dram_mb * 1.05).all()
+
+
+@pytest.mark.parametrize("objective", ["edp", "energy"])
+@pytest.mark.parametrize(("network", "batch", "name"), [("alexnet", 4, "CONV5"), ("vgg16", 3, "CONV4-3")])
+def test_no_neighbour_of_a_schedule_that_is_found_is_cheaper(objective, network, batch, name):
+    """Every other value of one size, with as many filters of a block as fit, fewer or more."""
+    machine = replace(accelerator("eyeriss"), objective=objective)
+    layer = next(x for x in getattr(networks, network)().with_batch(batch).layers if x.name == name)
+    net, price = Workload(name, (layer,), batch=batch), search.prices_of(machine)[0]
+
+    def cost(by):
+        try:
+            counts, _ = rowstationary.search(net, machine, price, 0, Plan({name: by}, batch))
+        except InputError:
+            return np.inf
+        return cost_of(counts[0], price, search.OBJECTIVES[objective], layer.batch * layer.groups * layer.m * layer.n)
+
+    best = simulate(net, machine).plan.layers[name]
+    most = {"n": batch, "e": layer.out_h, "p": 24, "q": 12, "r": 12, "t": 14}
+    near = [replace(best, **{size: value}) for size, last in most.items() for value in range(1, last + 1)]
+    near = [replace(by, m=min(layer.n, u * by.p * by.t)) for by in near for u in range(1, 13)]
+    costs = [cost(by) for by in near]
+    assert np.isfinite(costs).sum() > 50
+    assert cost(best) <= min(costs)
 
 
 def test_published_totals_are_those_of_the_abstract(chip):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator import placement_kernels as kernels
 from simulator.accelerator import Buffer, accelerator
 from simulator.array.cycles import simulate
 from simulator.array.schedule import ORDER_NAMES, Plan, Schedule
@@ -63,11 +64,84 @@ def test_each_stored_bit_has_one_cell_and_cells_are_shared_only_between_residenc
     assert len(h.weight) == NET.weights * bits
     assert len(np.unique(h.weight * bits + h.bit)) == NET.weights * bits
     # a cell serves at most one bit a fill, so at most one for each fill of its half
-    assert np.bincount(h.fault).max() <= -(-p.stream_words // p.period_words)
+    assert np.bincount(h.fault).max() <= -(-p.stream_words // int(p.streams[0, kernels.PERIOD]))
     # `locate` is the inverse
     rng = np.random.default_rng(0)
     for i in rng.integers(0, len(h.weight), 12):
         assert p.locate(int(h.weight[i]), int(h.bit[i])).tolist() == [h.fault[i]]
+
+
+def parts(layer, cores, split):
+    """(core, filters of each group) as NumPy cuts them: the larger parts first."""
+    filters = layer.out_channels // layer.groups
+    if split == "outputs":
+        return list(enumerate(np.array_split(np.arange(filters), min(cores, filters))))
+    return [(core, np.arange(filters)) for core in range(1 if split is None else cores)]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    machines.filter(lambda machine: machine.dataflow != "best"),
+    st.integers(2, 5),
+    small | large,
+    st.lists(st.sampled_from([None, "samples", "outputs"]), min_size=5, max_size=5),
+    st.booleans(),
+)
+def test_each_core_has_the_weights_that_it_uses_in_its_own_banks(machine, cores, own, splits, turns):
+    interleave = own.words_per_bank // 2 if turns and own.words_per_bank % 2 == 0 else 0
+    machine = replace(machine, schedule="search", cores=cores, batch=cores)
+    names = [layer.name for layer in NET.array_layers]
+    splits = {name: split for name, split in zip(names, splits, strict=True) if split}
+    plan = Plan({x.name: Schedule(machine.dataflow, 1, x.m, x.k, x.n) for x in NET.array_layers}, cores, splits)
+    geometry = replace(own, banks=cores * own.banks)
+    p = place(NET, machine, geometry, bank_interleave=interleave, plan=plan)
+    assert p.copied == ("samples" in splits.values())
+    h = p.hits(np.arange(geometry.cells))
+    bank = h.fault // geometry.cells_per_bank
+    expected = {core: [] for core in range(cores)}
+    first = 0
+    for layer in NET.array_layers:
+        kh = layer.kernel_h * layer.kernel_w
+        each = np.arange(first, first + layer.weights)
+        if layer.transposed:  # input channels, filters, taps
+            each = each.reshape(layer.groups, -1, layer.out_channels // layer.groups, kh).swapaxes(1, 2)
+        else:
+            each = each.reshape(layer.groups, layer.out_channels // layer.groups, -1)
+        for core, filters in parts(layer, cores, splits.get(layer.name)):
+            expected[core] += each[:, filters].ravel().tolist()
+        first += layer.weights
+    for core, weights in expected.items():
+        mine = h.weight[bank // own.banks == core]
+        assert sorted(mine) == sorted(weights * 8)
+        period = p.streams[core, kernels.PERIOD]
+        used = np.bincount(h.fault[bank // own.banks == core]) if len(mine) else np.zeros(1)
+        assert used.max() <= -(-p.streams[core, kernels.WORDS] // period)
+    rng = np.random.default_rng(0)
+    for i in rng.integers(0, len(h.weight), 12):
+        assert h.fault[i] in p.locate(int(h.weight[i]), int(h.bit[i]))
+    assert sum(len(p.locate(weight, 0)) for weight in range(NET.weights)) == len(h.weight) // 8
+    words = np.arange(geometry.words)
+    row, held = p.contents(words)
+    lowest = geometry.cell(np.repeat(words, 2), np.tile([0, 8], geometry.words))
+    assert sorted(held[held >= 0]) == sorted(p.hits(lowest).weight)
+    assert (row // (own.banks * own.words_per_bank) < cores).all()
+
+
+def test_a_core_has_its_filters_by_its_own_schedule():
+    """The second core's banks are what a memory of its own would be, with its filters alone."""
+    machine = replace(accelerator("edge"), keep_on_chip=False, objective="cycles")
+    whole, half = conv("c", 14, 14, 32, 48, 3, padding=1), conv("c", 14, 14, 32, 24, 3, padding=1)
+    net, own = Workload("whole", (whole,)), Geometry(2, 64, 64, 64)
+    two = replace(machine, cores=2)
+    by = simulate(net, two).plan
+    assert by.splits == {"c": "outputs"}
+    p = place(net, two, Geometry(4, 64, 64, 64))
+    alone = place(Workload("half", (half,)), machine, own, plan=Plan(by.layers))
+    mine, theirs = p.hits(np.arange(own.cells) + own.cells), alone.hits(np.arange(own.cells))
+    assert np.array_equal(mine.fault, theirs.fault)
+    assert np.array_equal(mine.weight, theirs.weight + half.weights)
+    assert np.array_equal(mine.bit, theirs.bit)
+    assert [(i, first) for i, first, _ in p.stretches()] == [(0, 0), (0, own.words)]
 
 
 def fetched(layer, dataflow, rows, cols):
@@ -173,11 +247,11 @@ def test_halves_are_filled_in_turn():
     net = Workload("fc", (linear("fc", 1, 20, 11),))
     geometry = Geometry(1, 8, 64, 64)
     p = place(net, PAPER, geometry)
-    assert (p.residencies, p.fill_words) == (7, 4)
+    assert (p.residencies, int(p.streams[0, kernels.FILL])) == (7, 4)
     words = p.hits(geometry.cell(np.arange(8), 0)).fault
     assert np.bincount(words).tolist() == [4, 4, 4, 4, 3, 3, 3, 3]
     single = place(net, replace(PAPER, weight_buffer=Buffer(1, double=False)), geometry)
-    assert (single.residencies, single.fill_words) == (4, 8)
+    assert (single.residencies, int(single.streams[0, kernels.FILL])) == (4, 8)
 
 
 def test_what_fits_is_loaded_once_whatever_the_schedule_is_called():

@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from neuralfuse.cli import main
+from simulator.accelerator import PRESETS
 from simulator.compat.scalesim import COLUMNS
 
 TOPOLOGY = "Layer, IH, IW, FH, FW, C, N, S,\nConv1, 34, 34, 3, 3, 3, 64, 1,\nFC, 1, 1, 1, 1, 64, 10, 1,\n"
@@ -138,6 +139,19 @@ def test_place_prints_bank_row_and_columns(topology, capsys):
     lines = capsys.readouterr().out.splitlines()
     # os order: tap 0 of filters 0 to 31 first; weight 27 is tap 0 of filter 1, the second byte of word 0
     assert lines[-1] == "residency 0: bank 0, row 0, columns 8, 9, 10, 11, 12, 13, 14, 15"
+
+
+def test_place_says_which_core(topology, tmp_path, capsys):
+    machine = tmp_path / "two.yaml"
+    edge = (PRESETS / "edge.yaml").read_text().replace("keep_on_chip: true", "keep_on_chip: false")
+    machine.write_text(edge + "cores: 2\n")
+    given = ("--topology", topology, "--accelerator", str(machine))
+    # ws: tap 0 enters last of a fold of 16 rows of 2 words; filter 63 is in the second core's second column of folds
+    for weight, where in ((0, "core 0, bank 0, row 30"), (63 * 27, "core 1, bank 16, row 85")):
+        assert run(f"Conv1:{weight}", *given, command="place") == 0
+        assert capsys.readouterr().out.splitlines()[-1].startswith(f"residency 0: {where}")
+    assert run("Conv1", str(tmp_path / "t.csv"), *given, command="trace") == 0
+    assert {row["core"] for row in rows_of(tmp_path / "t.csv")} == {"0", "1"}
 
 
 def test_trace_writes_the_layer_that_is_named(topology, tmp_path, capsys):

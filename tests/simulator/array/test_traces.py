@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from simulator.accelerator import Buffer, accelerator
 from simulator.array import traces
+from simulator.array.cores import parts_of
 from simulator.array.cycles import simulate
 from simulator.array.schedule import ORDER_NAMES, Plan, Schedule
 from simulator.workload import Workload, conv, linear, matmul
@@ -100,7 +101,7 @@ def test_events_of_tiles_are_the_accesses_that_are_counted(
     m = pixels if pixels < width else min(pixels // width * width, layer.m)
     schedule = Schedule(dataflow, 1, m, min(layer.k, rows * taps), min(layer.n, cols * filters), order)
     counts = simulate(Workload("one", (layer,), batch=layer.batch), machine, Plan({layer.name: schedule}, layer.batch))
-    blocks = list(traces.events(layer, machine, schedule))
+    blocks = list(traces.events(layer, machine, Plan({layer.name: schedule})))
     cycle, operand, address = (np.concatenate(part) for part in zip(*blocks, strict=True))
     found = np.bincount(operand, minlength=5).tolist()
     names = ("ifmap_sram_reads", "filter_sram_reads", "psum_sram_reads", "psum_sram_writes", "ofmap_sram_writes")
@@ -111,6 +112,41 @@ def test_events_of_tiles_are_the_accesses_that_are_counted(
     for name, ports in ((0, rows + cols), (1, rows + cols), (4, cols), (2, cols), (3, cols)):
         at = cycle[operand == name]
         assert at.size == 0 or np.bincount(at).max() <= ports
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.sampled_from((*LAYERS, linear("x", 3, 7, 5, batch=2, k_major=True))),
+    st.sampled_from(["os", "ws", "is"]),
+    *(st.integers(1, 4), st.integers(1, 4), st.integers(2, 4), st.sampled_from(["samples", "outputs"])),
+)
+def test_cores_share_the_accesses_of_one(layer, dataflow, rows, cols, cores, split):
+    """By outputs each weight enters one core; by samples each core reads its samples; each output leaves once."""
+    one = replace(accelerator("paper"), dataflow=dataflow, array_rows=rows, array_cols=cols, schedule="search")
+    net, many = Workload("n", (layer,), batch=layer.batch), replace(one, cores=cores)
+    cut = parts_of(layer, cores, split)
+    tile = Schedule(dataflow, 1, 1, cut.larger.k, cut.larger.n, "mnk")
+    plan = Plan({layer.name: tile}, layer.batch, {layer.name: split})
+    counts = simulate(net, many, plan).layers[0]
+    each = [list(traces.events(layer, many, plan, core)) for core in range(cores)]
+    assert [len(blocks) > 0 for blocks in each] == [core < cut.cores for core in range(cores)]
+    ran = [[np.concatenate(part) for part in zip(*blocks, strict=True)] for blocks in each if blocks]
+    names = ("ifmap_sram_reads", "filter_sram_reads", "psum_sram_reads", "psum_sram_writes", "ofmap_sram_writes")
+    found = sum(np.bincount(operand, minlength=5) for _, operand, _ in ran)
+    assert found.tolist() == [counts[name] for name in names]
+    assert max(cycle.max() for cycle, _, _ in ran) < counts["array_cycles"]
+    outputs = np.concatenate([address[operand == 4] for _, operand, address in ran])
+    assert sorted(outputs) == list(range(layer.ofmap_elements * layer.batch))
+    whole = [np.concatenate(part) for part in zip(*traces.events(layer, one), strict=True)]
+    of_one = {i: set(whole[2][whole[1] == i]) for i in range(2)}
+    weights = [set(address[operand == 1]) for _, operand, address in ran]
+    inputs = [set(address[operand == 0]) for _, operand, address in ran]
+    assert set().union(*weights) == of_one[1]
+    assert set().union(*inputs) == of_one[0]
+    alone = weights if split == "outputs" else inputs
+    assert sum(map(len, alone)) == len(set().union(*alone))
+    shared = inputs if split == "outputs" else [] if layer.kind == "matmul" else weights
+    assert all(part == shared[0] for part in shared)
 
 
 def test_products_of_the_traced_operands_are_the_layer():
@@ -142,6 +178,18 @@ def test_files_hold_the_events(tmp_path, monkeypatch, suffix):
     assert (frame["cycle"] == cycle).all()
     assert (frame["address"] == address).all()
     assert (frame["operand"].astype(str) == np.array(traces.OPERANDS)[operand]).all()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_files_say_which_core(tmp_path, suffix):
+    machine, layer = replace(accelerator("paper"), cores=2, array_rows=4, array_cols=2), linear("l", 3, 7, 5)
+    plan = Plan({"l": Schedule("os", 1, 3, 7, 3)}, splits={"l": "outputs"})
+    rows = traces.write(layer, machine, tmp_path / f"t.{suffix}", plan)
+    frame = pd.read_csv(tmp_path / "t.csv") if suffix == "csv" else pd.read_parquet(tmp_path / "t.parquet")
+    assert list(frame) == ["core", "cycle", "operand", "address"]
+    assert rows == len(frame)
+    written = frame[frame.operand == "ofmap_write"]
+    assert sorted(written[written.core == 1].address) == [3, 4, 8, 9, 13, 14]
 
 
 def test_blocks_are_bounded():
