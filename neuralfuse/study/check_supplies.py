@@ -3,6 +3,7 @@
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.memory import buffers_lowered, place_activations_of
 from neuralfuse.study.supplies import curve_of_role, machine_of, operating_points, roles_of
+from simulator.logic_protection import checked_tiles
 from simulator.mac_errors import mac_errors, stream_of
 from simulator.timing import clock_hz, slack
 from simulator.workload import Workload, linear
@@ -51,6 +52,9 @@ def _check_late_sums(study: StudyConfig) -> None:
         if protection.logic is not None and not study.late_sums:
             key = f"protections.{protection.name}.logic"
             raise InputError("study", key, protection.logic, "none, unless late_sums: nothing is late")
+        if protection.logic == "abft":
+            for name in study.accelerators:
+                checked_tiles(_NOTHING, machine_of(name, roles_of(study)))
 
 
 def _check_memories(study: StudyConfig) -> None:

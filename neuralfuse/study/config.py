@@ -259,7 +259,7 @@ class ProtectionConfig(Strict):
     sram: tuple[str, ...] = ()
     memories: dict[Buffer, tuple[str, ...]] = Field(default_factory=dict)
     batchnorm: BatchNormConfig | None = None
-    logic: Literal["razor"] | None = None  # shadow latches that find late sums, where the study has such
+    logic: Literal["razor", "abft"] | None = None  # what finds late sums, where the study has such
 
     @model_validator(mode="after")
     def one_beside_the_memory(self) -> Self:
@@ -274,8 +274,8 @@ class ProtectionConfig(Strict):
         generator's name."""
         if value == "none":
             return {"name": "none"}
-        if value == "razor":
-            return {"name": "razor", "logic": "razor"}
+        if value in ("razor", "abft"):
+            return {"name": value, "logic": value}
         if isinstance(value, str) and value.startswith("calibrated("):
             return {"name": value, "neuralfuse": _calibrated(value)}
         if isinstance(value, str):

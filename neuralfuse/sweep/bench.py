@@ -25,7 +25,7 @@ from neuralfuse.study.data import load_data, test_set
 from neuralfuse.study.folder import StudyFolder, stamp_of
 from neuralfuse.study.memory import chip_map
 from neuralfuse.study.supplies import beside, supply_of
-from neuralfuse.sweep.lowered import ACCESS, Die, Lowered, last
+from neuralfuse.sweep.lowered import ACCESS, Die, Lowered, found_wrong, last
 from neuralfuse.sweep.task import Task
 from neuralfuse.training.batchnorm import own_statistics
 from neuralfuse.training.calibrate import calibrate
@@ -190,9 +190,15 @@ class Bench:
         return evaluate.correct(answers, images, self.labels, self.study.batch_size)
 
     def _cost(
-        self, network: str, machine: str, name: str, at: OperatingPoint, overheads: tuple[tuple[str, Overhead], ...]
+        self,
+        network: str,
+        machine: str,
+        name: str,
+        at: OperatingPoint,
+        overheads: tuple[tuple[str, Overhead], ...],
+        wrong: tuple[float, ...] | None,
     ) -> Cost:
-        return self.folder.cost(network, machine, self.study.protection(name), at, dict(overheads))
+        return self.folder.cost(network, machine, self.study.protection(name), at, dict(overheads), wrong)
 
     def _renormalised(self, network: str, faults: FaultyBits, how: BatchNormConfig) -> int:
         """Right answers with these faults and the statistics that BatchNorm finds with them."""
@@ -217,7 +223,7 @@ class Bench:
         model.set_faults(*faults)
         flip_rate = model.flip_rate()
         others: Overheads = {}
-        faulty_activations, late = 0.0, False
+        faulty_activations, late, wrong = 0.0, False, None
         if isinstance(answers := self.answers(point.network), IntegerNetwork):
             die = self.now(die_of(task))
             others, faulty_activations = self.lowered.put(answers, point.network, die, point.protection, task.at)
@@ -228,8 +234,10 @@ class Bench:
             correct = self.correct(point.network, images)
         else:  # the words are as written, and so are the answers: nothing to compute
             correct = self.clean(point.network, point.protection if protection.neuralfuse else None, fit)
+        if isinstance(answers, IntegerNetwork):
+            wrong = found_wrong(answers)
         overheads = {"weight_buffer": chip.overhead, **others}
-        cost = self.cost(point.network, point.accelerator, point.protection, task.at, tuple(overheads.items()))
+        cost = self.cost(point.network, point.accelerator, point.protection, task.at, tuple(overheads.items()), wrong)
         names = {name: value for name, value in asdict(point).items() if name != "setup"}
         return Result(
             key=task.key,

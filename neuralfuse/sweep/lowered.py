@@ -12,8 +12,9 @@ from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import buffers_lowered, chip_map, place_activations_of, place_partial_sums_of
 from neuralfuse.study.supplies import machine_of, operating_points, roles_of, supply_of
 from simulator.device.activations import InTurn
-from simulator.device.array_faults import ArrayFaults, TimingFaults
-from simulator.logic_protection import Razor
+from simulator.device.array_faults import ArrayFaults, Checksums, TimingFaults
+from simulator.device.program import Conv
+from simulator.logic_protection import Razor, checked_tiles
 from simulator.mac_errors import mac_errors, stream_of
 from simulator.operating_point import OperatingPoint
 from simulator.placement import Placement, taps_between_spills
@@ -52,6 +53,7 @@ class Lowered:
         self.map = last(4, self._map)
         self.chip = last(1, self._chip)
         self.taps = last(4, self._taps)
+        self.tiles = last(4, self._tiles)
 
     def _map(self, network: str, die: Die, buffer: str) -> tuple[FaultMap, Placement]:
         """The weak cells of a buffer of activations, and where these lie."""
@@ -82,6 +84,13 @@ class Lowered:
         """After how many taps of each layer on the array its partial sums wait in the output buffer."""
         return taps_between_spills(self.folder.workload(network), machine_of(machine, roles_of(self.study)))
 
+    def _tiles(self, network: str, machine: str) -> dict[int, tuple[int, int]]:
+        """By tensor of the program, how many pixels and filters a checksum is over."""
+        steps = enumerate(self.folder.program(network).steps, start=1)
+        places = [place for place, step in steps if isinstance(step, Conv)]
+        tiles = checked_tiles(self.folder.workload(network), machine_of(machine, roles_of(self.study)))
+        return {place: (tile.m, tile.n) for place, tile in zip(places, tiles, strict=True)}
+
     def put(
         self, answers: IntegerNetwork, network: str, die: Die, name: str, at: OperatingPoint
     ) -> tuple[Overheads, float]:
@@ -100,14 +109,23 @@ class Lowered:
         late = self._late(die, name, at)
         answers.activations = InTurn(tuple(memories))
         answers.in_array = (*inside, *late)
+        if self.study.protection(name).logic == "abft" and answers.in_array:
+            answers.in_array = (Checksums(tuple(inside), tuple(late), self.tiles(network, die.accelerator)),)
         overheads = {buffer: stored.overhead for buffer, stored in buffers.items()}
         return overheads, faulty / cells if cells else 0.0
 
     def _late(self, die: Die, name: str, at: OperatingPoint) -> list[ArrayFaults]:
-        """Sums that come too late for the clock, and that no shadow latch finds."""
+        """Sums that come too late for the clock, and for the shadow latches if there are any."""
         machine = machine_of(die.accelerator, roles_of(self.study))
         if not at.late_sums or (room := slack(machine, at)) >= 1:
             return []
         razor = self.study.protection(name).logic == "razor"
         errors = (Razor().surviving if razor else mac_errors)(room, stream_of(machine), machine.delay.corner)
         return [TimingFaults(errors, self.study.seed, die.chip)]
+
+
+def found_wrong(answers: IntegerNetwork) -> tuple[float, ...] | None:
+    """By layer on the array, the share of tiles whose checksums found them wrong since the network's faults were set;
+    None where it has no checksums, or nothing to find."""
+    counted = [faults.counted for faults in answers.in_array if isinstance(faults, Checksums)]
+    return tuple(wrong / checked for checked, wrong in counted[0].values()) if counted and counted[0] else None
