@@ -16,7 +16,8 @@ from neuralfuse.chips.stored import place_generator
 from neuralfuse.data import Dataset
 from neuralfuse.networks.model_file import ModelFile
 from neuralfuse.quantized import checkpoint
-from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyNetwork
+from neuralfuse.quantized.integer import Faults
 from neuralfuse.quantized.program import compile_network
 from neuralfuse.quantized.quantize import quantize_in_place
 from neuralfuse.study import records
@@ -175,7 +176,7 @@ def _source(study: StudyConfig, fuse: NeuralFuseConfig, words: Sequence[Words], 
 
     def at_voltages(voltages: Sequence[float]) -> Source:
         sources = [_chips(study, voltages, *one) for one in words]
-        return sources[0] if len(sources) == 1 else BothSources(*sources)  # type: ignore[return-value]
+        return sources[0] if len(sources) == 1 else BothSources(*sources)  # type: ignore[return-value, arg-type]
 
     voltages = fuse.train_voltages or study.voltages
     if fuse.per_voltage is None:
@@ -190,7 +191,7 @@ def _chips(
     return training_source(memories, placed, network, voltages, study.seed)
 
 
-def _hold_out(data: Dataset, config: HeldOutSettings, faults: list[FaultyBits], seed: int) -> tuple[Dataset, HeldOut]:
+def _hold_out(data: Dataset, config: HeldOutSettings, faults: list[Faults], seed: int) -> tuple[Dataset, HeldOut]:
     """The training images without those set apart, and what to watch on these: `faults` of chips that no step draws."""
     if config.images >= len(data.train_y):
         raise InputError("study", "held_out.images", config.images, f"fewer than the {len(data.train_y)} for training")
