@@ -1,7 +1,7 @@
 """The operating points of a study, and what hangs on their rails, looked up before anything is made."""
 
 from neuralfuse.study.config import StudyConfig
-from neuralfuse.study.memory import buffers_lowered, place_activations_of
+from neuralfuse.study.memory import buffers_lowered, place_activations_of, sees_activations
 from neuralfuse.study.supplies import curve_of_role, machine_of, operating_points, roles_of
 from simulator.logic_protection import checked_tiles
 from simulator.mac_errors import mac_errors, stream_of
@@ -86,6 +86,11 @@ def _check_activations(study: StudyConfig) -> None:
     if study.sram.map is not None:
         raise InputError("study", "sram.map", study.sram.map, "generated chips, where other memories are lowered")
     for protection in study.protections:
-        if protection.neuralfuse is not None and (own := protection.neuralfuse.own_faults) is not None:
+        if (fuse := protection.neuralfuse) is None:
+            continue
+        if fuse.own_faults is not None:
             allowed = "none, where activations are lowered"
-            raise InputError("study", f"protections.{protection.name}.own_faults", own, allowed)
+            raise InputError("study", f"protections.{protection.name}.own_faults", fuse.own_faults, allowed)
+        if sees_activations(study, fuse) and fuse.calibrate is not None and fuse.calibrate.knows < 1:
+            allowed = "1, or sees: weights, where activations are lowered"
+            raise InputError("study", f"protections.{protection.name}.knows", fuse.calibrate.knows, allowed)

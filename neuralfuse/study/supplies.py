@@ -13,6 +13,7 @@ from simulator.operating_point import OperatingPoint, Supply, nominal_on
 from sram.errors import InputError
 from sram.failure import FailureCurve
 
+MemorySupplies = tuple[tuple[Role, float], ...]  # of the memories on rails that a study sets, each in its curve's unit
 BUFFERS: dict[Role, str] = {"weights": "weight_buffer", "activations": "ifmap_buffer", "accumulators": "ofmap_buffer"}
 
 
@@ -124,6 +125,39 @@ def supply_of(study: StudyConfig, machine: str, at: OperatingPoint, role: Role) 
     rail = rail_of(found, role)
     named = next((supply.voltage for supply in at.supplies if supply.rail == rail), None)
     return nominal_of(study, found, role) if named is None else named
+
+
+def memory_supplies(study: StudyConfig, machine: str, at: OperatingPoint) -> MemorySupplies:
+    """What the memories have at a point, the weights first.
+
+    >>> from neuralfuse.study.files import Study
+    >>> study = Study("x", networks=["resnet8"], voltages=[0.8], rails={"activations": [0.9], "logic": [0.9]})
+    >>> memory_supplies(study, "paper", operating_points(study, "paper")[0])
+    (('weights', 0.8), ('activations', 0.9))
+    """
+    return tuple((role, supply_of(study, machine, at, role)) for role in roles_of(study) if role != "logic")
+
+
+def at_weights(study: StudyConfig, supplies: MemorySupplies, voltage: float) -> MemorySupplies:
+    """The same with the weights, and what falls with them, at another voltage."""
+    return tuple((role, voltage if role in ("weights", *study.together) else own) for role, own in supplies)
+
+
+def training_supplies(
+    study: StudyConfig, machine: str, voltages: tuple[float, ...] | None = None
+) -> tuple[MemorySupplies, ...]:
+    """What the memories of training chips have, in turn: all that they have at the study's points, where `voltages` of
+    the weights are given with these instead.
+
+    >>> from neuralfuse.study.files import Study
+    >>> study = Study("x", networks=["resnet8"], voltages=[0.8], rails={"activations": [1.0, 0.9]})
+    >>> [[voltage for _, voltage in each] for each in training_supplies(study, "paper", (0.78, 0.77))]
+    [[0.78, 1.0], [0.77, 1.0], [0.78, 0.9], [0.77, 0.9]]
+    """
+    swept = dict.fromkeys(memory_supplies(study, machine, at) for at in operating_points(study, machine))
+    if voltages is None:
+        return tuple(swept)
+    return tuple(dict.fromkeys(at_weights(study, each, voltage) for each in swept for voltage in voltages))
 
 
 def beside(study: StudyConfig, machine: str, at: OperatingPoint) -> str:

@@ -10,11 +10,11 @@ from neuralfuse.study.cost import cost_of
 from neuralfuse.study.files import Study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import points_of
+from neuralfuse.study.lowered import Die
 from neuralfuse.study.memory import place_activations_of, place_partial_sums_of
 from neuralfuse.study.prepare import prepare
 from neuralfuse.study.supplies import machine_of, operating_points, roles_of, supply_of
 from neuralfuse.sweep.bench import Bench
-from neuralfuse.sweep.lowered import Die
 from neuralfuse.sweep.plan import plan
 from simulator.array.cycles import simulate
 from simulator.device.activations import CodedMemory, activation_memory, coded_memory
