@@ -12,6 +12,7 @@ from neuralfuse.results.statistics import (
     Estimate,
     chip_margin,
     exact_share,
+    keeps,
     margin,
     mean_bounds,
     mean_differences,
@@ -50,6 +51,7 @@ def clean_accuracy(rows: pd.DataFrame) -> float:
 
 
 SUPPLIES = ("voltage_activations", "voltage_accumulators", "voltage_logic")
+COUNTED = ("correct", "correct_clean", "total")
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 GAIN = ["gain_mean", "gain_low", "gain_high"]
 MEANS = [
@@ -94,10 +96,12 @@ def _over_chips(found: pd.DataFrame, rows: np.ndarray, points: float) -> pd.Data
 
     table = found.loc[rows[:, 0], ["point", *SETTING, "protection", "voltage"]].reset_index(drop=True)
     accuracy, clean, n = of("accuracy"), of("clean")[0], rows.shape[1]
-    good = (accuracy >= clean - points / 100).sum(axis=0)
+    counts = {name: of(name) for name in COUNTED}
+    good = keeps(counts["correct"], counts["correct_clean"], counts["total"], points).sum(axis=0)
     gain = np.where(table.protection == "none", np.nan, accuracy - of("bare"))
     columns = {
         "chips": n,
+        **{name: found.sum(axis=0) for name, found in counts.items()},
         "clean_accuracy": clean,
         "accuracy_mean": mean_over_chips(accuracy),
         "accuracy_std": accuracy.std(axis=0, ddof=1) if n > 1 else np.nan,
