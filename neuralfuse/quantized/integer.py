@@ -179,8 +179,9 @@ class IntegerNetwork:
         tensors = [self._kept(0, x)]
         for place, step in enumerate(self.program.steps, start=1):
             if isinstance(step, Conv):
-                source = tensors[step.source]
-                made = _Convolved.apply(source.numbers, source.words(step.input_scale), self, place)
+                source, unit = tensors[step.source], step.input_scale
+                exact = bool(self.program.units) and self.program.units[step.source] == unit  # words already
+                made = _Convolved.apply(source.numbers, source.words(unit), self, place, exact)
             else:
                 made = _beside(step, [tensors[each].numbers for each in _read(step)])
             tensors.append(self._kept(place, made))
@@ -223,22 +224,22 @@ class _Convolved(torch.autograd.Function):
     """A convolution of words as the array does it, and its slope against the numbers that were rounded to them."""
 
     @staticmethod
-    def forward(ctx: Any, numbers: Tensor, words: Tensor, network: IntegerNetwork, place: int) -> Tensor:
+    def forward(ctx: Any, numbers: Tensor, words: Tensor, network: IntegerNetwork, place: int, exact: bool) -> Tensor:
         made = network.convolved(place, words)
         if ctx.needs_input_grad[0]:
             layer = network.layers[place]
-            step, most = layer.step, (LEVEL + 1) * torch.tensor(layer.step.input_scale, dtype=torch.float32)
             ctx.layer, ctx.weight, ctx.shape = layer, layer.weight, numbers.shape  # those of this call
-            # a faulty cell may hold -128, which is no saturation
-            ctx.save_for_backward(numbers.abs() <= most, made > 0 if step.relu else torch.ones(()))
+            ctx.save_for_backward(made, None if exact else _inside(numbers, layer.step.input_scale))
         return made
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None, None]:
-        (inside, rising), layer = ctx.saved_tensors, ctx.layer
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (made, inside), layer = ctx.saved_tensors, ctx.layer
         gain = torch.from_numpy(layer.scale / layer.step.input_scale).to(slope)
-        back = conv2d_input(ctx.shape, ctx.weight, slope * rising * gain[:, None, None], *layer.geometry)
-        return back * inside, None, None, None
+        if layer.step.relu:
+            slope = torch.ops.aten.threshold_backward(slope, made, 0)
+        back = conv2d_input(ctx.shape, ctx.weight * gain[:, None, None, None], slope, *layer.geometry)
+        return back if inside is None else back * inside, None, None, None, None
 
 
 class _ReadBack(torch.autograd.Function):
@@ -250,13 +251,18 @@ class _ReadBack(torch.autograd.Function):
         memory.read_back(place, _flat(words).reshape(len(words), -1), channels_last=True)
         one = torch.tensor(unit, dtype=torch.float32)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(numbers.abs() <= (LEVEL + 0.5) * one)
+            ctx.save_for_backward(_inside(numbers, unit))
         ctx.mark_non_differentiable(words)
         return words.to(torch.float32) * one, words
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor, _: None) -> tuple[Tensor, None, None, None]:
         return slope * ctx.saved_tensors[0], None, None, None
+
+
+def _inside(numbers: Tensor, unit: float) -> Tensor:
+    """Which numbers are not beyond the largest word."""
+    return numbers.abs() <= (LEVEL + 0.5) * torch.tensor(unit, dtype=torch.float32)
 
 
 class DieFaults(NamedTuple):

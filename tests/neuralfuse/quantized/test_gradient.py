@@ -36,7 +36,7 @@ def in_real_numbers(program, words, x, memory, sums_of):
     lowest = -LEVEL - 1 if program.units else -LEVEL
 
     def rounded(numbers, unit):
-        inside = (numbers.abs() <= (LEVEL + 1) * unit).to(numbers)
+        inside = 1.0 if program.units else (numbers.abs() <= (LEVEL + 0.5) * unit).to(numbers)
         return moved(numbers * inside / unit, torch.clamp(torch.round(numbers / unit), lowest, LEVEL))
 
     def kept(tensor, numbers):
