@@ -8,16 +8,21 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from simulator.array.schedule import Schedule
+from simulator.accelerator import Accelerator
+from simulator.array.cycles import plan_of
+from simulator.array.schedule import Plan
 from simulator.mac_errors import Corner, MacErrors, errors_at, mac_errors
+from simulator.workload import Workload
 from sram.errors import InputError
 
 
 class LogicCost(NamedTuple):
-    """Over the unprotected array: more energy of its MACs and registers, and more cycles, each as a share."""
+    """Over the unprotected array: more energy of its MACs and registers, more cycles, and more reads and writes of all
+    buffers, each as a share."""
 
     energy: float
     cycles: float
+    accesses: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Razor:
     >>> razor.detects(0.7), razor.surviving(0.7).word_error_rate
     (1.0, 0.0)
     >>> [round(share, 3) for share in razor.cost(3e-5, 32 * 32)], round(razor.cost(1e-3, 32 * 32).cycles, 2)
-    ([0.031, 0.03], 0.64)
+    ([0.031, 0.03, 0.0], 0.64)
     """
 
     window: float = 0.5
@@ -64,12 +69,7 @@ class Razor:
 
 @dataclass(frozen=True)
 class Tile:
-    """A product (m pixels x k taps) @ (k x n filters), which is checked as a whole.
-
-    >>> from simulator.array.schedule import Schedule
-    >>> Tile.of(Schedule("ws", samples=2, m=56, k=576, n=16))
-    Tile(m=112, k=576, n=16)
-    """
+    """A product (m pixels x k taps) @ (k x n filters), which is checked as a whole."""
 
     m: int
     k: int
@@ -79,15 +79,33 @@ class Tile:
         if min(self.m, self.k, self.n) < 1:
             raise InputError("tile", "m, k, n", (self.m, self.k, self.n), "1 or more")
 
-    @staticmethod
-    def of(schedule: Schedule) -> "Tile":
-        """The tile of a layer's schedule."""
-        return Tile(schedule.samples * schedule.m, schedule.k, schedule.n)
-
     @property
     def macs(self) -> int:
         """Without those of a checksum."""
         return self.m * self.k * self.n
+
+
+def checked_tiles(workload: Workload, machine: Accelerator, plan: Plan | None = None) -> list[Tile]:
+    """Of each layer on the array, the outputs that are checked together, and computed again: those that its columns
+    make at a time, with all their taps. Output-stationary: a pixel for each row; weight-stationary: those of the
+    schedule's tile.
+
+    InputError for dataflows whose columns are not filters.
+
+    >>> from simulator.accelerator import accelerator
+    >>> from simulator.workload import conv
+    >>> checked_tiles(Workload("one", (conv("a", 8, 8, 16, 48, kernel=3, padding=1),)), accelerator("paper"))
+    [Tile(m=32, k=144, n=32)]
+    """
+    if machine.dataflow not in ("os", "ws"):
+        raise InputError("abft", "dataflow", machine.dataflow, "os, ws: a checksum beside filters in columns")
+    schedules = plan or plan_of(workload, machine)
+    found = []
+    for layer in workload.array_layers:
+        pixels = min(layer.m, schedules.of(layer).m)
+        rows = min(pixels, machine.array_rows) if machine.dataflow == "os" else pixels
+        found.append(Tile(rows, layer.k, min(layer.n, machine.array_cols)))
+    return found
 
 
 @dataclass(frozen=True)
@@ -98,12 +116,14 @@ class Abft:
     Source: Huang and Abraham, "Algorithm-based fault tolerance for matrix operations", IEEE Trans. Computers 33, 1984
     (the scheme from memory; the counts below are this module's). Sums of integers are exact, so any difference beyond
     `threshold` is an error, and errors are of 2^25 and more; only those of one pixel that cancel modulo 2^32, as any
-    two of bit 31 do, stay unseen. The checksum's weights are log2(n) bits wider, and cost as much more; comparing takes
-    an addition for each output, counted as a MAC. The checksum has a column of its own and takes no cycles.
+    two of bit 31 do, stay unseen. The checksum's weights are log2(n) bits wider, and cost as much more; to add them up
+    takes an addition for each weight, to compare one for each output, counted as MACs. The checksum has a column of its
+    own and takes no cycles. Its own errors have a tile computed again, and are taken never to hide another. A tile that
+    is computed again is read and written again, and is not checked a second time.
 
     >>> abft, tile = Abft(), Tile(56, 576, 16)
     >>> round(abft.detects(1e-6, tile), 4), [round(share, 3) for share in abft.cost(1e-6, tile, slack=0.8)]
-    (0.9965, [0.558, 0.528])
+    (0.9965, [0.583, 0.528, 0.422])
     """
 
     threshold: int = 0
@@ -131,14 +151,16 @@ class Abft:
         odd = -math.expm1(-2 * rate * tile.k * tile.n) / 2  # of one pixel
         return errors_at(rate * odd * (1 - odd) ** (tile.m - 1), dataflow)
 
-    def cost(self, rate: float, tile: Tile, slack: float) -> LogicCost:
-        """At an error rate of the MACs, those of the checksum included, and this slack of the clock."""
+    def cost(self, rate: float, tile: Tile, slack: float, wrong: float | None = None) -> LogicCost:
+        """At an error rate of the MACs, those of the checksum included, and this slack of the clock. `wrong`: the share
+        of tiles that do not add up, where it was counted and does not follow from the rate."""
         _check_rate("abft", rate)
         if not slack > 0:
             raise InputError("abft", "slack", slack, "more than 0")
-        checks = (1 + math.log2(tile.n) / 8) / tile.n + 1 / tile.k
-        again = _any(rate * tile.m * tile.k * (tile.n + 1))
-        return LogicCost((1 + checks) * (1 + again) - 1, again / min(1.0, slack))
+        checks = (1 + math.log2(tile.n) / 8) / tile.n + 1 / tile.k + 1 / tile.m
+        found = _any(rate * tile.macs) if wrong is None else wrong
+        again = found + (1 - found) * _any(rate * tile.m * tile.k)  # the checksum's own errors
+        return LogicCost((1 + checks) * (1 + again) - 1, again / min(1.0, slack), again)
 
 
 def _any(expected: float) -> float:

@@ -24,7 +24,7 @@ class StoredActivations:
     map: FaultMap  # as the protected memory has it
     overhead: Overhead  # of the protection on this chip
 
-    def memory(self, program: Program, voltage: float, epoch: int) -> Reading:
+    def memory(self, program: Program, voltage: float, epoch: int | None) -> Reading:
         """What its cells do at a voltage to the words that a program stores."""
         found = self.map.at(voltage, epoch)
         if self.shield.words_as_stored:
@@ -32,7 +32,7 @@ class StoredActivations:
         return coded_memory(program, self.placed, word_faults(self.map.geometry, found), self.shield)
 
     def partial_sums(
-        self, program: Program, taps: Sequence[int], voltage: float, epoch: int
+        self, program: Program, taps: Sequence[int], voltage: float, epoch: int | None
     ) -> PartialSumFaults | None:
         """What its cells do at a voltage to sums that come back after so many taps of each convolution.
 

@@ -1,6 +1,7 @@
 """Where the fault maps of training come from: a source is a function of the draw's number, so a run can go on anywhere.
 
-`source(draw)` gives (weight int64[k], bit uint8[k], kind uint8[k]) of one training chip at one training voltage.
+`source(draw)` gives (weight int64[k], bit uint8[k], kind uint8[k]) of one training chip at one training voltage, or its
+`DieFaults` where more than the weights are lowered.
 Chips of an evaluation are never drawn: training chips are numbered from FIRST_TRAINING_CHIP.
 """
 
@@ -12,12 +13,13 @@ import numpy as np
 
 from neuralfuse.chips.memory import FIRST_TRAINING_CHIP
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork, Numbering
+from neuralfuse.quantized.integer import Faults
 from simulator.placement import Placement
 from sram import faultmap, paper
 from sram.faultmap import FaultMap
 from sram.memory import Chip, Memory
 
-Source = Callable[[int], FaultyBits]
+Source = Callable[[int], Faults]
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,9 @@ class Pool:
 
     source: Source
     size: int
-    kept: dict[int, FaultyBits] = field(default_factory=dict, repr=False, compare=False)
+    kept: dict[int, Faults] = field(default_factory=dict, repr=False, compare=False)
 
-    def __call__(self, draw: int) -> FaultyBits:
+    def __call__(self, draw: int) -> Faults:
         if draw % self.size not in self.kept:
             self.kept[draw % self.size] = self.source(draw % self.size)
         return self.kept[draw % self.size]
@@ -138,7 +140,7 @@ NONE: FaultyBits = np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.
 class Both(NamedTuple):
     """One chip's faults in the words of the network, and in those of the generator before it."""
 
-    network: FaultyBits
+    network: Faults
     generator: FaultyBits
 
 
@@ -147,7 +149,7 @@ class BothSources:
     """The same draws of two sources: training chips, seen by the network and by the generator."""
 
     network: Source
-    generator: Source
+    generator: Callable[[int], FaultyBits]
 
     def __call__(self, draw: int) -> Both:
         return Both(self.network(draw), self.generator(draw))
@@ -159,7 +161,7 @@ class InTurn:
 
     sources: tuple[Source, ...]
 
-    def __call__(self, draw: int) -> FaultyBits:
+    def __call__(self, draw: int) -> Faults:
         return self.sources[draw % len(self.sources)](draw // len(self.sources))
 
 
@@ -170,7 +172,7 @@ class StepsInTurn:
     sources: tuple[Source, ...]
     draws: int
 
-    def __call__(self, draw: int) -> FaultyBits:
+    def __call__(self, draw: int) -> Faults:
         step, i = divmod(draw, self.draws)
         round, which = divmod(step, len(self.sources))
         return self.sources[which](round * self.draws + i)
@@ -183,7 +185,7 @@ class From:
     source: Source
     first: int
 
-    def __call__(self, draw: int) -> FaultyBits:
+    def __call__(self, draw: int) -> Faults:
         return self.source(self.first + draw)
 
 

@@ -238,24 +238,30 @@ def _dry_run_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int]
 
 
 def _print_supplies(study: "StudyConfig") -> None:
-    """Unit, volts and cell fault rate of every voltage; which rail it is of, and which weight lies in which cell."""
+    """Unit, volts and cell fault rate of every supply of each rail; and which weight lies in which cell."""
     from rich.markup import escape
     from rich.table import Table
 
     from neuralfuse.chips.memory import PLACEMENTS
     from neuralfuse.cli.tables import print_table
-    from neuralfuse.study.supplies import rails, swept_voltages, volts_per_unit
+    from neuralfuse.study.supplies import curve_of_role, rails, roles_of, swept_voltages
 
-    curve, machines = study.curve, volts_per_unit(study)
     print(f"supply: {rails(study)}")
     print(f"placement: {PLACEMENTS[study.sram.schedule]}")
-    head = (f"voltage ({curve.unit})", *(f"V on {name}" for name in machines), "cell fault rate", "")
-    table = Table(*map(escape, head), title=escape(f"failure curve {curve.name}"), box=None, pad_edge=False)
-    for supply in swept_voltages(study):
-        beyond = f"beyond the curve's data, {curve.low:g} to {curve.high:g}" if supply.extrapolated else ""
-        volts = (f"{value:.4f}" for value in supply.volts.values())
-        table.add_row(f"{supply.voltage:.4f}", *volts, f"{supply.cell_fault_rate:.2e}", beyond)
-    print_table(table)
+    for role in roles_of(study):
+        curve, machines = curve_of_role(study, role), study.accelerators
+        head = [f"{role} ({curve.unit})", *(f"V on {name}" for name in machines)]
+        head += [] if role == "logic" else ["cell fault rate", ""]
+        title = "sums are late" if study.late_sums else "no faults"
+        title = title if role == "logic" else f"failure curve {curve.name}"
+        table = Table(*map(escape, head), title=escape(title), box=None, pad_edge=False)
+        for supply in swept_voltages(study, role):
+            row = [f"{supply.voltage:.4f}", *(f"{value:.4f}" for value in supply.volts.values())]
+            if supply.cell_fault_rate is not None:
+                beyond = f"beyond the curve's data, {curve.low:g} to {curve.high:g}" if supply.extrapolated else ""
+                row += [f"{supply.cell_fault_rate:.2e}", beyond]
+            table.add_row(*row)
+        print_table(table)
 
 
 def _print_report(made: "Report") -> None:

@@ -2,18 +2,25 @@
 
 Activations behind a ReLU are 0 to 127, words -128 to 127. Two such products fit into 16 bits, so a processor that adds
 them there before it goes on in 32 (AVX2 has no other way) never saturates, and sums are exact on all.
+
+**Gradients** flow to the input, straight through whatever rounds (Bengio et al., arXiv 1308.3432): the value is the
+chip's, the slope that of the sums in real numbers, and 0 where a number is beyond the largest word. They also flow
+straight through faults. A stuck or flipped bit moves a word, or a partial sum, by a constant as long as no bit at or
+above it changes, so in between the slope is 1; steps are left out, as those of rounding are.
 """
 
 import functools
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_input
 
 from neuralfuse.quantized import integer_kernels as kernels
-from neuralfuse.quantized.faulty import FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from simulator.device.activations import NOTHING_FAULTY, Reading
 from simulator.device.array_faults import ArrayFaults
 from simulator.device.program import Add, Conv, Flatten, Pool, Program, Step
@@ -108,7 +115,8 @@ class IntegerNetwork:
     Convolutions of what a ReLU has made positive are integer ones on a CPU that has them; all others add up the same
     integers as floats. Words that change between calls are noticed. `activations`: what the stored tensors of a program
     with `units` read back. `in_array`: what sums become inside the array, one after the other, where the first of a
-    call's images has the number `first_image`.
+    call's images has the number `first_image`. Where a frozen network is trained or fitted before, it stands in for its
+    `FaultyNetwork`.
 
     >>> faulty = FaultyNetwork(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1, bias=False)))
     >>> half = Conv(0, 0, 1, 1, 1, 1, (1, 1), (0, 0), 1, input_scale=0.5, scale=(0.5 / 127,), offset=(1.0,), relu=False)
@@ -134,14 +142,47 @@ class IntegerNetwork:
         self.last_read = {tensor: place for place, step in enumerate(program.steps, start=1) for tensor in _read(step)}
         self.loaded: dict[int, np.ndarray] = {}  # the words of each convolution, as its layer has them
 
-    @torch.inference_mode()
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.faulty.device
+
+    @property
+    def words(self) -> np.ndarray:
+        """Its weights, as they are read."""
+        return self.faulty.words
+
+    def set_faults(
+        self,
+        weight: np.ndarray,
+        bit: np.ndarray,
+        kind: np.ndarray,
+        activations: Reading = NOTHING_FAULTY,
+        in_array: tuple[ArrayFaults, ...] = (),
+    ) -> None:
+        """Make these the only faults: of weights as `FaultyNetwork` has it, of activations, and of sums in the array.
+        The next image has the number 0."""
+        self.faulty.set_faults(weight, bit, kind)
+        self.activations, self.in_array, self.first_image = activations, in_array, 0
+
+    def restore(self) -> None:
+        """Back to what is without faults."""
+        self.faulty.restore()
+        self.activations, self.in_array, self.first_image = NOTHING_FAULTY, (), 0
+
     def __call__(self, x: Tensor) -> Tensor:
         """Logits float32[n, classes] of x float32[n, c, h, w], or [n, c]."""
+        with torch.autocast(self.device.type, enabled=False):  # sums are whole numbers
+            return self._answers(x.float())
+
+    def _answers(self, x: Tensor) -> Tensor:
         self._load()
         tensors = [self._kept(0, x[(..., *(None,) * (4 - x.dim()))])]
         for place, step in enumerate(self.program.steps, start=1):
             if isinstance(step, Conv):
-                made = self._convolved(place, tensors[step.source].words(step.input_scale))
+                source, unit = tensors[step.source], step.input_scale
+                exact = bool(self.program.units) and self.program.units[step.source] == unit  # words already
+                made = _Convolved.apply(source.numbers, source.words(unit), self, place, exact)
                 tensors.append(self._kept(place, made))
             elif isinstance(step, Flatten) and not self._unit(place):
                 tensors.append(tensors[step.source].flattened())
@@ -154,7 +195,8 @@ class IntegerNetwork:
         self.first_image += len(x)
         return tensors[-1].numbers.flatten(1)
 
-    def _convolved(self, place: int, words: Tensor) -> Tensor:
+    def convolved(self, place: int, words: Tensor) -> Tensor:
+        """Tensor `place`, float32[n, filters, h, w], of the words int8[n, c, h, w] that its convolution reads."""
         layer = self.layers[place]
         if not self.in_array:
             return layer(words)
@@ -170,9 +212,8 @@ class IntegerNetwork:
         unit = self._unit(place)
         if unit is None:
             return _Tensor(numbers)
-        words = _rounded(numbers, unit)
-        self.activations.read_back(place, _flat(words).reshape(len(words), -1), channels_last=True)
-        return _Tensor(words.to(torch.float32) * torch.tensor(unit, dtype=torch.float32), {unit: words})
+        read, words = _ReadBack.apply(numbers, unit, place, self.activations)
+        return _Tensor(read, {unit: words})
 
     def _unit(self, place: int) -> float | None:
         return self.program.units[place] if self.program.units else None
@@ -184,6 +225,86 @@ class IntegerNetwork:
             if place not in self.loaded or not np.array_equal(self.loaded[place], now):
                 self.loaded[place] = now.copy()
                 layer.load(self.loaded[place])
+
+
+class _Convolved(torch.autograd.Function):
+    """A convolution of words as the array does it, and its slope against the numbers that were rounded to them."""
+
+    @staticmethod
+    def forward(ctx: Any, numbers: Tensor, words: Tensor, network: IntegerNetwork, place: int, exact: bool) -> Tensor:
+        made = network.convolved(place, words)
+        if ctx.needs_input_grad[0]:
+            layer = network.layers[place]
+            ctx.layer, ctx.weight, ctx.shape = layer, layer.weight, numbers.shape  # those of this call
+            ctx.save_for_backward(made, None if exact else _inside(numbers, layer.step.input_scale))
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (made, inside), layer = ctx.saved_tensors, ctx.layer
+        gain = torch.from_numpy(layer.scale / layer.step.input_scale).to(slope)
+        if layer.step.relu:
+            slope = torch.ops.aten.threshold_backward(slope, made, 0)
+        back = conv2d_input(ctx.shape, ctx.weight * gain[:, None, None, None], slope, *layer.geometry)
+        return back if inside is None else back * inside, None, None, None, None
+
+
+class _ReadBack(torch.autograd.Function):
+    """A tensor as it reads back from the activation memory: numbers, and words of a unit."""
+
+    @staticmethod
+    def forward(ctx: Any, numbers: Tensor, unit: float, place: int, memory: Reading) -> tuple[Tensor, Tensor]:
+        words = _rounded(numbers, unit)
+        memory.read_back(place, _flat(words).reshape(len(words), -1), channels_last=True)
+        one = torch.tensor(unit, dtype=torch.float32)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(_inside(numbers, unit))
+        ctx.mark_non_differentiable(words)
+        return words.to(torch.float32) * one, words
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor, _: None) -> tuple[Tensor, None, None, None]:
+        return slope * ctx.saved_tensors[0], None, None, None
+
+
+def _inside(numbers: Tensor, unit: float) -> Tensor:
+    """Which numbers are not beyond the largest word."""
+    return numbers.abs() <= (LEVEL + 0.5) * torch.tensor(unit, dtype=torch.float32)
+
+
+class DieFaults(NamedTuple):
+    """Faults of a die at an operating point, as `IntegerNetwork.set_faults` takes them."""
+
+    weight: np.ndarray
+    bit: np.ndarray
+    kind: np.ndarray
+    activations: Reading = NOTHING_FAULTY
+    in_array: tuple[ArrayFaults, ...] = ()
+
+
+Faults = FaultyBits | DieFaults
+
+
+class Frozen(Protocol):
+    """A network that a transform is trained or fitted before: a `FaultyNetwork`, which computes in floats and whose
+    faults are `FaultyBits`, or an `IntegerNetwork`, which takes `DieFaults` too."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def words(self) -> np.ndarray:
+        """Its weights, as they are read."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits, with gradients to the images."""
+
+    def set_faults(self, *args: Any, **kwargs: Any) -> None:
+        """Make these the only faults."""
+
+    def restore(self) -> None:
+        """Back to what is without faults."""
 
 
 @dataclass
@@ -236,7 +357,7 @@ def _integers(sums: Tensor) -> Tensor:
 
 def _rounded(x: Tensor, unit: float) -> Tensor:
     """Words int8[n, c, h, w], channels innermost."""
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = x.detach().contiguous(memory_format=torch.channels_last)
     if x.device.type != "cpu":
         return (x / torch.tensor(unit, dtype=torch.float32)).round_().clamp_(-LEVEL, LEVEL).to(torch.int8)
     words = torch.empty_like(x, dtype=torch.int8)

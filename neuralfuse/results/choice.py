@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from neuralfuse.results.pareto import MARGINS, SETTING, SUPPLIES
+from neuralfuse.results.statistics import keeps
 
 ACROSS = [key for key in SETTING if key != "rails"]  # what is compared: every rail, clock and protection
 SAID = ["protection", "rails", "voltage", *SUPPLIES, "clock_hz", "inference_s", "chips"]
@@ -16,15 +17,16 @@ def choices(summary: pd.DataFrame, scope: str = "chip", points: Sequence[float] 
     accuracy over chips is within so many points of clean; none where no row is.
 
     >>> row = {**dict.fromkeys(ACROSS, "x"), **dict.fromkeys(SAID, 0.0), "clean_accuracy": 0.9}
-    >>> row |= {"saving_chip": 0.2, "energy_chip_pj": 4.0, "accuracy_mean": 0.895, "rails": "weights alone"}
-    >>> low = row | {"energy_chip_pj": 3.0, "accuracy_mean": 0.88, "rails": "logic 0.9"}
-    >>> choices(pd.DataFrame([row, low]), points=[1, 5])[["points", "rails"]].values.tolist()
+    >>> row |= {"saving_chip": 0.2, "energy_chip_pj": 4.0, "correct_clean": 900, "correct": 890, "total": 1000}
+    >>> low = row | {"energy_chip_pj": 3.0, "correct": 880, "rails": "logic 0.9"}
+    >>> table = pd.DataFrame([row | {"rails": "weights alone"}, low])
+    >>> choices(table, points=[1, 5])[["points", "rails"]].values.tolist()
     [[1, 'weights alone'], [5, 'logic 0.9']]
     """
     energy, saving, found = f"energy_{scope}_pj", f"saving_{scope}", []
     for key, rows in summary.groupby(ACROSS, sort=False):
         for within in points:
-            kept = rows[rows.accuracy_mean >= rows.clean_accuracy - within / 100]
+            kept = rows[keeps(rows.correct, rows.correct_clean, rows.total, within)]
             if len(kept):
                 best = kept.loc[kept[energy].idxmin()]
                 found.append(

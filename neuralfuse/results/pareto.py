@@ -13,6 +13,7 @@ from neuralfuse.results.statistics import (
     Estimate,
     chip_margin,
     exact_share,
+    keeps,
     margin,
     mean_bounds,
     mean_differences,
@@ -52,6 +53,7 @@ def clean_accuracy(rows: pd.DataFrame) -> float:
 
 
 SUPPLIES = ("voltage_activations", "voltage_accumulators", "voltage_logic")
+COUNTED = ("correct", "correct_clean", "total")
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 GAIN = ["gain_mean", "gain_low", "gain_high"]
 MEANS = [
@@ -100,12 +102,14 @@ def _over_chips(found: pd.DataFrame, rows: np.ndarray, points: float) -> pd.Data
         lost, gained = ((of(name) - of("correct_both")).sum(axis=0) for name in ("correct_clean", "correct"))
         bounds = np.where(sampled, sample_bounds(accuracy, lost, gained, images.sum(axis=0)), bounds)
     one_by_one = np.where(sampled, np.nan, accuracy)  # a sample says too little of the chip alone
-    good = (accuracy >= clean - points / 100).sum(axis=0)
+    counts = {name: of(name) for name in COUNTED}
+    good = keeps(counts["correct"], counts["correct_clean"], counts["total"], points).sum(axis=0)
     gain = np.where(table.protection == "none", np.nan, accuracy - of("bare"))
     shares = np.transpose([exact_share(k, n) for k in good])
     columns = {
         "chips": n,
         "images": images.mean(axis=0),
+        **{name: found.sum(axis=0) for name, found in counts.items()},
         "clean_accuracy": clean,
         "accuracy_mean": mean_over_chips(accuracy),
         "accuracy_std": accuracy.std(axis=0, ddof=1) if n > 1 else np.nan,

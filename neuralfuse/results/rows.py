@@ -13,6 +13,7 @@ import uuid
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ class Result:
 
 
 FIELDS = Result.__dataclass_fields__
+ABOUT = tuple(FIELDS)[1 : list(FIELDS).index("chip") + 1]  # one chip at one point
 COUNTS = ("correct", "total", "correct_clean", "correct_both")
 SHARES = ("clean_accuracy", "cell_fault_rate", "flip_rate", "cell_fault_rate_activations")
 AMOUNTS = (
@@ -102,9 +104,18 @@ def possible(rows: Any) -> dict[str, Any]:
 
 
 def added(rows: Sequence[Result]) -> Result:
-    """Samples of one chip at one point as one."""
-    counts = {name: sum(getattr(row, name) for row in rows) for name in (*COUNTS, "seconds")}
-    return replace(rows[0], **counts)  # type: ignore[arg-type]
+    """Samples of one chip at one point as one: counts and times add up, the rest is a mean over images."""
+    if len(rows) == 1:
+        return rows[0]
+    found: dict[str, Any] = {}
+    for name in FIELDS:
+        values = [getattr(row, name) for row in rows]
+        if name in COUNTS or name == "seconds":
+            found[name] = sum(values)
+        elif name != "key" and len(set(values)) > 1:  # as what a check finds wrong costs
+            mean = sum(row.total * value for row, value in zip(rows, values, strict=True)) / sum(r.total for r in rows)
+            found[name] = round(mean) if FIELDS[name].type is int else mean
+    return replace(rows[0], **found)
 
 
 def _sound(row: Result) -> bool:
@@ -117,11 +128,6 @@ def _sound(row: Result) -> bool:
 COLUMNS = [name for name in FIELDS if name not in {"key", "seconds"}]
 COLUMNS.insert(COLUMNS.index("clean_accuracy"), "accuracy")
 COLUMNS += ["inferences_per_s", "energy_delay_chip_pj_s"]
-
-
-def _of(row: Result) -> tuple:
-    """What a row is about."""
-    return tuple(getattr(row, name) for name in FIELDS if name not in {"key", "seconds", *COUNTS})
 
 
 class Rows:
@@ -187,5 +193,5 @@ class Rows:
         whichever order."""
         rows = self.read()
         every = [rows[key] for key in keys if key in rows]
-        found = [added(list(same)) for _, same in itertools.groupby(every, _of)]
+        found = [added(list(same)) for _, same in itertools.groupby(every, attrgetter(*ABOUT))]
         return pd.DataFrame([{name: getattr(row, name) for name in COLUMNS} for row in found], columns=COLUMNS)

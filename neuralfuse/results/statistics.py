@@ -7,6 +7,7 @@ gives.
 
 import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cache
 
 import numpy as np
@@ -55,6 +56,17 @@ class Estimate:
     def half_width(self) -> float:
         """Half the interval."""
         return (self.high - self.low) / 2
+
+
+def keeps(correct: np.ndarray, clean: np.ndarray, total: np.ndarray, points: float) -> np.ndarray:
+    """Whether so many right answers of `total` are within so many accuracy points of `clean` ones, bool[...] of
+    int64[...]; counted, so that what is at the very margin is within it.
+
+    >>> 0.36 >= 0.37 - 1 / 100, keeps(np.array([36, 35]), np.array(37), np.array(100), 1.0).tolist()
+    (True, [True, False])
+    """
+    share = Fraction(str(points))
+    return 100 * share.denominator * (clean - correct) <= share.numerator * total
 
 
 def mean_over_chips(values: np.ndarray) -> np.ndarray:

@@ -2,9 +2,10 @@
 
 from neuralfuse.chips.memory import maps_of
 from neuralfuse.study.config import StudyConfig
-from neuralfuse.study.memory import buffers_lowered, place_activations_of
+from neuralfuse.study.memory import buffers_lowered, place_activations_of, sees_activations
 from neuralfuse.study.rails import Buffer
 from neuralfuse.study.supplies import curve_of_role, machine_of, operating_points, roles_of, supply_of
+from simulator.logic_protection import checked_tiles
 from simulator.mac_errors import mac_errors, stream_of
 from simulator.timing import clock_hz, slack
 from simulator.workload import Workload, linear
@@ -53,6 +54,9 @@ def _check_late_sums(study: StudyConfig) -> None:
         if protection.logic is not None and not study.late_sums:
             key = f"protections.{protection.name}.logic"
             raise InputError("study", key, protection.logic, "none, unless late_sums: nothing is late")
+        if protection.logic == "abft":
+            for name in study.accelerators:
+                checked_tiles(_NOTHING, machine_of(name, roles_of(study)))
 
 
 def _check_memories(study: StudyConfig) -> None:
@@ -111,6 +115,11 @@ def _check_activations(study: StudyConfig) -> None:
         allowed = f"generated chips, where other memories are lowered without a map: {', '.join(sorted(generated))}"
         raise InputError("study", "sram.map", study.sram.map, allowed)
     for protection in study.protections:
-        if protection.neuralfuse is not None and (own := protection.neuralfuse.own_faults) is not None:
+        if (fuse := protection.neuralfuse) is None:
+            continue
+        if fuse.own_faults is not None:
             allowed = "none, where activations are lowered"
-            raise InputError("study", f"protections.{protection.name}.own_faults", own, allowed)
+            raise InputError("study", f"protections.{protection.name}.own_faults", fuse.own_faults, allowed)
+        if sees_activations(study, fuse) and fuse.calibrate is not None and fuse.calibrate.knows < 1:
+            allowed = "1, or sees: weights, where activations are lowered"
+            raise InputError("study", f"protections.{protection.name}.knows", fuse.calibrate.knows, allowed)

@@ -193,6 +193,9 @@ def _steps_or_none(given: object) -> GeneratorSettings | None:
 class NeuralFuseConfig(Strict):
     """A generator trained once for all chips, or fitted to each (`calibrate`).
 
+    `sees`: the faults of all memories that the study lowers, through the words and sums that they are in; or those of
+    the `weights` alone, through a network of float activations.
+
     `per_voltage`: one for all `train_voltages` in turn (None), one for `each` of them, or one whose channels are scaled
     and shifted for the supply (`film`). `own_faults`: its words lie in the low-voltage memory too, and it was `trained`
     for that or not; None: it runs at nominal voltage.
@@ -205,6 +208,7 @@ class NeuralFuseConfig(Strict):
     train_voltages: tuple[float, ...] | None = None  # training chips run at these in turn; None: at the study's
     per_voltage: Literal["each", "film"] | None = None
     own_faults: Literal["trained", "untrained"] | None = None
+    sees: Literal["all", "weights"] = "all"
     held_out: Annotated[HeldOutSettings | None, _or_none(HeldOutSettings)] = None
     train_on: tuple[str, ...] | None = None  # surrogates: others of the study's networks, in turn; None: each its own
     checkpoint: str | None = None
@@ -224,7 +228,8 @@ class NeuralFuseConfig(Strict):
         return self
 
     def left_out(self, of: Hash) -> set[str]:
-        idle = {"training": self.starts_untrained, "own_faults": self.own_faults != "trained"}  # nothing is trained so
+        untrained = dict.fromkeys(("training", "sees"), self.starts_untrained)
+        idle = untrained | {"own_faults": self.own_faults != "trained"}  # nothing is trained so
         return super().left_out(of) | {key for key, unused in idle.items() if unused and of == "weights"}
 
     @property
@@ -259,7 +264,7 @@ class ProtectionConfig(Strict):
     sram: tuple[str, ...] = ()
     memories: dict[Buffer, tuple[str, ...]] = Field(default_factory=dict)
     batchnorm: BatchNormConfig | None = None
-    logic: Literal["razor"] | None = None  # shadow latches that find late sums, where the study has such
+    logic: Literal["razor", "abft"] | None = None  # what finds late sums, where the study has such
 
     @model_validator(mode="after")
     def one_beside_the_memory(self) -> Self:
@@ -274,8 +279,8 @@ class ProtectionConfig(Strict):
         generator's name."""
         if value == "none":
             return {"name": "none"}
-        if value == "razor":
-            return {"name": "razor", "logic": "razor"}
+        if value in ("razor", "abft"):
+            return {"name": value, "logic": value}
         if isinstance(value, str) and value.startswith("calibrated("):
             return {"name": value, "neuralfuse": _calibrated(value)}
         if isinstance(value, str):

@@ -5,12 +5,15 @@ runs at nominal supplies and clock, as in the NeuralFuse paper; only one with `o
 saving is always against the unprotected network at nominal supplies and clock, at the same scope.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from neuralfuse.chips.cost import NONE, Overheads, scopes
 from simulator.array.cycles import Counts
 from simulator.energy import LayerEnergy, energy
-from simulator.logic_protection import LogicCost, Razor
+from simulator.logic_protection import Abft, LogicCost, Razor, checked_tiles
 from simulator.mac_errors import mac_errors, stream_of
 from simulator.operating_point import NOMINAL, OperatingPoint
 from simulator.timing import clock_hz, slack
@@ -40,20 +43,21 @@ def cost_of(
     at: OperatingPoint,
     overheads: Overheads = NONE,
     generator_at_nominal: bool = True,
-    razor: bool = False,
+    logic: str | None = None,
+    wrong: Sequence[float] | None = None,
 ) -> Cost:
     """Cost of one inference at an operating point; `overheads` are those of the protection's SRAM parts, by buffer.
 
-    `razor`: shadow latches find the sums that are late, and the array waits for each.
+    `logic`: what finds sums that are late: `razor`, or `abft`, whose shares of tiles that were found `wrong`, by layer
+    on the array, count where they are given, and else are those expected at the clock's slack.
     """
     machine = network.accelerator
     reference = scopes(energy(network), machine, NOMINAL)
     spent = energy(network, at)
-    if razor:
-        rate = mac_errors(slack(machine, at), stream_of(machine), machine.delay.corner).word_error_rate
-        spent = _waiting(spent, Razor().cost(rate, machine.array_rows * machine.array_cols))
+    if logic is not None:
+        spent = _waiting(spent, _found_late(network, at, logic, wrong))
     total, seconds = scopes(spent, machine, at, overheads), spent.seconds
-    cycles = round(seconds * clock_hz(machine, at)) if razor else network.cycles
+    cycles = network.cycles if logic is None else round(seconds * clock_hz(machine, at))
     if generator is not None:
         where = NOMINAL if generator_at_nominal else at
         extra: LayerEnergy = energy(generator, where)
@@ -69,9 +73,24 @@ def cost_of(
     )
 
 
-def _waiting(spent: LayerEnergy, more: LogicCost) -> LayerEnergy:
-    """With what a protection of the logic adds: to MACs and registers, and to the time, in which everything leaks."""
-    factor = {"mac": 1 + more.energy, "registers": 1 + more.energy}
-    factor |= {"sram_leakage": 1 + more.cycles, "logic_leakage": 1 + more.cycles}
-    parts = {part: pj * factor.get(part.component, 1.0) for part, pj in spent.parts.items()}
-    return LayerEnergy(spent.layers, parts, spent.figures, spent.layer_seconds * (1 + more.cycles))
+def _found_late(network: Counts, at: OperatingPoint, logic: str, wrong: Sequence[float] | None) -> list[LogicCost]:
+    """What a protection of the logic adds to each layer."""
+    machine, layers, room = network.accelerator, network.workload.layers, slack(network.accelerator, at)
+    rate = mac_errors(room, stream_of(machine), machine.delay.corner).word_error_rate
+    if logic == "razor":
+        return [Razor().cost(rate, machine.array_rows * machine.array_cols)] * len(layers)
+    tiles = checked_tiles(network.workload, machine, network.plan)
+    shares = [None] * len(tiles) if wrong is None else wrong
+    costs = [Abft().cost(rate, tile, room, share) for tile, share in zip(tiles, shares, strict=True)]
+    of = {layer.name: cost for layer, cost in zip(network.workload.array_layers, costs, strict=True)}
+    return [of.get(layer.name, LogicCost(0.0, 0.0)) for layer in layers]
+
+
+def _waiting(spent: LayerEnergy, more: Sequence[LogicCost]) -> LayerEnergy:
+    """With what a protection of the logic adds to each layer: to MACs and registers, to accesses of the buffers, and to
+    the time, in which everything leaks."""
+    energy, cycles, accesses = 1 + np.array(more).T
+    factor = {"mac": energy, "registers": energy, "sram_leakage": cycles, "logic_leakage": cycles}
+    ways = {"read": accesses, "write": accesses}
+    parts = {part: pj * factor.get(part.component, ways.get(part.way, 1.0)) for part, pj in spent.parts.items()}
+    return LayerEnergy(spent.layers, parts, spent.figures, spent.layer_seconds * cycles)

@@ -5,7 +5,7 @@ made for, and only voltages, chips, protections and how it is computed may chang
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -182,12 +182,14 @@ class StudyFolder:
         protection: ProtectionConfig,
         at: OperatingPoint,
         overheads: Overheads = NONE,
+        wrong: Sequence[float] | None = None,
     ) -> Cost:
-        """Cost of one inference at an operating point; `overheads` are those of the protection's SRAM parts."""
+        """Cost of one inference at an operating point; `overheads` are those of the protection's SRAM parts, `wrong`
+        the shares of tiles that its checksums found wrong (`cost_of`)."""
         fuse, base = protection.neuralfuse, self.counts(machine, network)
         extra = self.counts(machine, network, protection.name) if fuse is not None else None
         at_nominal = fuse is None or fuse.own_faults is None
-        return cost_of(base, extra, at, overheads, at_nominal, razor=protection.logic == "razor")
+        return cost_of(base, extra, at, overheads, at_nominal, protection.logic, wrong)
 
     def placement(self, network: str, machine: str) -> Placement:
         """Where each stored weight bit of a network lies."""

@@ -13,6 +13,7 @@ from neuralfuse.study.config import MEASURED, NetworkConfig, ProtectionConfig, S
 from neuralfuse.study.data import content_hashes, test_set, training_hash
 from neuralfuse.study.digest import digest, given, unhashed
 from neuralfuse.study.folder import StudyFolder
+from neuralfuse.study.memory import sees_activations
 from simulator.accelerator import accelerator
 from sram import structure
 from sram.protection import spec
@@ -130,11 +131,17 @@ def _workload_hash(folder: StudyFolder, network: str, protection: str | None = N
     return digest(given(folder.workload(network, protection)))
 
 
-def _calibrated_on(study: StudyConfig, protection: ProtectionConfig) -> dict[str, str]:
-    """The training images, where each chip's transform or statistics are fitted to them."""
+def _calibrated_on(study: StudyConfig, protection: ProtectionConfig) -> dict[str, object]:
+    """The training images, where each chip's transform or statistics are fitted to them; and what falls with the
+    weights, where a transform is fitted with the faults of all memories."""
     fuse = protection.neuralfuse
-    fitted = protection.batchnorm is not None or (fuse is not None and fuse.calibrate is not None)
-    return {"training": training_hash(study.dataset)} if fitted else {}
+    calibrated = fuse is not None and fuse.calibrate is not None
+    if not calibrated and protection.batchnorm is None:
+        return {}
+    found: dict[str, object] = {"training": training_hash(study.dataset)}
+    if fuse is not None and calibrated and sees_activations(study, fuse):
+        found["with_all_memories"] = sorted(study.together)
+    return found
 
 
 def _calibrated_at(study: StudyConfig, protection: ProtectionConfig) -> tuple[float, ...] | None:

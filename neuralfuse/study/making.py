@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from neuralfuse.chips.sources import BothSources, From, Source, StepsInTurn, training_source
+from neuralfuse.chips.sources import BothSources, Chips, From, InTurn, Source, StepsInTurn, training_source
 from neuralfuse.chips.stored import place_generator
 from neuralfuse.data import Dataset
 from neuralfuse.networks.model_file import ModelFile
 from neuralfuse.quantized import checkpoint
-from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyNetwork
+from neuralfuse.quantized.integer import Faults, Frozen, IntegerNetwork
 from neuralfuse.quantized.program import compile_network
 from neuralfuse.quantized.quantize import quantize_in_place
 from neuralfuse.study import records
@@ -24,7 +25,9 @@ from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionC
 from neuralfuse.study.data import build_network, build_transform, content_hashes, kind_of, load_data, training_hash
 from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder
-from neuralfuse.study.memory import buffers_lowered, memory_of
+from neuralfuse.study.lowered import Lowered, TrainingDies
+from neuralfuse.study.memory import buffers_lowered, memory_of, sees_activations
+from neuralfuse.study.supplies import training_supplies
 from neuralfuse.training.checkpoints import Run
 from neuralfuse.training.generator import HeldOut, train_generator
 from neuralfuse.training.loop import random, threads
@@ -125,7 +128,8 @@ def _train_generator(
     """EOPM on training chips: other chip numbers than any evaluation uses, all structures of the study in turn."""
     study, path = folder.study, folder.generator_file(bases[0][0].name, protection)
     assert fuse.training is not None
-    networks: list[tuple[FaultyNetwork, Source]] = []
+    networks: list[tuple[Frozen, Source]] = []
+    lowered = Lowered(folder) if sees_activations(study, fuse) else None
     draws = fuse.training.maps  # of a step
     apart, turns = (draws, len(fuse.train_voltages or ())) if fuse.per_voltage else (1, 1)
     held_out_draw = FIRST_HELD_OUT_DRAW - FIRST_HELD_OUT_DRAW % (apart * turns)  # chip i has the voltage of step i
@@ -139,7 +143,13 @@ def _train_generator(
         words = [(placed, faulty, 0)]
         if fuse.own_faults == "trained":
             words.append(_own_words(folder, fuse, placed, transform, (config.name, protection.name)))
-        networks.append((faulty, From(_source(study, fuse, words, draws), which * own_draws)))
+        frozen: Frozen = faulty
+        if lowered is None:
+            source = _source(study, fuse, words, draws)
+        else:
+            frozen = IntegerNetwork(faulty, folder.program(config.name))
+            source = _whole(lowered, fuse, config.name, words[0], draws)
+        networks.append((frozen, From(source, which * own_draws)))
     dataset, held_out = load_data(study.dataset), None
     if fuse.held_out is not None:
         faults = [networks[0][1](held_out_draw + i * apart) for i in range(fuse.held_out.chips)]
@@ -176,7 +186,7 @@ def _source(study: StudyConfig, fuse: NeuralFuseConfig, words: Sequence[Words], 
 
     def at_voltages(voltages: Sequence[float]) -> Source:
         sources = [_chips(study, voltages, *one) for one in words]
-        return sources[0] if len(sources) == 1 else BothSources(*sources)  # type: ignore[return-value]
+        return sources[0] if len(sources) == 1 else BothSources(*sources)  # type: ignore[return-value, arg-type]
 
     voltages = fuse.train_voltages or study.voltages
     if fuse.per_voltage is None:
@@ -191,7 +201,28 @@ def _chips(
     return training_source(memories, placed, network, voltages, study.seed)
 
 
-def _hold_out(data: Dataset, config: HeldOutSettings, faults: list[FaultyBits], seed: int) -> tuple[Dataset, HeldOut]:
+def _whole(lowered: Lowered, fuse: NeuralFuseConfig, network: str, words: Words, draws: int) -> Source:
+    """The same training chips with faults in every memory that the study lowers."""
+    study = lowered.study
+    placed, faulty, bank = words
+    numbering = faulty.numbering(placed.tensors)
+
+    def at_voltages(voltages: tuple[float, ...] | None) -> Source:
+        supplies = training_supplies(study, study.accelerators[0], voltages)
+        swept = [dict(each)["weights"] for each in supplies]
+        sources = []
+        for form in study.sram.structures:
+            memory = memory_of(study.sram, placed.geometry, form, bank)
+            weights = Chips(memory, placed, numbering, swept, study.seed)
+            sources.append(TrainingDies(weights, lowered, network, study.accelerators[0], form, supplies))
+        return InTurn(tuple(sources))
+
+    if fuse.per_voltage is None:
+        return at_voltages(fuse.train_voltages)
+    return StepsInTurn(tuple(at_voltages((voltage,)) for voltage in fuse.train_voltages or ()), draws)
+
+
+def _hold_out(data: Dataset, config: HeldOutSettings, faults: list[Faults], seed: int) -> tuple[Dataset, HeldOut]:
     """The training images without those set apart, and what to watch on these: `faults` of chips that no step draws."""
     if config.images >= len(data.train_y):
         raise InputError("study", "held_out.images", config.images, f"fewer than the {len(data.train_y)} for training")
@@ -243,13 +274,16 @@ def network_settings(study: StudyConfig, config: NetworkConfig) -> list:
 def generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseConfig) -> list:
     """All that a trained generator follows from."""
     objective = own_objective(fuse.training.objective) if fuse.training else None
+    trained = not fuse.starts_untrained and fuse.checkpoint is None
+    whole = trained and sees_activations(study, fuse)
     return [
         fuse.given("weights"),
         [_tensor_hash(network) for _, network in bases],
         study.identity(),
         fuse.train_voltages or study.voltages,
         *content_hashes(fuse.generator, fuse.checkpoint, objective),
-        *([] if fuse.starts_untrained or fuse.checkpoint is not None else [training_hash(study.dataset)]),
+        *([training_hash(study.dataset)] if trained else []),
+        *([training_supplies(study, study.accelerators[0], fuse.train_voltages)] if whole else []),
     ]
 
 

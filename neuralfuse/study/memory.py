@@ -1,7 +1,7 @@
 """A study's weight memory: its cells, its chips' maps, and where a network's words lie in it."""
 
 from neuralfuse.chips.memory import curve_of, maps_of, place_once, weight_geometry
-from neuralfuse.study.config import SramConfig, StudyConfig
+from neuralfuse.study.config import NeuralFuseConfig, SramConfig, StudyConfig
 from neuralfuse.study.rails import Buffer, Role
 from neuralfuse.study.supplies import roles_of
 from simulator.accelerator import Accelerator
@@ -30,6 +30,11 @@ def buffers_lowered(study: StudyConfig) -> dict[str, Buffer]:
     own: dict[str, Buffer] = {"ofmap_buffer": "accumulators"} if "accumulators" in roles else {}
     both: dict[str, Buffer] = dict.fromkeys(("ifmap_buffer", "ofmap_buffer"), "activations")
     return (both if "activations" in roles else {}) | own
+
+
+def sees_activations(study: StudyConfig, fuse: NeuralFuseConfig) -> bool:
+    """Whether a transform is trained or fitted with the faults of all memories that the study lowers."""
+    return bool(buffers_lowered(study)) and fuse.sees == "all"
 
 
 def place_activations_of(study: StudyConfig, workload: Workload, machine: Accelerator, buffer: str) -> Placement:

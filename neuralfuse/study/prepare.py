@@ -52,6 +52,7 @@ def _prepare(folder: StudyFolder, say: Say) -> list[Point]:
         write_workload(folder, made[config.name][1], network_settings(study, config), config.name)
         if config.activations == "int8":
             make_program(folder, *made[config.name], say)
+    for config in study.networks:
         for protection in study.protections:
             if protection.neuralfuse is not None:
                 bases = [made[name] for name in protection.neuralfuse.trained_on(config.name)]

@@ -9,21 +9,22 @@ from neuralfuse.results.rows import ALONE
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.rails import ROLES, Role
 from simulator.accelerator import Accelerator, accelerator, with_rails
-from simulator.operating_point import OperatingPoint, Supply, nominal_on
+from simulator.operating_point import OperatingPoint, Supply
 from sram.errors import InputError
 from sram.failure import FailureCurve
 
+MemorySupplies = tuple[tuple[Role, float], ...]  # of the memories on rails that a study sets, each in its curve's unit
 BUFFERS: dict[Role, str] = {"weights": "weight_buffer", "activations": "ifmap_buffer", "accumulators": "ofmap_buffer"}
 
 
 @dataclass(frozen=True)
 class SweptVoltage:
-    """A voltage of a study: in the curve's unit, in volts on the weight rail of each accelerator, and the share of
-    cells that fail there by the curve; `extrapolated` where the curve has no data."""
+    """A supply of a study: in the curve's unit, in volts on the rail of each accelerator, and the share of cells that
+    fail there by the curve, None of the logic, which has none; `extrapolated` where the curve has no data."""
 
     voltage: float
     volts: dict[str, float]
-    cell_fault_rate: float
+    cell_fault_rate: float | None
     extrapolated: bool
 
 
@@ -126,6 +127,39 @@ def supply_of(study: StudyConfig, machine: str, at: OperatingPoint, role: Role) 
     return nominal_of(study, found, role) if named is None else named
 
 
+def memory_supplies(study: StudyConfig, machine: str, at: OperatingPoint) -> MemorySupplies:
+    """What the memories have at a point, the weights first.
+
+    >>> from neuralfuse.study.files import Study
+    >>> study = Study("x", networks=["resnet8"], voltages=[0.8], rails={"activations": [0.9], "logic": [0.9]})
+    >>> memory_supplies(study, "paper", operating_points(study, "paper")[0])
+    (('weights', 0.8), ('activations', 0.9))
+    """
+    return tuple((role, supply_of(study, machine, at, role)) for role in roles_of(study) if role != "logic")
+
+
+def at_weights(study: StudyConfig, supplies: MemorySupplies, voltage: float) -> MemorySupplies:
+    """The same with the weights, and what falls with them, at another voltage."""
+    return tuple((role, voltage if role in ("weights", *study.together) else own) for role, own in supplies)
+
+
+def training_supplies(
+    study: StudyConfig, machine: str, voltages: tuple[float, ...] | None = None
+) -> tuple[MemorySupplies, ...]:
+    """What the memories of training chips have, in turn: all that they have at the study's points, where `voltages` of
+    the weights are given with these instead.
+
+    >>> from neuralfuse.study.files import Study
+    >>> study = Study("x", networks=["resnet8"], voltages=[0.8], rails={"activations": [1.0, 0.9]})
+    >>> [[voltage for _, voltage in each] for each in training_supplies(study, "paper", (0.78, 0.77))]
+    [[0.78, 1.0], [0.77, 1.0], [0.78, 0.9], [0.77, 0.9]]
+    """
+    swept = dict.fromkeys(memory_supplies(study, machine, at) for at in operating_points(study, machine))
+    if voltages is None:
+        return tuple(swept)
+    return tuple(dict.fromkeys(at_weights(study, each, voltage) for each in swept for voltage in voltages))
+
+
 def beside(study: StudyConfig, machine: str, at: OperatingPoint) -> str:
     """What a point does beside the supply of the weights, in words: the same for all points that differ in that alone.
 
@@ -158,22 +192,31 @@ def rails(study: StudyConfig) -> str:
     return "; ".join(found) + "; all others stay at nominal"
 
 
-def volts_per_unit(study: StudyConfig) -> dict[str, float]:
-    """{accelerator: volts of its weight rail at 1 in the curve's unit}.
+def volts_per_unit(study: StudyConfig, role: Role = "weights") -> dict[str, float]:
+    """{accelerator: volts on the rail of a role at 1 in the unit of its curve}.
 
     >>> from neuralfuse.study.files import Study
     >>> volts_per_unit(Study("x", networks=["resnet8"], accelerators=["paper", "eyeriss"], voltages=[1.0]))
     {'paper': 0.8, 'eyeriss': 1.1}
     """
-    curve, machines = study.curve, {name: machine_of(name) for name in study.accelerators}
-    return {name: m.rails[m.weight_buffer.rail] / nominal_on(m, curve) for name, m in machines.items()}
+    machines = {name: machine_of(name, roles_of(study)) for name in study.accelerators}
+    return {name: m.rails[rail_of(m, role)] / nominal_of(study, m, role) for name, m in machines.items()}
 
 
-def swept_voltages(study: StudyConfig) -> list[SweptVoltage]:
-    """Every voltage of the study, the highest first."""
-    return [_swept(study.curve, voltage, volts_per_unit(study)) for voltage in study.voltages]
+def swept_voltages(study: StudyConfig, role: Role = "weights") -> list[SweptVoltage]:
+    """Every supply that a role has at the study's points, the highest first.
 
-
-def _swept(curve: FailureCurve, voltage: float, volts: dict[str, float]) -> SweptVoltage:
-    rate, each = float(curve.probability(voltage)), {name: voltage * one for name, one in volts.items()}
-    return SweptVoltage(voltage, each, rate, curve.extrapolates(voltage))
+    >>> from neuralfuse.study.files import Study
+    >>> study = Study("x", networks=["resnet8"], voltages=[0.8], rails={"logic": [1.0, 0.9]}, clock="follow")
+    >>> [(each.voltage, each.volts["paper"], each.cell_fault_rate) for each in swept_voltages(study, "logic")]
+    [(1.0, 0.8, None), (0.9, 0.72, None)]
+    """
+    curve, volts = curve_of_role(study, role), volts_per_unit(study, role)
+    points = ((name, at) for name in study.accelerators for at in operating_points(study, name))
+    found = {supply_of(study, name, at, role) for name, at in points}
+    swept = []
+    for voltage in sorted(found, reverse=True):
+        rate = None if role == "logic" else float(curve.probability(voltage))
+        each = {name: voltage * one for name, one in volts.items()}
+        swept.append(SweptVoltage(voltage, each, rate, role != "logic" and curve.extrapolates(voltage)))
+    return swept

@@ -19,15 +19,15 @@ from neuralfuse.chips.stored import StoredChip, known, layout_of, place_generato
 from neuralfuse.data import Dataset
 from neuralfuse.quantized import evaluate
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
-from neuralfuse.quantized.integer import IntegerNetwork
+from neuralfuse.quantized.integer import DieFaults, Faults, Frozen, IntegerNetwork
 from neuralfuse.results.rows import Result
 from neuralfuse.study.config import BatchNormConfig
 from neuralfuse.study.cost import Cost
 from neuralfuse.study.data import load_data, test_set
 from neuralfuse.study.folder import StudyFolder, stamp_of
-from neuralfuse.study.memory import chip_map
-from neuralfuse.study.supplies import beside, supply_of
-from neuralfuse.sweep.lowered import ACCESS, Die, Lowered, last
+from neuralfuse.study.lowered import ACCESS, Die, Lowered, found_wrong, last
+from neuralfuse.study.memory import chip_map, sees_activations
+from neuralfuse.study.supplies import MemorySupplies, at_weights, beside, memory_supplies, operating_points, supply_of
 from neuralfuse.sweep.sampling import order_of
 from neuralfuse.sweep.task import Task
 from neuralfuse.training.batchnorm import own_statistics
@@ -46,10 +46,12 @@ from sram.protection import Layout, Overhead
 
 @dataclass(frozen=True)
 class Fit:
-    """What a transform belongs to: the voltages that it is for, and the one die; None where it is for all."""
+    """What a transform belongs to: the voltages that it is for, and the one die, None where it is for all; and the
+    supplies of all memories at each voltage, where it is fitted with the faults of them all."""
 
     voltages: tuple[float, ...]
     die: Die | None = None
+    supplies: tuple[MemorySupplies, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,14 @@ class Bench:
         self.answers = last(1, self._answers)
         # those of many generators where images are small, seldom more than 256 MB
         self.inputs = last(max(3, 2**28 // max(self.images.nbytes, 1)), self._inputs)
-        self.calibrated = last(len(self.study.voltages) + 1, self._calibrated)
+        self.calibrated = last(
+            max(len(operating_points(self.study, m)) for m in self.study.accelerators) + 1, self._calibrated
+        )
         self.placement = last(2, folder.placement)
         self.layout = last(2, self._layout)
         self.map = last(2, self._map)
         self.chip = last(1, self._chip)
-        self.lowered = Lowered(folder, lambda network, machine: self.placement(network, machine).geometry.banks)
+        self.lowered = Lowered(folder)
         self.order = last(1, self._order)
         self.clean = last(16, self._clean)
         self.cost = last(16, self._cost)
@@ -124,7 +128,7 @@ class Bench:
         if fit.die is None:
             return self.transform(network, name, fit.voltages[0])
         if fuse.calibrate is not None:
-            return self.calibrated(network, name, fit.die, fit.voltages)
+            return self.calibrated(network, name, fit.die, fit.voltages, fit.supplies)
         return self._read_by_chip(network, name, fit.die, fit.voltages[0])
 
     def transform(self, network: str, name: str, voltage: float | None = None) -> NeuralFuse | None:
@@ -162,20 +166,33 @@ class Bench:
             return None
         voltage = supply_of(self.study, task.point.accelerator, task.at, "weights")
         if fuse.calibrate is not None:
-            return Fit(fuse.calibrate.voltages(voltage, self.study.voltages), die_of(task))
+            voltages = fuse.calibrate.voltages(voltage, self.study.voltages)
+            supplies: tuple[MemorySupplies, ...] = ()
+            if sees_activations(self.study, fuse):
+                found = memory_supplies(self.study, task.point.accelerator, task.at)
+                supplies = tuple(at_weights(self.study, found, each) for each in voltages)
+            return Fit(voltages, die_of(task), supplies)
         if fuse.own_faults is not None:
             return Fit((voltage,), self.now(die_of(task)))
         return Fit((voltage,)) if fuse.per_voltage is not None else None
 
-    def _calibrated(self, network: str, name: str, die: Die, voltages: tuple[float, ...]) -> NeuralFuse:
+    def _calibrated(
+        self, network: str, name: str, die: Die, voltages: tuple[float, ...], supplies: tuple[MemorySupplies, ...] = ()
+    ) -> NeuralFuse:
         """The protection's transform, fitted to one chip as it was characterised: the same from every worker."""
         found, transform = self.study.protection(name), self.transform(network, name)
         assert transform is not None
         assert found.neuralfuse is not None
         assert found.neuralfuse.calibrate is not None
         stored, how, seed = self.chip(network, die, found.sram), found.neuralfuse.calibrate, self.study.seed
-        faults = [known(stored.faults(voltage), how.knows, seed) for voltage in voltages]
-        calibrate(self.network(network), transform, self.data, faults, how, found.neuralfuse.bits, seed)
+        bits = [known(stored.faults(voltage), how.knows, seed) for voltage in voltages]
+        frozen: Frozen = self.network(network)
+        faults: list[Faults] = [*bits]
+        if supplies:
+            frozen = IntegerNetwork(self.network(network), self.folder.program(network))
+            others = (self.lowered.faults(network, die, name, at) for at in supplies)
+            faults = [DieFaults(*of_weights, *rest) for of_weights, rest in zip(bits, others, strict=True)]
+        calibrate(frozen, transform, self.data, faults, how, found.neuralfuse.bits, seed)
         return transform
 
     def _layout(self, network: str, machine: str) -> Layout:
@@ -213,9 +230,15 @@ class Bench:
         return evaluate.right(answers, images, self.labels[self.chosen(sample)], self.study.batch_size)
 
     def _cost(
-        self, network: str, machine: str, name: str, at: OperatingPoint, overheads: tuple[tuple[str, Overhead], ...]
+        self,
+        network: str,
+        machine: str,
+        name: str,
+        at: OperatingPoint,
+        overheads: tuple[tuple[str, Overhead], ...],
+        wrong: tuple[float, ...] | None,
     ) -> Cost:
-        return self.folder.cost(network, machine, self.study.protection(name), at, dict(overheads))
+        return self.folder.cost(network, machine, self.study.protection(name), at, dict(overheads), wrong)
 
     def _renormalised(self, network: str, faults: FaultyBits, how: BatchNormConfig, sample: Sample | None) -> Tensor:
         """Which images are right with these faults and the statistics that BatchNorm finds with them."""
@@ -242,7 +265,7 @@ class Bench:
         model.set_faults(*faults)
         flip_rate = model.flip_rate()
         others: Overheads = {}
-        faulty_activations, late = 0.0, False
+        faulty_activations, late, wrong = 0.0, False, None
         if isinstance(answers := self.answers(point.network), IntegerNetwork):
             die = self.now(die_of(task))
             others, faulty_activations = self.lowered.put(answers, point.network, die, point.protection, task.at)
@@ -254,9 +277,11 @@ class Bench:
         else:  # the words are as written, and so are the answers: nothing to compute
             right = self.clean(point.network, point.protection if protection.neuralfuse else None, fit, own)
             right = right if own else right[chosen]
+        if isinstance(answers, IntegerNetwork):
+            wrong = found_wrong(answers)
         clean = every[chosen]
         overheads = {"weight_buffer": chip.overhead, **others}
-        cost = self.cost(point.network, point.accelerator, point.protection, task.at, tuple(overheads.items()))
+        cost = self.cost(point.network, point.accelerator, point.protection, task.at, tuple(overheads.items()), wrong)
         names = {name: value for name, value in asdict(point).items() if name != "setup"}
         return Result(
             key=task.key,

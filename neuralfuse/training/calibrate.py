@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuralfuse.data import Dataset
-from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
+from neuralfuse.quantized.integer import Faults, Frozen
 from neuralfuse.quantized.quantize import fake_quantized, weight_parameters
 from neuralfuse.training.checkpoints import Progress
 from neuralfuse.training.fit import Calibrated, fit
@@ -44,10 +44,10 @@ def calibration_set(data: Dataset, images: int | None, seed: int) -> Dataset:
 
 
 def calibrate(
-    faulty: FaultyNetwork,
+    faulty: Frozen,
     transform: nn.Module,
     data: Dataset,
-    faults: Sequence[FaultyBits],
+    faults: Sequence[Faults],
     settings: CalibrationSettings = DEFAULTS,
     bits: int | None = 8,
     seed: int = 0,
@@ -91,7 +91,7 @@ def calibrate(
         faulty.restore()
 
 
-def _target(faulty: FaultyNetwork, x: Tensor, y: Tensor, settings: CalibrationSettings, seed: int) -> Tensor:
+def _target(faulty: Frozen, x: Tensor, y: Tensor, settings: CalibrationSettings, seed: int) -> Tensor:
     """What `_loss` draws the answers to: labels, or the clean network's logits for the images that a step will take."""
     if settings.supervision == "labels":
         return y
@@ -104,7 +104,7 @@ def _target(faulty: FaultyNetwork, x: Tensor, y: Tensor, settings: CalibrationSe
 
 
 @torch.no_grad()
-def _answers(faulty: FaultyNetwork, x: Tensor) -> Tensor:
+def _answers(faulty: Frozen, x: Tensor) -> Tensor:
     return faulty(x)
 
 

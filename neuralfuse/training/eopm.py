@@ -12,15 +12,15 @@ from collections.abc import Iterable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
+from neuralfuse.quantized.integer import Faults, Frozen
 
 
 def eopm_backward(
-    faulty: FaultyNetwork,
+    faulty: Frozen,
     transform: nn.Module,
     x: Tensor,
     y: Tensor,
-    maps: Iterable[FaultyBits],
+    maps: Iterable[Faults],
     n: int,
     weight: float = 5.0,
 ) -> tuple[float, float]:

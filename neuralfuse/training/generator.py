@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from neuralfuse.chips.sources import Source
 from neuralfuse.data import Dataset, augment
 from neuralfuse.quantized.evaluate import correct, transform
-from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
+from neuralfuse.quantized.integer import Faults, Frozen
 from neuralfuse.quantized.quantize import fake_quantized, quantize_in_place
 from neuralfuse.training.checkpoints import Run, described
 from neuralfuse.training.eopm import eopm_backward
@@ -23,9 +23,7 @@ from neuralfuse.transforms.per_voltage import turn
 from sram.errors import InputError
 
 # (network, transform, images, labels, maps, N, lambda) -> clean and mean faulty loss, backward done
-GeneratorObjective = Callable[
-    [FaultyNetwork, nn.Module, Tensor, Tensor, Iterable[FaultyBits], int, float], tuple[float, float]
-]
+GeneratorObjective = Callable[[Frozen, nn.Module, Tensor, Tensor, Iterable[Faults], int, float], tuple[float, float]]
 ALONE = Run()
 
 
@@ -39,7 +37,7 @@ class HeldOut:
 
     x: Tensor
     y: Tensor
-    faults: Sequence[FaultyBits]
+    faults: Sequence[Faults]
     every: int = HeldOutSettings.every
     patience: int = HeldOutSettings.patience
 
@@ -65,7 +63,7 @@ def objective(spec: object = None) -> GeneratorObjective:
     return imported_objective(spec)
 
 
-def held_out_accuracy(faulty: FaultyNetwork, protected: Tensor, y: Tensor, faults: Sequence[FaultyBits]) -> float:
+def held_out_accuracy(faulty: Frozen, protected: Tensor, y: Tensor, faults: Sequence[Faults]) -> float:
     """Mean accuracy over fault maps on images that have passed the generator."""
     total = 0
     try:
@@ -77,7 +75,7 @@ def held_out_accuracy(faulty: FaultyNetwork, protected: Tensor, y: Tensor, fault
     return total / (len(y) * len(faults))
 
 
-def watched_accuracy(faulty: FaultyNetwork, neuralfuse: nn.Module, held_out: HeldOut, bits: int | None) -> float:
+def watched_accuracy(faulty: Frozen, neuralfuse: nn.Module, held_out: HeldOut, bits: int | None) -> float:
     """Mean accuracy over the held-out chips, the i-th behind the transform of step i, with its own faults if it has
     any."""
     x, y, total = held_out.x.to(faulty.device), held_out.y.to(faulty.device), 0.0
@@ -96,7 +94,7 @@ def watched_accuracy(faulty: FaultyNetwork, neuralfuse: nn.Module, held_out: Hel
 
 
 def train_generator(
-    networks: Sequence[tuple[FaultyNetwork, Source]],
+    networks: Sequence[tuple[Frozen, Source]],
     neuralfuse: nn.Module,
     data: Dataset,
     settings: GeneratorSettings,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -125,6 +125,45 @@ class PartialSumFaults:
             by_image = np.ascontiguousarray(words.transpose(1, 2, 3, 0))
             window = step.stride, step.padding, out_w
             kernels.add_up(sums, by_image, by_filter, window, self.taps[place], *self.faulty[place])
+
+
+@dataclass(frozen=True, eq=False)
+class Checksums:
+    """What goes wrong in an array whose outputs are checked by sums over filters (`simulator.logic_protection.Abft`).
+
+    A tile with a pixel whose outputs do not add up, modulo 2^32, to what is right is computed again, in time: what is
+    `late` is mended, and what `stays`, as partial sums in weak cells do, is found each time and wrong again. `tiles`:
+    by tensor, how many pixels (in the order of rows) and filters of a group are checked together. `counted`: by
+    tensor, tiles that were (checked, computed again), of all images that came.
+    """
+
+    stays: tuple[ArrayFaults, ...]
+    late: tuple[ArrayFaults, ...]
+    tiles: dict[int, tuple[int, int]]
+    counted: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def apply(
+        self,
+        place: int,
+        step: Conv,
+        weights: NDArray[np.int8],
+        words: NDArray[np.int8],
+        sums: NDArray[np.int32],
+        first_image: int,
+    ) -> None:
+        """As ArrayFaults has it."""
+        right = sums.copy()
+        for faults in self.stays:
+            faults.apply(place, step, weights, words, sums, first_image)
+        again = sums.copy() if self.stays else right
+        for faults in self.late:
+            faults.apply(place, step, weights, words, sums, first_image)
+        (pixels, filters), (images, plane, _) = self.tiles[place], sums.shape
+        group = step.filters // step.groups
+        found = kernels.compute_again(sums, right, again, pixels, filters, group)
+        before, wrong = self.counted.get(place, (0, 0))
+        checked = images * math.ceil(plane / pixels) * math.ceil(group / filters) * step.groups
+        self.counted[place] = before + checked, wrong + found
 
 
 def partial_sum_faults(

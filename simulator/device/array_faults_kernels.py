@@ -176,3 +176,31 @@ def _multiply_add(total, words, weight):
     """total int32[n] += words int8[n] * weight: a product always fits into 16 bits."""
     for i in range(total.size):
         total[i] += np.int16(np.int16(words[i]) * np.int16(weight))
+
+
+@jit
+def compute_again(sums, right, again, pixels, filters, group):
+    """Tiles of so many pixels and filters, of `group` filters at most, whose sums int32[n, pixels, f] of a pixel do not
+    add up to those that are right modulo 2^32: they become those of `again`. Returns how many."""
+    n, plane, total = sums.shape
+    found = 0
+    for i in range(n):
+        for top in range(0, plane, pixels):
+            for start in range(0, total, group):
+                for left in range(start, start + group, filters):
+                    rows, columns = slice(top, top + pixels), slice(left, min(left + filters, start + group))
+                    if not _add_up_to(sums[i, rows, columns], right[i, rows, columns]):
+                        sums[i, rows, columns] = again[i, rows, columns]
+                        found += 1
+    return found
+
+
+@jit
+def _add_up_to(sums, right):
+    for pixel in range(sums.shape[0]):
+        apart = np.int64(0)
+        for f in range(sums.shape[1]):
+            apart += np.int64(sums[pixel, f]) - np.int64(right[pixel, f])
+        if apart % 2**32 != 0:
+            return False
+    return True

@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import tables
+from neuralfuse.results.statistics import DIFFERENCE, paired_difference
 from neuralfuse.results.tables import read_table
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.files import load_studies
@@ -52,3 +53,15 @@ def test_the_study_has_what_was_measured(results, study):
 def test_each_folder_says_where_it_comes_from(name):
     text = (tables.RESULTS / name / "README.md").read_text()
     assert "benchmarks/studies/" in text or "1d3c854" in text
+
+
+def test_what_a_fit_gains_by_seeing_all_memories_is_what_the_rows_say():
+    rows = read_table(tables.RESULTS / "fit_rails" / "results.csv")
+    chips = rows.pivot_table(index="chip", columns="protection", values="accuracy")
+    text = (tables.HERE.parent / "docs" / "which-rails.md").read_text()
+    assert len(chips) == 20
+    for name in ("NeuralFuse", "affine"):
+        seen, alone = (chips[f"{name}, {what}"].to_numpy() for what in ("all", "weights"))
+        gain = paired_difference(seen, alone, within=DIFFERENCE)
+        said = f"from {100 * alone.mean():.1f}% to {100 * seen.mean():.1f}%, by {100 * gain.mean:.1f} points "
+        assert said + f"[{100 * gain.low:.1f}, {100 * gain.high:.1f}]" in text

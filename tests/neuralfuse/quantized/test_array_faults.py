@@ -16,7 +16,7 @@ from simulator import workload
 from simulator.accelerator import accelerator
 from simulator.array.cycles import simulate
 from simulator.array.schedule import Plan, Schedule
-from simulator.device.array_faults import TimingFaults, partial_sum_faults
+from simulator.device.array_faults import Checksums, TimingFaults, partial_sum_faults
 from simulator.device.board import pack_weights
 from simulator.device.program import Conv, Flatten, Pool, Program, execute
 from simulator.device.rtl import build
@@ -370,3 +370,35 @@ def test_partial_sums_of_another_network_are_refused():
         partial_sum_faults(program, placed, [8], none[:3])
     with pytest.raises(InputError, match="bits"):
         partial_sum_faults(program, place_partial_sums(net, array, Geometry(banks=1), bits=24), taps, none[:3])
+
+
+class Put:
+    """Errors put in by hand: {(image, pixel, filter): what is added}."""
+
+    def __init__(self, errors):
+        self.errors = errors
+
+    def apply(self, place, step, weights, words, sums, first_image):
+        for at, error in self.errors.items():
+            sums[at] = np.int64(sums[at] + np.int64(error)).astype(np.int32)
+
+
+def test_checksums_mend_the_tiles_that_do_not_add_up_and_no_others():
+    """Two groups of five filters in tiles of three and two, six pixels in tiles of four and two."""
+    step = Conv(0, 0, 10, 2, 1, 1, 1, 0, 2, 1.0, (1.0,) * 10, (0.0,) * 10, False)
+    right = np.random.default_rng(3).integers(-1000, 1000, (2, 6, 10)).astype(np.int32)
+    mended = {(0, 0, 0): 2**26, (0, 5, 4): -(2**31), (1, 1, 7): 2**25, (1, 2, 7): -(2**25)}
+    unseen = {(1, 4, 0): -(2**31), (1, 4, 2): 2**31}  # of one pixel, and cancel
+    checks = Checksums((), (Put(mended | unseen),), {4: (4, 3)})
+    checks.apply(4, step, None, None, sums := right.copy(), 0)
+    expected = right.copy()
+    Put(unseen).apply(4, step, None, None, expected, 0)
+    np.testing.assert_array_equal(sums, expected)
+    assert checks.counted == {4: (2 * 2 * 2 * 2, 3)}
+    stays = Put({(0, 1, 1): 8})  # in a cell: found with the first error of its tile, and wrong again
+    checks = Checksums((stays,), (Put({(0, 0, 0): 2**26}),), {4: (4, 3)})
+    checks.apply(4, step, None, None, sums := right.copy(), 0)
+    checks.apply(4, step, None, None, sums := right.copy(), 0)
+    right[0, 1, 1] += 8
+    np.testing.assert_array_equal(sums, right)
+    assert checks.counted == {4: (2 * 16, 2)}

@@ -161,7 +161,7 @@ def test_rates_are_those_of_the_study_s_own_curve(tmp_path):
     content = {**STUDY, "sram": {"curve": str(tmp_path / "lab.json")}, "voltages": [0.85, 0.825, 0.8]}
     del content["variants"]
     (tmp_path / "study.yaml").write_text(dump_study(parse_study(content, "here")))
-    other = {name: 0 for name in COLUMNS if name not in rows()} | {"total": 10**6, "curve": "lab"}
+    other = {name: 0 for name in COLUMNS if name not in rows()} | {"total": 10**6, "test_images": 10**6, "curve": "lab"}
     found = rows()[lambda r: r.seed == 0].assign(**other)
     found["correct"] = found.accuracy * found.total
     found.to_csv(tmp_path / "results.csv", index=False)
@@ -186,6 +186,7 @@ def test_a_study_s_folder_against_one_of_its_protections(tmp_path, capsys):
         (tmp_path / name / "study.yaml").write_text(dump_study(study))
         found = rows()[lambda r: (r.seed == 0) & (r.protection != "range")].replace({"each": "secded72"})
         setting = dict(network="resnet8", dataset="digits", accelerator="paper", curve="ibm14", total=10**6)
+        setting["test_images"] = setting["total"]
         setting["correct"] = found.accuracy * setting["total"]
         other = {name: 0 for name in COLUMNS if name not in {*found, *setting}}
         found.assign(**other, **setting).to_csv(tmp_path / name / "results.csv", index=False)

@@ -1,5 +1,7 @@
 """Supplies in the curve's unit and in volts: is every figure scored against the rail that the machine has?"""
 
+import json
+
 import pytest
 
 from neuralfuse.analysis.hardening import budget
@@ -11,6 +13,7 @@ from neuralfuse.study.files import Study, dump_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.supplies import at_voltage
 from sram.errors import InputError
+from sram.failure import curve
 from tests.conftest import run
 
 VOLTS = {"curve": "kc705b", "structures": ["iid"]}
@@ -70,9 +73,38 @@ def test_a_dry_run_lists_unit_volts_and_rate_of_every_voltage(tmp_path, capsys):
     assert "weights of paper (nominally 0.8 V); weights of eyeriss (nominally 1.1 V); all others stay" in said
     assert "placement: streamed" in said
     head, nominal, low = (line.split() for line in said.split("ibm14")[1].splitlines()[1:4])
-    assert " ".join(head) == "voltage (Vmin) V on paper V on eyeriss cell fault rate"
+    assert " ".join(head) == "weights (Vmin) V on paper V on eyeriss cell fault rate"
     assert " ".join(nominal) == "1.0000 0.8000 1.1000 5.03e-08 beyond the curve's data, 0.75 to 0.958333"
     assert low == ["0.8333", "0.6666", "0.9166", "1.04e-02"]
+
+
+def test_a_dry_run_lists_every_rail_in_the_unit_of_its_own_curve(tmp_path, capsys):
+    study = {
+        "name": "rails",
+        "networks": [{"name": "resnet8", "activations": "int8"}],
+        "rails": {"weights": [0.85], "activations": [0.8, 0.55], "logic": [1.0, 0.9]},
+        "memories": {"activations": {"curve": "kc705b"}},
+        "clock": "follow",
+    }
+    (tmp_path / "study.yaml").write_text(json.dumps(study))
+    assert run("sweep", tmp_path / "study.yaml", "--out", tmp_path / "out", "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "4 operating points" in said
+    tables = {}
+    for line in said.splitlines():
+        words = line.split()
+        if "V on paper" in line:
+            rows = tables.setdefault(" ".join(words[:2]), [])
+        elif len(words) > 1 and words[0].replace(".", "").isdigit() and words[1].startswith("0."):
+            rows.append(words[:3])
+    rate = {name: curve(name).probability for name in ("ibm14", "kc705b")}
+    assert tables == {
+        "weights (Vmin)": [["0.8500", "0.6800", f"{rate['ibm14'](0.85):.2e}"]],
+        "activations (V)": [[f"{v:.4f}", f"{v:.4f}", f"{rate['kc705b'](v):.2e}"] for v in (0.8, 0.55)],
+        "logic (Vmin)": [["1.0000", "0.8000"], ["0.9000", "0.7200"]],
+    }
+    assert "failure curve kc705b" in said
+    assert "no faults" in said
 
 
 def test_volts_stand_beside_vmin_in_a_report(tiny, capsys):

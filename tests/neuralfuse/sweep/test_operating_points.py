@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from neuralfuse.quantized.integer import IntegerNetwork
+from neuralfuse.study.cost import cost_of
 from neuralfuse.study.files import Study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import points_of
+from neuralfuse.study.lowered import Die
 from neuralfuse.study.memory import place_activations_of, place_partial_sums_of
 from neuralfuse.study.prepare import prepare
 from neuralfuse.study.supplies import machine_of, operating_points, roles_of, supply_of
@@ -203,6 +205,11 @@ def test_coded_words_read_as_one_after_the_other(grid, spec):
         ({"rails": {"logic": [0.8]}, "clock": 5e8, "late_sums": True}, "slack"),
         ({"voltages": [0.9], "late_sums": True, "networks": ["resnet8"]}, "late_sums"),
         ({"voltages": [0.9], "protections": ["razor"]}, "protections.razor.logic"),
+        ({"voltages": [0.9], "protections": ["abft"]}, "protections.abft.logic"),
+        (
+            {"voltages": [0.9], "clock": 1e8, "late_sums": True, "protections": ["abft"], "accelerators": ["eyeriss"]},
+            "dataflow",
+        ),
         ({"voltages": [0.9], "clock": "fast"}, "clock"),
         ({"voltages": [0.9], "together": ["weights", "weights"]}, "study"),
         ({"voltages": [0.9], "together": ["activations"], "rails": {"activations": [0.9]}}, "study"),
@@ -245,7 +252,7 @@ def test_partial_sums_of_a_lowered_output_buffer_are_put_in_by_hand(grid):
 @pytest.fixture(scope="module")
 def late(tmp_path_factory):
     nominal = machine_of("paper").clock_hz
-    study = study_of(rails={"logic": [1.0, 0.92]}, clock=nominal, late_sums=True, protections=["none", "razor"])
+    study = study_of(rails={"logic": [1.0, 0.92]}, clock=nominal, late_sums=True, protections=["none", "razor", "abft"])
     return study, *rows_of(study, tmp_path_factory.mktemp("late") / "out")
 
 
@@ -261,6 +268,40 @@ def test_sums_that_are_late_lose_accuracy_and_razor_wins_it_back_for_cycles(late
     assert (razor.cycles.to_numpy() > bare.cycles.to_numpy()).all()
     assert (razor.energy_chip_pj.to_numpy() > bare.energy_chip_pj.to_numpy()).all()
     assert (bare.clock_hz == machine_of("paper").clock_hz).all()
+
+
+def test_checksums_find_late_sums_and_each_row_pays_for_the_tiles_that_were_found(late):
+    study, rows, bench = late
+    machine = machine_of("paper", roles_of(study))
+    counts = simulate(bench.folder.workload("resnet8"), machine)
+    clean = rows[(rows.protection == "none") & (rows.voltage_logic == 1)]
+    for row in rows[(rows.protection == "abft") & (rows.voltage_logic == 0.92)].itertuples():
+        assert row.correct == clean.correct.iloc[row.chip]
+        # the late sums of this chip alone, each tile that they change looked up one by one
+        at, answers = operating_points(study, "paper")[1], bench.answers("resnet8")
+        bench.lowered.put(answers, "resnet8", Die("paper", "iid", row.chip), "none", at)
+        seen = []
+
+        class Watched:
+            def apply(self, place, step, weights, words, sums, first_image, late=answers.in_array[0], seen=seen):
+                before = sums.copy()
+                late.apply(place, step, weights, words, sums, first_image)
+                apart = (sums != before).reshape(len(sums), sums.shape[1], -1)
+                pixels = -(-apart.shape[1] // 32)
+                tiles = [tile for part in np.array_split(apart, range(32, 32 * pixels, 32), 1)
+                         for tile in np.array_split(part, range(32, part.shape[2], 32), 2)]  # fmt: skip
+                seen.append((place, sum(int(tile.any((1, 2)).sum()) for tile in tiles), len(tiles) * len(sums)))
+
+        answers.in_array = (Watched(),)
+        bench.network("resnet8").restore()
+        bench.right("resnet8", bench.images)
+        places = sorted({place for place, *_ in seen})
+        wrong = [
+            sum(w for p, w, _ in seen if p == place) / sum(n for p, _, n in seen if p == place) for place in places
+        ]
+        assert max(wrong) > 0
+        expected = cost_of(counts, None, at, logic="abft", wrong=wrong)
+        assert (row.energy_chip_pj, row.cycles) == (pytest.approx(expected.energy_chip_pj, rel=1e-12), expected.cycles)
 
 
 def test_late_sums_do_not_depend_on_the_order_of_tasks(late):
