@@ -132,15 +132,12 @@ def _check_outputs(study: StudyConfig, config: NetworkConfig, network: nn.Module
 
 def _on_images(key: str, network: nn.Module, images: Tensor) -> object:
     """What a module gives for images. InputError with whatever it says where it does not take them."""
-    training = network.training
     try:
         with torch.no_grad():
             return network.eval()(images)
     except Exception as error:  # of code of anybody's
         reason = f"{type(error).__name__}: {error}"
         raise InputError("study", key, reason, f"a network that takes images {list(images.shape[1:])}") from error
-    finally:
-        network.train(training)
 
 
 def _check_statistics(study: StudyConfig, config: NetworkConfig, network: nn.Module) -> None:

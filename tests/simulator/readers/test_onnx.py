@@ -218,3 +218,17 @@ def test_recurrent_sizes_that_contradict_each_other_are_not_counted(tmp_path, ro
     stored = [("w", (1, rows, 4)), ("r", (1, 32, 8))]
     (entry,) = load(model([node], [("x", [5, 1, 4])], stored, tmp_path / "l.onnx")).unknown
     assert "not those of the weights" in entry
+
+
+def test_nodes_are_counted_with_functions_written_out():
+    """Three nodes, of which one calls a function of two, one has a body of one, and the last calls a circle."""
+    from simulator.readers.onnx_graph import _nodes  # noqa: PLC0415  needs onnx
+
+    one = helper.make_node("Relu", ["x"], ["y"])
+    called = helper.make_node("f", ["x"], ["y"], domain="mine")
+    body = helper.make_graph([one], "body", [], [])
+    looped = helper.make_node("Loop", [], ["z"], body=body)
+    functions = {("mine", "f"): [one, one]}
+    assert _nodes([one], {}, {}) == 1
+    assert _nodes([one, called, looped], functions, {}) == 1 + 3 + 2
+    assert _nodes([called], {("mine", "f"): [called, one]}, {}) == 1 + 2  # a circle is not followed
