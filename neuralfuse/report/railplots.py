@@ -53,7 +53,9 @@ def _cells(axis: Axes, values: np.ndarray, safe: float) -> None:
     for (i, j), value in np.ndenumerate(values):
         if np.isnan(value):
             continue
-        axis.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize="small", color="white" if value < 55 else "black")
+        axis.text(
+            j, i, f"{value:.0f}", ha="center", va="center", fontsize="small", color="white" if value < 55 else "black"
+        )
         if value >= safe:
             axis.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, edgecolor=COLOURS[2], linewidth=1.8))
 

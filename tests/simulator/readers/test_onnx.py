@@ -222,7 +222,7 @@ def test_recurrent_sizes_that_contradict_each_other_are_not_counted(tmp_path, ro
 
 def test_nodes_are_counted_with_functions_written_out():
     """Three nodes, of which one calls a function of two, one has a body of one, and the last calls a circle."""
-    from simulator.readers.onnx_graph import _nodes  # noqa: PLC0415  needs onnx
+    from simulator.readers.onnx_graph import _nodes
 
     one = helper.make_node("Relu", ["x"], ["y"])
     called = helper.make_node("f", ["x"], ["y"], domain="mine")
