@@ -1,0 +1,99 @@
+"""Processor time to a mean accuracy within a point (95%): chips and images chosen, against chips on all test images.
+
+    python -m benchmarks.speed.interval [--cifar10 FOLDER] [digits resnet14 resnet18]
+
+The sampled side is a whole adaptive study on one core, its chips included. The other is timed on a few chips, and
+multiplied: so many chips as their spread takes for the same interval, each on all images; ResNet18 on 10,000 of them
+would take hours.
+"""
+
+import argparse
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.speed.report_speed import processor
+from neuralfuse.results.rows import added
+from neuralfuse.results.statistics import student
+from neuralfuse.study.config import StudyConfig
+from neuralfuse.study.files import parse_study
+from neuralfuse.study.folder import StudyFolder
+from neuralfuse.study.prepare import prepare
+from neuralfuse.sweep.bench import bench_of, run_chunk, stamp_of
+from neuralfuse.sweep.collect import collect
+from neuralfuse.sweep.executors import choose
+from neuralfuse.sweep.plan import plan
+from neuralfuse.sweep.run import chip_costs
+from neuralfuse.sweep.sampling import Variance
+from neuralfuse.sweep.task import Task
+
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+GOAL = 1.0  # points
+CHIPS = 3  # on which the fixed design is timed
+
+
+def study_of(name: str, cifar10: str | None) -> StudyConfig:
+    """One network at one supply, where its chips lose accuracy."""
+    content: dict = {"name": name, "chips": {"evaluation": 5000}, "adaptive": {"half_width_points": GOAL}}
+    if name == "digits":
+        content |= {"networks": ["resnet8"], "voltages": [0.825], "sram": {"structures": ["column"]}}
+    else:
+        network = {"name": name, "checkpoint": str(CHECKPOINTS / f"cifar10-{name}.safetensors")}
+        content |= {"networks": [network], "cell_fault_rates": [0.01], "sram": {"structures": ["column"]}}
+        content |= {"dataset": {"name": "cifar10", "root": cifar10}}
+    return parse_study(content, name)
+
+
+def compare(name: str, cifar10: str | None) -> str:
+    """A line of the table."""
+    study = study_of(name, cifar10)
+    with tempfile.TemporaryDirectory() as where:
+        folder = StudyFolder(Path(where) / "out", study)
+        points, costs = prepare(folder, lambda title: lambda *progress: None), chip_costs(folder)
+        bench = bench_of(str(folder.path), stamp_of(str(folder.path)))
+        wanted = partial(plan, study, points, costs=costs)
+        first = wanted({})[0]
+        bench.measure(first)  # what is compiled and loaded, and the answers without faults, are of both sides
+        start = time.process_time()
+        collect(folder.rows, wanted, partial(run_chunk, str(folder.path)), choose(workers=1))
+        sampled, rows = time.process_time() - start, folder.rows.read()
+        parts: dict[int, list] = {}
+        for task in wanted(rows):
+            parts.setdefault(task.chip, []).append(rows[task.key])
+        chips = [added(found) for found in parts.values()]
+        start = time.process_time()
+        for chip in range(CHIPS):
+            bench.measure(Task(first.point, 4_000 + chip, first.at))
+        a_chip = (time.process_time() - start) / CHIPS
+    spread = Variance.of(chips).between ** 0.5
+    accuracy, n = np.array([row.accuracy for row in chips]), len(chips)
+    half = 100 * student(0.975, n - 1) * accuracy.std(ddof=1) / n**0.5
+    fixed = next(k for k in range(2, 10**6) if student(0.975, k - 1) * spread / k**0.5 <= half / 100)
+    every, took = chips[0].test_images, fixed * a_chip
+    ours = f"{n} x {chips[0].total} | {sampled:.1f} | {half:.2f}"
+    theirs = f"{fixed} x {every:,} | {took:,.1f} | {took / sampled:.1f}"
+    return f"| {name} | {every:,} | {100 * spread:.1f} | {ours} | {theirs} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", default=["digits"], help="of digits, resnet14, resnet18")
+    parser.add_argument("--cifar10", help="folder of its binary version, for the ResNets")
+    asked = parser.parse_args()
+    if unknown := set(asked.networks) - {"digits", "resnet14", "resnet18"}:
+        parser.error(f"{unknown.pop()}: none of digits, resnet14, resnet18")
+    print(processor())
+    print(
+        "| network | test images | chips differ by (points) | chips x images, sampled | processor s | half-width | "
+        "chips x images, fixed | processor s (chips timed x as many) | ratio |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name in asked.networks:
+        print(compare(name, asked.cifar10), flush=True)
+
+
+if __name__ == "__main__":
+    main()
