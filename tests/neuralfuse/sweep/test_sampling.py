@@ -136,8 +136,8 @@ def test_where_a_point_stops_its_interval_holds_the_truth(lot):
     )
     for seed in range(100):
         rates, rows = LOTS[lot](np.random.default_rng(seed), 400), {}
-        while todo := [task for task in (wanted := plan(adaptive, POINTS[:1], rows)) if task.key not in rows]:
-            for task in todo:
+        while {task.key for task in (wanted := plan(adaptive, POINTS[:1], rows))} - set(rows):
+            for task in [task for task in wanted if task.key not in rows]:
                 right = clean & (np.random.default_rng([seed, task.chip]).random(every) >= rates[task.chip])
                 chosen = order_of(0, task.chip, every)[slice(*task.images)]
                 counts = [int(part[chosen].sum()) for part in (right, clean, right & clean)]
