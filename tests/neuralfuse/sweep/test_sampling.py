@@ -135,9 +135,9 @@ def test_where_a_point_stops_its_interval_holds_the_truth(lot):
         }
     )
     for seed in range(100):
-        rates, rows = LOTS[lot](np.random.default_rng(seed), 400), {}
-        while {task.key for task in (wanted := plan(adaptive, POINTS[:1], rows))} - set(rows):
-            for task in [task for task in wanted if task.key not in rows]:
+        rates, rows, wanted = LOTS[lot](np.random.default_rng(seed), 400), {}, plan(adaptive, POINTS[:1], {})
+        while todo := [task for task in wanted if task.key not in rows]:
+            for task in todo:
                 right = clean & (np.random.default_rng([seed, task.chip]).random(every) >= rates[task.chip])
                 chosen = order_of(0, task.chip, every)[slice(*task.images)]
                 counts = [int(part[chosen].sum()) for part in (right, clean, right & clean)]
@@ -145,6 +145,7 @@ def test_where_a_point_stops_its_interval_holds_the_truth(lot):
                 rows[task.key] = replace(
                     ROW, key=task.key, chip=task.chip, **counts, total=len(chosen), test_images=every
                 )
+            wanted = plan(adaptive, POINTS[:1], rows)
         parts = {}
         for task in wanted:
             parts.setdefault(task.chip, []).append(rows[task.key])
