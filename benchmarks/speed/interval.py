@@ -1,6 +1,6 @@
 """Processor time to a mean accuracy within a point (95%): chips and images chosen, against chips on all test images.
 
-    python -m benchmarks.speed.interval [--cifar10 FOLDER] [digits resnet14 resnet18]
+    python -m benchmarks.speed.interval [--cifar10 FOLDER] [--images N] [digits resnet14 resnet18]
 
 The sampled side is a whole adaptive study on one core, its chips included. The other is timed on a few chips, and
 multiplied: so many chips as their spread takes for the same interval, each on all images; ResNet18 on 10,000 of them
@@ -35,7 +35,7 @@ GOAL = 1.0  # points
 CHIPS = 3  # on which the fixed design is timed
 
 
-def study_of(name: str, cifar10: str | None) -> StudyConfig:
+def study_of(name: str, cifar10: str | None, images: int | None) -> StudyConfig:
     """One network at one supply, where its chips lose accuracy."""
     content: dict = {"name": name, "chips": {"evaluation": 5000}, "adaptive": {"half_width_points": GOAL}}
     if name == "digits":
@@ -43,13 +43,13 @@ def study_of(name: str, cifar10: str | None) -> StudyConfig:
     else:
         network = {"name": name, "checkpoint": str(CHECKPOINTS / f"cifar10-{name}.safetensors")}
         content |= {"networks": [network], "cell_fault_rates": [0.01], "sram": {"structures": ["column"]}}
-        content |= {"dataset": {"name": "cifar10", "root": cifar10}}
+        content |= {"dataset": {"name": "cifar10", "root": cifar10, "test_images": images}}
     return parse_study(content, name)
 
 
-def compare(name: str, cifar10: str | None) -> str:
+def compare(name: str, cifar10: str | None, images: int | None = None) -> str:
     """A line of the table."""
-    study = study_of(name, cifar10)
+    study = study_of(name, cifar10, images)
     with tempfile.TemporaryDirectory() as where:
         folder = StudyFolder(Path(where) / "out", study)
         points, costs = prepare(folder, lambda title: lambda *progress: None), chip_costs(folder)
@@ -82,6 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=["digits"], help="of digits, resnet14, resnet18")
     parser.add_argument("--cifar10", help="folder of its binary version, for the ResNets")
+    parser.add_argument("--images", type=int, help="so many test images of it; all 10,000 without")
     asked = parser.parse_args()
     if unknown := set(asked.networks) - {"digits", "resnet14", "resnet18"}:
         parser.error(f"{unknown.pop()}: none of digits, resnet14, resnet18")
@@ -92,7 +93,7 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for name in asked.networks:
-        print(compare(name, asked.cifar10), flush=True)
+        print(compare(name, asked.cifar10, asked.images), flush=True)
 
 
 if __name__ == "__main__":

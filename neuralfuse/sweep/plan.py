@@ -19,7 +19,8 @@ from neuralfuse.sweep.task import Task
 from simulator.operating_point import OperatingPoint, halfway
 
 PILOT = 20  # chips that say how much chips differ; fewer stop too soon where bad ones are rare
-SURE = 0.75  # of the chips that an interval seems to take come at once, the rest in waves
+SURE = 0.9  # of the chips that an interval seems to take come at once, the rest in waves
+WAVES = 20  # of many chips a wave is this part
 Costs = Mapping[str, float]  # by network: how many images take as long as making a chip
 
 
@@ -76,8 +77,8 @@ def _sample(
             break
         if chips < most:
             narrower = half / goal * student(0.975, most) / student(0.975, chips - 1)
-            likely, wave = SURE * chips * narrower**2, study.chips.wave
-            chips = min(most, chips + wave * max(1, int((likely - chips) // wave)))
+            wave = max(study.chips.wave, chips // WAVES)
+            chips = min(most, chips + wave * max(1, int((SURE * narrower**2 - 1) * chips // wave)))
         else:
             images, tasks = min(2 * images, every), []
     return [task for parts in tasks for task in parts]
