@@ -41,7 +41,8 @@ def study_of(name: str, cifar10: str | None, images: int | None) -> StudyConfig:
     if name == "digits":
         content |= {"networks": ["resnet8"], "voltages": [0.825], "sram": {"structures": ["column"]}}
     else:
-        network = {"name": name, "checkpoint": str(CHECKPOINTS / f"cifar10-{name}.safetensors")}
+        network: dict = {"name": name, "checkpoint": str(CHECKPOINTS / f"cifar10-{name}.safetensors")}
+        network["options"] = {"width": 32, "first_stride": 2} if name == "resnet14" else {}
         content |= {"networks": [network], "cell_fault_rates": [0.01], "sram": {"structures": ["column"]}}
         content |= {"dataset": {"name": "cifar10", "root": cifar10, "test_images": images}}
     return parse_study(content, name)
