@@ -65,6 +65,7 @@ class Lot:
     chips: int
     held_out: int
     images: int
+    first: int = 0  # the number of the first chip
 
     @functools.cached_property
     def rungs(self) -> list[tuple[int, int]]:
@@ -182,7 +183,9 @@ class Race:
                 return Found(None, None, verdicts, state, by, not short)
             i = int(found)
             if i not in verdicts or not verdicts[i].whole:
-                rows = ledger.chips(self.candidates[i], range(self.lot.chips), self._parts(self.lot.images), False)
+                rows = ledger.chips(
+                    self.candidates[i], self._chips(self.lot.chips), self._parts(self.lot.images), False
+                )
                 if rows is None:
                     return None
                 verdicts[i] = self._judge(rows, whole=True)
@@ -198,18 +201,21 @@ class Race:
             verdicts[i] = self._judge(seen, whole=True, held_out=True)
             state, by = self._settled(verdicts)
 
+    def _chips(self, count: int) -> range:
+        return range(self.lot.first, self.lot.first + count)
+
     def _parts(self, images: int) -> list[tuple[int, int] | None]:
         return list(blocks(images))
 
     def _confirmed(self, ledger: Ledger, i: int) -> list[Result] | None:
         """A point on the chips that the search has not seen, all images of each; [] where there are to be none."""
-        chips = range(self.lot.chips, self.lot.chips + self.lot.held_out)
+        chips = range(self.lot.first + self.lot.chips, self.lot.first + self.lot.chips + self.lot.held_out)
         return ledger.chips(self.candidates[i], chips, [None], limited=False) if chips else []
 
     def _look(self, ledger: Ledger, i: int) -> Verdict | None:
         """More and more of a point until it is settled; None where rows are missing."""
         for chips, images in self.lot.rungs:
-            rows = ledger.chips(self.candidates[i], range(chips), self._parts(images))
+            rows = ledger.chips(self.candidates[i], self._chips(chips), self._parts(images))
             if rows is None:
                 return None
             verdict = self._judge(rows, (chips, images) == (self.lot.chips, self.lot.images))
@@ -235,7 +241,7 @@ class Race:
 
     def _nearest(self, verdicts: dict[int, Verdict]) -> int | None:
         """Of the points that were measured, the one whose chips lose least."""
-        order = {i: (-v.good if self.goal.share else 0.0, v.loss) for i, v in verdicts.items() if not v.held_out}
+        order = {i: (-v.good if self.goal.share else 0.0, v.loss) for i, v in verdicts.items()}
         return min(order, key=lambda i: order[i]) if order else None
 
     def _settled(self, verdicts: dict[int, Verdict]) -> tuple[np.ndarray, np.ndarray]:

@@ -65,7 +65,7 @@ def test_with_a_share_of_the_chips(seed):
 
 
 def test_a_search_that_was_killed_and_one_of_a_pool_end_alike(tmp_path):
-    lot = MadeUp(3, supplies=(1.0, 0.9, 0.85))
+    lot = MadeUp(3, (1.0, 0.9, 0.85), ("none", "code"))
     race = Race(lot.candidates(), Goal(1.0), LOT)
     expected, ledger = raced(race, lot.measure)
 
@@ -80,7 +80,7 @@ def test_a_search_that_was_killed_and_one_of_a_pool_end_alike(tmp_path):
         sys.path.insert(0, {str(ROOT)!r})
         from pathlib import Path
         from tests.neuralfuse.sweep.test_race import *
-        lot = MadeUp(3, supplies=(1.0, 0.9, 0.85))
+        lot = MadeUp(3, (1.0, 0.9, 0.85), ("none", "code"))
         race = Race(lot.candidates(), Goal(1.0), LOT)
         def plan(rows):
             again = Ledger(rows, np.inf)
