@@ -38,6 +38,8 @@ from sram import plugins
 from sram.errors import InputError
 from sram.files import write_atomic
 
+Sides = dict[tuple[float, str | None], Found | None]  # by margin, and by what is put back
+
 
 @dataclass(frozen=True)
 class Optimum:
@@ -218,18 +220,17 @@ class Search:
         keys = [(margin, None) for margin in MARGINS if margin != points] + [(points, what) for what in setting.choices]
         return {key: race for key in keys if (race := setting.race(*key)) is not None}
 
-    def run(self, rows: dict[str, Result]) -> tuple[Ledger, dict[str, Found]]:
-        """As far as the rows go: what was asked for, and what was found, by name of the setting."""
-        ledger, found = Ledger(rows, self.goals.evaluations * self.grid), {}
+    def run(self, rows: dict[str, Result]) -> tuple[Ledger, dict[str, Found], dict[str, Sides]]:
+        """As far as the rows go: what was asked for, and what was found, also beside it, by name of the setting."""
+        ledger, found, sides = Ledger(rows, self.goals.evaluations * self.grid), {}, {}
         for setting in self.settings:
             if (end := self.main(setting).run(ledger)) is not None:
                 found[setting.name] = end
         if len(found) == len(self.settings):
             for setting in self.settings:
                 if found[setting.name].chosen is not None:
-                    for race in self.sides(setting).values():
-                        race.run(ledger)
-        return ledger, found
+                    sides[setting.name] = {key: race.run(ledger) for key, race in self.sides(setting).items()}
+        return ledger, found, sides
 
     def plan(self, rows: dict[str, Result]) -> list[Task]:
         """What is wanted now."""
@@ -254,7 +255,7 @@ def run_search(folder: StudyFolder, workers: Workers, say: Say) -> Optimum:
 
 def _written(search: Search, points: list[Point], failures: list[Failure]) -> Optimum:
     folder, rows = search.folder, search.folder.rows.read()
-    ledger, ends = search.run(rows)
+    ledger, ends, sides = search.run(rows)
     tables = [_searched(search, setting, ends[setting.name]) for setting in search.settings if setting.name in ends]
     if tables:
         write_atomic(folder.path / "search.csv", to_csv(pd.concat(tables, ignore_index=True)))
@@ -266,7 +267,7 @@ def _written(search: Search, points: list[Point], failures: list[Failure]) -> Op
             raise _impossible(search, setting, ends[setting.name])
     fronts, worths, lines = [], [], []
     for setting in search.settings:
-        front, worth = _beside(search, setting, ends[setting.name], rows)
+        front, worth = _beside(search, setting, ends[setting.name], sides[setting.name])
         fronts.append(front)
         worths.append(worth)
         lines += _lines(search, setting, ends[setting.name])
@@ -341,13 +342,12 @@ def _point(found: Candidate) -> str:
     return f"{supplies} ({found.point.protection})"
 
 
-def _beside(search: Search, setting: Setting, end: Found, rows: dict[str, Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _beside(search: Search, setting: Setting, end: Found, sides: Sides) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(front, worth): the best point for each margin, and with each choice put back."""
     race, points = search.main(setting), search.goals.accuracy_points
     assert end.chosen is not None
     best = race.candidates[end.chosen]
-    ends = {key: (side, side.run(Ledger(rows, math.inf))) for key, side in search.sides(setting).items()}
-    ends[points, None] = (race, end)
+    ends = {key: (side, sides[key]) for key, side in search.sides(setting).items()} | {(points, None): (race, end)}
     front, worth = [], []
     for (margin, what), (side, found) in sorted(ends.items(), key=lambda each: (each[0][0], each[0][1] or "")):
         chosen = None if found is None or found.chosen is None else side.candidates[found.chosen]
@@ -358,7 +358,7 @@ def _beside(search: Search, setting: Setting, end: Found, rows: dict[str, Result
         elif chosen is None or chosen != best:
             more = math.nan if chosen is None else chosen.energy_pj / best.energy_pj - 1
             said = {} if chosen is None else _said(setting, chosen)
-            worth.append({"put_back": what, "costs_more": more} | said)
+            worth.append({"put_back": what, "costs_more": more, "settled": found is not None and found.settled} | said)
     return pd.DataFrame(front), pd.DataFrame(worth)
 
 

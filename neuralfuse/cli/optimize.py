@@ -1,5 +1,6 @@
 """`neuralfuse optimize`."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,23 +90,22 @@ def _print_table(title: str, rows: "pd.DataFrame", last: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    units = {"energy_pj": ("uJ", 1e-6), "saving": ("saving (%)", 100), "clock_hz": ("clock (MHz)", 1e-6)}
-    units |= {"costs_more": ("energy more (%)", 100), "loss_points": ("loses (points)", 1)}
-    units |= {"inferences_per_s": ("inferences/s", 1), "put_back": ("put back", 1)}
-    shown = [name for name in rows.columns if name not in ("scope", last) and rows[name].nunique(dropna=False) > 0]
+    units = {"energy_pj": ("µJ", 1e-6), "saving": ("saving (%)", 100.0), "clock_hz": ("clock (MHz)", 1e-6)}
+    units |= {"costs_more": ("energy more (%)", 100.0), "loss_points": ("loses (points)", 1.0)}
+    units |= {"inferences_per_s": ("inferences/s", 1.0), "put_back": ("put back", 1.0)}
+    alike = {name for name in ("network", "accelerator", "structure") if rows.get(name, rows[last]).nunique() < 2}
+    shown = [name for name in rows.columns if name not in {"scope", "settled", last, *alike}]
     table = Table(title=title)
     for name in [*shown, last]:
-        table.add_column(escape(units.get(name, (name, 1))[0]))
-    for row in rows[[*shown, last]].itertuples(index=False):
-        cells = []
-        for name, value in zip([*shown, last], row, strict=True):
-            number = isinstance(value, float)
-            cells.append(
-                escape(str(value))
-                if not number
-                else "none keeps"
-                if value != value
-                else f"{value * units.get(name, ('', 1))[1]:.4g}"
-            )
-        table.add_row(*cells)
+        table.add_column(escape(units.get(name, (name, 1.0))[0]))
+    for row in rows.to_dict("records"):
+        none = "none keeps" if row.get("settled", True) else "not settled"
+        cells = [_cell(row[name], units.get(name, (name, 1.0))[1], "-") for name in shown]
+        table.add_row(*map(escape, [*cells, _cell(row[last], units[last][1], none)]))
     print_table(table)
+
+
+def _cell(value: object, times: float, missing: str) -> str:
+    if isinstance(value, float):
+        return missing if math.isnan(value) else f"{value * times:.4g}"
+    return str(value)
