@@ -7,13 +7,13 @@ import textwrap
 import numpy as np
 import pytest
 
+from benchmarks.speed.made_up_chips import IMAGES, MadeUp
 from neuralfuse.results.rows import Rows
 from neuralfuse.sweep.collect import collect
 from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.race import FAILED, KEPT, Candidate, Found, Goal, Ledger, Lot, Race
 from neuralfuse.sweep.task import Task
 from tests.conftest import ROOT
-from tests.neuralfuse.sweep.made_up_chips import IMAGES, MadeUp
 
 LOT = Lot(chips=12, held_out=12, images=IMAGES)
 
