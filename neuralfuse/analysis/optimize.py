@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from neuralfuse.chips.memory import FIRST_TRAINING_CHIP
 from neuralfuse.report.wording import choice_lines
 from neuralfuse.results.choice import choices
 from neuralfuse.results.pareto import MARGINS, summarise
@@ -160,6 +161,9 @@ def goals_of(study: StudyConfig) -> OptimizeConfig:
 def check_search(study: StudyConfig) -> None:
     """Refuse a study whose grid has no single best point, or too few measured chips to confirm it on."""
     check(study)
+    if study.chips.numbers.stop + study.chips.evaluation > FIRST_TRAINING_CHIP:
+        allowed = f"at most {(FIRST_TRAINING_CHIP - study.chips.first) // 2:,}: as many more confirm the answer"
+        raise InputError("study", "chips.evaluation", study.chips.evaluation, allowed)
     for protection in study.protections:
         fit = protection.neuralfuse.calibrate if protection.neuralfuse else None
         if fit is not None and fit.at != "each":
