@@ -117,7 +117,7 @@ def measure(
 ) -> pd.DataFrame:
     """`summarise` of all networks of a prepared study over its evaluation chips at `voltage`; chips done are kept."""
     study = folder.study
-    chips, tables = range(study.chips.evaluation), []
+    chips, tables = study.chips.numbers, []
     found = by_network(_of_folder, folder, chips, voltage, workers, advance)
     for network in study.networks:
         table = summarise([reading for readings in found[network.name] for reading in readings])

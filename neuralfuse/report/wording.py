@@ -153,8 +153,9 @@ def choice_cells(choice: pd.DataFrame, unit: str) -> list[dict[str, str]]:
 
 def _choice(row: Any, rails: str, unit: str) -> str:
     lowered = f"weights at {row.voltage:g} {unit}{in_volts(row)}" + ("" if rails == ALONE else f", {rails}")
+    within = f"{row.points:g} point{'s' * (row.points != 1)}"
     return (
-        f"On {row.setting} maps, within {row.points:g} point of clean accuracy, an inference takes least energy on the "
+        f"On {row.setting} maps, within {within} of clean accuracy, an inference takes least energy on the "
         f"{row.scope} with {'no protection' if row.protection == 'none' else row.protection}, {lowered}: "
         f"{row.energy_pj / 1e6:.4g} µJ, {100 * row.saving:.1f}% less than at nominal, at {row.clock_hz / 1e6:.4g} MHz "
         f"({1 / row.inference_s:.4g} inferences/s); accuracy {100 * row.accuracy_mean:.1f}%"

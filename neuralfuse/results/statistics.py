@@ -128,7 +128,9 @@ def mean_bounds(
     return np.clip(np.where(alike, mean, np.array(bounds)), *within)
 
 
-def sample_bounds(accuracy: np.ndarray, lost: np.ndarray, gained: np.ndarray, images: np.ndarray) -> np.ndarray:
+def sample_bounds(
+    accuracy: np.ndarray, lost: np.ndarray, gained: np.ndarray, images: np.ndarray, confidence: float = CONFIDENCE
+) -> np.ndarray:
     """`mean_bounds` of accuracies (chips, v) that samples of images estimate, low and high (2, v): where few answers
     change, chips look alike that are not, so that the bounds are never closer than those of `images` (v,) independent
     ones of which so many were `lost` and `gained` (v,) (Clopper-Pearson, joined by MOVER: Zou and Donner, Stat. Med.
@@ -138,13 +140,13 @@ def sample_bounds(accuracy: np.ndarray, lost: np.ndarray, gained: np.ndarray, im
     >>> sample_bounds(same, *(np.array([k]) for k in (0, 0, 640))).ravel().round(4).tolist()
     [0.9443, 0.9557]
     """
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - confidence) / 2
     down, up = [], []  # how far below and above what was counted the share of lost, and of gained, may lie
     for k in (lost, gained):
         down.append(k / images - np.nan_to_num(betaincinv(k, images - k + 1, tail)))
         up.append(np.nan_to_num(betaincinv(k + 1, images - k, 1 - tail), nan=1.0) - k / images)
     mean = mean_over_chips(accuracy)
-    low, high = mean_bounds(accuracy)
+    low, high = mean_bounds(accuracy, confidence)
     low, high = np.fmin(low, mean - np.hypot(up[0], down[1])), np.fmax(high, mean + np.hypot(down[0], up[1]))
     return np.clip([low, high], *SHARE)
 

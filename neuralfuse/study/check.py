@@ -64,7 +64,7 @@ def _check_maps(study: StudyConfig) -> None:
     if where is None:
         return
     maps = maps_of(where)
-    if study.chips.evaluation > len(maps):
+    if study.chips.numbers.stop > len(maps):
         raise InputError(
             "study", "chips.evaluation", study.chips.evaluation, f"at most {len(maps)}, the maps of {where}"
         )

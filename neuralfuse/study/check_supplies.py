@@ -87,7 +87,7 @@ def _check_map(study: StudyConfig, memory: Buffer, where: str) -> None:
     if len(buffers) > 1:
         raise InputError("study", key, where, "the map of one buffer: name accumulators among the rails, too")
     maps, unit = maps_of(where, key), curve_of_role(study, memory).unit
-    if study.chips.evaluation > len(maps):
+    if study.chips.numbers.stop > len(maps):
         allowed = f"at most {len(maps)}, the maps of {where}"
         raise InputError("study", "chips.evaluation", study.chips.evaluation, allowed)
     for path in maps:

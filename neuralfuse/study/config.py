@@ -139,7 +139,19 @@ class ChipsConfig(Strict):
 
     # Chips 0, 1, ...; training chips are numbered from FIRST_TRAINING_CHIP, so that the two never meet.
     evaluation: Annotated[int, Field(ge=1, lt=FIRST_TRAINING_CHIP)] = 20
+    first: Annotated[int, Field(ge=0, lt=FIRST_TRAINING_CHIP)] = 0  # the number of the first
     wave: Annotated[int, Field(ge=2, lt=FIRST_TRAINING_CHIP)] = 5  # adaptive runs decide anew after so many chips
+
+    @model_validator(mode="after")
+    def below_training_chips(self) -> Self:
+        if self.first + self.evaluation > FIRST_TRAINING_CHIP:
+            raise ValueError(f"first {self.first}: with evaluation at most {FIRST_TRAINING_CHIP:,}; then come others")
+        return self
+
+    @property
+    def numbers(self) -> range:
+        """Of the chips that are measured."""
+        return range(self.first, self.first + self.evaluation)
 
 
 class AdaptiveConfig(Strict):
@@ -154,6 +166,17 @@ class AdaptiveConfig(Strict):
     voltage_step: Annotated[float, Field(ge=1e-6, le=MOST_VOLTAGE)] = (
         0.005  # until the bracket is this narrow, in the curve's unit
     )
+
+
+class OptimizeConfig(Strict):
+    """What `neuralfuse optimize` looks for in the study's grid: least energy at a scope under these constraints."""
+
+    accuracy_points: Annotated[float, Field(gt=0, le=100)] = 1.0  # mean accuracy over chips within so many of clean
+    share_of_chips: Annotated[float, Field(gt=0, le=1)] | None = None  # so many within these points, each for itself
+    inferences_per_second: Annotated[float, Field(gt=0)] | None = None  # at least
+    scope: Literal["weight_sram", "sram", "chip", "system"] = "chip"
+    # Share of the grid (points x chips x images) that the search may measure; 1: until nothing is open.
+    evaluations: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 @dataclass(frozen=True)
@@ -321,6 +344,7 @@ class StudyConfig(Strict):
     chips: Annotated[ChipsConfig, Unhashed("folder")] = ChipsConfig()
     protections: Annotated[tuple[ProtectionConfig, ...], Unhashed("folder")] = (ProtectionConfig(name="none"),)
     adaptive: Annotated[AdaptiveConfig | None, Unhashed("folder")] = None
+    optimize: Annotated[OptimizeConfig | None, Unhashed("folder")] = None
     device: str = "cpu"  # where torch computes: cpu, cuda, cuda:1, ...
     # Layers of so many images still fit into a core's caches.
     batch_size: Annotated[Batch, Unhashed("folder")] = 128

@@ -143,8 +143,12 @@ class Lowered:
         answers.in_array = (*inside, *late)
         if self.study.protection(name).logic == "abft" and answers.in_array:
             answers.in_array = (Checksums(inside, tuple(late), self.tiles(network, die.accelerator)),)
-        overheads = {buffer: stored.overhead for buffer, stored in buffers.items()}
-        return overheads, faulty / cells if cells else 0.0
+        return self.overheads(network, die, name), faulty / cells if cells else 0.0
+
+    def overheads(self, network: str, die: Die, name: str) -> Overheads:
+        """What the protections of the buffers cost on this chip."""
+        buffers = self.chip(network, die, name, self.floors(die.accelerator))
+        return {buffer: stored.overhead for buffer, stored in buffers.items()}
 
     def _late(self, die: Die, name: str, at: OperatingPoint) -> list[ArrayFaults]:
         """Sums that come too late for the clock, and for the shadow latches if there are any."""

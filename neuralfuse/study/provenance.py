@@ -82,7 +82,7 @@ def _measured(study: StudyConfig) -> dict[str, str]:
     """Of measured chips, what their faulty cells read: that of unknown polarity is a choice made at import."""
     if study.sram.map is None:
         return {}
-    maps = [faultmap.load(path) for path in maps_of(study.sram.map)[: study.chips.evaluation]]
+    maps = [faultmap.load(path) for path in maps_of(study.sram.map)[slice(study.chips.first, study.chips.numbers.stop)]]
     kinds = np.bincount(np.concatenate([found.kind for found in maps]), minlength=3)
     stuck_at_0, stuck_at_1, flip = kinds / max(kinds.sum(), 1)
     cells = (

@@ -25,6 +25,7 @@ from neuralfuse.study.config import BatchNormConfig
 from neuralfuse.study.cost import Cost
 from neuralfuse.study.data import load_data, test_set
 from neuralfuse.study.folder import StudyFolder, stamp_of
+from neuralfuse.study.grid import Point
 from neuralfuse.study.lowered import ACCESS, Die, Lowered, found_wrong, last
 from neuralfuse.study.memory import chip_map, sees_activations
 from neuralfuse.study.supplies import MemorySupplies, at_weights, beside, memory_supplies, operating_points, supply_of
@@ -246,6 +247,18 @@ class Bench:
         faulty.set_faults(*faults)
         with own_statistics(faulty, self.data.train_x, how.batches, how.batch, self.study.seed):
             return evaluate.right(faulty, self.images[chosen], self.labels[chosen], self.study.batch_size)
+
+    def forecast(self, point: Point, at: OperatingPoint, chip: int) -> Cost:
+        """What an inference costs, known without one: the same for all chips but where a protection gives each a
+        supply of its own, or answers to sums that were late, of which the expected number counts."""
+        die, protection = (
+            self.now(Die(point.accelerator, point.structure, chip)),
+            self.study.protection(point.protection),
+        )
+        overheads = {"weight_buffer": self.chip(point.network, die, protection.sram).overhead}
+        if self.study.network(point.network).activations != "float":
+            overheads |= self.lowered.overheads(point.network, die, point.protection)
+        return self.folder.cost(point.network, point.accelerator, protection, at, overheads)
 
     def measure(self, task: Task) -> Result:
         """Accuracy of one chip at one operating point, with its rates and the energy of an inference."""

@@ -55,54 +55,54 @@ def collect(
     work: a chunk is measured by the one that claimed it, and anew if that one was killed.
     """
     failures: dict[tuple[str, ...], Failure] = {}
-    while True:
-        rows = store.read()
-        wanted = plan(rows)
-        given_up = {task.key for failure in failures.values() for task in failure.tasks}
-        todo = [task for task in wanted if task.key not in rows and task.key not in given_up]
-        advance(len(wanted) - len(todo), len(wanted))
-        if not todo:
-            return list(failures.values())
-        for failure in _run(chunks(todo), run_chunk, workers, store, advance, len(wanted)):
-            failures[tuple(task.key for task in failure.tasks)] = failure
-
-
-def _run(
-    todo: list[list[Task]], run_chunk: RunChunk, workers: Workers, store: Rows, advance: Advance, wanted: int
-) -> list[Failure]:
-    queue = [(chunk, 1) for chunk in reversed(todo)]
-    left = sum(len(chunk) for chunk in todo)
-    work = _Round(run_chunk, workers, store, queue, left, workers.make(), store.claims())
+    work: _Work | None = None
     try:
-        while work.queue or work.pending:
-            work.submit()
-            done, _ = wait(work.pending, return_when=FIRST_COMPLETED) if work.pending else (set(), None)
-            if work.queue and not done:
-                time.sleep(PAUSE_S)  # others have all that is left
-            broken = False
-            for future in done:
-                broken = not work.take(future) or broken
-                advance(wanted - work.left, wanted)
-            if broken:
-                work.renew()
+        while True:
+            rows = store.read()
+            wanted = plan(rows)
+            given_up = {task.key for failure in failures.values() for task in failure.tasks}
+            todo = [task for task in wanted if task.key not in rows and task.key not in given_up]
+            advance(len(wanted) - len(todo), len(wanted))
+            if not todo:
+                return list(failures.values())
+            work = work or _Work(run_chunk, workers, store, workers.make(), store.claims())
+            for failure in work.round(chunks(todo), advance, len(wanted)):
+                failures[tuple(task.key for task in failure.tasks)] = failure
     finally:
-        work.close()
-    return work.failures
+        if work is not None:
+            work.close()
 
 
 @dataclass
-class _Round:
-    """Chunks on their way to the workers and back."""
+class _Work:
+    """Chunks on their way to the workers and back; the workers stay from round to round of a plan."""
 
     run_chunk: RunChunk
     workers: Workers
     store: Rows
-    queue: list[tuple[list[Task], int]]  # with the number of the attempt; the next one last
-    left: int  # tasks
     executor: Executor
     claims: Claims
+    queue: list[tuple[list[Task], int]] = field(default_factory=list)  # with the number of the attempt; next one last
+    left: int = 0  # tasks
     pending: dict[Future, tuple[list[Task], int]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+
+    def round(self, todo: list[list[Task]], advance: Advance, wanted: int) -> list[Failure]:
+        """Run these chunks; what failed."""
+        self.queue, self.failures = [(chunk, 1) for chunk in reversed(todo)], []
+        self.left = sum(len(chunk) for chunk in todo)
+        while self.queue or self.pending:
+            self.submit()
+            done, _ = wait(self.pending, return_when=FIRST_COMPLETED) if self.pending else (set(), None)
+            if self.queue and not done:
+                time.sleep(PAUSE_S)  # others have all that is left
+            broken = False
+            for future in done:
+                broken = not self.take(future) or broken
+                advance(wanted - self.left, wanted)
+            if broken:
+                self.renew()
+        return self.failures
 
     def submit(self) -> None:
         """Send what no other process has, as much as keeps the workers busy."""

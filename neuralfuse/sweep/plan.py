@@ -47,9 +47,16 @@ def _chips_at(
 ) -> list[Task]:
     """All chips of the study on all images, or samples that are wide enough."""
     if study.adaptive is None or study.adaptive.half_width_points is None:
-        return [Task(point, chip, at) for at in swept for chip in range(study.chips.evaluation)]
+        return [task for at in swept for chip in study.chips.numbers for task in _whole(point, chip, at, rows)]
     goal = study.adaptive.half_width_points / 100
     return [task for at in swept for task in _sample(study, point, at, rows, goal, cost)]
+
+
+def _whole(point: Point, chip: int, at: OperatingPoint, rows: dict[str, Result]) -> list[Task]:
+    """All images of a chip: at once, or the parts of which a search has measured the first."""
+    whole = Task(point, chip, at)
+    first = rows.get(Task(point, chip, at, (0, FEWEST)).key) if rows and whole.key not in rows else None
+    return [whole] if first is None else [Task(point, chip, at, part) for part in blocks(first.test_images)]
 
 
 def _sample(
@@ -58,8 +65,8 @@ def _sample(
     """The first chips on the fewest images say how much chips differ, and images of one; then so many images of each
     chip as are worth their time, and chips until the interval over them is narrow enough. Where the study has no more
     chips, more images of each."""
-    most = study.chips.evaluation
-    first = [Task(point, chip, at, (0, FEWEST)) for chip in range(min(PILOT, most))]
+    most, numbers = study.chips.evaluation, study.chips.numbers
+    first = [Task(point, chip, at, (0, FEWEST)) for chip in numbers[:PILOT]]
     if not all(task.key in rows for task in first):
         return first
     seen = [rows[task.key] for task in first]
@@ -69,7 +76,7 @@ def _sample(
         images = Variance.of(seen).images(goal, cost, every, len(first)) if most > 1 else every
     tasks: list[list[Task]] = []  # of each chip
     while True:
-        tasks += [[Task(point, chip, at, part) for part in blocks(images)] for chip in range(len(tasks), chips)]
+        tasks += [[Task(point, chip, at, part) for part in blocks(images)] for chip in numbers[len(tasks) : chips]]
         if not all(task.key in rows for parts in tasks for task in parts):
             break
         half = _half_width([added([rows[task.key] for task in parts]) for parts in tasks])
