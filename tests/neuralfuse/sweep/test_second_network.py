@@ -8,17 +8,20 @@ import pytest
 import torch
 
 from neuralfuse.chips.memory import FIRST_TRAINING_CHIP
+from neuralfuse.report import build_report
 from neuralfuse.study import records
+from neuralfuse.study.check import check
 from neuralfuse.study.files import parse_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import points_of
-from neuralfuse.study.supplies import at_voltage
+from neuralfuse.study.supplies import at_voltage, operating_points
 from neuralfuse.sweep import bench as bench_module
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.run import run_study
 from neuralfuse.sweep.task import Task
 from simulator.operating_point import NOMINAL
+from sram import faultmap
 from sram.errors import InputError
 
 LOT, OWN = "fused(small, chips=2, images=64)", "fused(small, fit=per_chip, images=64)"
@@ -234,3 +237,49 @@ def test_mistakes_are_named(protection, says):
 def test_a_network_alone_has_no_second():
     with pytest.raises(InputError, match="which has one only"):
         studied(networks=STUDY["networks"][1:], protections=["smaller(small)"])
+
+
+def test_the_page_has_them_in_figures_front_table_and_choice(finished, tmp_path, undrawn):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    made = build_report(copy)
+    drawn = {f"accuracy-energy-{scope}-big-digits-paper-ibm14" for scope in ("weight_sram", "chip")}
+    assert {name.split("~")[0] for name in made.figures if name.startswith("accuracy-energy")} == drawn
+    for table in (made.summary, made.headline):
+        assert {"smaller(small)", LOT, OWN, CASCADE} <= set(table[table.network == "big"].protection)
+    flat = made.summary[made.summary.protection == "smaller(small)"]
+    assert len(flat) == 2
+    assert flat.saving_chip.nunique() == flat.accuracy_mean.nunique() == 1
+    page = made.page.read_text(encoding="utf-8")
+    assert page.count("smaller(small), big, iid") == 4  # a trace in the front of every scope
+    assert "smaller one at nominal?" in page
+
+
+def test_eight_bit_activations_with_weak_buffers_too(tmp_path):
+    """A fusion of networks as devices run them, its fit and its answers with the faults of all lowered memories."""
+    networks = [network | {"activations": "int8"} for network in STUDY["networks"]]
+    changes = {"networks": networks, "voltages": [0.8], "together": ["activations"], "chips": {"evaluation": 1}}
+    changes |= {"protections": ["none", "smaller(small)", LOT, CASCADE], "accelerators": ["gap9-like"]}
+    swept(tmp_path / "out", 1, **changes)
+    rows = pd.read_csv(tmp_path / "out" / "results.csv")
+    folder = StudyFolder.open(tmp_path / "out")
+    bench = Bench(folder)
+    (point,) = (p for p in points_of(folder) if p.protection == LOT)
+    (at,) = operating_points(folder.study, "gap9-like")
+    weight = bench.second.weight(Task(point, 0, at))
+    low = bench.low_voltage(Task(point, 0, at), bench_module.Die("gap9-like", "iid", 0), bench.images)
+    scores = bench.nominal("small")(bench.images).log_softmax(1) + weight * low.log_softmax(1)
+    found = rows[rows.network == "big"].set_index("protection")
+    assert found.cell_fault_rate_activations[LOT] > 0
+    assert found.correct[LOT] == int((scores.argmax(1) == bench.labels).sum())
+    assert found.cycles[LOT] == found.cycles["none"] + found.cycles["smaller(small)"]
+
+
+def test_measured_chips_have_none_to_train_on(finished, tmp_path):
+    """A fit per lot needs training chips; a folder of maps brings those of the evaluation alone."""
+    cells = StudyFolder.open(finished).placement("big", "paper").geometry
+    for chip in range(2):
+        faultmap.save(faultmap.generate(chip, cells, "ibm14", voltage_floor=0.7), tmp_path / f"{chip}.npz")
+    check(studied(sram={"map": str(tmp_path)}, protections=[OWN]))
+    with pytest.raises(InputError, match="per_chip where chips are measured"):
+        check(studied(sram={"map": str(tmp_path)}, protections=[LOT]))
