@@ -154,7 +154,7 @@ def legend(figure: Figure) -> None:
         list(labels.values()),
         list(labels),
         loc="outside lower center",
-        ncols=min(4, len(labels)),
+        ncols=min(4, len(labels), max(1, int(figure.get_figwidth() // 2.4))),  # as many as fit
         fontsize=8,
         frameon=False,
     )
