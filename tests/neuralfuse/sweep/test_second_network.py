@@ -9,6 +9,7 @@ import torch
 
 from neuralfuse.chips.memory import FIRST_TRAINING_CHIP
 from neuralfuse.report import build_report
+from neuralfuse.results.rows import added
 from neuralfuse.study import records
 from neuralfuse.study.check import check
 from neuralfuse.study.files import parse_study
@@ -20,6 +21,7 @@ from neuralfuse.sweep.bench import Bench
 from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.run import run_study
 from neuralfuse.sweep.task import Task
+from simulator.energy import energy
 from simulator.operating_point import NOMINAL
 from sram import faultmap
 from sram.errors import InputError
@@ -283,3 +285,40 @@ def test_measured_chips_have_none_to_train_on(finished, tmp_path):
     check(studied(sram={"map": str(tmp_path)}, protections=[OWN]))
     with pytest.raises(InputError, match="per_chip where chips are measured"):
         check(studied(sram={"map": str(tmp_path)}, protections=[LOT]))
+
+
+def test_samples_of_a_chip_add_up_to_it(finished):
+    """A cascade's energy too, which follows the images of each sample."""
+    folder = StudyFolder.open(finished)
+    bench, at = Bench(folder), at_voltage(folder.study, "paper", 0.76)
+    for point in (p for p in points_of(folder) if p.network == "big" and p.protection in (LOT, CASCADE)):
+        whole, *parts = (bench.measure(Task(point, 1, at, part)) for part in (None, (0, 40), (40, 100)))
+        both = added(parts)
+        assert (both.correct, both.correct_both, both.total) == (whole.correct, whole.correct_both, 100)
+        assert both.energy_chip_pj == pytest.approx(whole.energy_chip_pj, rel=1e-12)
+        assert both.cycles == pytest.approx(whole.cycles, abs=1)  # each sample's are whole numbers
+
+
+def test_a_chip_s_own_transform_goes_with_a_fusion_of_its_own(finished, tmp_path):
+    """The weight is fitted behind the transform of the chip; the second network sees images as they are."""
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    fit = {"generator": "affine", "calibrate": {"steps": 2, "images": 32, "batch": 32}}
+    both = {"name": "both", "neuralfuse": fit, "fused": {"network": "small", "fit": "per_chip", "images": 64}}
+    swept(copy, 1, protections=["none", both], voltages=[0.76], chips={"evaluation": 1})
+    folder = StudyFolder.open(copy)
+    bench, at = Bench(folder), at_voltage(folder.study, "paper", 0.76)
+    (point,) = (p for p in points_of(folder) if (p.network, p.protection) == ("big", "both"))
+    task = Task(point, 0, at)
+    scores = bench.nominal("small")(bench.images).log_softmax(1)
+    scores += bench.second.weight(task) * bench.low_voltage(task, bench_module.die_of(task), bench.images).log_softmax(
+        1
+    )
+    rows = pd.read_csv(copy / "results.csv")
+    (row,) = rows[(rows.network == "big") & (rows.protection == "both")].itertuples()
+    assert row.correct == int((scores.argmax(1) == bench.labels).sum())
+    none = rows[(rows.network == "big") & (rows.protection == "none")]
+    alone = folder.cost("small", "paper", folder.study.protection("none"), NOMINAL)
+    transform = energy(folder.counts("paper", "big", "both")).scope_pj("weight_sram")
+    expected = none.energy_weight_sram_pj.iloc[0] + alone.energy_weight_sram_pj + transform
+    assert row.energy_weight_sram_pj == pytest.approx(expected, rel=1e-12)
