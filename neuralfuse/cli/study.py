@@ -227,7 +227,8 @@ def _dry_run_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int]
     print(f"{len(study.forms)} structures x {len(study.protections)} protections x", end=" ")
     points = len(operating_points(study, study.accelerators[0]))
     print(f"{points} {'voltages' if points == len(study.voltages) else 'operating points'}", end=" ")
-    print(f"x {study.chips.evaluation} chips")
+    fewer = any(protection.second for protection in study.protections)
+    print(f"x {study.chips.evaluation} chips" + ", no network with itself as the second" * fewer)
     _print_supplies(study)
     trainings = ", ".join(guess.trainings) or "none"
     print_line(f"{guess.done} done in {folder.path}, {guess.tasks - guess.done} to do; trainings to do: {trainings}")

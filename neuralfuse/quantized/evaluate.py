@@ -7,6 +7,12 @@ from torch import Tensor
 
 
 @torch.inference_mode()
+def logits(model: Callable[[Tensor], Tensor], x: Tensor, batch: int = 128) -> Tensor:
+    """What a model answers to the images x[n, ...]: (n, classes)."""
+    return torch.cat([model(x[i : i + batch]) for i in range(0, len(x), batch)])
+
+
+@torch.inference_mode()
 def right(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, batch: int = 128) -> Tensor:
     """Which of the images x[n, ...] have their largest logit at their label y[n]: bools (n,). The caller puts modules
     in eval mode.
@@ -14,7 +20,7 @@ def right(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, batch: int = 
     >>> right(lambda x: x, torch.eye(3), torch.tensor([0, 1, 0])).tolist()
     [True, True, False]
     """
-    return torch.cat([model(x[i : i + batch]).argmax(1) == y[i : i + batch] for i in range(0, len(y), batch)])
+    return logits(model, x, batch).argmax(1) == y
 
 
 def correct(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, batch: int = 128) -> int:
@@ -25,5 +31,4 @@ def correct(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, batch: int 
 def transform(model: Callable[[Tensor], Tensor], x: Tensor, batch: int = 128) -> Tensor:
     """Apply an input transform (a generator in eval mode) to all images once: it is the same for every chip and
     voltage."""
-    with torch.inference_mode():
-        return torch.cat([model(x[i : i + batch]) for i in range(0, len(x), batch)])
+    return logits(model, x, batch)

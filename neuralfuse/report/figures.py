@@ -31,6 +31,10 @@ MAP = (
 ALL_POINTS = "Energy saved against accuracy, means over chips: the front of each protection over all operating points"
 RAILS = "Energy of one inference by rail and component, at operating points of the study"
 FRONT = "Energy saved against accuracy, mean over chips with its 95% band"
+SMALLER = (
+    "A bigger network at low supply, or a smaller one at nominal? Accuracy against the energy of one inference, "
+    "mean over chips with its 95% band"
+)
 ATTAINED = "Energy saved against accuracy, chip by chip: what half of the chips reach, and 5% to 95% of them"
 YIELD = "Share of chips that stay within 5 points of clean, with its exact 95% interval"
 SETTINGS = "Networks, accelerators and curves in one plot: the best that any protection reaches"
@@ -80,6 +84,7 @@ def drawings(
         ):
             for scope, label in ((scope, SCOPE_LABEL[scope]) for scope in scopes if len(table)):
                 found[f"{what}-{scope}{tag}"] = Drawing(f"{caption}; {label}{of}", partial(draw, table, scope))
+        found |= _of_smaller(study, part, tag, of)
         if len(one_by_one):
             found[f"yield{tag}"] = Drawing(YIELD + of, partial(plots.yield_against_voltage, one_by_one, 5.0, unit))
     if len(groups) > 1:
@@ -98,6 +103,19 @@ def drawings(
     for path in sorted((folder / "images").glob("*.npz")):
         found[f"images-{path.stem}"] = Drawing(f"{IMAGES} ({path.stem})", partial(_images, path))
     return found
+
+
+def _of_smaller(study: StudyConfig, part: pd.DataFrame, tag: str, of: str) -> dict[str, Drawing]:
+    """Figures of networks at nominal supply in place of the big one at low supply, and beside it."""
+    second = {found.name: found for found in study.protections if found.second is not None}
+    if not any(second[name].smaller for name in second.keys() & set(part.protection)):
+        return {}
+    rows, scopes = part[part.protection.isin(["none", *second])], ("weight_sram", "chip")
+    draw = {scope: partial(plots.smaller_or_lower, rows, scope) for scope in scopes}
+    return {
+        f"accuracy-energy-{scope}{tag}": Drawing(f"{SMALLER}; {SCOPE_LABEL[scope]}{of}", draw[scope])
+        for scope in scopes
+    }
 
 
 def _of_rails(part: pd.DataFrame, units: tuple[str, str], tag: str, of: str) -> dict[str, Drawing]:

@@ -154,7 +154,7 @@ def legend(figure: Figure) -> None:
         list(labels.values()),
         list(labels),
         loc="outside lower center",
-        ncols=min(4, len(labels)),
+        ncols=min(4, len(labels), max(1, int(figure.get_figwidth() // 2.4))),  # as many as fit
         fontsize=8,
         frameon=False,
     )
@@ -163,7 +163,7 @@ def legend(figure: Figure) -> None:
 def _line(axis: Axes, rows: pd.DataFrame, look: dict[str, Any], x: str, y: str) -> None:
     """Column `y` (fractions) in per cent with the band from its low to its high; markers do not run into one
     another."""
-    at = rows[x] * (1 if x == "voltage" else 100)
+    at = rows[x] * (1 if x == "voltage" else 1e-6 if x.endswith("_pj") else 100)
     middle = rows.get(f"{y}_mean", rows.get(y))
     low, high = (rows[f"{y}_{end}"].fillna(middle).clip(0, 1) for end in ("low", "high"))
     axis.fill_between(at, 100 * low, 100 * high, color=look["color"], alpha=0.15, linewidth=0)
@@ -227,6 +227,17 @@ def energy_accuracy_front(summary: pd.DataFrame, scope: str = "weight_sram") -> 
 
     draw = partial(_line, x=f"saving_{scope}", y="accuracy")
     return _by_structure(summary, draw, saving_label(scope), also=beside)
+
+
+def smaller_or_lower(summary: pd.DataFrame, scope: str = "chip") -> Figure:
+    """Accuracy against the energy of an inference itself, so that a smaller network at nominal supply, a point, can be
+    held against the big one over its supplies, a line with its band."""
+
+    def falling(axis: Axes, part: pd.DataFrame) -> None:
+        axis.xaxis.set_inverted(True)  # better lies to the right
+
+    draw = partial(_line, x=f"energy_{scope}_pj", y="accuracy")
+    return _by_structure(summary, draw, f"Energy of one inference, falling (µJ)\n({SCOPE_LABEL[scope]})", also=falling)
 
 
 def settings_front(summary: pd.DataFrame, scope: str = "weight_sram") -> Figure:

@@ -105,6 +105,10 @@ def _check_network(study: StudyConfig, config: NetworkConfig, images: Tensor) ->
 def _check_protection(study: StudyConfig, protection: ProtectionConfig, images: Tensor) -> None:
     """Refuse a generator, or a chain in the memory, that does not fit the study's networks and schedule."""
     shield = parse(protection.sram or "none")
+    if protection.fused is not None and protection.fused.fit == "per_lot":
+        if study.sram.map is not None or any(own.map is not None for own in study.memories.values()):
+            allowed = "per_chip where chips are measured (map), for there are none to train on"
+            raise InputError("study", f"protections.{protection.name}.fused.fit", "per_lot", allowed)
     if study.sram.schedule == "paper" and shield.spec != "none":
         allowed = "none with schedule = paper, whose mapping of weights to cells has no memory words"
         raise InputError("study", f"protections.{protection.name}.sram", shield.spec, allowed)

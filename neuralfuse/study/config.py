@@ -22,15 +22,18 @@ from neuralfuse.study.rails import (
     Supplies,
     with_weight_voltages,
 )
+from neuralfuse.study.second import CascadeConfig, FusedConfig, Other
 from neuralfuse.study.short_forms import (
     DEFAULT_ACCELERATORS,
+    SECOND,
+    _beside,
     _calibrated,
     _of_maps,
     _trained_at_rates,
     _with_voltages,
     nominal_of,
 )
-from neuralfuse.study.strict import Hash, Strict, Unhashed, each_once
+from neuralfuse.study.strict import Hash, Strict, Unhashed, each_once, one_of
 from neuralfuse.training.settings import (
     Batch,
     CalibrationSettings,
@@ -47,6 +50,7 @@ from sram.names import check_names
 MOST_SIZE = 1024  # that of neuralfuse.data.images, which loads torch
 MOST_POINTS = 100_000
 MEASURED = "measured"  # in place of a structure, where chips are given
+TWO = "another of the study's networks, which has one only"
 
 
 def _checked(name: str) -> str:
@@ -278,8 +282,8 @@ class BatchNormConfig(Strict):
 
 
 class ProtectionConfig(Strict):
-    """One protection: at most one input transform (NeuralFuse), or statistics of the chip's own, and any chain of SRAM
-    transforms."""
+    """One protection: at most one input transform (NeuralFuse), or statistics of the chip's own, any chain of SRAM
+    transforms, and at most one use of a second network at nominal supply (`smaller`, `fused`, `cascade`)."""
 
     name: Name
     neuralfuse: NeuralFuseConfig | None = None
@@ -288,6 +292,31 @@ class ProtectionConfig(Strict):
     memories: dict[Buffer, tuple[str, ...]] = Field(default_factory=dict)
     batchnorm: BatchNormConfig | None = None
     logic: Literal["razor", "abft"] | None = None  # what finds late sums, where the study has such
+    smaller: Other | None = None  # this network in place of the one at low voltage
+    fused: FusedConfig | None = None
+    cascade: CascadeConfig | None = None
+
+    @property
+    def second(self) -> str | None:
+        """The network that runs at nominal supply beside the one at low voltage, or in its place."""
+        return self.smaller or getattr(self.fused or self.cascade, "network", None)
+
+    @model_validator(mode="after")
+    def goes_with_a_second(self) -> Self:
+        uses = [key for key in SECOND if getattr(self, key) is not None]
+        if len(uses) > 1:
+            raise ValueError(f"{uses[1]}: not with {uses[0]}, one use of a second network at a time")
+        low = [key for key in ("neuralfuse", "sram", "memories", "batchnorm", "logic") if getattr(self, key)]
+        if self.smaller is not None and low:
+            raise ValueError(f"smaller: not with {low[0]}, for nothing runs at low voltage then")
+        if uses and self.batchnorm is not None:
+            raise ValueError(f"{uses[0]}: not with batchnorm")
+        fuse = self.neuralfuse
+        if uses and fuse is not None and fuse.own_faults is not None:
+            raise ValueError(f"{uses[0]}: not with own_faults")
+        if self.fused is not None and self.fused.fit == "per_lot" and fuse is not None and fuse.calibrate is not None:
+            raise ValueError("fused.fit per_lot: not with calibrate, which fits to each chip; allowed: per_chip")
+        return self
 
     @model_validator(mode="after")
     def one_beside_the_memory(self) -> Self:
@@ -306,8 +335,12 @@ class ProtectionConfig(Strict):
             return {"name": value, "logic": value}
         if isinstance(value, str) and value.startswith("calibrated("):
             return {"name": value, "neuralfuse": _calibrated(value)}
+        if isinstance(value, str) and value.startswith(tuple(f"{use}(" for use in SECOND)):
+            return {"name": value, **_beside(value)}
         if isinstance(value, str):
             return {"name": value, "sram": [value]}
+        if isinstance(value, dict) and isinstance(value.get("fused"), str):
+            value = {**value, "fused": {"network": value["fused"]}}
         if isinstance(value, dict) and isinstance(value.get("sram"), dict):
             value = {**value, "sram": value["sram"].get("weights", []), "memories": _others(value)}
         if isinstance(value, dict) and "name" not in value:
@@ -319,6 +352,10 @@ class ProtectionConfig(Strict):
                 parts.append(f"calibrated({generator})" if inner.get("calibrate") is not None else generator)
             parts += ["batchnorm"] if value.get("batchnorm") is not None else []
             parts += [str(value["logic"])] if value.get("logic") else []
+            for use in SECOND:
+                other = value.get(use)
+                name = other.get("network") if isinstance(other, dict) else other
+                parts += [f"{use}({name})"] if name else []
             return {**value, "name": "+".join(parts) or "none"}
         return value
 
@@ -375,6 +412,18 @@ class StudyConfig(Strict):
                     raise InputError("study", f"protections.{protection.name}.train_on", name, ", ".join(names))
         return self
 
+    @model_validator(mode="after")
+    def second_is_another_network(self) -> Self:
+        names = [network.name for network in self.networks]
+        for protection in self.protections:
+            other = protection.second
+            if other is not None and (other not in names or len(names) == 1):
+                use = next(use for use in SECOND if getattr(protection, use) is not None)
+                key = f"protections.{protection.name}.{use}" + (".network" if use != "smaller" else "")
+                known = [name for name in names if name != other]
+                raise InputError("study", key, other, one_of(other, known, "networks") if known else TWO)
+        return self
+
     @field_validator("networks", "accelerators", "protections", "voltages")
     @classmethod
     def not_empty(cls, value: tuple) -> tuple:
@@ -418,6 +467,10 @@ class StudyConfig(Strict):
     def network(self, name: str) -> NetworkConfig:
         """The network of this name."""
         return next(network for network in self.networks if network.name == name)
+
+    def protections_of(self, network: str) -> tuple[ProtectionConfig, ...]:
+        """Those that a network is measured with: without those whose second network it is itself."""
+        return tuple(protection for protection in self.protections if protection.second != network)
 
     def protection(self, name: str) -> ProtectionConfig:
         """The protection of this name."""

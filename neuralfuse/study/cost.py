@@ -2,7 +2,8 @@
 
 Every rail of the base network is at the supply that the operating point gives it, and the clock as it says. A generator
 runs at nominal supplies and clock, as in the NeuralFuse paper; only one with `own_faults` runs at the point, too. A
-saving is always against the unprotected network at nominal supplies and clock, at the same scope.
+second network runs at nominal. A saving is always against the unprotected network at nominal supplies and clock, at the
+same scope.
 """
 
 from collections.abc import Sequence
@@ -70,6 +71,22 @@ def cost_of(
         cycles=cycles,
         clock_hz=clock_hz(machine, at),
         inference_s=seconds,
+    )
+
+
+def with_second(cost: Cost, network: Counts, second: Counts, share: float) -> Cost:
+    """A mean over images that all pass a `second` network at nominal supply, and this `share` of which pass `network`,
+    protected, at a `cost`, too."""
+    reference = scopes(energy(network), network.accelerator, NOMINAL)
+    beside = energy(second)
+    more = scopes(beside, second.accelerator, NOMINAL)
+    total = {scope: share * getattr(cost, f"energy_{scope}_pj") + more[scope] for scope in reference}
+    return Cost(
+        **{f"energy_{scope}_pj": pj for scope, pj in total.items()},
+        **{f"saving_{scope}": 1 - total[scope] / pj for scope, pj in reference.items()},
+        cycles=round(share * cost.cycles) + second.cycles,
+        clock_hz=cost.clock_hz,
+        inference_s=share * cost.inference_s + beside.seconds,
     )
 
 

@@ -1,6 +1,5 @@
 """Studies read from YAML files and written to them; every mistake names its key."""
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from neuralfuse.study.config import StudyConfig
+from neuralfuse.study.strict import one_of
 from simulator import userfile
 from sram import plugins
 from sram.errors import InputError
@@ -37,7 +37,7 @@ def parse_study(data: object, where: str) -> StudyConfig:
             raise InputError(where, ".".join([*path, cause.key]), cause.value, cause.allowed) from None
         key = ".".join(path) or "study"
         if first["type"] == "extra_forbidden":
-            allowed = _one_of(path[-1], _keys_beside(first["loc"]))
+            allowed = one_of(path[-1], _keys_beside(first["loc"]))
             raise InputError(where, key, first["input"], allowed) from None
         if first["type"] == "missing":
             raise InputError(where, key, None, "this key is required") from None
@@ -81,17 +81,6 @@ def _keys_beside(path: Sequence[int | str]) -> list[str]:
             continue
         model = _model_in(model.model_fields[part].annotation) or model
     return sorted(model.model_fields)
-
-
-def _one_of(name: str, known: list[str]) -> str:
-    """What may stand in place of `name`, the name that was probably meant first.
-
-    >>> _one_of("protection", ["chips", "protections"]), _one_of("x", ["chips"])
-    ('protections, or another of the keys chips', 'only the keys chips')
-    """
-    meant = difflib.get_close_matches(name, known, 1)
-    others = ", ".join(key for key in known if key not in meant)
-    return f"{meant[0]}, or another of the keys {others}" if meant else f"only the keys {others}"
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:

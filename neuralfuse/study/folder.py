@@ -16,7 +16,7 @@ from neuralfuse.results.rows import Result, Rows
 from neuralfuse.results.tables import to_csv
 from neuralfuse.study import records
 from neuralfuse.study.config import ProtectionConfig, StudyConfig
-from neuralfuse.study.cost import Cost, cost_of
+from neuralfuse.study.cost import Cost, cost_of, with_second
 from neuralfuse.study.digest import digest
 from neuralfuse.study.file_names import generator_file, slug
 from neuralfuse.study.files import dump_study, load_study
@@ -26,7 +26,7 @@ from neuralfuse.study.supplies import machine_of, roles_of
 from simulator.accelerator import accelerator
 from simulator.array.cycles import Counts, simulate, with_all_weights
 from simulator.device.program import Program
-from simulator.operating_point import OperatingPoint
+from simulator.operating_point import NOMINAL, OperatingPoint
 from simulator.placement import Placement
 from simulator.workload import Layer, Workload
 from sram import locks
@@ -139,6 +139,10 @@ class StudyFolder:
         checkpoint.load_network(built.generator, self.generator_file(network, found))
         return built.eval()
 
+    def fusion_file(self, network: str, protection: str, of: str) -> Path:
+        """The weight of the low-voltage network in a fusion; `of`: a digest of all that it follows from."""
+        return self.path / "fusions" / slug(network, protection) / f"{of}.json"
+
     def images_file(self, network: str, protection: str) -> Path:
         """Some test images, and what the protection's generator makes of them."""
         return self.path / "images" / f"{slug(network, protection)}.npz"
@@ -183,13 +187,20 @@ class StudyFolder:
         at: OperatingPoint,
         overheads: Overheads = NONE,
         wrong: Sequence[float] | None = None,
+        share: float = 1.0,
     ) -> Cost:
         """Cost of one inference at an operating point; `overheads` are those of the protection's SRAM parts, `wrong`
-        the shares of tiles that its checksums found wrong (`cost_of`)."""
+        the shares of tiles that its checksums found wrong, `share` that of the images which pass its cascade
+        (`cost_of`)."""
+        if protection.smaller is not None:
+            at, share = NOMINAL, 0.0
         fuse, base = protection.neuralfuse, self.counts(machine, network)
         extra = self.counts(machine, network, protection.name) if fuse is not None else None
         at_nominal = fuse is None or fuse.own_faults is None
-        return cost_of(base, extra, at, overheads, at_nominal, protection.logic, wrong)
+        cost = cost_of(base, extra, at, overheads, at_nominal, protection.logic, wrong)
+        if protection.second is None:
+            return cost
+        return with_second(cost, base, self.counts(machine, protection.second), share)
 
     def placement(self, network: str, machine: str) -> Placement:
         """Where each stored weight bit of a network lies."""

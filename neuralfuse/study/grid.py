@@ -57,22 +57,16 @@ def points_of(folder: StudyFolder) -> list[Point]:
     for network in study.networks:
         for machine in study.accelerators:
             for form in study.forms:
-                for protection in study.protections:
+                for protection in study.protections_of(network.name):
                     setup = common | {
-                        "network": [
-                            _file_hash(folder.network_file(network.name)),
-                            network.bits,
-                            network.per_channel,
-                            _program_hash(folder, network),
-                            _workload_hash(folder, network.name),
-                            content_hashes(network.build or network.name, network.checkpoint),
-                        ],
+                        "network": _network_hashes(folder, network),
                         "accelerator": given(accelerator(machine)),
                         "structure": None if form == MEASURED else given(structure.structure(form)),
                         "protection": protection.given(),
                         "generator": _generator_hashes(folder, network.name, protection),
                         "calibrated_at": _calibrated_at(study, protection),
                         **_calibrated_on(study, protection),
+                        **_second_hashes(folder, protection),
                         **_plugin_hashes(study, protection),
                     }
                     names = (network.name, study.dataset.name, machine, curve.name, form, protection.name)
@@ -105,6 +99,27 @@ def _file_hash(path: Path) -> str | None:
         total.update(name.encode())
         total.update(np.ascontiguousarray(tensor.numpy()).tobytes())
     return total.hexdigest()[:16]
+
+
+def _network_hashes(folder: StudyFolder, network: NetworkConfig) -> list:
+    """Of its words, how they are read, its layers, and the files that it was made from."""
+    return [
+        _file_hash(folder.network_file(network.name)),
+        network.bits,
+        network.per_channel,
+        _program_hash(folder, network),
+        _workload_hash(folder, network.name),
+        content_hashes(network.build or network.name, network.checkpoint),
+    ]
+
+
+def _second_hashes(folder: StudyFolder, protection: ProtectionConfig) -> dict[str, object]:
+    """Of the second network, and of the training images where its fusion is fitted to them; empty without one."""
+    if protection.second is None:
+        return {}
+    study = folder.study
+    fitted = {"fitted_on": training_hash(study.dataset)} if protection.fused is not None else {}
+    return {"second": _network_hashes(folder, study.network(protection.second)), **fitted}
 
 
 def _program_hash(folder: StudyFolder, network: NetworkConfig) -> str | None:

@@ -129,12 +129,19 @@ class Lowered:
         return InTurn(tuple(memories)), tuple(inside)
 
     def put(
-        self, answers: IntegerNetwork, network: str, die: Die, name: str, at: OperatingPoint
+        self,
+        answers: IntegerNetwork,
+        network: str,
+        die: Die,
+        name: str,
+        at: OperatingPoint,
+        epoch: int | None = ACCESS,
     ) -> tuple[Overheads, float]:
-        """Give a network what this chip at this point does to its activations and sums; returns what the protections of
-        the buffers cost, and the share of their cells that are faulty."""
+        """Give a network what this chip at this point does to its activations and sums, at an access (None: as it was
+        characterised); returns what the protections of the buffers cost, and the share of their cells that are
+        faulty."""
         supplies, faulty, cells = memory_supplies(self.study, die.accelerator, at), 0, 0
-        answers.activations, inside = self.faults(network, die, name, supplies, ACCESS)
+        answers.activations, inside = self.faults(network, die, name, supplies, epoch)
         buffers = self.chip(network, die, name, self.floors(die.accelerator))
         for buffer, stored in buffers.items():
             voltage = dict(supplies)[self.roles[buffer]]

@@ -53,7 +53,7 @@ def _prepare(folder: StudyFolder, say: Say) -> list[Point]:
         if config.activations == "int8":
             make_program(folder, *made[config.name], say)
     for config in study.networks:
-        for protection in study.protections:
+        for protection in study.protections_of(config.name):
             if protection.neuralfuse is not None:
                 bases = [made[name] for name in protection.neuralfuse.trained_on(config.name)]
                 transform = at(make_generator(folder, bases, protection, protection.neuralfuse, say), lowest)
@@ -82,7 +82,7 @@ def trainings_to_do(folder: StudyFolder) -> list[str]:
             missing.append(config.name)
             trained_once.add(digest(settings))
     for config in study.networks:
-        for protection in study.protections:
+        for protection in study.protections_of(config.name):
             fuse = protection.neuralfuse
             if fuse is None or fuse.starts_untrained:
                 continue

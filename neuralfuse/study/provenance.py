@@ -25,7 +25,7 @@ def layer_table(folder: StudyFolder) -> pd.DataFrame:
     totals."""
     tables = []
     for network in folder.study.networks:
-        fuses = [p.name for p in folder.study.protections if p.neuralfuse is not None]
+        fuses = [p.name for p in folder.study.protections_of(network.name) if p.neuralfuse is not None]
         for fuse in [None, *fuses]:
             for machine in folder.study.accelerators:
                 counts = folder.counts(machine, network.name, fuse)

@@ -12,6 +12,7 @@ from sram.errors import InputError
 from sram.failure import FailureCurve
 
 DEFAULT_ACCELERATORS = ("paper",)
+SECOND = ("smaller", "fused", "cascade")  # how a second network may be used
 WARM_STEPS = 2000  # of the training for all chips before a fit, where a short form asks for one
 
 
@@ -39,6 +40,30 @@ def _calibrated(text: str) -> dict[str, Any]:
         values["warm"] = True
         return fuse | {"checkpoint": start}
     return fuse | {"training": {"steps": WARM_STEPS}} if start else fuse
+
+
+def _beside(text: str) -> dict[str, Any]:
+    """The keys that a second network in short stands for; a bare number is the threshold of a cascade.
+
+    >>> _beside("smaller(resnet8)"), _beside("cascade(resnet8, 0.9)")
+    ({'smaller': 'resnet8'}, {'cascade': {'network': 'resnet8', 'threshold': 0.9}})
+    >>> _beside("fused(resnet8, fit=per_chip, images=64)")
+    {'fused': {'network': 'resnet8', 'fit': 'per_chip', 'images': 64}}
+    """
+    inside = re.fullmatch(r"(\w+)\(\s*([^\s,()=]+)\s*((?:,[^,()]+)*)\)", text)
+    if inside is None:
+        raise ValueError(f"{text!r}: smaller(NETWORK), fused(NETWORK, KEY=VALUE, ...) or cascade(NETWORK, THRESHOLD)")
+    use, network, rest = inside.groups()
+    pairs = [part.rpartition("=") for part in rest.split(",")[1:]]
+    try:
+        values = {key.strip() or "threshold": userfile.parse(value, text) for key, _, value in pairs}
+    except InputError:
+        raise ValueError(f"{text!r}: values as YAML has them, such as images=200") from None
+    if use == "smaller":
+        if values:
+            raise ValueError(f"{text!r}: smaller(NETWORK), without more")
+        return {use: network}
+    return {use: {"network": network} | values}
 
 
 def _of_maps(value: dict) -> dict:

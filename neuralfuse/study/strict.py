@@ -1,5 +1,6 @@
 """What the groups of keys of a study have in common: how they are read, and what is hashed of them."""
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -50,6 +51,19 @@ def each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     if twice:
         raise ValueError(f"each entry once, {twice[0]} too")
     return names
+
+
+def one_of(name: str, known: list[str], kind: str = "keys") -> str:
+    """What may stand in place of `name`, the name that was probably meant first.
+
+    >>> one_of("protection", ["chips", "protections"]), one_of("x", ["chips"])
+    ('protections, or another of the keys chips', 'only the keys chips')
+    """
+    meant = difflib.get_close_matches(name, known, 1)
+    others = ", ".join(key for key in known if key not in meant)
+    if meant:
+        return f"{meant[0]}, or another of the {kind} {others}" if others else meant[0]
+    return f"only the {kind} {others}"
 
 
 def _leaves(value: object) -> Iterator[object]:

@@ -30,6 +30,7 @@ from neuralfuse.study.lowered import ACCESS, Die, Lowered, found_wrong, last
 from neuralfuse.study.memory import chip_map, sees_activations
 from neuralfuse.study.supplies import MemorySupplies, at_weights, beside, memory_supplies, operating_points, supply_of
 from neuralfuse.sweep.sampling import order_of
+from neuralfuse.sweep.second import Known, SecondNetworks
 from neuralfuse.sweep.task import Task
 from neuralfuse.training.batchnorm import own_statistics
 from neuralfuse.training.calibrate import calibrate
@@ -85,6 +86,7 @@ class Bench:
         self.order = last(1, self._order)
         self.clean = last(16, self._clean)
         self.cost = last(16, self._cost)
+        self.second = SecondNetworks(Known(folder, self.images, self.labels, self.nominal, self.low_voltage))
 
     @functools.cached_property
     def data(self) -> Dataset:
@@ -102,9 +104,16 @@ class Bench:
 
     def _answers(self, name: str) -> Callable[[Tensor], Tensor]:
         """The network as it is measured: with its faults as they are set, activations in numbers or in words."""
+        return self._with_activations(name, self.network(name))
+
+    def nominal(self, name: str) -> Callable[[Tensor], Tensor]:
+        """A network without a fault, apart from the one that is measured."""
+        return self._with_activations(name, self._network(name))
+
+    def _with_activations(self, name: str, network: FaultyNetwork) -> Callable[[Tensor], Tensor]:
         if self.study.network(name).activations == "float":
-            return self.network(name)
-        return IntegerNetwork(self.network(name), self.folder.program(name))
+            return network
+        return IntegerNetwork(network, self.folder.program(name))
 
     def _inputs(self, network: str, name: str, fit: Fit | None = None, sample: Sample | None = None) -> Tensor:
         """Test images, all or a chip's sample, as the network sees them: as they are, or through the protection's
@@ -226,9 +235,25 @@ class Bench:
 
     def right(self, network: str, images: Tensor, sample: Sample | None = None) -> Tensor:
         """Which images, as they are or transformed, a network with the faults that it has answers right."""
+        return self.logits(network, images, sample).argmax(1) == self.labels[self.chosen(sample)]
+
+    def logits(self, network: str, images: Tensor, sample: Sample | None = None) -> Tensor:
+        """What a network with the faults that it has answers to images, those of a sample if there is one."""
         if isinstance(answers := self.answers(network), IntegerNetwork):
             answers.first_image = 0 if sample is None else sample.part[0]
-        return evaluate.right(answers, images, self.labels[self.chosen(sample)], self.study.batch_size)
+        return evaluate.logits(answers, images, self.study.batch_size)
+
+    def low_voltage(self, task: Task, die: Die, images: Tensor) -> Tensor:
+        """What a task's network, behind its protection, answers to other images on a die as it was characterised."""
+        point = task.point
+        network, name = point.network, point.protection
+        if (transform := self._fitted(network, name, self._fit(task))) is not None:
+            images = evaluate.transform(transform, images, self.study.batch_size)
+        chip = self.chip(network, die, self.study.protection(name).sram)
+        self.network(network).set_faults(*chip.faults(supply_of(self.study, die.accelerator, task.at, "weights")))
+        if isinstance(answers := self.answers(network), IntegerNetwork):
+            self.lowered.put(answers, network, die, name, task.at, epoch=None)
+        return self.logits(network, images)
 
     def _cost(
         self,
@@ -238,8 +263,9 @@ class Bench:
         at: OperatingPoint,
         overheads: tuple[tuple[str, Overhead], ...],
         wrong: tuple[float, ...] | None,
+        share: float,
     ) -> Cost:
-        return self.folder.cost(network, machine, self.study.protection(name), at, dict(overheads), wrong)
+        return self.folder.cost(network, machine, self.study.protection(name), at, dict(overheads), wrong, share)
 
     def _renormalised(self, network: str, faults: FaultyBits, how: BatchNormConfig, sample: Sample | None) -> Tensor:
         """Which images are right with these faults and the statistics that BatchNorm finds with them."""
@@ -273,17 +299,21 @@ class Bench:
         fit = self._fit(task)
         own = sample if fit is not None and fit.die is not None else None  # what one chip alone sees
         images = self.inputs(point.network, point.protection, fit, own)
+        weight = self.second.weight(task) if protection.fused is not None else 0.0
         chip = self.chip(point.network, self.now(die_of(task)), protection.sram)
         faults = chip.faults(voltage, ACCESS)
         model.set_faults(*faults)
-        flip_rate = model.flip_rate()
+        flip_rate = 0.0 if protection.smaller is not None else model.flip_rate()
         others: Overheads = {}
-        faulty_activations, late, wrong = 0.0, False, None
+        faulty_activations, late, wrong, share = 0.0, False, None, 1.0
         if isinstance(answers := self.answers(point.network), IntegerNetwork):
             die = self.now(die_of(task))
             others, faulty_activations = self.lowered.put(answers, point.network, die, point.protection, task.at)
             late = bool(answers.in_array)
-        if protection.batchnorm is not None:
+        if protection.second is not None:
+            asked = functools.partial(self.logits, point.network, images if own else images[chosen], sample)
+            right, share = self.second.answered(task, weight, chosen, asked)
+        elif protection.batchnorm is not None:
             right = self._renormalised(point.network, faults, protection.batchnorm, sample)
         elif flip_rate or faulty_activations or late:
             right = self.right(point.network, images if own else images[chosen], sample)
@@ -294,7 +324,8 @@ class Bench:
             wrong = found_wrong(answers)
         clean = every[chosen]
         overheads = {"weight_buffer": chip.overhead, **others}
-        cost = self.cost(point.network, point.accelerator, point.protection, task.at, tuple(overheads.items()), wrong)
+        spent_on = tuple(overheads.items()), wrong, share
+        cost = self.cost(point.network, point.accelerator, point.protection, task.at, *spent_on)
         names = {name: value for name, value in asdict(point).items() if name != "setup"}
         return Result(
             key=task.key,

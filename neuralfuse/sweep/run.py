@@ -109,7 +109,8 @@ def estimate(folder: StudyFolder, workers: Workers, part: tuple[int, int] | None
     trainings = trainings_to_do(folder)
     index, count = part or (1, 1)
     if trainings or not folder.path.is_dir():
-        settings = len(study.networks) * len(study.accelerators) * len(study.forms) * len(study.protections)
+        measured = sum(len(study.protections_of(network.name)) for network in study.networks)
+        settings = measured * len(study.accelerators) * len(study.forms)
         chips = len(range(index - 1, settings * study.chips.evaluation, count))
         return Forecast(chips * len(operating_points(study, study.accelerators[0])), 0, trainings, None)
     rows = folder.rows.read()

@@ -150,3 +150,19 @@ def test_images_stand_above_what_became_of_them_and_the_difference():
                     assert np.allclose(picture.get_array(), np.moveaxis(image / widest, 0, -1) / 2 + 0.5)
         assert [axis.get_title() for axis in axes] == ["7", "cat", "", "", "", ""]
         assert [axis.get_ylabel() for axis in axes] == ["input x", "", "F(x)", "", "F(x) - x", ""]
+
+
+def test_a_smaller_network_is_a_point_beside_the_line_of_the_big_one():
+    """Energies in µJ fall to the right; the smaller network's rows at all supplies are one."""
+    table = summary_of(
+        protection=["none"] * 2 + ["smaller(b)"] * 2,
+        energy_chip_pj=[4e6, 2.5e6, 1e6, 1e6],
+        accuracy_mean=[0.97, 0.3, 0.9, 0.9],
+        accuracy_low=[0.96, 0.1, 0.9, 0.9],
+        accuracy_high=[0.98, 0.5, 0.9, 0.9],
+    )
+    axis = plots.smaller_or_lower(table, "chip").axes[0]
+    lines = lines_of(axis)
+    assert lines["none"] == [(4, 97), (2.5, 30)]
+    assert set(lines["smaller(b)"]) == {(1, 90)}
+    assert axis.xaxis.get_inverted()

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from neuralfuse.study.cost import cost_of
+from neuralfuse.study.cost import cost_of, with_second
 from simulator.accelerator import accelerator, with_rails
 from simulator.array.cycles import simulate
 from simulator.energy import energy
 from simulator.mac_errors import mac_errors
-from simulator.operating_point import OperatingPoint, Supply
+from simulator.operating_point import NOMINAL, OperatingPoint, Supply
 from simulator.timing import slack
 from simulator.workload import Workload, conv, linear
 
@@ -51,3 +51,19 @@ def test_what_was_not_counted_is_expected_at_the_slack_of_the_clock(late):
     assert cost_of(counts, None, at, logic="abft") == cost_of(counts, None, at, logic="abft", wrong=wrong)
     in_time = cost_of(counts, None, OperatingPoint((Supply("logic", 0.98),), machine.clock_hz, True), logic="abft")
     assert in_time.cycles == counts.cycles
+
+
+def test_two_networks_cost_their_sum_by_the_share_of_images():
+    """A quarter of the images pass on: energies at the point and at nominal supply, worked out from accesses."""
+    machine, _ = with_rails(accelerator("paper"), ("weights",))
+    big = simulate(Workload("big", (conv("a", 8, 8, 16, 48, kernel=3, padding=1),)), machine)
+    small = simulate(Workload("small", (linear("b", 1, 3072, 10),)), machine)
+    at = OperatingPoint((Supply("weights", 0.8),))
+    found = with_second(cost_of(big, None, at), big, small, 0.25)
+    reads = [energy(counts).components["weight_sram_reads"].sum() for counts in (big, small)]
+    assert found.energy_weight_sram_pj == pytest.approx(0.25 * 0.64 * reads[0] + reads[1], rel=1e-12)
+    assert found.saving_weight_sram == pytest.approx(1 - found.energy_weight_sram_pj / reads[0], rel=1e-12)
+    assert found.cycles == round(0.25 * big.cycles) + small.cycles
+    assert found.inference_s == pytest.approx((0.25 * big.cycles + small.cycles) / machine.clock_hz, rel=1e-12)
+    alone = with_second(cost_of(big, None, NOMINAL), big, small, 0)
+    assert alone.energy_system_pj == pytest.approx(cost_of(small, None, NOMINAL).energy_system_pj, rel=1e-12)
