@@ -208,7 +208,7 @@ def swept_voltages(study: StudyConfig, role: Role = "weights") -> list[SweptVolt
 
     >>> from neuralfuse.study.files import Study
     >>> study = Study("x", networks=["resnet8"], voltages=[0.8], rails={"logic": [1.0, 0.9]}, clock="follow")
-    >>> [(each.voltage, each.volts["paper"], each.cell_fault_rate) for each in swept_voltages(study, "logic")]
+    >>> [(each.voltage, round(each.volts["paper"], 9), each.cell_fault_rate) for each in swept_voltages(study, "logic")]
     [(1.0, 0.8, None), (0.9, 0.72, None)]
     """
     curve, volts = curve_of_role(study, role), volts_per_unit(study, role)
