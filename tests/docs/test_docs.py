@@ -34,7 +34,7 @@ from tests.conftest import ROOT, run
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 SLOW = {"README.md"} | {f"docs/{page}.md" for page in (
     "calibrate-one-chip", "choose-a-protection", "first-answer", "install", "models/accelerator", "reproduce",
-    "tutorials/accelerator", "tutorials/cluster", "tutorials/curve",
+    "tutorials/accelerator", "tutorials/cluster", "tutorials/curve", "which-point",
     "findings/15-protections-on-digits", "findings/16-clustered-cells",
 )}  # fmt: skip
 NAMED = re.compile(r"# ([\w-]+\.(yaml|py))\b")

@@ -78,6 +78,7 @@ def test_a_folder_may_grow_in_what_its_hash_leaves_out():
     assert study.left_out("folder") == {
         *grown,
         "adaptive",
+        "optimize",
         "rails",
         "together",
         "operating_points",
