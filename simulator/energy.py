@@ -18,7 +18,8 @@ Conventions, all of them:
   access costs the same whatever the scratchpad's size. Words that are delivered to an element or handed on to the next
   one are counted with the registers. They are on the logic rail, and leak as the smallest SRAM of the table does.
 - The vector unit spends one 32-bit addition an operation, moves included.
-- Clock tree and control are not counted: no source that fits an array of any size was at hand.
+- Clock tree and control: where the table has a `clock_tree`, in pJ a cycle on the logic rail. The shipped one has none,
+  for no source that fits an array of any size was at hand.
 
 Scopes: `weight_sram` is the NeuralFuse paper's: reads of weights from the weight buffer, nothing else. `sram`: all
 reads and writes of all buffers and their leakage. `chip`: that, the array, the vector unit and logic leakage. `system`:
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 Scope = Literal["weight_sram", "sram", "chip", "system"]
 WAYS: tuple[Literal["read", "write"], ...] = ("read", "write")
 SRAM = ("weight_sram_reads", "weight_sram_writes", "activation_sram", "sram_leakage")
-CHIP = (*SRAM, "mac", "registers", "scratchpads", "vector", "logic_leakage")
+CHIP = (*SRAM, "mac", "registers", "scratchpads", "vector", "clock_tree", "logic_leakage")
 COMPONENTS = (*CHIP, "dram")
 SCOPES: dict[Scope, tuple[str, ...]] = {"weight_sram": SRAM[:1], "sram": SRAM, "chip": CHIP, "system": COMPONENTS}
 
@@ -217,6 +218,7 @@ def energy(
         "registers": registers,
         "scratchpads": scratchpads,
         "vector": rows["vector_operations"] * figures.entry("vector_operation"),
+        "clock_tree": rows["cycles"] * figures.clock_tree(),
         "logic_leakage": seconds * figures.logic_leakage_mw() * PJ_PER_MILLIJOULE,
     }
     pj |= {Part(name, "logic"): spent for name, spent in logic.items()}

@@ -23,7 +23,9 @@ UM2_PER_MM2 = 1e6
 # All that a table may hold, and its unit; the lines of the buffers, and scratchpad_leakage and scratchpad_area, each of
 # a bit, override the SRAM table.
 UNITS = {
-    **dict.fromkeys(("multiply", "add", "vector_operation", "register", "scratchpad", "hop", "dram"), "pJ"),
+    **dict.fromkeys(
+        ("multiply", "add", "vector_operation", "register", "scratchpad", "hop", "dram", "clock_tree"), "pJ"
+    ),
     **dict.fromkeys(("multiplier_leakage", "adder_leakage", "scratchpad_leakage"), "mW"),
     **{f"{buffer}_buffer_read": "pJ" for buffer in ("ifmap", "weight", "ofmap")},
     **{f"{buffer}_buffer_write": "pJ" for buffer in ("ifmap", "weight", "ofmap")},
@@ -135,7 +137,8 @@ def energy_table(name_or_path: str | Path = "published") -> EnergyTable:
 
     The file has `entries`: component -> value, unit (pJ or mW), per, source, node_nm, voltage_v, and where it applies
     bits and scales; `extends: published` fills in what it leaves out. Optional components override the SRAM table:
-    {ifmap,weight,ofmap}_buffer_{read,write} in pJ an access of one word, {...}_buffer_leakage in mW.
+    {ifmap,weight,ofmap}_buffer_{read,write} in pJ an access of one word, {...}_buffer_leakage in mW. A
+    `clock_tree`, in pJ a cycle of the whole array, is counted where a table has it.
     """
     known = _shipped()
     if str(name_or_path) not in known and not Path(name_or_path).is_file():
@@ -200,6 +203,10 @@ class Figures:
         scaled = f"; {item.value} {item.unit} at {item.node_nm:g} nm, {item.voltage_v:g} V"
         return self._record(name, value, item.unit, per or item.per, volts, item.source + scaled)
 
+    def clock_tree(self) -> float:
+        """pJ of a cycle; 0 where the table has no figure, as the shipped one."""
+        return self.entry("clock_tree") if "clock_tree" in self.entries.entries else 0.0
+
     def mac(self) -> float:
         """pJ of a multiplication and an addition."""
         m, multiply, add = self.machine, self.entries["multiply"], self.entries["add"]
@@ -225,7 +232,7 @@ class Figures:
                 price[name] = self.sram(buffer, way) * bits[operand]
         price["dram_byte"] = 8 * self.of_bit("dram")
         leakage = sum(self.sram_leakage_mw(name) for name in ("ifmap", "weight", "ofmap")) + self.logic_leakage_mw()
-        price["cycle"] = leakage * PJ_PER_MILLIJOULE / m.clock_hz
+        price["cycle"] = leakage * PJ_PER_MILLIJOULE / m.clock_hz + self.clock_tree()
         mac, moved, shifted = self.mac(), self.moved_bits(), self.shifted_bits()
         for dataflow in moved:
             price[f"mac_{dataflow}"] = mac + moved[dataflow] * register

@@ -31,6 +31,7 @@ COLORS = {
     "registers": "#E69F00",
     "scratchpads": "#CC79A7",
     "vector": "#F0E442",
+    "clock_tree": "#882255",
     "logic_leakage": "#F6D7B8",
     "dram": "#8C8C8C",
 }

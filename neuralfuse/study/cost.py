@@ -107,7 +107,8 @@ def _waiting(spent: LayerEnergy, more: Sequence[LogicCost]) -> LayerEnergy:
     """With what a protection of the logic adds to each layer: to MACs and registers, to accesses of the buffers, and to
     the time, in which everything leaks."""
     energy, cycles, accesses = 1 + np.array(more).T
-    factor = {"mac": energy, "registers": energy, "sram_leakage": cycles, "logic_leakage": cycles}
+    factor = dict.fromkeys(("mac", "registers"), energy)
+    factor |= dict.fromkeys(("clock_tree", "sram_leakage", "logic_leakage"), cycles)
     ways = {"read": accesses, "write": accesses}
     parts = {part: pj * factor.get(part.component, ways.get(part.way, 1.0)) for part, pj in spent.parts.items()}
     return LayerEnergy(spent.layers, parts, spent.figures, spent.layer_seconds * cycles)

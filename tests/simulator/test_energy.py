@@ -14,8 +14,8 @@ from simulator.area import area
 from simulator.array.cycles import simulate
 from simulator.compat import paper
 from simulator.energy import COMPONENTS, SCOPES, SRAM, energy, idle_mw
-from simulator.figures import OF_BITS, UNITS, EnergyTable, energy_table
-from simulator.operating_point import OperatingPoint, Supply, weights_at
+from simulator.figures import OF_BITS, UNITS, EnergyTable, Figures, energy_table, published
+from simulator.operating_point import NOMINAL, OperatingPoint, Supply, weights_at
 from simulator.readers.read import trace
 from simulator.workload import Layer, Workload, conv, linear, matmul
 from sram.energy import leakage_scale, macro
@@ -312,6 +312,23 @@ def test_what_is_scaled_to_a_width_says_for_which_it_holds(component):
     entries = energy_table().entries
     with pytest.raises(InputError, match=f"entries.{component}.bits = 0"):
         EnergyTable("mine", entries | {component: replace(entries[component], bits=0)})
+
+
+def test_a_clock_tree_is_counted_by_the_cycle_where_a_table_has_one(tmp_path):
+    """12 pJ a cycle at 28 nm, 1 V: on the logic rail, in the scope chip, and in what a search weighs."""
+    mine = "{value: 12, unit: pJ, per: cycle, source: a chip, node_nm: 28, voltage_v: 1.0}"
+    (tmp_path / "mine.yaml").write_text(f"extends: published\nentries:\n  clock_tree: {mine}\n")
+    table, counts = energy_table(tmp_path / "mine.yaml"), simulate(STEM, PAPER)
+    low = OperatingPoint((Supply("logic", 0.75),))  # of 0.8 V
+    for at, volts in ((NOMINAL, 0.8), (low, 0.6)):
+        without, found = energy(counts, at), energy(counts, at, table=table)
+        assert without.components["clock_tree"].sum() == 0
+        expected = counts.cycles * 12 * 22 / 28 * volts**2
+        assert found.components["clock_tree"].sum() == pytest.approx(expected)
+        assert found.chip_pj - without.chip_pj == pytest.approx(expected)
+        assert found.sram_pj == without.sram_pj
+    prices = [Figures(PAPER, each, NOMINAL.volts(PAPER)).prices()[0]["cycle"] for each in (published(), table)]
+    assert prices[1] - prices[0] == pytest.approx(12 * 22 / 28 * 0.8**2)
 
 
 def test_every_entry_of_a_table_has_one_unit(tmp_path):
