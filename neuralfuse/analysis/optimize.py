@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from neuralfuse.chips.memory import FIRST_TRAINING_CHIP
 from neuralfuse.report.wording import choice_lines
@@ -34,6 +33,7 @@ from neuralfuse.sweep.executors import Workers
 from neuralfuse.sweep.plan import plan
 from neuralfuse.sweep.race import FAILED, KEPT, Candidate, Found, Goal, Ledger, Lot, Race
 from neuralfuse.sweep.task import Task
+from simulator import userfile
 from simulator.operating_point import OperatingPoint
 from sram import plugins
 from sram.errors import InputError
@@ -420,7 +420,7 @@ def _optimum(search: Search, ends: dict[str, Found]) -> str:
     first = next(iter(studies.values()))
     if len(studies) == 1:
         return dump_study(parse_study(first, "optimum.yaml"))
-    return yaml.safe_dump({**first, "variants": studies}, sort_keys=False, allow_unicode=True)
+    return userfile.text({**first, "variants": studies})
 
 
 def _one_point(folder: StudyFolder, setting: Setting, found: Candidate) -> dict[str, Any]:

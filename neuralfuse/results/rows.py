@@ -95,12 +95,13 @@ AMOUNTS = (
 
 def possible(rows: Any) -> dict[str, Any]:
     """By field, whether the values of a `Result`, or of a table of them, are within their range."""
-    counted = {name: (0 <= getattr(rows, name)) & (getattr(rows, name) <= rows.total) for name in COUNTS[:-1]}
+    answers = ("correct", "correct_clean")
+    counted = {name: (0 <= getattr(rows, name)) & (getattr(rows, name) <= rows.total) for name in answers}
     both = (rows.correct_both <= rows.correct) & (rows.correct_both <= rows.correct_clean)
     counted["correct_both"] = both & (rows.correct_both >= rows.correct + rows.correct_clean - rows.total)
     shares = {name: (0 <= getattr(rows, name)) & (getattr(rows, name) <= 1) for name in SHARES}
     amounts = {name: (0 <= getattr(rows, name)) & (getattr(rows, name) < math.inf) for name in AMOUNTS}
-    return {"test_images": rows.test_images >= rows.total, **counted, "total": rows.total >= 1, **shares, **amounts}
+    return {"total": rows.total >= 1, "test_images": rows.test_images >= rows.total, **counted, **shares, **amounts}
 
 
 def added(rows: Sequence[Result]) -> Result:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from neuralfuse.study.config import StudyConfig
@@ -145,4 +144,4 @@ def _read(path: Path) -> object:
 
 def dump_study(study: StudyConfig) -> str:
     """The study as YAML with every default written out."""
-    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return userfile.text(study.model_dump(mode="json"))

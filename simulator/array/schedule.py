@@ -175,15 +175,13 @@ def text(plan: Plan) -> str:
       fc: {dataflow: ws, samples: 1, m: 1, k: 512, n: 10, order: mkn}
     <BLANKLINE>
     """
-    import yaml
-
     lines = [f"samples: {plan.samples}", "layers:"]
     if plan.splits:
         lines.insert(
-            1, yaml.safe_dump({"splits": dict(plan.splits)}, width=1 << 20, default_flow_style=True).strip()[1:-1]
+            1, userfile.text({"splits": dict(plan.splits)}, width=1 << 20, default_flow_style=True).strip()[1:-1]
         )
     for name, s in plan.layers.items():
-        key = yaml.safe_dump({name: 0}, width=1 << 20).rpartition(":")[0]
+        key = userfile.text({name: 0}, width=1 << 20).rpartition(":")[0]
         named = (
             s.sizes if isinstance(s, RowStationary) else {x: getattr(s, x) for x in ("samples", "m", "k", "n", "order")}
         )

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.userfile import mapping, parse, read, record, whole
+from simulator.userfile import mapping, parse, read, record, text, whole
 from sram.errors import InputError
 
 
@@ -137,14 +137,16 @@ def test_files_without_end_are_one_message(tmp_path, content):
     assert len(str(error.value)) < 400 + len(str(tmp_path))
 
 
-TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126))
+TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126)) | st.from_regex(
+    r"[-+]?[0-9]{1,3}[.]?[0-9]?([eE][-+]?[0-9]{1,3})?", fullmatch=True
+)
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers(-(2**62), 2**62) | TEXT | st.floats(-1e18, 1e18),
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3)))  # fmt: skip
 def test_what_is_written_is_read(value):
-    text = yaml.safe_dump({"value": value}, allow_unicode=True)
-    assert parse(text, "x") == {"value": value}
+    assert parse(text({"value": value}), "x") == {"value": value}
+    assert parse(text({"value": value}, width=1 << 20, default_flow_style=True), "x") == {"value": value}
 
 
 def test_a_power_of_ten_is_a_number_and_quotes_make_a_text():

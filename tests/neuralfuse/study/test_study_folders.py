@@ -203,7 +203,8 @@ def tiny_variants(tmp_path, variants=VARIANTS):
 
 def test_variants_are_summarised_each_on_its_own(tiny, tmp_path, capsys):
     rows = pd.read_csv(tiny / "results.csv").query("voltage == 0.8 and protection == 'none'")
-    fewer = rows.assign(correct=rows.correct - 1, accuracy=(rows.correct - 1) / rows.total)
+    less = {name: rows[name] - 1 for name in ("correct", "correct_both")}
+    fewer = rows.assign(**less, accuracy=less["correct"] / rows.total)
     joined = pd.concat([rows.assign(variant="plain"), fewer.assign(variant="other")])
     joined.to_csv(tmp_path / "results.csv", index=False)
     assert run("results", tmp_path, "--summary", "--columns", "variant,structure,voltage,chips") == 0
