@@ -22,7 +22,7 @@ from torch.nn.grad import conv2d_input
 from neuralfuse.quantized import integer_kernels as kernels
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from simulator.device.activations import NOTHING_FAULTY, Reading
-from simulator.device.array_faults import ArrayFaults
+from simulator.device.array_faults import ArrayFaults, Convolved
 from simulator.device.program import Add, Conv, Flatten, Pool, Program, Step
 
 LEVEL = 127
@@ -203,8 +203,9 @@ class IntegerNetwork:
         sums = _integers(layer.sums(words))
         found = sums.permute(0, 2, 3, 1).reshape(len(sums), -1, layer.step.filters).numpy()
         read = words.permute(0, 2, 3, 1).cpu().numpy()
+        made = Convolved(place, layer.step, self.loaded[place], read, found, self.first_image)
         for faults in self.in_array:
-            faults.apply(place, layer.step, self.loaded[place], read, found, self.first_image)
+            faults.apply(made)
         return layer.numbers(sums.to(words.device))
 
     def _kept(self, place: int, numbers: Tensor) -> "_Tensor":

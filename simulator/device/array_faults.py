@@ -24,20 +24,23 @@ from sram.errors import InputError
 MOST = 40.0  # expected errors, beyond which an output fails for sure
 
 
+class Convolved(NamedTuple):
+    """What the array makes: tensor `place`, by a step with weights int8[weights of the step], of words int8[n, h, w,
+    channels], as sums int32[n, pixels, filters]. The first of the images has the number `first_image`."""
+
+    place: int
+    step: Conv
+    weights: NDArray[np.int8]
+    words: NDArray[np.int8]
+    sums: NDArray[np.int32]
+    first_image: int = 0
+
+
 class ArrayFaults(Protocol):
     """What goes wrong inside the array."""
 
-    def apply(
-        self,
-        place: int,
-        step: Conv,
-        weights: NDArray[np.int8],
-        words: NDArray[np.int8],
-        sums: NDArray[np.int32],
-        first_image: int,
-    ) -> None:
-        """Sums int32[n, pixels, filters] of a convolution, in place; it makes tensor `place` of words
-        int8[n, h, w, channels] with weights int8[weights of the step]. The first image has this number."""
+    def apply(self, made: Convolved) -> None:
+        """Change its sums, in place."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +66,12 @@ class TimingFaults:
     def __post_init__(self) -> None:
         random.key(self.seed, self.chip)
 
-    def apply(
-        self,
-        place: int,
-        step: Conv,
-        weights: NDArray[np.int8],
-        words: NDArray[np.int8],
-        sums: NDArray[np.int32],
-        first_image: int,
-    ) -> None:
+    def apply(self, made: Convolved) -> None:
         """As ArrayFaults has it."""
         if not any(self.errors.by_signs):
             return
-        negative, square = _products(step, weights, words)
+        step, sums = made.step, made.sums
+        negative, square = _products(step, made.weights, made.words)
         falling, rising, under_rising, under_falling = self.errors.by_signs
         # expected errors of an output whose running sum is >= 0 all the time, or below
         over = step.taps * rising + negative * (falling - rising)
@@ -84,7 +80,8 @@ class TimingFaults:
         fails = (np.float32(2.0**32 * -np.expm1(-np.minimum(expected, MOST))) for expected in (over, under))
         spread = np.float32(8 / np.pi * np.maximum(square, 1.0))
         lowest = np.cumsum(self.errors.lowest_bit)
-        kernels.late(sums, *fails, spread, lowest, place, first_image, random.key(self.seed, self.chip))
+        key = random.key(self.seed, self.chip)
+        kernels.late(sums, *fails, spread, lowest, made.place, made.first_image, key)
 
 
 class SumMasks(NamedTuple):
@@ -109,22 +106,15 @@ class PartialSumFaults:
     faulty: dict[int, SumMasks]
     taps: dict[int, int]
 
-    def apply(
-        self,
-        place: int,
-        step: Conv,
-        weights: NDArray[np.int8],
-        words: NDArray[np.int8],
-        sums: NDArray[np.int32],
-        first_image: int,
-    ) -> None:
+    def apply(self, made: Convolved) -> None:
         """As ArrayFaults has it."""
+        place, step, words = made.place, made.step, made.words
         if place in self.faulty:
             out_w = (words.shape[2] + 2 * step.padding[1] - step.kernel_w) // step.stride[1] + 1
-            by_filter = weights.reshape(step.filters, -1, step.kernel_h, step.kernel_w)
+            by_filter = made.weights.reshape(step.filters, -1, step.kernel_h, step.kernel_w)
             by_image = np.ascontiguousarray(words.transpose(1, 2, 3, 0))
             window = step.stride, step.padding, out_w
-            kernels.add_up(sums, by_image, by_filter, window, self.taps[place], *self.faulty[place])
+            kernels.add_up(made.sums, by_image, by_filter, window, self.taps[place], *self.faulty[place])
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,22 +132,15 @@ class Checksums:
     tiles: dict[int, tuple[int, int]]
     counted: dict[int, tuple[int, int]] = field(default_factory=dict)
 
-    def apply(
-        self,
-        place: int,
-        step: Conv,
-        weights: NDArray[np.int8],
-        words: NDArray[np.int8],
-        sums: NDArray[np.int32],
-        first_image: int,
-    ) -> None:
+    def apply(self, made: Convolved) -> None:
         """As ArrayFaults has it."""
+        place, step, sums = made.place, made.step, made.sums
         right = sums.copy()
         for faults in self.stays:
-            faults.apply(place, step, weights, words, sums, first_image)
+            faults.apply(made)
         again = sums.copy() if self.stays else right
         for faults in self.late:
-            faults.apply(place, step, weights, words, sums, first_image)
+            faults.apply(made)
         (pixels, filters), (images, plane, _) = self.tiles[place], sums.shape
         group = step.filters // step.groups
         found = kernels.compute_again(sums, right, again, pixels, filters, group)

@@ -15,7 +15,7 @@ from neuralfuse.quantized.integer import IntegerNetwork
 from neuralfuse.quantized.program import compile_network, device_faults
 from simulator.accelerator import accelerator
 from simulator.device.activations import activation_memory
-from simulator.device.array_faults import TimingFaults
+from simulator.device.array_faults import Convolved, TimingFaults
 from simulator.device.board import pack_weights
 from simulator.device.program import Program, execute
 from simulator.device.rtl import build
@@ -134,7 +134,8 @@ def test_a_board_with_weak_cells_in_both_memories_gives_the_same_answers(name, r
 
     def inside(place, words, sums):
         step = program.steps[place - 1]
-        late.apply(place, step, faulty.words[step.address : step.address + step.weights], words, sums, 0)
+        weights = faulty.words[step.address : step.address + step.weights]
+        late.apply(Convolved(place, step, weights, words, sums))
 
     with (RtlChip if rtl else SimulatedChip)(chip, array) as board:
         board.read_back, board.in_array = memory.read_back, inside

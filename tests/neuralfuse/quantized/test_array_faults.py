@@ -16,7 +16,7 @@ from simulator import workload
 from simulator.accelerator import accelerator
 from simulator.array.cycles import simulate
 from simulator.array.schedule import Plan, Schedule
-from simulator.device.array_faults import Checksums, TimingFaults, partial_sum_faults
+from simulator.device.array_faults import Checksums, Convolved, TimingFaults, partial_sum_faults
 from simulator.device.board import pack_weights
 from simulator.device.program import Conv, Flatten, Pool, Program, execute
 from simulator.device.rtl import build
@@ -132,7 +132,7 @@ def wrong(program, words, x, faults, first_image=0):
 
     def keep(place, read, found):
         right = found.copy()
-        faults.apply(place, program.steps[0], words, np.ascontiguousarray(read), found, first_image)
+        faults.apply(Convolved(place, program.steps[0], words, np.ascontiguousarray(read), found, first_image))
         sums[:] = [found.reshape(len(found), -1), right.reshape(len(found), -1)]
 
     execute(program, x.numpy(), lambda *asked: product(words, *asked), in_array=keep)
@@ -327,7 +327,7 @@ def test_partial_sums_are_read_back_as_the_array_in_systemverilog_does(overlap):
             model = partial_sum_faults(program, placed, taps, faults)
 
             def inside(place, read, sums, model=model, step=step, words=words):
-                model.apply(place, step, words[5:], read, sums, 0)
+                model.apply(Convolved(place, step, words[5:], read, sums))
 
             chip.write(0, pack_weights(words, 32))
             exact = functools.partial(product, words)
@@ -378,9 +378,9 @@ class Put:
     def __init__(self, errors):
         self.errors = errors
 
-    def apply(self, place, step, weights, words, sums, first_image):
+    def apply(self, made):
         for at, error in self.errors.items():
-            sums[at] = np.int64(sums[at] + np.int64(error)).astype(np.int32)
+            made.sums[at] = np.int64(made.sums[at] + np.int64(error)).astype(np.int32)
 
 
 def test_checksums_mend_the_tiles_that_do_not_add_up_and_no_others():
@@ -390,15 +390,15 @@ def test_checksums_mend_the_tiles_that_do_not_add_up_and_no_others():
     mended = {(0, 0, 0): 2**26, (0, 5, 4): -(2**31), (1, 1, 7): 2**25, (1, 2, 7): -(2**25)}
     unseen = {(1, 4, 0): -(2**31), (1, 4, 2): 2**31}  # of one pixel, and cancel
     checks = Checksums((), (Put(mended | unseen),), {4: (4, 3)})
-    checks.apply(4, step, None, None, sums := right.copy(), 0)
+    checks.apply(Convolved(4, step, None, None, sums := right.copy()))
     expected = right.copy()
-    Put(unseen).apply(4, step, None, None, expected, 0)
+    Put(unseen).apply(Convolved(4, step, None, None, expected))
     np.testing.assert_array_equal(sums, expected)
     assert checks.counted == {4: (2 * 2 * 2 * 2, 3)}
     stays = Put({(0, 1, 1): 8})  # in a cell: found with the first error of its tile, and wrong again
     checks = Checksums((stays,), (Put({(0, 0, 0): 2**26}),), {4: (4, 3)})
-    checks.apply(4, step, None, None, sums := right.copy(), 0)
-    checks.apply(4, step, None, None, sums := right.copy(), 0)
+    checks.apply(Convolved(4, step, None, None, sums := right.copy()))
+    checks.apply(Convolved(4, step, None, None, sums := right.copy()))
     right[0, 1, 1] += 8
     np.testing.assert_array_equal(sums, right)
     assert checks.counted == {4: (2 * 16, 2)}

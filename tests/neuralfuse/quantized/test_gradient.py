@@ -115,8 +115,8 @@ def test_slopes_are_those_of_the_sums_in_real_numbers_at_the_values_that_the_chi
     on_chip = {}
 
     class Kept:
-        def apply(self, place, step, weights, words, sums, first_image):
-            on_chip[place] = sums.copy()
+        def apply(self, made):
+            on_chip[made.place] = made.sums.copy()
 
     whole.in_array = (partial, Kept())
     assert torch.equal(whole(1.2 * x), got)

@@ -283,9 +283,9 @@ def test_checksums_find_late_sums_and_each_row_pays_for_the_tiles_that_were_foun
         seen = []
 
         class Watched:
-            def apply(self, place, step, weights, words, sums, first_image, late=answers.in_array[0], seen=seen):
-                before = sums.copy()
-                late.apply(place, step, weights, words, sums, first_image)
+            def apply(self, made, late=answers.in_array[0], seen=seen):
+                before, sums, place = made.sums.copy(), made.sums, made.place
+                late.apply(made)
                 apart = (sums != before).reshape(len(sums), sums.shape[1], -1)
                 pixels = -(-apart.shape[1] // 32)
                 tiles = [tile for part in np.array_split(apart, range(32, 32 * pixels, 32), 1)
