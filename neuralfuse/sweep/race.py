@@ -24,6 +24,7 @@ FEW_CHIPS = 4  # of the first look at a point
 SURE = 0.99  # confidence at which a sample settles it
 WIDTH = 4  # protections that are looked at together
 LOOKED_AT = 64  # of the open points of a protection, where the next is chosen
+UNEVEN = 1.0  # points that accuracy may rise by on the way down: what misses by less settles itself alone
 OPEN, KEPT, FAILED = 0, 1, -1
 
 
@@ -255,8 +256,9 @@ class Race:
         """What a verdict says of the other points of its protection, in place; what was measured stays as measured."""
         same = self.protection == self.protection[i]
         same[list(verdicts)] = False
+        missed = max(verdicts[i].low, verdicts[i].loss - UNEVEN) > self.goal.points or self.goal.share > 0
         if verdicts[i].state == FAILED:  # a failure is believed where another point's verdict says otherwise
-            follows = same & (self.ease <= self.ease[i]).all(axis=1)
+            follows = same & (self.ease <= self.ease[i]).all(axis=1) & missed
         else:
             follows = same & (self.ease >= self.ease[i]).all(axis=1) & (state == OPEN)
         state[follows], by[follows] = verdicts[i].state, i

@@ -11,7 +11,7 @@ from benchmarks.speed.made_up_chips import IMAGES, MadeUp
 from neuralfuse.results.rows import Rows
 from neuralfuse.sweep.collect import collect
 from neuralfuse.sweep.executors import choose
-from neuralfuse.sweep.race import FAILED, KEPT, Candidate, Found, Goal, Ledger, Lot, Race
+from neuralfuse.sweep.race import FAILED, KEPT, OPEN, Candidate, Found, Goal, Ledger, Lot, Race, Verdict
 from neuralfuse.sweep.task import Task
 from tests.conftest import ROOT
 
@@ -53,6 +53,18 @@ def test_the_optimum_of_the_whole_grid_with_a_fraction_of_it(seed):
     assert found.settled
     assert found.chosen == by_brute_force(race, lot)
     assert ledger.spent < 0.06 * len(race.candidates) * LOT.chips * LOT.images
+
+
+@pytest.mark.parametrize(("loss", "low", "follows"), [(1.9, 0.2, False), (2.1, 0.2, True), (1.5, 1.1, True)])
+def test_a_point_that_misses_by_little_settles_itself_alone(loss, low, follows):
+    """On a real chip 1.67 points were lost at 0.9 of the weights' supply and 2.11 at nominal, within 2 the first."""
+    race = Race(MadeUp(0, (1.0, 0.9), ("none",)).candidates(), Goal(1.0), LOT)
+    top = int(race.ease.sum(axis=1).argmax())
+    state, by = race._settled({top: Verdict(FAILED, 12, IMAGES, loss, low, 3.0, good=0.5, whole=True)})
+    others = np.delete(np.arange(len(state)), top)
+    assert state[top] == FAILED
+    assert (state[others] == (FAILED if follows else OPEN)).all()
+    assert (by[others] == (top if follows else -1)).all()
 
 
 @pytest.mark.parametrize("seed", range(2))
