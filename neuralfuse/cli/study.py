@@ -26,7 +26,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stder
 
 
 def demo(out: Out = Path("out/demo"), workers: WorkersOption = None, quiet: Quiet = False) -> None:
-    """The main job on embedded data: train, make chips, sweep, plot, report. About seven minutes on two cores."""
+    """The main job on embedded data: train, make chips, sweep, plot, report. About four minutes on two cores."""
     with resources.as_file(resources.files("neuralfuse.studies") / "demo.yaml") as path:
         _sweep(path, out, workers, None, None, quiet)
 
