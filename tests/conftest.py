@@ -9,6 +9,10 @@ from PIL import Image
 
 from neuralfuse.cli import main
 from neuralfuse.report import plots
+from neuralfuse.study.config import StudyConfig
+from neuralfuse.study.folder import StudyFolder
+from neuralfuse.sweep.executors import choose
+from neuralfuse.sweep.run import run_study
 from sram.files import write_atomic
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +36,13 @@ def run(*arguments: object) -> int:
     with pytest.raises(SystemExit) as end:
         main([str(a) for a in arguments])
     return int(end.value.code or 0)
+
+
+def swept(folder: Path, study: StudyConfig, workers: int = 1) -> bytes:
+    """A study run in a folder; its results."""
+    outcome = run_study(StudyFolder(folder, study), choose(workers), lambda title: lambda *progress: None)
+    assert not outcome.failures
+    return (folder / "results.csv").read_bytes()
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,8 @@ from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import points_of
 from neuralfuse.study.prepare import trainings_to_do
 from neuralfuse.sweep.bench import Bench, Die
-from neuralfuse.sweep.executors import choose
-from neuralfuse.sweep.run import run_study
 from sram.errors import InputError
+from tests.conftest import swept
 
 SHORT = {"steps": 3, "images": 64, "batch": 32}
 PROTECTIONS = [
@@ -40,16 +39,10 @@ def studied(**changes):
     return parse_study(STUDY | changes, "here")
 
 
-def swept(folder, workers):
-    outcome = run_study(StudyFolder(folder, studied()), choose(workers), lambda title: lambda *_: None)
-    assert not outcome.failures
-    return (folder / "results.csv").read_bytes()
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("calibrated") / "out"
-    swept(folder, 1)
+    swept(folder, studied())
     return folder
 
 
@@ -57,7 +50,7 @@ def test_a_pool_gives_the_same_bytes(finished, tmp_path):
     again = tmp_path / "pool"
     shutil.copytree(finished, again)
     shutil.rmtree(again / "rows")
-    assert swept(again, 2) == (finished / "results.csv").read_bytes()
+    assert swept(again, studied(), 2) == (finished / "results.csv").read_bytes()
 
 
 def test_rows_are_complete_and_cost_their_words(finished):

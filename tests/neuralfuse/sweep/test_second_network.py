@@ -18,13 +18,12 @@ from neuralfuse.study.grid import points_of
 from neuralfuse.study.supplies import at_voltage, operating_points
 from neuralfuse.sweep import bench as bench_module
 from neuralfuse.sweep.bench import Bench
-from neuralfuse.sweep.executors import choose
-from neuralfuse.sweep.run import run_study
 from neuralfuse.sweep.task import Task
 from simulator.energy import energy
 from simulator.operating_point import NOMINAL
 from sram import faultmap
 from sram.errors import InputError
+from tests.conftest import swept
 
 LOT, OWN = "fused(small, chips=2, images=64)", "fused(small, fit=per_chip, images=64)"
 CASCADE = "cascade(small, 0.6)"
@@ -49,16 +48,10 @@ def studied(**changes):
     return parse_study(STUDY | changes, "here")
 
 
-def swept(folder, workers, **changes):
-    outcome = run_study(StudyFolder(folder, studied(**changes)), choose(workers), lambda title: lambda *_: None)
-    assert not outcome.failures
-    return (folder / "results.csv").read_bytes()
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("second") / "out"
-    swept(folder, 1)
+    swept(folder, studied())
     return folder
 
 
@@ -144,7 +137,7 @@ def test_a_pool_gives_the_same_bytes(finished, tmp_path):
     shutil.copytree(finished, again)
     shutil.rmtree(again / "rows")
     shutil.rmtree(again / "fusions")
-    assert swept(again, 2) == (finished / "results.csv").read_bytes()
+    assert swept(again, studied(), 2) == (finished / "results.csv").read_bytes()
 
 
 def test_a_fit_sees_no_evaluation_chip_and_no_test_image(finished, tmp_path, monkeypatch):
@@ -262,7 +255,7 @@ def test_eight_bit_activations_with_weak_buffers_too(tmp_path):
     networks = [network | {"activations": "int8"} for network in STUDY["networks"]]
     changes = {"networks": networks, "voltages": [0.8], "together": ["activations"], "chips": {"evaluation": 1}}
     changes |= {"protections": ["none", "smaller(small)", LOT, CASCADE], "accelerators": ["gap9-like"]}
-    swept(tmp_path / "out", 1, **changes)
+    swept(tmp_path / "out", studied(**changes))
     rows = pd.read_csv(tmp_path / "out" / "results.csv")
     folder = StudyFolder.open(tmp_path / "out")
     bench = Bench(folder)
@@ -305,7 +298,7 @@ def test_a_chip_s_own_transform_goes_with_a_fusion_of_its_own(finished, tmp_path
     shutil.copytree(finished, copy)
     fit = {"generator": "affine", "calibrate": {"steps": 2, "images": 32, "batch": 32}}
     both = {"name": "both", "neuralfuse": fit, "fused": {"network": "small", "fit": "per_chip", "images": 64}}
-    swept(copy, 1, protections=["none", both], voltages=[0.76], chips={"evaluation": 1})
+    swept(copy, studied(protections=["none", both], voltages=[0.76], chips={"evaluation": 1}))
     folder = StudyFolder.open(copy)
     bench, at = Bench(folder), at_voltage(folder.study, "paper", 0.76)
     (point,) = (p for p in points_of(folder) if (p.network, p.protection) == ("big", "both"))
