@@ -43,6 +43,7 @@ setup(
         "moocore>=0.1.7",
         "safetensors>=0.4.3",
         "scikit-learn>=1.4",
+        "threadpoolctl>=3",
         "Jinja2>=3.1",
         "plotly>=5.20",
         "pillow>=10.0",

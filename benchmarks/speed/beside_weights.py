@@ -19,6 +19,7 @@ from neuralfuse import networks
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.integer import IntegerNetwork
 from neuralfuse.quantized.program import compile_network
+from neuralfuse.training.loop import threads
 from simulator.accelerator import accelerator
 from simulator.device.activations import NOTHING_FAULTY, InTurn, activation_memory
 from simulator.device.array_faults import TimingFaults, partial_sum_faults
@@ -71,11 +72,11 @@ def speed(name: str, repeats: int = 5) -> None:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
     print(f"{processor()}; 128 images, ms (times as long as none)")
     print("                none           late sums         activations        partial sums")
-    for name in SHAPES:
-        speed(name)
+    with threads(1):
+        for name in SHAPES:
+            speed(name)
 
 
 if __name__ == "__main__":

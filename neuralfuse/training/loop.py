@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from neuralfuse.training.checkpoints import Checkpoints, Progress
@@ -95,12 +96,14 @@ def train(
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Inside the block torch computes with so many threads, whatever the machine has: the order of sums, and so their
-    last bits, depend on it."""
+    """Inside the block torch and numpy compute with so many threads, whatever the machine has: the order of sums, and
+    so their last bits, depend on it; and workers that each took all cores for their products would stand in each
+    other's way."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
-        yield
+        with threadpool_limits(count, "blas"):
+            yield
     finally:
         torch.set_num_threads(before)
 

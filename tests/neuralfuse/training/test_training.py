@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from threadpoolctl import threadpool_info
 from torch import nn
 
 from neuralfuse import data, networks
@@ -22,7 +23,7 @@ from neuralfuse.quantized.quantize import fake_quantize, fake_quantized, quantiz
 from neuralfuse.training.checkpoints import Checkpoints, Run, described
 from neuralfuse.training.eopm import eopm_backward
 from neuralfuse.training.generator import HeldOut, held_out_accuracy, train_generator
-from neuralfuse.training.loop import batch_indices, deterministic, seeded
+from neuralfuse.training.loop import batch_indices, deterministic, seeded, threads
 from neuralfuse.training.network import one_cycle, train_network
 from neuralfuse.training.objectives import CrossEntropy, RandomBitErrors, objective
 from neuralfuse.training.settings import PRECISIONS, GeneratorSettings, NetworkSettings
@@ -446,3 +447,16 @@ def test_one_cycle_by_hand():
     assert rate[40] == pytest.approx(0.5 + 0.5 * 2**-0.5)
     assert rate[60] == pytest.approx(0.5)
     assert rate[100] == pytest.approx(0, abs=1e-12)
+
+
+def test_threads_hold_for_torch_and_for_numpys_products():
+    def counts():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = torch.get_num_threads(), counts()
+    assert before[1]
+    for count in (1, 2):
+        with threads(count):
+            assert torch.get_num_threads() == count
+            assert set(counts()) == {count}
+    assert (torch.get_num_threads(), counts()) == before
