@@ -1,5 +1,7 @@
 from neuralfuse.analysis.calibrate import Calibration as Calibration
 from neuralfuse.analysis.calibrate import calibrate as calibrate
+from neuralfuse.analysis.generate import Generation as Generation
+from neuralfuse.analysis.generate import generate as generate
 from neuralfuse.analysis.optimize import Optimum as Optimum
 from neuralfuse.analysis.optimize import optimize as optimize
 from neuralfuse.analysis.simulate import Simulation as Simulation

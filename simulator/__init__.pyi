@@ -8,6 +8,9 @@ from simulator.area import Area as Area
 from simulator.area import area as area
 from simulator.array.cycles import Counts as Counts
 from simulator.array.cycles import simulate as simulate
+from simulator.decoder import Decoder as Decoder
+from simulator.decoder import decoder as decoder
+from simulator.decoder import decoder_names as decoder_names
 from simulator.delay import AlphaPower as AlphaPower
 from simulator.delay import Delay as Delay
 from simulator.designsweep import sweep as _sweep_designs

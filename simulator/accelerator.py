@@ -94,6 +94,7 @@ class Accelerator:
     `retention_v`: supply of the buffers between inferences, when the logic is off; left out, no rail is lowered then.
     `schedule`: search (for each layer the tiles and loop order of least `objective`), or fixed (without tiles).
     `objective`: of that search: edp (pJ x cycles), energy, or cycles.
+    `cache_buffer`: keys and values of a decoder (`simulator.decoder`) stay in it; without one they are in DRAM.
     `weights`: streamed (loaded for each run), or resident (loaded once, at power-up, which no run pays for).
 
     >>> machine = accelerator("paper")
@@ -127,6 +128,7 @@ class Accelerator:
     buffers: Buffers = "separate"
     scratchpads: Scratchpads | None = None
     cores: int = 1
+    cache_buffer: Buffer | None = None
     rails: dict[str, float] = field(default_factory=lambda: {"sram": 0.9, "logic": 0.9})
     sram_cell: str = "itrs-lstp"
     delay: Delay = field(default_factory=Delay)
@@ -153,7 +155,7 @@ class Accelerator:
             if getattr(self, name) not in get_args(choices):
                 raise InputError(self.name, name, getattr(self, name), ", ".join(get_args(choices)))
         self._check_mapping()
-        buffers = (self.ifmap_buffer, self.weight_buffer, self.ofmap_buffer)
+        buffers = self.memories.values()
         for rail in ("logic", *(buffer.rail for buffer in buffers)):
             if not 0 < self.rails.get(rail, 0) <= MOST_VOLTS:
                 allowed = f"a nominal voltage in volts, at most {MOST_VOLTS}"
@@ -162,6 +164,12 @@ class Accelerator:
         if self.retention_v is not None and not 0 < self.retention_v <= least:
             allowed = f"more than 0 V, and at most the buffers' nominal {least:g} V"
             raise InputError(self.name, "retention_v", self.retention_v, allowed)
+
+    @property
+    def memories(self) -> dict[str, Buffer]:
+        """Its buffers by name."""
+        names = ("ifmap_buffer", "weight_buffer", "ofmap_buffer", "cache_buffer")
+        return {name: found for name in names if (found := getattr(self, name)) is not None}
 
     def _check_mapping(self) -> None:
         _check_range(self.name, "cores", self.cores, 1, MOST_CORES)
@@ -210,7 +218,7 @@ def with_weight_rail(machine: Accelerator) -> Accelerator:
     ('weights', 'sram', 0.8)
     """
     rail = machine.weight_buffer.rail
-    if rail not in ("logic", machine.ifmap_buffer.rail, machine.ofmap_buffer.rail):
+    if _held(machine, rail) == {"weight_buffer"}:
         return machine
     if WEIGHT_RAIL in machine.rails:
         allowed = f"no rail of this name, or one of the weight buffer alone, which is on {rail}"
@@ -224,6 +232,7 @@ ROLES = {
     "weights": ("weight_buffer",),
     "activations": ("ifmap_buffer", "ofmap_buffer"),
     "accumulators": ("ofmap_buffer",),
+    "cache": ("cache_buffer",),
 }
 
 
@@ -232,8 +241,9 @@ def with_rails(machine: Accelerator, names: Iterable[str]) -> tuple[Accelerator,
 
     A name is that of one of its rails, or says what buffers hold: `weights`; `activations` (inputs, and outputs with
     the partial sums in their buffer); `accumulators` (the buffer of partial sums and outputs, which then leaves
-    `activations`). Such buffers keep the rail that they have to themselves, or else get one of this name, at the same
-    nominal supply. InputError for another name, and for a rail that this leaves without a buffer.
+    `activations`); `cache` (keys and values of a decoder, where they have a buffer). Such buffers keep the rail that
+    they have to themselves, or else get one of this name, at the same nominal supply. InputError for another name, and
+    for a rail that this leaves without a buffer.
 
     >>> machine, rails = with_rails(accelerator("paper"), ["weights", "accumulators", "sram"])
     >>> rails, machine.ifmap_buffer.rail, machine.ofmap_buffer.rail
@@ -241,10 +251,10 @@ def with_rails(machine: Accelerator, names: Iterable[str]) -> tuple[Accelerator,
     """
     names, given = list(names), machine
     for name in names:
-        if name not in given.rails and name not in ROLES:
-            raise InputError(
-                "operating point", "rail", name, f"of {machine.name}: {', '.join({**given.rails, **ROLES})}"
-            )
+        roles = [role for role, buffers in ROLES.items() if buffers[0] in given.memories]
+        if name not in given.rails and name not in roles:
+            allowed = f"of {machine.name}: {', '.join(dict.fromkeys([*given.rails, *roles]))}"
+            raise InputError("operating point", "rail", name, allowed)
     found = {name: name for name in names}
     for role in (role for role in ROLES if role in names and role not in given.rails):
         rails = sorted({getattr(given, buffer).rail for buffer in ROLES[role]})
@@ -264,9 +274,7 @@ def with_rails(machine: Accelerator, names: Iterable[str]) -> tuple[Accelerator,
 
 def _held(machine: Accelerator, rail: str) -> set[str]:
     """What is on a rail: names of buffers, and logic."""
-    buffers = {
-        name for name in ("ifmap_buffer", "weight_buffer", "ofmap_buffer") if getattr(machine, name).rail == rail
-    }
+    buffers = {name for name, buffer in machine.memories.items() if buffer.rail == rail}
     return buffers | ({"logic"} if rail == "logic" else set())
 
 

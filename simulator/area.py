@@ -37,7 +37,7 @@ def area(machine: Accelerator, table: EnergyTable | None = None) -> Area:
     (0.28, 0.017)
     """
     figures = Figures(machine, table or published(), NOMINAL.volts(machine))
-    buffers = {f"{name}_buffer": figures.sram_area_mm2(name) for name in ("ifmap", "weight", "ofmap")}
+    buffers = {name: figures.sram_area_mm2(name) for name in machine.memories}
     components = {name: machine.cores * mm2 for name, mm2 in (buffers | figures.array_area_mm2()).items()}
     return Area(components, tuple(figures.used.values()))
 

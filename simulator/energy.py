@@ -14,6 +14,7 @@ Conventions, all of them:
   that is shifted in, or a result that is shifted out (os), crosses (rows + 1) / 2 of them on average.
 - SRAM: an access of one word serves word_bits / element bits elements. A buffer of several macros spends the energy of
   one of them an access (wires between macros are not counted), and leaks with all.
+- Cache: keys and values that stay on the chip are read into the array from their own buffer, and written into it once.
 - Scratchpads (rs): a MAC reads a word of each and writes one of partial sums; a word that is delivered is written. An
   access costs the same whatever the scratchpad's size. Words that are delivered to an element or handed on to the next
   one are counted with the registers. They are on the logic rail, and leak as the smallest SRAM of the table does.
@@ -40,6 +41,7 @@ from numpy.typing import NDArray
 
 from simulator.accelerator import Accelerator
 from simulator.array.dataflow import NAMES
+from simulator.array.memory import outputs_of
 from simulator.figures import PJ_PER_MILLIJOULE, Figures, published
 from simulator.figures import EnergyTable as EnergyTable
 from simulator.figures import energy_table as energy_table
@@ -179,6 +181,8 @@ def energy(
     figures = Figures(machine, table or published(), at.volts(machine))
     rows, layers = counts.layers, counts.workload.layers
     has_weights = np.array([layer.weights + layer.constants > 0 for layer in layers], dtype=bool)
+    cache = np.array([layer.cache for layer in layers])
+    kept = np.array([outputs_of(layer) * layer.batch for layer in layers]) * machine.batch
     outputs = np.array([layer.batch * layer.groups * layer.m * layer.n for layer in layers]) * machine.batch
     seconds = rows["cycles"] / clock_hz(machine, at)
 
@@ -203,16 +207,20 @@ def energy(
         scratchpads = (in_macs + delivered) * figures.of_bit("scratchpad")
     pj: dict[Part, NDArray] = {}
     for way in WAYS:
-        spent = {name: figures.sram(name, way) for name in ("weight", "ifmap", "ofmap")}
+        spent = {name: figures.sram(name, way) for name in machine.memories}
         element = {name: rows[f"{name}_sram_{way}s"] * getattr(machine, f"{name}_bits") for name in ("ifmap", "ofmap")}
-        weights = np.where(has_weights, filters[way], 0)
-        pj[Part(f"weight_sram_{way}s", "weight_buffer", way)] = weights * spent["weight"]
-        pj[Part("activation_sram", "ifmap_buffer", way)] = element["ifmap"] * spent["ifmap"]
-        pj[Part("activation_sram", "weight_buffer", way)] = (filters[way] - weights) * spent["weight"]
-        pj[Part("activation_sram", "ofmap_buffer", way)] = (psums[way] + element["ofmap"]) * spent["ofmap"]
-    for name in ("ifmap", "weight", "ofmap"):
+        weights, others = np.where(has_weights, filters[way], 0), np.where(has_weights, 0, filters[way])
+        if machine.cache_buffer is not None:
+            cached = filters[way] if way == "read" else kept * machine.ofmap_bits
+            pj[Part("activation_sram", "cache_buffer", way)] = np.where(cache == way, cached, 0) * spent["cache_buffer"]
+            others = np.where(cache == "read", 0, others)
+        pj[Part(f"weight_sram_{way}s", "weight_buffer", way)] = weights * spent["weight_buffer"]
+        pj[Part("activation_sram", "ifmap_buffer", way)] = element["ifmap"] * spent["ifmap_buffer"]
+        pj[Part("activation_sram", "weight_buffer", way)] = others * spent["weight_buffer"]
+        pj[Part("activation_sram", "ofmap_buffer", way)] = (psums[way] + element["ofmap"]) * spent["ofmap_buffer"]
+    for name in machine.memories:
         leaked = seconds * figures.sram_leakage_mw(name) * PJ_PER_MILLIJOULE
-        pj[Part("sram_leakage", f"{name}_buffer", "leakage")] = leaked
+        pj[Part("sram_leakage", name, "leakage")] = leaked
     logic = {
         "mac": rows["macs"] * figures.mac(),
         "registers": registers,
@@ -245,7 +253,7 @@ def idle_mw(machine: Accelerator, at: OperatingPoint = NOMINAL, table: EnergyTab
     if held is not None:
         volts = dict.fromkeys(volts, held)
     figures = Figures(machine, table or published(), volts)
-    sram_mw = sum(figures.sram_leakage_mw(name) for name in ("ifmap", "weight", "ofmap"))
+    sram_mw = sum(figures.sram_leakage_mw(name) for name in machine.memories)
     return sram_mw if held is not None else sram_mw + figures.logic_leakage_mw()
 
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from simulator import userfile
-from simulator.accelerator import Accelerator, Buffer, macro_of, table_node
+from simulator.accelerator import Accelerator, macro_of, table_node
 from sram.energy import dynamic_scale, leakage_scale, smallest_macro
 from sram.errors import InputError
 
@@ -27,9 +27,9 @@ UNITS = {
         ("multiply", "add", "vector_operation", "register", "scratchpad", "hop", "dram", "clock_tree"), "pJ"
     ),
     **dict.fromkeys(("multiplier_leakage", "adder_leakage", "scratchpad_leakage"), "mW"),
-    **{f"{buffer}_buffer_read": "pJ" for buffer in ("ifmap", "weight", "ofmap")},
-    **{f"{buffer}_buffer_write": "pJ" for buffer in ("ifmap", "weight", "ofmap")},
-    **{f"{buffer}_buffer_leakage": "mW" for buffer in ("ifmap", "weight", "ofmap")},
+    **{f"{buffer}_buffer_read": "pJ" for buffer in ("ifmap", "weight", "ofmap", "cache")},
+    **{f"{buffer}_buffer_write": "pJ" for buffer in ("ifmap", "weight", "ofmap", "cache")},
+    **{f"{buffer}_buffer_leakage": "mW" for buffer in ("ifmap", "weight", "ofmap", "cache")},
     **dict.fromkeys(("multiplier_area", "adder_area", "register_area", "scratchpad_area"), "um2"),
 }
 OF_BITS = (
@@ -137,7 +137,7 @@ def energy_table(name_or_path: str | Path = "published") -> EnergyTable:
 
     The file has `entries`: component -> value, unit (pJ or mW), per, source, node_nm, voltage_v, and where it applies
     bits and scales; `extends: published` fills in what it leaves out. Optional components override the SRAM table:
-    {ifmap,weight,ofmap}_buffer_{read,write} in pJ an access of one word, {...}_buffer_leakage in mW. A
+    {ifmap,weight,ofmap,cache}_buffer_{read,write} in pJ an access of one word, {...}_buffer_leakage in mW. A
     `clock_tree`, in pJ a cycle of the whole array, is counted where a table has it.
     """
     known = _shipped()
@@ -229,9 +229,9 @@ class Figures:
         for operand, buffer in (("ifmap", "ifmap"), ("weight", "weight"), ("psum", "ofmap"), ("ofmap", "ofmap")):
             for way in ("read", "write"):
                 name = f"{'filter' if operand == 'weight' else operand}_{way}"
-                price[name] = self.sram(buffer, way) * bits[operand]
+                price[name] = self.sram(f"{buffer}_buffer", way) * bits[operand]
         price["dram_byte"] = 8 * self.of_bit("dram")
-        leakage = sum(self.sram_leakage_mw(name) for name in ("ifmap", "weight", "ofmap")) + self.logic_leakage_mw()
+        leakage = sum(self.sram_leakage_mw(name) for name in m.memories) + self.logic_leakage_mw()
         price["cycle"] = leakage * PJ_PER_MILLIJOULE / m.clock_hz + self.clock_tree()
         mac, moved, shifted = self.mac(), self.moved_bits(), self.shifted_bits()
         for dataflow in moved:
@@ -310,13 +310,10 @@ class Figures:
 
     def sram_area_mm2(self, name: str) -> float:
         """Of a buffer, all its macros together, without the wires between them."""
-        buffer = self._buffer(name)
+        buffer = self.machine.memories[name]
         part = macro_of(self.machine, buffer)
         value = part.area_mm2 * buffer.macros
-        return self._record(f"{name}_buffer_area", value, "mm2", f"{buffer.macros} macros", part.voltage_v, part.source)
-
-    def _buffer(self, name: str) -> Buffer:
-        return getattr(self.machine, f"{name}_buffer")
+        return self._record(f"{name}_area", value, "mm2", f"{buffer.macros} macros", part.voltage_v, part.source)
 
     def _own(self, key: str, volts: float) -> tuple[float | None, str]:
         """What the table itself has for a buffer, and from where; (None, "") where it leaves that to the SRAM table."""
@@ -325,7 +322,7 @@ class Figures:
 
     def sram(self, name: str, way: str) -> float:
         """pJ a bit read from or written to a buffer."""
-        buffer, key = self._buffer(name), f"{name}_buffer_{way}"
+        buffer, key = self.machine.memories[name], f"{name}_{way}"
         volts = self.volts[buffer.rail]
         value, source = self._own(key, volts)
         if value is None:
@@ -338,7 +335,7 @@ class Figures:
 
     def sram_leakage_mw(self, name: str) -> float:
         """Of a buffer, all its macros together, in all cores."""
-        buffer, key = self._buffer(name), f"{name}_buffer_leakage"
+        buffer, key = self.machine.memories[name], f"{name}_leakage"
         volts = self.volts[buffer.rail]
         value, source = self._own(key, volts)
         if value is None:

@@ -31,6 +31,7 @@ _MEANING = {
     "weights": "streamed: loaded for each run; resident: loaded once, at power-up, which no run pays for",
     "buffers": "separate, or shared: inputs and outputs lie in one pool of macros that each layer splits as it likes",
     "scratchpads": "memories of each element, with dataflow rs alone",
+    "cache_buffer": "memory of a decoder's keys and values; without it they are in DRAM",
     "cores": "of this kind, each with its own array, buffers and banks; they share the bandwidth",
     "rails": "nominal supplies in V: logic, and each rail that a buffer names",
     "sram_cell": "cell type of the SRAM energy table",

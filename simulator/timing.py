@@ -14,8 +14,6 @@ from simulator.operating_point import OperatingPoint
 from sram.energy import cycle_ns, delay_scale
 from sram.errors import InputError
 
-BUFFERS = ("ifmap_buffer", "weight_buffer", "ofmap_buffer")
-
 
 def path_shares(machine: Accelerator, at: OperatingPoint) -> dict[str, float]:
     """{path: its delay with margin at these supplies, as a share of the accelerator's own period}.
@@ -31,8 +29,7 @@ def path_shares(machine: Accelerator, at: OperatingPoint) -> dict[str, float]:
     volts, nominal = at.volts(machine), machine.rails["logic"]
     logic = machine.delay.logic or mac_path(nominal, machine.delay.corner)
     shares = {"logic": _share(machine, logic.nominal_ns) * logic.relative(volts["logic"], nominal)}
-    for name in BUFFERS:
-        buffer: Buffer = getattr(machine, name)
+    for name, buffer in machine.memories.items():
         access_ns, relative = _access(machine, buffer)
         shares[name] = _share(machine, access_ns) * relative(volts[buffer.rail])
     return shares

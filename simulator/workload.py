@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from sram.errors import InputError
 from sram.names import check_names
@@ -36,7 +36,8 @@ class Layer:
     each filter starts its sums, at no cost. `folded`: operations of BatchNorm that
     are folded into it, at no cost, either. `sources` are the indices, in the workload, of the layers whose outputs are
     read; -1 is the network's input. `operands` says which of several operands comes from where: (sources, elements a
-    sample) of each, in the operator's order; empty where all of them are one operand.
+    sample) of each, in the operator's order; empty where all of them are one operand. `cache`: of a decoder's keys and
+    values (`simulator.decoder`), whether its output stays as some, or its second operand is some.
 
     >>> layer = conv("stem", 32, 32, 3, 64, kernel=3, padding=1)
     >>> (layer.m, layer.k, layer.n), layer.macs, layer.weights
@@ -80,6 +81,7 @@ class Layer:
     sources: tuple[int, ...] = ()
     operands: tuple[tuple[tuple[int, ...], int], ...] = ()
     operator: str = ""
+    cache: Literal["", "read", "write"] = ""
 
     @property
     def on_array(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from neuralfuse.cli import calibrate, curve, device, faultmap, listing, optimize, sensitivity, simulate, study
+from neuralfuse.cli import calibrate, curve, decoder, device, faultmap, listing, optimize, sensitivity, simulate, study
 from neuralfuse.cli.imports import importing
 from neuralfuse.sweep.allocator import keep_freed_memory
 from sram.errors import InputError
@@ -36,6 +36,7 @@ app.add_typer(faultmap.app, name="faultmap")
 app.add_typer(device.app, name="device")
 app.command("calibrate")(importing(calibrate.calibrate))
 app.command("simulate")(importing(simulate.simulate))
+app.command("decoder")(decoder.decoder)
 app.command("place")(importing(simulate.place))
 app.command("trace")(importing(simulate.trace))
 app.add_typer(listing.networks, name="networks")

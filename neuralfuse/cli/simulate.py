@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from neuralfuse.cli.tables import print_line
+from neuralfuse.cli.tables import print_frame, print_line
 from sram.errors import InputError
 from sram.names import printable
 
@@ -156,12 +156,12 @@ def simulate(
         from simulator.compat import scalesim
 
         frame = scalesim.simulate(workload, machine)
-        show = partial(_print, frame, f"{workload.name} on {machine.name}, as SCALE-Sim counts")
+        show = partial(print_frame, frame, f"{workload.name} on {machine.name}, as SCALE-Sim counts")
     else:
         from neuralfuse.analysis.simulate import simulate as count
 
-        supplies = _rails(rail or [], voltage)
-        given = partial(count, voltage=supplies, clock=_clock(clock), table=energy_table)
+        supplies = supplies_of(rail or [], voltage)
+        given = partial(count, voltage=supplies, clock=clock_of(clock), table=energy_table)
         found = given(workload, accelerator=machine, schedule=schedule)
         idle = None if rate is None else (rate, found.idle_pj(rate))
         frame = found.frame()
@@ -181,7 +181,7 @@ def simulate(
         raise typer.Exit(3)
 
 
-def _rails(texts: list[str], voltage: str | None) -> dict[str, str]:
+def supplies_of(texts: list[str], voltage: str | None) -> dict[str, str]:
     """Supplies by rail; `voltage` is that of the weights."""
     found: dict[str, str] = {} if voltage is None else {"weights": voltage}
     for text in texts:
@@ -194,7 +194,8 @@ def _rails(texts: list[str], voltage: str | None) -> dict[str, str]:
     return found
 
 
-def _clock(text: str | None) -> float | Literal["follow"] | None:
+def clock_of(text: str | None) -> float | Literal["follow"] | None:
+    """Of an option: None, follow, or Hz. InputError for anything else."""
     if text is None or text == "follow":
         return cast(Literal["follow"] | None, text)
     try:
@@ -320,7 +321,7 @@ def _draw_and_print(
     if top is not None:
         most = shown[:-1].nlargest(top, "system_uj").index
         shown = shown.loc[[*most, shown.index[-1]]]
-    _print(shown, f"{workload.name} on {machine.name}{lowered}")
+    print_frame(shown, f"{workload.name} on {machine.name}{lowered}")
     _print_summary(found, idle)
     for path in drawn:
         print_line(path)
@@ -354,22 +355,6 @@ def _blocks(shown: pd.DataFrame) -> pd.DataFrame:
     summed = layers.assign(layer=block, utilization_pct=busy).groupby("layer", sort=False, as_index=False).sum()
     summed["utilization_pct"] /= summed.cycles.clip(lower=1)
     return pd.concat([summed, totals], ignore_index=True)
-
-
-def _print(frame: pd.DataFrame, title: str) -> None:
-    from rich.table import Table
-
-    from neuralfuse.cli.tables import print_table
-    from simulator.workload import TOTALS
-
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for name in frame.columns:
-        table.add_column(name.replace("_", " "), justify="left" if name == "layer" else "right", overflow="fold")
-    for at, row in enumerate(frame.itertuples(index=False), start=1):
-        cells = [f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-                 for value in row]  # fmt: skip
-        table.add_row(*cells, style="bold" if at == len(frame) and row[0] in TOTALS else None)
-    print_table(table)
 
 
 def _print_cells(workload: Workload, machine: Accelerator, weight: str, schedule: str, tiles: str | None) -> None:

@@ -134,13 +134,14 @@ def in_dram(workload: Workload, accelerator: Accelerator) -> list[bool]:
     """
     layers = workload.layers
     passing = handed_on(workload)
-    result = [not p for p in passing]
+    cached = [layer.cache == "write" and accelerator.cache_buffer is not None for layer in layers]
+    result = [not p and not c for p, c in zip(passing, cached, strict=True)]
     if not accelerator.keep_on_chip:
         return result
     room = accelerator.ofmap_buffer.capacity_bytes // 2
     size = [
-        0 if gone else outputs_of(layer) * layer.batch * accelerator.batch * accelerator.ofmap_bits / 8
-        for layer, gone in zip(layers, passing, strict=True)
+        0 if gone or kept else outputs_of(layer) * layer.batch * accelerator.batch * accelerator.ofmap_bits / 8
+        for layer, gone, kept in zip(layers, passing, cached, strict=True)
     ]
     readers = readers_of(workload)
     change = np.zeros(len(layers) + 2)

@@ -133,5 +133,6 @@ def shapes_of(workload: Workload, accelerator: Accelerator) -> np.ndarray:
         shape["row_window"] = rows_under(window, accelerator.array_rows)
         shape["col_window"] = rows_under(window, accelerator.array_cols)
         shape["ifmap_dram"] = from_dram[0]
-        shape["filter_dram"] = float(not stays[i]) if layer.weights else from_dram[-1]
+        cached = layer.cache == "read" and accelerator.cache_buffer is not None
+        shape["filter_dram"] = float(not stays[i]) if layer.weights else 0.0 if cached else from_dram[-1]
     return shapes
