@@ -184,8 +184,10 @@ class FaultyNetwork:
         offset = {layer.name: (layer.offset, layer.size) for layer in self.layer_table}
         for tensor in tensors:
             if tensor.name not in offset or tensor.offset + tensor.count > offset[tensor.name][1]:
-                known = ", ".join(name for name in offset)
-                raise InputError("placement", "tensor", tensor.name, f"the stored weights of the network: {known}")
+                allowed = (
+                    f"the stored weights of the network ({', '.join(offset)}), or one in a module's stored_weights"
+                )
+                raise InputError("placement", "tensor", tensor.name, allowed)
         first = np.array([tensor.first for tensor in tensors], np.int64)
         word = np.array([offset[tensor.name][0] + tensor.offset for tensor in tensors], np.int64)
         order = np.argsort(first)

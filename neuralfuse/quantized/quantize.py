@@ -21,6 +21,8 @@ WEIGHT_LAYERS = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
     nn.Linear,
+    nn.Embedding,
+    nn.EmbeddingBag,
 )
 
 
@@ -58,38 +60,59 @@ def fake_quantize(weight: Tensor, bits: int = 8, per_channel: bool = False) -> T
 
 
 def weight_parameters(network: nn.Module, names: Sequence[str] | None = None) -> dict[str, nn.Parameter]:
-    """Return the weights of all convolutions and linear layers by parameter name, in the order of `named_modules`.
+    """Return the parameters that are stored as words by name, in the order of `named_modules`.
 
-    A weight that two layers share is listed once, under the first name: it is stored once. The stacked input projection
-    of `nn.MultiheadAttention` is a linear weight too. Biases and normalisation are not stored as words. A module of
-    another kind names its stored parameters in `stored_weights` (`pixelwise`). `names` picks the parameters instead,
-    for networks whose products are no modules (exported graphs, say).
+    These are the weights of convolutions, linear layers and the input projections of `nn.MultiheadAttention`, of
+    recurrent layers and cells, and the tables of embeddings; not biases or normalisation. A weight that two layers
+    share is listed once, under the first name: it is stored once. A module of another kind names what of it is stored
+    in `stored_weights` (`pixelwise`, exported graphs, a parameter that is used as it is). `names` picks the parameters
+    instead. A name that is no parameter's is an InputError.
 
     >>> list(weight_parameters(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))))
     ['0.weight', '3.weight']
+    >>> list(weight_parameters(nn.LSTM(2, 3)))
+    ['weight_ih_l0', 'weight_hh_l0']
     """
-    found: dict[str, nn.Parameter] = {}
-    names = names or getattr(network, "stored_weights", None)
     if names is not None:
-        known = dict(network.named_parameters(remove_duplicate=False))
-        for name in names:
-            if name not in known:
-                raise InputError(type(network).__name__, "weight", name, "the name of a parameter")
-            found[name] = known[name]
-        return found
+        return {name: _parameter(network, name) for name in names}
+    found: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for name, module in network.named_modules():
-        own: Sequence[str] = getattr(module, "stored_weights", ())
-        if isinstance(module, WEIGHT_LAYERS):
-            own = ["weight"]
-        elif isinstance(module, nn.MultiheadAttention):
-            own = ["in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"]
-        for key in own:
-            parameter = getattr(module, key)
-            if isinstance(parameter, nn.Parameter) and id(parameter) not in seen:
+        for key in _own_weights(module):
+            parameter = _parameter(module, key)
+            if id(parameter) not in seen:
                 seen.add(id(parameter))
                 found[f"{name}.{key}" if name else key] = parameter
     return found
+
+
+def _parameter(module: nn.Module, name: str) -> nn.Parameter:
+    try:
+        return module.get_parameter(name)
+    except AttributeError:
+        raise InputError(type(module).__name__, "weight", name, "the name of a parameter") from None
+
+
+def _own_weights(module: nn.Module) -> Sequence[str]:
+    """Names of a module's own parameters that are stored as words."""
+    own = [name for name, _ in module.named_parameters(recurse=False)]
+    if isinstance(module, WEIGHT_LAYERS):
+        return [name for name in own if name == "weight"]
+    if isinstance(module, nn.MultiheadAttention):  # in_proj_weight, or one each of q, k and v
+        return [name for name in own if name.endswith("proj_weight")]
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):  # _ih, _hh and, of projected states, _hr; layers, directions
+        return [name for name in own if name.startswith("weight_")]
+    return getattr(module, "stored_weights", ())
+
+
+def kept_apart(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are no words: biases, normalisation, and what no module lists.
+
+    >>> list(kept_apart(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))))
+    ['0.bias', '1.weight', '1.bias']
+    """
+    stored = {id(weight) for weight in weight_parameters(network).values()}
+    return {name: parameter for name, parameter in network.named_parameters() if id(parameter) not in stored}
 
 
 @torch.no_grad()
