@@ -1,7 +1,8 @@
-"""Weights as integer words: symmetric uniform quantisation to 2..8 bits in two's complement.
+"""Weights as words: which parameters are stored, and what is written for each number.
 
-Scale s = max|W| / (2^(b-1) - 1), word q = W / s rounded half to even (Sun et al., NeurIPS 2024, arXiv 2306.16869).
-The word -2^(b-1) is never written by quantisation; a fault can produce it.
+As integers: symmetric uniform quantisation to 2..8 bits in two's complement. Scale s = max|W| / (2^(b-1) - 1), word
+q = W / s rounded half to even (Sun et al., NeurIPS 2024, arXiv 2306.16869). The word -2^(b-1) is never written by
+quantisation; a fault can produce it. Other formats: `formats`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from neuralfuse.quantized.formats import WordFormat, words_of
 from sram.errors import InputError
 
-BITS = range(2, 9)
+INTEGERS = WordFormat()
 WEIGHT_LAYERS = (
     nn.Conv1d,
     nn.Conv2d,
@@ -26,37 +28,36 @@ WEIGHT_LAYERS = (
 )
 
 
-def quantize(weight: Tensor, bits: int = 8, per_channel: bool = False) -> tuple[Tensor, Tensor]:
-    """Return the words (int8, shape of `weight`) and the scale (float32: a scalar, or one per first axis as (C, 1,
-    ...)).
+def quantize(weight: Tensor, bits: int | WordFormat = 8, per_channel: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the words (int8, or int16 where they have 16 bits; shape of `weight`) and the scale (float32: a scalar,
+    one per first axis as (C, 1, ...), or one for each weight where a row has several).
 
-    A tensor of zeros gets scale 1. Weights that are not finite, and bits outside 2..8, are an InputError.
+    `bits` of integers, or a WordFormat, which says the rest. A tensor of zeros gets scale 1. Weights that are not
+    finite, and bits outside 2..8, are an InputError.
 
     >>> words, scale = quantize(torch.tensor([0.6, -1.0, 0.25]), bits=4)
     >>> words.tolist(), round(scale.item(), 4)
     ([4, -7, 2], 0.1429)
+    >>> quantize(torch.tensor([0.6, -1.0]), WordFormat(name="bf16"))[0]
+    tensor([ 16154, -16512], dtype=torch.int16)
     """
-    if bits not in BITS:
-        raise InputError("quantize", "bits", bits, "2 to 8")
+    form = words_of(bits, per_channel)
     weight = weight.detach().float()
     if not torch.isfinite(weight).all():
         raise InputError("quantize", "weight", "NaN or infinite", "finite numbers")
-    level = 2 ** (bits - 1) - 1
-    axes = tuple(range(1, weight.dim())) if per_channel and weight.dim() > 1 else tuple(range(weight.dim()))
-    largest = weight.abs().amax(axes, keepdim=per_channel)
-    scale = torch.where(largest > 0, largest / level, torch.ones_like(largest))
-    # torch.round rounds half to even; the clamp only catches the last bit of the division
-    return torch.round(weight / scale).clamp_(-level, level).to(torch.int8), scale
+    scale = form.scales(weight)
+    return form.encode(weight / scale), scale
 
 
-def dequantize(words: Tensor, scale: Tensor) -> Tensor:
-    """Return what the accelerator computes with: word times scale, in float32."""
-    return words.float() * scale
+def dequantize(words: Tensor, scale: Tensor, form: WordFormat = INTEGERS) -> Tensor:
+    """Return what the accelerator computes with: what a word stands for times scale, in float32."""
+    return form.numbers(words) * scale
 
 
-def fake_quantize(weight: Tensor, bits: int = 8, per_channel: bool = False) -> Tensor:
+def fake_quantize(weight: Tensor, bits: int | WordFormat = 8, per_channel: bool = False) -> Tensor:
     """Round a weight to the nearest value that a word can hold."""
-    return dequantize(*quantize(weight, bits, per_channel))
+    form = words_of(bits, per_channel)
+    return dequantize(*quantize(weight, form), form)
 
 
 def weight_parameters(network: nn.Module, names: Sequence[str] | None = None) -> dict[str, nn.Parameter]:
@@ -116,7 +117,7 @@ def kept_apart(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @torch.no_grad()
-def quantize_in_place(network: nn.Module, bits: int = 8, per_channel: bool = False) -> nn.Module:
+def quantize_in_place(network: nn.Module, bits: int | WordFormat = 8, per_channel: bool = False) -> nn.Module:
     """Round every stored weight of a network to its word (post-training quantisation); returns the network."""
     for weight in weight_parameters(network).values():
         weight.copy_(fake_quantize(weight, bits, per_channel))
@@ -124,7 +125,7 @@ def quantize_in_place(network: nn.Module, bits: int = 8, per_channel: bool = Fal
 
 
 @contextmanager
-def fake_quantized(network: nn.Module, bits: int | None = 8, per_channel: bool = False) -> Iterator[None]:
+def fake_quantized(network: nn.Module, bits: int | WordFormat | None = 8, per_channel: bool = False) -> Iterator[None]:
     """Inside the block the network computes with rounded weights; after it the unrounded ones are back.
 
     Forward and backward inside, optimiser step outside: the straight-through estimator of quantisation-aware training.
