@@ -67,6 +67,7 @@ setup(
             "mypy>=1.10",
             "import-linter>=2.5",
             "galois>=0.4",
+            "ml_dtypes>=0.5",
             "types-PyYAML",
             "build>=1.0",
         ],

@@ -12,7 +12,7 @@ schedule prices such reads as those of the weight buffer.
 
 **Vector unit**, in operations an element: normalisation as everywhere (simulator/readers), softmax 5, rotation of half
 the elements by the other half (Su et al., arXiv 2104.09864) 3, an activation function 1, a product or sum 1. The
-look-up of a token reads one row of the table from DRAM.
+look-up of a token reads one row of the table.
 """
 
 from __future__ import annotations
@@ -153,15 +153,18 @@ class _Run:
 
     def workload(self, name: str) -> Workload:
         d = self.of
-        x = self._vector("embedding", "move", self.tokens * d.width, 1, (-1,))
+        looked_up = self.tokens * d.width
+        x = self._vector("embedding", "move", looked_up, 1, (-1,))
+        table = {"weight_name": "embedding.weight", "weights": d.vocabulary * d.width, "constants": looked_up}
+        self.layers[x] = replace(self.layers[x], elements_read=self.tokens, **table)
         if d.positions:
-            x = self._vector("positions", "elementwise", self.tokens * d.width, 1, (x,))
-            self.layers[x] = replace(self.layers[x], constants=self.tokens * d.width)
+            x = self._vector("positions", "elementwise", looked_up, 1, (x,))
+            self.layers[x] = replace(self.layers[x], constants=looked_up)
         for i in range(d.layers):
             x = self._block(f"layers.{i}", x)
         x = self._norm("norm", x)
-        table = "embedding" if d.tied else "head"
-        logits = linear("head", 1, d.width, d.vocabulary, batch=self.batch, weight_name=f"{table}.weight", sources=(x,))
+        stored = f"{'embedding' if d.tied else 'head'}.weight"
+        logits = linear("head", 1, d.width, d.vocabulary, batch=self.batch, weight_name=stored, sources=(x,))
         return Workload(name, (*self.layers, logits), (), self.batch, tuple(self.kept))
 
     def _block(self, name: str, x: int) -> int:

@@ -2,7 +2,8 @@
 
 Weights are numbered layer after layer in network order and, within a layer, row-major as in the torch tensor
 (out, in / groups, kh, kw), transposed convolutions (in, out / groups, kh, kw), x @ W (in, out). A weight that several
-layers share has one number and as many residencies as uses.
+layers share has one number. Whoever fetches it in the same order (a step of a recurrent network) fetches it to the same
+cells; in another order (an embedding that is also the output layer) it has a residency for each.
 
 The *stream* is the order in which the schedule first fetches them: tile after tile (array/schedule.py), and in a tile
 as the dataflow does (dataflow.py; folds of columns outside, of rows inside), taps in torch order (input channel, kernel
@@ -11,6 +12,7 @@ row, kernel column):
     os   C filters at a time: all taps, for each tap the C filters
     ws   C filters at a time, R taps at a time: rows of C weights, the last row of the fold first
     is   R taps at a time: all filters, for each filter its R taps
+         a table that is looked up: row after row, so that a row has one address whichever sample reads it
     rs   pass after pass (rowstationary.py): all taps of its channels, for each tap the p x t filters of the pass
 
 With rs this is the buffer through which filters reach the elements; no study asks for faults in their scratchpads.
@@ -276,29 +278,45 @@ def _weight_streams(
     """What passes through the weight buffer of each core."""
     rows: list[list[tuple[int, ...]]] = [[] for _ in range(accelerator.cores)]
     words = [0] * accelerator.cores
+    placed: set[tuple[int, ...]] = set()
     for i, layer in enumerate(workload.layers):
         if not layer.weights:
             continue
         for core, first, part in shares(workload, layer, accelerator.cores, plan):
-            # torch keeps the input channels of a transposed convolution outermost
-            sizes = (part.groups, part.k, part.n, layer.transposed or layer.k_major)
-            by = fitted(plan.rows_of(layer) if accelerator.dataflow == "rs" else plan.of(layer), part)
-            if isinstance(by, RowStationary):
-                taps = min(layer.k, by.q * by.r * window_of(layer)[2] * window_of(layer)[3])
-                order = (kernels.OS, *sizes, 1, by.p * by.t, taps, by.m, True)
-            else:
-                fold = (accelerator.array_rows, accelerator.array_cols)
-                order = (CODES[by.dataflow], *sizes, *fold, by.k, by.n, by.order.index("n") < by.order.index("k"))
-            where = (words[core], first_weight(tensors, layer), part.weights)
-            rows[core].append((*where, *order, first, layer.n, i))
+            which = (first_weight(tensors, layer), part.weights)
+            order = (*_order(layer, part, accelerator, plan), first, layer.n if layer.on_array else part.weights)
+            once = (core, *which, first) if accelerator.weights == "resident" else (core, *which, *order)
+            if once in placed:
+                continue
+            placed.add(once)
+            rows[core].append((words[core], *which, *order, i))
             words[core] += -(-part.weights // slots)
     return [_Stream(*stream) for stream in zip(rows, words, strict=True)]
+
+
+def _order(layer: Layer, part: Layer, accelerator: Accelerator, plan: Plan) -> tuple[int, ...]:
+    """The order in which a core fetches its part of a layer's weights: fields ORDER to N_OUTSIDE of `uses`."""
+    if not layer.on_array:
+        return _row_major(part.weights)
+    # torch keeps the input channels of a transposed convolution outermost
+    sizes = (part.groups, part.k, part.n, layer.transposed or layer.k_major)
+    by = fitted(plan.rows_of(layer) if accelerator.dataflow == "rs" else plan.of(layer), part)
+    if isinstance(by, RowStationary):
+        taps = min(layer.k, by.q * by.r * window_of(layer)[2] * window_of(layer)[3])
+        return (kernels.OS, *sizes, 1, by.p * by.t, taps, by.m, True)
+    fold = (accelerator.array_rows, accelerator.array_cols)
+    return (CODES[by.dataflow], *sizes, *fold, by.k, by.n, by.order.index("n") < by.order.index("k"))
+
+
+def _row_major(count: int) -> tuple[int, ...]:
+    return (kernels.PLAIN, 1, 1, count, 0, 1, 1, 1, 1, 0)
 
 
 def resident_words(workload: Workload, accelerator: Accelerator, slots: int) -> int:
     """Words of `slots` weights that the memory of each core has where every weight has a cell of its own."""
     if accelerator.cores == 1 or not workload.layers:
-        return sum(-(-layer.weights // slots) for layer in workload.layers)
+        stored = {(stored_name(layer), layer.weight_offset, layer.weights) for layer in workload.layers}
+        return sum(-(-count // slots) for _, _, count in stored)
     tensors = [Tensor(name, offset, 0, count) for name, offset, count in workload.tensors()]
     machine = with_all_weights(workload, accelerator)
     return max(
@@ -409,7 +427,7 @@ def _written_in_order(made: Sequence[tuple[str, int]], slots: int) -> tuple[list
     tensors, word, element = [], 0, 0
     for i, (name, count) in enumerate(made):
         tensors.append(Tensor(name, 0, element, count))
-        rows.append((word, element, count, kernels.PLAIN, 1, 1, count, 0, 1, 1, 1, 1, 0, 0, count, i))
+        rows.append((word, element, count, *_row_major(count), 0, count, i))
         word += -(-count // slots)
         element += count
     return tensors, _Stream(rows, word)

@@ -28,7 +28,8 @@ class Layer:
     On the vector unit (kind in VECTOR_KINDS): `operations` scalar operations, `elements_read`, `elements_written`.
     Operands that are parameters are not counted as read from the activation buffer; an elementwise operand that is a
     parameter of more than one element (a scale for every pixel) is read from the weight buffer, `constants` elements a
-    sample. Scales and shifts behind an array layer (BatchNorm) are folded into it.
+    sample. Scales and shifts behind an array layer (BatchNorm) are folded into it. A look-up in a stored table (an
+    embedding) is a move whose `weights` are the table's elements, `constants` those of the rows that a sample reads.
 
     `weights` is the number of stored weights, `weight_name` the parameter's name in the module tree, `weight_offset`
     the first element within it: layers that share elements share one stored copy of them. `k_major`: they are stored

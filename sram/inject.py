@@ -32,15 +32,22 @@ def apply(words: np.ndarray, weight: np.ndarray, bit: np.ndarray, kind: np.ndarr
 class StoredWords:
     """Words in a memory and the numbers computed with, both as they are read through the faults that are set.
 
-    clean int8[n] is what was written, words int8[n] what is read; words of fewer `bits` than 8 are sign-extended when
-    read. values float32[n] are words times scale: scale[r] (float32) holds from word starts[r] (int64, rising from 0)
-    to the next start. `touched` int64[k] are the words at which faults are set. Raises InputError on strided arrays.
+    clean int8[n] or int16[n] is what was written, words what is read; words of fewer `bits` than that are sign-extended
+    when read. values float32[m] are what the first m words stand for times scale: scale[r] (float32) holds from word
+    starts[r] (int64, rising from 0) to the next start. A word stands for itself, or for the entry of table
+    (float32[2^bits]) at its bits. n > m: the words behind are the exponents that the words of a run share, 8 bits of
+    E8M0 each in 8 / bits words, the least significant first; the run's scale is multiplied by 2^(exponent - 127), and
+    is NaN for 255. `touched` int64[k] are the words at which faults are set. Raises InputError on strided arrays.
 
     >>> starts, scale = np.array([0]), np.array([0.5], np.float32)
     >>> stored = StoredWords(np.array([5, 5], np.int8), np.array([2.5, 2.5], np.float32), starts, scale)
     >>> stored.set_faults(np.array([1]), np.array([1], np.uint8), np.array([1], np.uint8))
     >>> stored.words, stored.values
     (array([5, 7], dtype=int8), array([2.5, 3.5], dtype=float32))
+    >>> shared = StoredWords(np.array([5, 5, 126], np.int8), np.array([2.5, 2.5], np.float32), starts, 2 * scale)
+    >>> shared.set_faults(np.array([2]), np.array([1], np.uint8), np.array([0], np.uint8))  # 2^-1 becomes 2^-3
+    >>> shared.values
+    array([0.625, 0.625], dtype=float32)
     """
 
     clean: np.ndarray
@@ -48,6 +55,7 @@ class StoredWords:
     starts: np.ndarray
     scale: np.ndarray
     bits: int = 8
+    table: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     words: np.ndarray = field(init=False)
     touched: np.ndarray = field(init=False)
 
@@ -55,6 +63,11 @@ class StoredWords:
         if not self.values.flags.c_contiguous:
             raise InputError("inject", "values", "strided", "a contiguous array")
         self.words, self.touched = self.clean.copy(), np.empty(0, np.int64)
+        self._now = self._scales()
+
+    def read_all(self) -> None:
+        """Make all values from the words: for an array that was made without them."""
+        kernels.rescaled(self.words, self.values, self.starts, self._now, np.arange(self.starts.size), self.table)
 
     def set_faults(self, weight: np.ndarray, bit: np.ndarray, kind: np.ndarray) -> None:
         """Read through these faults, as in `apply`, and no others. Raises InputError, and then changes nothing.
@@ -65,10 +78,34 @@ class StoredWords:
         bit, kind = np.ascontiguousarray(bit, np.uint8), np.ascontiguousarray(kind, np.uint8)
         _check(self.words, weight, bit, kind, self.bits)
         kernels.reread(
-            *(self.words, self.clean, self.values, self.starts, self.scale),
-            *(self.touched, weight, bit, kind, self.bits),
+            *(self.words, self.clean, self.values, self.starts, self._now),
+            *(self.touched, weight, bit, kind, self.bits, self.table),
         )
         self.touched = weight
+        if self.words.size > self.values.size:
+            before, self._now = self._now, self._scales()
+            runs = np.flatnonzero(self._now.view(np.int32) != before.view(np.int32))  # NaN is not equal to NaN
+            kernels.rescaled(self.words, self.values, self.starts, self._now, runs, self.table)
+
+    def _scales(self) -> np.ndarray:
+        """float32[g] as the exponents are now read."""
+        if self.words.size == self.values.size:
+            return self.scale
+        return (self.scale * exponents(self.words[self.values.size :], self.bits)).astype(np.float32)
+
+
+def exponents(words: np.ndarray, bits: int) -> np.ndarray:
+    """The powers of two float32[g] that words of E8M0 stand for, 8 / bits of them for each, the least significant first
+    (OCP Microscaling Formats v1.0, 5.4.1).
+
+    >>> exponents(np.array([127, 0, -1], np.int8), bits=8)
+    array([1.000000e+00, 5.877472e-39,          nan], dtype=float32)
+    """
+    parts = words.reshape(-1, 8 // bits).astype(np.int64) & (1 << bits) - 1
+    code = (parts << bits * np.arange(8 // bits)).sum(1)
+    return np.where(
+        code == 255, np.float32(np.nan), np.ldexp(np.float32(1), np.minimum(code, 254).astype(np.int32) - 127)
+    )
 
 
 def _check(words: np.ndarray, weight: np.ndarray, bit: np.ndarray, kind: np.ndarray, word_bits: int) -> None:

@@ -50,7 +50,7 @@ def run_of(w, starts, words):
 
 @intrinsic
 def scale_eight(typing, words, i, scale, values):
-    """values[i : i + 8] = words[i : i + 8] * scale, written past the caches: int8 words, values of any float type.
+    """values[i : i + 8] = words[i : i + 8] * scale, written past the caches: words and values of any width.
 
     A write through the caches reads the line first, which is half of all that a pass over the values moves. The
     address of values[i] has to be a multiple of 8 of them.
@@ -59,7 +59,8 @@ def scale_eight(typing, words, i, scale, values):
     def emit(context, builder, signature, arguments):
         word_type, _, _, value_type = signature.args
         value = context.get_value_type(value_type.dtype)
-        eight, number, out = (ir.VectorType(one, 8) for one in (ir.IntType(8), ir.FloatType(), value))
+        word = context.get_value_type(word_type.dtype)
+        eight, number, out = (ir.VectorType(one, 8) for one in (word, ir.FloatType(), value))
         stored = context.make_array(word_type)(context, builder, arguments[0])
         read = context.make_array(value_type)(context, builder, arguments[3])
         source = builder.bitcast(builder.gep(stored.data, [arguments[1]]), eight.as_pointer())
@@ -79,8 +80,13 @@ def scale_eight(typing, words, i, scale, values):
 
 
 @jit
-def scaled(words, first, end, scale, values):
-    """values[first : end] = words[first : end] * scale; words int8[n], values of any float type."""
+def scaled(words, first, end, scale, values, table):
+    """values[first : end] = what these words stand for, times scale; words int8[n] or int16[n], values of any float
+    type, table float32[patterns of bits], or empty where a word stands for itself."""
+    if table.size:
+        for i in range(first, end):
+            values[i] = table[np.int64(words[i]) & (table.size - 1)] * scale
+        return
     aligned = first + (-(values.ctypes.data // values.itemsize + first)) % 8
     vectors = max(end - aligned, 0) // 8
     for i in range(first, min(aligned, end)):
@@ -91,6 +97,12 @@ def scaled(words, first, end, scale, values):
         values[i] = np.float32(words[i]) * scale
 
 
+@jit_inline
+def number(word, table):
+    """What a word (int64) stands for, before it is scaled."""
+    return table[word & (table.size - 1)] if table.size else np.float32(word)
+
+
 @jit
 def copied(source, out):
     """out[:] = source, which takes seconds to compile as a slice."""
@@ -99,11 +111,12 @@ def copied(source, out):
 
 
 @jit
-def reread(words, clean, values, starts, scale, before, weight, bit, kind, bits):
-    """words, clean int8[n]; values float32[n]; starts int64[g], scale float32[g]; before int64[j]; faults [k]."""
-    n = words.size
+def reread(words, clean, values, starts, scale, before, weight, bit, kind, bits, table):
+    """words, clean int8[n] or int16[n]; values float32[m], of the first m words; starts int64[g], scale float32[g];
+    before int64[j]; faults [k]; table as in `scaled`."""
+    n = values.size
     sign = np.int64(1) << np.int64(bits - 1)
-    dense = (before.size + weight.size) * DENSE > n
+    dense = (before.size + weight.size) * DENSE > words.size
     run, first, end = 0, 0, 0
     if dense:
         copied(clean, words)
@@ -112,20 +125,28 @@ def reread(words, clean, values, starts, scale, before, weight, bit, kind, bits)
             w = before[i]
             if words[w] != clean[w]:
                 words[w] = clean[w]
+                if w >= n:
+                    continue
                 if w < first or w >= end:
                     run, first, end = run_of(w, starts, n)
-                values[w] = np.float32(words[w]) * scale[run]
+                values[w] = number(np.int64(words[w]), table) * scale[run]
     for i in range(weight.size):
         w = weight[i]
         old = np.int64(words[w])
         new = through(old, bit[i], kind[i])
         new = ((new & (2 * sign - 1)) ^ sign) - sign
         words[w] = new
-        if new != old and not dense:
+        if new != old and not dense and w < n:
             if w < first or w >= end:
                 run, first, end = run_of(w, starts, n)
-            values[w] = np.float32(new) * scale[run]
+            values[w] = number(new, table) * scale[run]
     if dense:
-        for run in range(starts.size):
-            _, first, end = run_of(starts[run], starts, n)
-            scaled(words, first, end, scale[run], values)
+        rescaled(words, values, starts, scale, np.arange(starts.size), table)
+
+
+@jit
+def rescaled(words, values, starts, scale, runs, table):
+    """Make the values of these runs (int64[r]) anew from their words and scale."""
+    for run in runs:
+        _, first, end = run_of(starts[run], starts, values.size)
+        scaled(words, first, end, scale[run], values, table)

@@ -10,6 +10,7 @@ from torch import nn
 from neuralfuse.chips import sources
 from neuralfuse.chips.memory import of_cores, place_once, resident_bytes, weight_geometry
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
+from neuralfuse.quantized.quantize import kept_apart, weight_parameters
 from simulator.accelerator import Accelerator, accelerator
 from simulator.array.cycles import Counts
 from simulator.energy import energy
@@ -69,15 +70,16 @@ def layout_of(placed: Placement, counts: Counts | None = None) -> Layout:
     def name(layer: Layer) -> str:
         return stored_name(layer).removesuffix(".weight")
 
-    spent, lies = energy(counts).components, placed.stretches()
-    parts = [spent[f"weight_sram_{way}"] / (spent[f"weight_sram_{way}"].sum() or 1.0) for way in ("reads", "writes")]
+    layers, spent, lies = counts.workload.layers, energy(counts).components, placed.stretches()
+    uses = [(stored_name(layer), layer.weight_offset) for layer in layers]
+    owner = [uses.index(use) for use in uses]  # the reads of all who share words are those of their region
+    ways = [spent[f"weight_sram_{way}"] for way in ("reads", "writes")]
+    parts = [np.bincount(owner, pj, len(layers)) / (pj.sum() or 1.0) for pj in ways]
     of_layer: Counter[int] = Counter()  # in all cores
     for i, _, words in lies:
-        of_layer[i] += words
+        of_layer[owner[i]] += words
     regions = (
-        Region(
-            name(counts.workload.layers[i]), first, words, *(float(part[i]) * (words / of_layer[i]) for part in parts)
-        )
+        Region(name(layers[i]), first, words, *(float(part[owner[i]]) * (words / of_layer[owner[i]]) for part in parts))
         for i, first, words in lies
     )
     return Layout(placed.bits, placed.bit_order, tuple(regions))
@@ -149,6 +151,36 @@ def place_generator(workload: Workload, machine: Accelerator, network: Placement
         size = max(1, resident_bytes(workload, machine, cells, bits))
         first, cells = cells.banks, of_cores(size, machine, cells)
     return place_once(workload, machine, cells, network.schedule, bits), first
+
+
+def not_in_weak_cells(network: nn.Module, workload: Workload) -> list[str]:
+    """The parameters of a network that lie in no cell of the weight memory, with their sizes: words that no layer
+    fetches, parameters that are no words, and, in one, biases and normalisation.
+
+    InputError for a weight that a layer fetches and that is no word: no fault would reach it.
+
+    >>> from simulator import trace
+    >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))
+    >>> not_in_weak_cells(network, trace(network, (1, 4, 4)))
+    ['biases and normalisation (8 numbers)']
+    """
+    words, apart = weight_parameters(network), kept_apart(network)
+    fetched = [name for name, _, _ in workload.tensors()]
+    for name in fetched:
+        if name not in words:
+            allowed = f"stored weights ({', '.join(words)}); a module names others in stored_weights"
+            raise InputError(type(network).__name__, "weight", name, allowed)
+    modules = dict(network.named_modules())
+
+    def usual(name: str) -> bool:
+        owner, _, own = name.rpartition(".")
+        return "bias" in own or "Norm" in type(modules[owner]).__name__
+
+    named = {name: one for name, one in words.items() if name not in fetched}
+    named |= {name: one for name, one in apart.items() if not usual(name)}
+    found = [f"{name} ({one.numel():,})" for name, one in named.items()]
+    others = sum(one.numel() for name, one in apart.items() if usual(name))
+    return found + [f"biases and normalisation ({others:,} numbers)"] * (others > 0)
 
 
 def check_words(transform: nn.Module) -> None:

@@ -230,12 +230,25 @@ def _dry_run_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int]
     fewer = any(protection.second for protection in study.protections)
     print(f"x {study.chips.evaluation} chips" + ", no network with itself as the second" * fewer)
     _print_supplies(study)
+    _print_apart(study)
     trainings = ", ".join(guess.trainings) or "none"
     print_line(f"{guess.done} done in {folder.path}, {guess.tasks - guess.done} to do; trainings to do: {trainings}")
     if guess.seconds is None:
         print("time: not known before the first rows are there")
     else:
         print(f"time: about {guess.seconds:.0f} s for the tasks on {chosen.label}")
+
+
+def _print_apart(study: "StudyConfig") -> None:
+    """Which parameters of each network no fault reaches."""
+    from neuralfuse.chips.stored import not_in_weak_cells
+    from neuralfuse.study.data import build_network, kind_of
+    from simulator.readers.read import trace
+
+    for config in study.networks:
+        network = build_network(config, study)
+        apart = not_in_weak_cells(network, trace(network, kind_of(study.dataset)[1]))
+        print_line(f"not in weak cells of {config.name}: {', '.join(apart) or 'none'}")
 
 
 def _print_supplies(study: "StudyConfig") -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from neuralfuse.quantized import kernels
 from neuralfuse.quantized.fold import channels_last, fold_normalisation
-from neuralfuse.quantized.quantize import dequantize, quantize, weight_parameters
+from neuralfuse.quantized.formats import WordFormat, words_of
+from neuralfuse.quantized.quantize import quantize, weight_parameters
 from sram import inject
 from sram.errors import InputError
 
@@ -28,6 +29,11 @@ class StoredLayer:
     def size(self) -> int:
         """Words of the tensor."""
         return prod(self.shape)
+
+
+def exponents_of(weight: str) -> str:
+    """What the shared exponents of a weight are called where both are stored."""
+    return f"{weight}.exponents"
 
 
 class PlacedTensor(Protocol):
@@ -100,49 +106,58 @@ class FaultyNetwork:
     def __init__(
         self,
         network: nn.Module,
-        bits: int = 8,
+        bits: int | WordFormat = 8,
         per_channel: bool = False,
         device: str | torch.device = "cpu",
         weights: Sequence[str] | None = None,
         fold: bool = False,
     ):
-        """`weights` names the stored parameters in their order, if not all conv and linear weights as they come.
+        """`bits` of integers, or a WordFormat, which says the rest. `weights` names the stored parameters in their
+        order, if not all of them as they come.
 
         `fold` makes the network compute faster (`fold.py`): the same words and faults, but its weight tensors then hold
         each filter's word times scale times the gain of the BatchNorm behind it, which is taken out.
         """
         self.network = network.to(device).eval().requires_grad_(False)
-        self.bits = bits
+        self.format = form = words_of(bits, per_channel)
+        self.bits = form.bits
         gains = fold_normalisation(network) if fold else {}
         if fold and torch.device(device).type == "cpu":
             channels_last(network)
         parameters = weight_parameters(network, weights)
         if not parameters:
             raise InputError("faulty network", "network", type(network).__name__, "at least one conv or linear weight")
-        words, scales, starts, table, offset = [], [], [], [], 0
+        words, shared, scales, starts, table, offset = [], [], [], [], [], 0
         for name, weight in parameters.items():
             try:
-                stored, scale = quantize(weight, bits, per_channel)
+                stored, scale = quantize(weight, form)
             except InputError as error:
                 raise InputError(f"weight {name}", error.key, error.value, error.allowed) from None
             words.append(stored.flatten().cpu())
+            start = form.starts(weight.shape, by_rows=name in gains)
+            scale = scale.expand(weight.shape).flatten().cpu()[start]
+            if form.shared:  # a power of two that is stored: what is left is the gain
+                shared.append(form.exponents(scale))
+                scale = torch.ones_like(scale)
             if name in gains:
-                scale = (scale.flatten() * gains[name]).float()
-            scales.append(scale.flatten().cpu())
-            # words that share a scale are a run: the whole tensor, or one row of its first axis
-            starts.append(offset + np.arange(scale.numel()) * (weight.numel() // scale.numel()))
+                scale = (scale * gains[name].cpu()[start // (weight.numel() // len(weight))]).float()
+            scales.append(scale)
+            starts.append(offset + start)
             table.append(StoredLayer(name, tuple(weight.shape), offset))
             offset += weight.numel()
+        read = torch.empty(offset)
+        for name, own in zip(parameters, shared, strict=False):
+            table.append(StoredLayer(exponents_of(name), tuple(own.shape), offset))
+            offset += len(own)
         self.layer_table: tuple[StoredLayer, ...] = tuple(table)
-        scale, start = torch.cat(scales), np.concatenate(starts).astype(np.int64)
-        run = torch.from_numpy(np.diff(np.append(start, offset)))
-        read = dequantize(torch.cat(words), scale.repeat_interleave(run))
-        self._values = read.to(device)
         # On a CPU read.numpy() is the memory of the weight tensors.
-        self._stored = inject.StoredWords(torch.cat(words).numpy(), read.numpy(), start, scale.numpy(), bits)
+        runs = np.concatenate(starts), torch.cat(scales).numpy()
+        self._stored = inject.StoredWords(torch.cat(words + shared).numpy(), read.numpy(), *runs, self.bits, form.table)
+        self._stored.read_all()
+        self._values = read.to(device)
         self.words: np.ndarray = self._stored.words
         self._shown = None if self._values.device.type == "cpu" else self.words.copy()
-        for layer, parameter in zip(table, parameters.values(), strict=True):
+        for layer, parameter in zip(table, parameters.values(), strict=False):
             parameter.data = self._values[layer.offset : layer.offset + layer.size].view(layer.shape)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -156,7 +171,7 @@ class FaultyNetwork:
 
     @property
     def clean_words(self) -> np.ndarray:
-        """The words as written, read-only, int8[n]."""
+        """The words as written, read-only, int8[n] or int16[n]."""
         view = self._stored.clean.view()
         view.flags.writeable = False
         return view
@@ -172,6 +187,9 @@ class FaultyNetwork:
         self._stored.set_faults(weight, bit, kind)
         if self._shown is not None:
             index = kernels.changed(self.words, self._shown, np.concatenate([before, self._stored.touched]))
+            if self.format.shared:  # an exponent changes what it is shared by
+                self._values.copy_(torch.from_numpy(self._stored.values))
+                return
             new = torch.from_numpy(self._stored.values[index]).to(self.device)
             self._values.index_copy_(0, torch.from_numpy(index).to(self.device), new)
 
@@ -184,8 +202,10 @@ class FaultyNetwork:
         offset = {layer.name: (layer.offset, layer.size) for layer in self.layer_table}
         for tensor in tensors:
             if tensor.name not in offset or tensor.offset + tensor.count > offset[tensor.name][1]:
-                known = ", ".join(name for name in offset)
-                raise InputError("placement", "tensor", tensor.name, f"the stored weights of the network: {known}")
+                allowed = (
+                    f"the stored weights of the network ({', '.join(offset)}), or one in a module's stored_weights"
+                )
+                raise InputError("placement", "tensor", tensor.name, allowed)
         first = np.array([tensor.first for tensor in tensors], np.int64)
         word = np.array([offset[tensor.name][0] + tensor.offset for tensor in tensors], np.int64)
         order = np.argsort(first)

@@ -11,7 +11,7 @@ DENSE = 128  # from one named word in so many on, one pass over all of them is f
 def changed(words, shown, weight):
     """The named words that differ from what another device shows, each once; `shown` is brought up to date.
 
-    words, shown: int8[n]; weight: int64[k]. Returns int64[m].
+    words, shown: int8[n] or int16[n]; weight: int64[k]. Returns int64[m].
     """
     index = np.empty(weight.size, np.int64)
     m = 0
@@ -34,9 +34,16 @@ def ones(byte):
 
 @jit
 def flipped_bits(words, clean, weight, bits):
-    """Number of stored bits that differ, where they differ in named words only, each counted once. All int8[n], weight
-    int64[k]."""
-    mask = (1 << bits) - 1
+    """Number of stored bits that differ, where they differ in named words only, each counted once. Both int8[n] or
+    int16[n], weight int64[k]."""
+    if bits > 8:
+        return flipped_bits_of(words, clean, weight, 0xFF) + flipped_bits_of(words >> 8, clean >> 8, weight, 0xFF)
+    return flipped_bits_of(words, clean, weight, (1 << bits) - 1)
+
+
+@jit
+def flipped_bits_of(words, clean, weight, mask):
+    """The same of the bits, of the lowest eight, that are in a mask."""
     total = 0
     if weight.size * DENSE > words.size:
         for start in range(0, words.size, 4096):

@@ -37,6 +37,11 @@ def compile_network(faulty: FaultyNetwork, images: Tensor, stored: bool = False)
     """
     if faulty.bits != 8:
         raise InputError("device network", "bits", faulty.bits, "8, the width of the array's operands")
+    form, allowed = faulty.format, "integers with a scale for a tensor or each filter"
+    if form.name != "int":
+        raise InputError("device network", "format", form.name, allowed)
+    if form.group is not None:
+        raise InputError("device network", "group", form.group, allowed)
     faulty.restore()
     try:
         graph = fx.symbolic_trace(faulty.network)

@@ -1,7 +1,8 @@
-"""Weights as integer words: symmetric uniform quantisation to 2..8 bits in two's complement.
+"""Weights as words: which parameters are stored, and what is written for each number.
 
-Scale s = max|W| / (2^(b-1) - 1), word q = W / s rounded half to even (Sun et al., NeurIPS 2024, arXiv 2306.16869).
-The word -2^(b-1) is never written by quantisation; a fault can produce it.
+As integers: symmetric uniform quantisation to 2..8 bits in two's complement. Scale s = max|W| / (2^(b-1) - 1), word
+q = W / s rounded half to even (Sun et al., NeurIPS 2024, arXiv 2306.16869). The word -2^(b-1) is never written by
+quantisation; a fault can produce it. Other formats: `formats`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from neuralfuse.quantized.formats import WordFormat, words_of
 from sram.errors import InputError
 
-BITS = range(2, 9)
+INTEGERS = WordFormat()
 WEIGHT_LAYERS = (
     nn.Conv1d,
     nn.Conv2d,
@@ -21,79 +23,101 @@ WEIGHT_LAYERS = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
     nn.Linear,
+    nn.Embedding,
+    nn.EmbeddingBag,
 )
 
 
-def quantize(weight: Tensor, bits: int = 8, per_channel: bool = False) -> tuple[Tensor, Tensor]:
-    """Return the words (int8, shape of `weight`) and the scale (float32: a scalar, or one per first axis as (C, 1,
-    ...)).
+def quantize(weight: Tensor, bits: int | WordFormat = 8, per_channel: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the words (int8, or int16 where they have 16 bits; shape of `weight`) and the scale (float32: a scalar,
+    one per first axis as (C, 1, ...), or one for each weight where a row has several).
 
-    A tensor of zeros gets scale 1. Weights that are not finite, and bits outside 2..8, are an InputError.
+    `bits` of integers, or a WordFormat, which says the rest. A tensor of zeros gets scale 1. Weights that are not
+    finite, and bits outside 2..8, are an InputError.
 
     >>> words, scale = quantize(torch.tensor([0.6, -1.0, 0.25]), bits=4)
     >>> words.tolist(), round(scale.item(), 4)
     ([4, -7, 2], 0.1429)
+    >>> quantize(torch.tensor([0.6, -1.0]), WordFormat(name="bf16"))[0]
+    tensor([ 16154, -16512], dtype=torch.int16)
     """
-    if bits not in BITS:
-        raise InputError("quantize", "bits", bits, "2 to 8")
+    form = words_of(bits, per_channel)
     weight = weight.detach().float()
     if not torch.isfinite(weight).all():
         raise InputError("quantize", "weight", "NaN or infinite", "finite numbers")
-    level = 2 ** (bits - 1) - 1
-    axes = tuple(range(1, weight.dim())) if per_channel and weight.dim() > 1 else tuple(range(weight.dim()))
-    largest = weight.abs().amax(axes, keepdim=per_channel)
-    scale = torch.where(largest > 0, largest / level, torch.ones_like(largest))
-    # torch.round rounds half to even; the clamp only catches the last bit of the division
-    return torch.round(weight / scale).clamp_(-level, level).to(torch.int8), scale
+    scale = form.scales(weight)
+    return form.encode(weight / scale), scale
 
 
-def dequantize(words: Tensor, scale: Tensor) -> Tensor:
-    """Return what the accelerator computes with: word times scale, in float32."""
-    return words.float() * scale
+def dequantize(words: Tensor, scale: Tensor, form: WordFormat = INTEGERS) -> Tensor:
+    """Return what the accelerator computes with: what a word stands for times scale, in float32."""
+    return form.numbers(words) * scale
 
 
-def fake_quantize(weight: Tensor, bits: int = 8, per_channel: bool = False) -> Tensor:
+def fake_quantize(weight: Tensor, bits: int | WordFormat = 8, per_channel: bool = False) -> Tensor:
     """Round a weight to the nearest value that a word can hold."""
-    return dequantize(*quantize(weight, bits, per_channel))
+    form = words_of(bits, per_channel)
+    return dequantize(*quantize(weight, form), form)
 
 
 def weight_parameters(network: nn.Module, names: Sequence[str] | None = None) -> dict[str, nn.Parameter]:
-    """Return the weights of all convolutions and linear layers by parameter name, in the order of `named_modules`.
+    """Return the parameters that are stored as words by name, in the order of `named_modules`.
 
-    A weight that two layers share is listed once, under the first name: it is stored once. The stacked input projection
-    of `nn.MultiheadAttention` is a linear weight too. Biases and normalisation are not stored as words. A module of
-    another kind names its stored parameters in `stored_weights` (`pixelwise`). `names` picks the parameters instead,
-    for networks whose products are no modules (exported graphs, say).
+    These are the weights of convolutions, linear layers and the input projections of `nn.MultiheadAttention`, of
+    recurrent layers and cells, and the tables of embeddings; not biases or normalisation. A weight that two layers
+    share is listed once, under the first name: it is stored once. A module of another kind names what of it is stored
+    in `stored_weights` (`pixelwise`, exported graphs, a parameter that is used as it is). `names` picks the parameters
+    instead. A name that is no parameter's is an InputError.
 
     >>> list(weight_parameters(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))))
     ['0.weight', '3.weight']
+    >>> list(weight_parameters(nn.LSTM(2, 3)))
+    ['weight_ih_l0', 'weight_hh_l0']
     """
-    found: dict[str, nn.Parameter] = {}
-    names = names or getattr(network, "stored_weights", None)
     if names is not None:
-        known = dict(network.named_parameters(remove_duplicate=False))
-        for name in names:
-            if name not in known:
-                raise InputError(type(network).__name__, "weight", name, "the name of a parameter")
-            found[name] = known[name]
-        return found
+        return {name: _parameter(network, name) for name in names}
+    found: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for name, module in network.named_modules():
-        own: Sequence[str] = getattr(module, "stored_weights", ())
-        if isinstance(module, WEIGHT_LAYERS):
-            own = ["weight"]
-        elif isinstance(module, nn.MultiheadAttention):
-            own = ["in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"]
-        for key in own:
-            parameter = getattr(module, key)
-            if isinstance(parameter, nn.Parameter) and id(parameter) not in seen:
+        for key in _own_weights(module):
+            parameter = _parameter(module, key)
+            if id(parameter) not in seen:
                 seen.add(id(parameter))
                 found[f"{name}.{key}" if name else key] = parameter
     return found
 
 
+def _parameter(module: nn.Module, name: str) -> nn.Parameter:
+    try:
+        return module.get_parameter(name)
+    except AttributeError:
+        raise InputError(type(module).__name__, "weight", name, "the name of a parameter") from None
+
+
+def _own_weights(module: nn.Module) -> Sequence[str]:
+    """Names of a module's own parameters that are stored as words."""
+    own = [name for name, _ in module.named_parameters(recurse=False)]
+    if isinstance(module, WEIGHT_LAYERS):
+        return [name for name in own if name == "weight"]
+    if isinstance(module, nn.MultiheadAttention):  # in_proj_weight, or one each of q, k and v
+        return [name for name in own if name.endswith("proj_weight")]
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):  # _ih, _hh and, of projected states, _hr; layers, directions
+        return [name for name in own if name.startswith("weight_")]
+    return getattr(module, "stored_weights", ())
+
+
+def kept_apart(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are no words: biases, normalisation, and what no module lists.
+
+    >>> list(kept_apart(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))))
+    ['0.bias', '1.weight', '1.bias']
+    """
+    stored = {id(weight) for weight in weight_parameters(network).values()}
+    return {name: parameter for name, parameter in network.named_parameters() if id(parameter) not in stored}
+
+
 @torch.no_grad()
-def quantize_in_place(network: nn.Module, bits: int = 8, per_channel: bool = False) -> nn.Module:
+def quantize_in_place(network: nn.Module, bits: int | WordFormat = 8, per_channel: bool = False) -> nn.Module:
     """Round every stored weight of a network to its word (post-training quantisation); returns the network."""
     for weight in weight_parameters(network).values():
         weight.copy_(fake_quantize(weight, bits, per_channel))
@@ -101,7 +125,7 @@ def quantize_in_place(network: nn.Module, bits: int = 8, per_channel: bool = Fal
 
 
 @contextmanager
-def fake_quantized(network: nn.Module, bits: int | None = 8, per_channel: bool = False) -> Iterator[None]:
+def fake_quantized(network: nn.Module, bits: int | WordFormat | None = 8, per_channel: bool = False) -> Iterator[None]:
     """Inside the block the network computes with rounded weights; after it the unrounded ones are back.
 
     Forward and backward inside, optimiser step outside: the straight-through estimator of quantisation-aware training.

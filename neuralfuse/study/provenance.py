@@ -1,6 +1,7 @@
 """What a prepared folder says of itself: layers and their energies, versions and sources."""
 
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -9,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from neuralfuse.chips.memory import PLACEMENTS, maps_of
+from neuralfuse.chips.stored import not_in_weak_cells
 from neuralfuse.study.config import StudyConfig
-from neuralfuse.study.data import build_transform, training_hash
+from neuralfuse.study.data import build_network, build_transform, training_hash
 from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import Point
@@ -91,6 +93,13 @@ def _measured(study: StudyConfig) -> dict[str, str]:
     return {"measured chips": f"{study.sram.map}; faulty cells: {cells}"}
 
 
+def _apart(folder: StudyFolder) -> Iterator[str]:
+    """Network by network, what of it lies in no weak cell."""
+    for config in folder.study.networks:
+        apart = not_in_weak_cells(build_network(config, folder.study), folder.workload(config.name))
+        yield f"of {config.name}: {', '.join(apart) or 'none'}"
+
+
 def provenance(folder: StudyFolder, points: list[Point]) -> dict[str, Any]:
     """What the page says of versions and sources, and the stamp by which workers see that the folder changed."""
     study = folder.study
@@ -117,6 +126,7 @@ def provenance(folder: StudyFolder, points: list[Point]) -> dict[str, Any]:
             "rate": "the curve gives the cell fault rate: the share of cells that are faulty",
             "supply": rails(study),
             "placement": PLACEMENTS[study.sram.schedule],
+            "not in weak cells": "; ".join(_apart(folder)),
             **_measured(study),
             "seed": study.seed,
             "operators without a cost": ", ".join(unknown) or "none",

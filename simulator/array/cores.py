@@ -89,10 +89,10 @@ def shares(workload: Workload, layer: Layer, cores: int, plan: Plan) -> Iterator
 
 
 def core_bytes(workload: Workload, machine: Accelerator, plan: Plan) -> list[float]:
-    """Bytes of the weights that each core uses, and of all constants."""
+    """Bytes of the weights that each core uses, and of all constants that are not looked up in them."""
     if machine.cores == 1:
         return [network_bytes(workload, machine)]
-    constants = sum(layer.constants for layer in workload.layers)
+    constants = sum(layer.constants for layer in workload.layers if not layer.weights)
     held: list[dict[tuple[str, int, int, int], int]] = [{} for _ in range(machine.cores)]
     for layer in workload.layers:
         for core, first, part in shares(workload, layer, machine.cores, plan) if layer.weights else ():

@@ -175,7 +175,7 @@ def weights_stay(workload: Workload, accelerator: Accelerator) -> list[bool]:
         return stays
     last: dict[tuple[str, int, int], int] = {}
     for i, layer in enumerate(layers):
-        if not layer.weights:
+        if not (layer.weights and layer.on_array):
             continue
         tensor = stored_name(layer), layer.weight_offset, layer.weights
         if tensor in last:
@@ -192,10 +192,10 @@ def weights_stay(workload: Workload, accelerator: Accelerator) -> list[bool]:
 
 def network_bytes(workload: Workload, accelerator: Accelerator) -> float:
     """Bytes of all weights and constants of a network; what layers share counts once."""
-    constants = sum(layer.constants for layer in workload.layers)
+    constants = sum(layer.constants for layer in workload.layers if not layer.weights)
     return (workload.weights + constants) * accelerator.weight_bits / 8
 
 
 def stored_bytes(layer: Layer, accelerator: Accelerator) -> float:
-    """Bytes of a layer's weights and constants."""
-    return (layer.weights + layer.constants) * accelerator.weight_bits / 8
+    """Bytes of a layer's weights and constants; of a table, of the rows that are looked up."""
+    return (layer.weights * layer.on_array + layer.constants) * accelerator.weight_bits / 8

@@ -111,7 +111,8 @@ def shapes_of(workload: Workload, accelerator: Accelerator) -> np.ndarray:
             per_element = layer.elements_read * batch / max(1, size.sum())  # a move reads less than it has at hand
             shape["operations"] = layer.operations * batch
             shape["elements_read"] = layer.elements_read * batch - round(per_element * (size @ handed))
-            shape["constants"] = 0 if stays[i] else layer.constants
+            loads = layer.constants * (batch if layer.weights else 1)  # each sample looks up rows of its own
+            shape["constants"] = 0 if stays[i] else loads
             shape["constant_reads"] = layer.constants * batch
             shape["elements_dram"] = round(per_element * (size @ from_dram))
             continue

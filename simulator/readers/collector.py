@@ -286,6 +286,17 @@ class Collector:
         filters = 1 - vector if weight.left else -vector
         return Value(shape, (self.append(layer, place, (a, b)),), filters=filters if copies == 1 else -1)
 
+    def look_up(
+        self, place: Place, indices: Value, shape: tuple[int, ...], weight: Weight, stored: int, moved: int
+    ) -> Value:
+        """Rows of a table of `stored` elements, `moved` elements in all, into a tensor of `shape`."""
+        made = self.vector("move", place, (indices,), shape, operations=moved)
+        layer = self.layers[made.layers[0]]
+        self.layers[made.layers[0]] = replace(
+            layer, weight_name=weight.name, weight_offset=weight.offset, weights=stored, constants=moved // layer.batch
+        )
+        return made
+
     def convolution(
         self,
         place: Place,

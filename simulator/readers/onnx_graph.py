@@ -209,6 +209,9 @@ class Reader(Collector):
             made = make("elementwise", pointwise=True)
         elif op in REDUCTIONS:
             made = make("elementwise", operations=inputs[0].size)
+        elif op == "Gather" and self._value(operands[0]).constant and not _attribute(node, "axis", 0):
+            table, indices = self._value(operands[0]), self._value(operands[1])
+            made = self.look_up(place, indices, shape, self._weight(operands[0]), table.size, size)
         elif op in MOVES:
             made = make("move", read=size)
         else:

@@ -40,7 +40,7 @@ FREE = SAME | frozenset(
     slice_scatter select_scatter""".split()
 )
 MOVES = frozenset(
-    """embedding index index_select gather roll flip rot90 take_along_dim scatter index_put im2col col2im tril triu
+    """index index_select gather roll flip rot90 take_along_dim scatter index_put im2col col2im tril triu
     masked_fill""".split()
 )
 REDUCTIONS = frozenset(
@@ -56,6 +56,7 @@ NORMS = {
     **dict.fromkeys(("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "instance_norm"), 7),
     **dict.fromkeys(("rms_norm", "_fused_rms_norm"), 4),
 }
+LOOK_UPS = frozenset(("embedding", "embedding_bag", "_embedding_bag"))
 SOFTMAX = frozenset(("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax"))
 # Taps of one output element.
 NEAREST = frozenset(("upsample_nearest1d", "upsample_nearest2d", "_upsample_nearest_exact2d"))
@@ -196,11 +197,20 @@ class Reader(Collector):
             return make("resize", operations=2 * INTERPOLATIONS[op] * size)
         if op in REDUCTIONS:
             return make("elementwise", operations=inputs[0].size)
-        if op in MOVES:
+        if op in LOOK_UPS and values[arguments["weight"]].constant:
+            return self._look_up(node, place, arguments, values)
+        if op in MOVES or op in LOOK_UPS:
             return make("move", read=size)
         if torch.Tag.pointwise in getattr(node.target, "tags", ()) and op not in FREE:
             return make("elementwise", pointwise=True)
         return None
+
+    def _look_up(self, node: torch.fx.Node, place: Place, arguments: dict, values: Values) -> Value:
+        """Rows of a stored table, one for each index; those of a bag are added up."""
+        indices, table = values[arguments["indices"]], arguments["weight"].meta["val"]
+        moved = indices.size * int(table.shape[-1])
+        weight = Weight(*self._weight(arguments["weight"], values, place.path))
+        return self.look_up(place, indices, _shape(node), weight, int(table.numel()), moved)
 
     def _conv(self, node: torch.fx.Node, op: str, place: Place, arguments: dict, values: Values) -> Value | None:
         x, w = (_sized(values[arguments[name]], arguments[name]) for name in ("input", "weight"))

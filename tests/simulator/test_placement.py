@@ -11,7 +11,7 @@ from simulator import placement_kernels as kernels
 from simulator.accelerator import Buffer, accelerator
 from simulator.array.cycles import simulate
 from simulator.array.schedule import ORDER_NAMES, Plan, Schedule
-from simulator.placement import first_weight, place, place_activations
+from simulator.placement import first_weight, place, place_activations, resident_words
 from simulator.workload import Layer, Workload, conv, linear
 from sram.errors import InputError
 from sram.geometry import Geometry
@@ -273,16 +273,47 @@ def test_hits_come_in_the_order_of_the_faults_so_that_a_voltage_is_a_prefix(cell
     assert (everything.fault[n:] >= keep).all()
 
 
-def test_shared_weights_have_one_number_and_a_residency_for_each_use():
-    first = linear("first", 1, 16, 16)
+def test_shared_weights_have_one_number_and_a_residency_for_each_order_in_which_they_are_fetched():
+    first, geometry = linear("first", 1, 16, 16), Geometry(1, 16, 64, 64)
     again = replace(linear("again", 1, 16, 16), weight_name="first.weight")
-    p = place(Workload("tied", (first, again)), PAPER, Geometry(1, 16, 64, 64))
-    assert p.weights == 256
-    assert len(p.locate(5, 0)) == 2
-    h = p.hits(np.arange(1024))
-    assert len(h.weight) == 2 * 256 * 8
-    # two uses of 32 words through halves of 8: the second use starts at the same address as the first
-    assert p.locate(5, 0)[0] == p.locate(5, 0)[1]
+    turned = replace(again, name="turned", k_major=True)  # x @ W and x @ W' of the same W
+    both = place(Workload("tied", (first, again, linear("last", 1, 16, 16))), PAPER, geometry)
+    assert both.weights == 512
+    assert both.stream_words == 64
+    for weight in (5, 300):
+        assert len(both.locate(weight, 0)) == 1
+    orders = place(Workload("tied", (first, turned, again)), PAPER, geometry)
+    assert orders.weights == 256
+    assert orders.stream_words == 64
+    assert len(orders.hits(np.arange(geometry.cells)).weight) == 2 * 256 * 8
+    # element 16 is the second filter's first tap in the one, the first filter's second tap, word 34 of 16, in the other
+    assert orders.locate(16, 0).tolist() == [8, 2 * 64]
+
+
+def test_where_weights_stay_each_has_one_cell_whoever_reads_it():
+    first = linear("first", 1, 16, 16)
+    others = [replace(first, name=name, weight_name="first.weight", k_major=True) for name in ("turned", "again")]
+    net = Workload("tied", (first, *others, linear("last", 1, 16, 2)))
+    assert resident_words(net, PAPER, 8) == 32 + 4
+    geometry = Geometry(1, 36, 64, 64)
+    hits = place(net, PAPER, geometry, "resident").hits(np.arange(geometry.cells))
+    assert len(np.unique(hits.weight * 8 + hits.bit)) == len(hits.weight) == geometry.cells
+
+
+def test_a_table_lies_row_after_row():
+    table = Layer(
+        "emb", "move", weight_name="emb.weight", weights=20 * 6, constants=3 * 6, elements_read=3, out_channels=6
+    )
+    net, geometry = Workload("n", (linear("before", 1, 8, 3), table, linear("fc", 1, 6, 4))), Geometry(2, 32, 64, 64)
+    for schedule in ("streamed", "resident"):
+        p = place(net, PAPER, geometry, schedule)
+        assert [(t.name, t.first, t.count) for t in p.tensors] == [
+            ("before.weight", 0, 24), ("emb.weight", 24, 120), ("fc.weight", 144, 24),
+        ]  # fmt: skip
+        for element, bit in ((0, 0), (7, 3), (119, 7)):  # behind the 3 words of the layer before
+            assert p.locate(24 + element, bit).tolist() == [3 * 64 + 8 * element + bit]
+        hits = p.hits(np.arange(geometry.cells))
+        assert np.array_equal(np.unique(hits.weight * 8 + hits.bit), np.arange(168 * 8))
 
 
 def test_weights_lie_as_they_are_stored():

@@ -256,3 +256,48 @@ def test_a_tensor_that_stays_where_it_is_between_others_that_move():
     assert numbering.words(np.array([0, 9, 10, 19, 20, 29])).tolist() == [5, 14, 10, 19, 13, 22]
     still = Numbering(first=np.array([0, 10]), shift=np.array([0, 0]))
     assert still.words(np.array([3, 12])).tolist() == [3, 12]
+
+
+def slow_recurrent(kind, x, w):
+    """The last state of a layer of one direction, step by step as torch's documentation writes it, in float64."""
+    hidden = w["weight_hh_l0"].shape[1] if "weight_hr_l0" not in w else w["weight_hr_l0"].shape[0]
+    h, c = np.zeros((len(x), hidden)), 0.0
+    sigmoid = lambda v: 1 / (1 + np.exp(-v))  # noqa: E731
+    for step in range(x.shape[1]):
+        given = x[:, step] @ w["weight_ih_l0"].T + w["bias_ih_l0"]
+        kept = h @ w["weight_hh_l0"].T + w["bias_hh_l0"]
+        if kind == "RNN":
+            h = np.tanh(given + kept)
+        elif kind == "GRU":
+            (r, z, n), (hr, hz, hn) = np.split(given, 3, 1), np.split(kept, 3, 1)
+            gate = sigmoid(z + hz)
+            h = (1 - gate) * np.tanh(n + sigmoid(r + hr) * hn) + gate * h
+        else:
+            i, f, g, o = np.split(given + kept, 4, 1)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            h = sigmoid(o) * np.tanh(c)
+            h = h @ w["weight_hr_l0"].T if "weight_hr_l0" in w else h
+    return h
+
+
+@pytest.mark.parametrize(("kind", "options"), [("LSTM", {}), ("LSTM", {"proj_size": 3}), ("GRU", {}), ("RNN", {})])
+def test_a_recurrent_layer_computes_with_the_words_that_are_read(kind, options):
+    torch.manual_seed(0)
+    layer = getattr(nn, kind)(4, 5, batch_first=True, **options)
+    biases = {name: one.detach().double().numpy() for name, one in layer.named_parameters() if "bias" in name}
+    x = torch.randn(3, 6, 4)
+    faulty = FaultyNetwork(copy.deepcopy(layer))
+    clean = faulty(x)[0]
+    n = faulty.words.size
+    faults = np.arange(0, n, 3), np.full(len(range(0, n, 3)), 6, np.uint8), np.full(len(range(0, n, 3)), 2, np.uint8)
+    for now in (faults, tuple(part[:0] for part in faults), faults):
+        faulty.set_faults(*now)
+        read, at = {}, 0
+        for name, weight in layer.named_parameters():
+            if "weight" in name:
+                scale = float(quantize(weight)[1])
+                words = faulty.words[at : at + weight.numel()].reshape(weight.shape)
+                read[name], at = words.astype(np.float64) * scale, at + weight.numel()
+        expected = slow_recurrent(kind, x.double().numpy(), read | biases)
+        assert np.allclose(faulty(x)[0][:, -1].double().numpy(), expected, rtol=0, atol=1e-5)
+    assert not torch.allclose(faulty(x)[0], clean, atol=0.01)  # the faults matter

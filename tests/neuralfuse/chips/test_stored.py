@@ -1,0 +1,154 @@
+"""Does every stored word lie in the cell that its fetching gives it, whatever kind of layer reads it?"""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from neuralfuse.chips.memory import weight_geometry
+from neuralfuse.chips.stored import in_accelerator, not_in_weak_cells
+from neuralfuse.quantized.faulty import FaultyNetwork
+from neuralfuse.quantized.quantize import weight_parameters
+from simulator import trace
+from simulator.accelerator import accelerator
+from simulator.readers.read import Integers
+from sram.errors import InputError
+from sram.failure import curve
+from sram.faultmap import FaultMap
+from sram.geometry import Geometry
+from sram.structure import structure
+from tests.conftest import run
+
+SOURCE = """
+import torch
+from torch import nn
+
+class Rows(nn.Module):
+    '''The rows of an image, one a step.'''
+
+    def __init__(self, num_classes, in_channels):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(16))
+        self.lstm = nn.LSTM(16, 12, batch_first=True)
+        self.head = nn.Linear(12, num_classes)
+
+    def forward(self, x):
+        return self.head(self.lstm(x.flatten(1, 2) * self.scale)[0][:, -1])
+"""
+PAPER = replace(accelerator("paper"), array_rows=4, array_cols=8)
+
+
+class Text(nn.Module):
+    """Tokens through an embedding, a recurrent layer, and out by the embedding's own table."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(19, 6)
+        self.bag = nn.EmbeddingBag(19, 5)
+        self.rnn = nn.LSTM(6, 7, proj_size=6, batch_first=True, bidirectional=True)
+        self.own = nn.Parameter(torch.randn(12, 6))
+        self.out = nn.Linear(6, 19, bias=False)
+        self.out.weight = self.table.weight
+        self.last = nn.Linear(24, 3)
+        self.place = nn.Parameter(torch.randn(6))
+        self.stored_weights = ("own",)
+
+    def forward(self, tokens):
+        h = self.rnn(self.table(tokens) + self.place)[0][:, -1] @ self.own
+        return self.last(torch.cat([self.out(h), self.bag(tokens)], -1))
+
+
+def all_weak(geometry):
+    """Every cell reads the opposite."""
+    cells = np.arange(geometry.cells)
+    voltages, kind = np.ones(len(cells), np.float32), np.full(len(cells), 2, np.uint8)
+    return FaultMap(geometry, curve("ibm14"), structure("iid"), 0, 0, 0.5, cells, voltages, kind)
+
+
+def slow_cells(workload, machine, geometry):
+    """{(tensor, element, bit): cell} where weights stay, eight of them to a word, in the order of an output-stationary
+    array."""
+    found, word, columns = {}, 0, machine.array_cols
+    for layer in workload.layers:
+        if not layer.weights or layer.weight_name in {name for name, _, _ in found}:
+            continue
+        order = list(range(layer.weights))
+        if layer.on_array:
+            places = [
+                (n, k)
+                for first in range(0, layer.n, columns)
+                for k in range(layer.k)
+                for n in range(first, min(first + columns, layer.n))
+            ]
+            order = [k * layer.n + n if layer.k_major else n * layer.k + k for n, k in places]
+        for position, element in enumerate(order):
+            for bit in range(8):
+                cell = geometry.cell(word + position // 8, 8 * (position % 8) + bit)
+                found[layer.weight_name, element, bit] = int(cell)
+        word += -(-len(order) // 8)
+    return found
+
+
+def test_every_stored_bit_of_a_recurrent_network_lies_where_it_is_fetched_to():
+    workload, network = trace(Text(), [Integers((5,))]), Text()
+    geometry = weight_geometry("resident", workload, PAPER, Geometry(1, 64, 64, 64), 8)
+    faulty = FaultyNetwork(network)
+    chip = in_accelerator(all_weak(geometry), faulty, workload, PAPER, "resident")
+    word, bit, _ = chip.faults(0.9)
+    offset = {layer.name: layer.offset for layer in faulty.layer_table}
+    expected = slow_cells(workload, PAPER, geometry)
+    found = dict(zip(zip(word.tolist(), bit.tolist(), strict=True), chip.hits.fault.tolist(), strict=True))
+    assert found == {(offset[name] + element, b): cell for (name, element, b), cell in expected.items()}
+    assert len(word) == 8 * faulty.words.size  # every bit of every word, once
+
+
+def test_what_no_fault_reaches_is_named():
+    network = Text()
+    workload = trace(network, [Integers((5,))])
+    assert list(weight_parameters(network)) == [
+        *("own", "table.weight", "bag.weight"),
+        *(f"rnn.weight_{part}_l0{way}" for way in ("", "_reverse") for part in ("ih", "hh", "hr")),
+        "last.weight",
+    ]
+    assert not_in_weak_cells(network, workload) == ["place (6)", "biases and normalisation (115 numbers)"]
+    network.idle = nn.Linear(4, 4, bias=False)
+    assert not_in_weak_cells(network, workload)[0] == "idle.weight (16)"
+    network.stored_weights = ()
+    with pytest.raises(InputError, match=r"own.*stored_weights"):
+        not_in_weak_cells(network, workload)
+    network.stored_weights = ("owm",)
+    with pytest.raises(InputError, match="owm"):
+        weight_parameters(network)
+
+
+def test_a_study_of_a_recurrent_network(tmp_path, monkeypatch, capsys):
+    (tmp_path / "rows_of_this_test.py").write_text(SOURCE)
+    study = tmp_path / "rows.yaml"
+    study.write_text(
+        """
+name: rows
+dataset: {name: digits, test_images: 60}
+networks:
+  - {name: rows, build: "rows_of_this_test:Rows", training: {epochs: 1, flip: false, shift: 0}}
+sram: {structures: [iid], schedule: resident}
+voltages: [1.0, 0.7]
+chips: {evaluation: 2}
+protections: [none]
+"""
+    )
+    assert run("sweep", study, "--out", tmp_path / "out", "--dry-run") == 0
+    # biases: 2 x 48 of the recurrent layer, 10 of the head
+    assert "not in weak cells of rows: scale (16), biases and normalisation (106 numbers)" in capsys.readouterr().out
+    assert run("sweep", study, "--out", tmp_path / "out", "--workers", 1) == 0
+    rows = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert (rows[rows.voltage == 0.7].flip_rate > 0).all()
+    assert (rows[rows.voltage == 1.0].flip_rate == 0).all()
+    assert (
+        "of rows: scale (16)"
+        in json.loads((tmp_path / "out" / "provenance.json").read_text())["notes"]["not in weak cells"]
+    )
