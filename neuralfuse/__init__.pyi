@@ -1,5 +1,7 @@
 from neuralfuse.analysis.calibrate import Calibration as Calibration
 from neuralfuse.analysis.calibrate import calibrate as calibrate
+from neuralfuse.analysis.each_chip import Yields as Yields
+from neuralfuse.analysis.each_chip import each_chip as each_chip
 from neuralfuse.analysis.optimize import Optimum as Optimum
 from neuralfuse.analysis.optimize import optimize as optimize
 from neuralfuse.analysis.simulate import Simulation as Simulation
