@@ -1,5 +1,7 @@
 from neuralfuse.analysis.calibrate import Calibration as Calibration
 from neuralfuse.analysis.calibrate import calibrate as calibrate
+from neuralfuse.analysis.each_chip import Yields as Yields
+from neuralfuse.analysis.each_chip import each_chip as each_chip
 from neuralfuse.analysis.generate import Generation as Generation
 from neuralfuse.analysis.generate import generate as generate
 from neuralfuse.analysis.optimize import Optimum as Optimum

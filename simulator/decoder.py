@@ -155,7 +155,11 @@ class _Run:
         d = self.of
         looked_up = self.tokens * d.width
         x = self._vector("embedding", "move", looked_up, 1, (-1,))
-        table = {"weight_name": "embedding.weight", "weights": d.vocabulary * d.width, "constants": looked_up}
+        table: dict[str, Any] = {
+            "weight_name": "embedding.weight",
+            "weights": d.vocabulary * d.width,
+            "constants": looked_up,
+        }
         self.layers[x] = replace(self.layers[x], elements_read=self.tokens, **table)
         if d.positions:
             x = self._vector("positions", "elementwise", looked_up, 1, (x,))

@@ -29,8 +29,12 @@ NONE, ONE = np.int64(0), np.int64(1)  # typed, so that a kernel called with them
 LATTICE = 4  # intervals of the smooth field's lattice along each edge of the die
 
 
+NOT_MOVED = np.empty(0)
+
+
 class Scale(NamedTuple):
-    """Standard deviations of the terms; `tail` is Tukey's h of the column's."""
+    """Standard deviations of the terms; `tail` is Tukey's h of the column's. By how much the normal variates of the
+    die, of each bank of it and of each column (of all banks, one bank after the other) are moved; none if empty."""
 
     die: float
     bank: float
@@ -40,6 +44,9 @@ class Scale(NamedTuple):
     row: float
     cell: float
     run: float = 0.0
+    die_moved: float = 0.0
+    bank_moved: np.ndarray = NOT_MOVED
+    column_moved: np.ndarray = NOT_MOVED
 
 
 class Table(NamedTuple):
@@ -102,9 +109,10 @@ def bank_term(bank, across, down, scale, key, times):
     """What the cells of a bank share: die, bank and smooth terms. Banks lie row by row on a floor of across x down."""
     total = 0.0
     if scale.die > 0.0:
-        total += scale.die * one_normal(NONE, NONE, DIE, key, times)
+        total += scale.die * (one_normal(NONE, NONE, DIE, key, times) + scale.die_moved)
     if scale.bank > 0.0:
-        total += scale.bank * one_normal(NONE, bank, BANK, key, times)
+        moved = scale.bank_moved[bank] if scale.bank_moved.size > 0 else 0.0
+        total += scale.bank * (one_normal(NONE, bank, BANK, key, times) + moved)
     if scale.smooth > 0.0:
         x, y = (bank % across + 0.5) / across, (bank // across + 0.5) / down
         total += scale.smooth * smooth_field(x, y, key, times)
@@ -214,7 +222,8 @@ def weak_cells(first, last, rows, columns, across, down, scale, key, times, tabl
         if scale.column > 0.0:
             fill_normals(column_term, bank, COLUMN, key, times)
             for c in range(columns):
-                column_term[c] = scale.column * heavy(column_term[c], scale.tail)
+                moved = scale.column_moved[bank * columns + c] if scale.column_moved.size > 0 else 0.0
+                column_term[c] = scale.column * heavy(column_term[c] + moved, scale.tail)
         if scale.row > 0.0:
             fill_normals(row_term, bank, ROW, key, times)
             weakest_row = -np.inf

@@ -14,6 +14,7 @@ from sram.errors import InputError
 from sram.failure import FailureCurve
 from sram.geometry import Geometry
 from sram.inject import FLIP
+from sram.random import Stream
 from sram.structure import Structure, voltage_table
 from sram.structure import structure as structure_of
 from sram.weakcells import FaultMap, lowest_critical, noise_width
@@ -72,6 +73,22 @@ def side_by_side(memories: Iterable[Memory]) -> tuple[Memory, ...]:
     return tuple(laid)
 
 
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """What the cells of a die share, as standard normal variates: the higher, the weaker.
+
+    `bank` float64[b] and `column` float64[b, columns] of the banks of a memory's die up to its last one. Terms that its
+    structure has no share for are drawn all the same, and change nothing.
+    """
+
+    die: float
+    bank: np.ndarray
+    column: np.ndarray
+
+    def __add__(self, other: "Factors") -> "Factors":
+        return Factors(self.die + other.die, self.bank + other.bank, self.column + other.column)
+
+
 @dataclass(frozen=True)
 class Chip:
     """One die of a lot: a number, 0 <= number < 2^32, from which the maps of all its memories follow.
@@ -86,6 +103,19 @@ class Chip:
     number: int
     seed: int = 0  # of the lot
 
+    def factors(self, memory: Memory) -> Factors:
+        """What this chip's cells of a memory share.
+
+        >>> Chip(3).factors(Memory(Geometry(banks=2), structure="column")).column.shape
+        (2, 64)
+        """
+        key, banks = {"seed": self.seed, "chip": self.number}, range(memory.die.banks)
+        return Factors(
+            float(random.normals(1, Stream.DIE, **key)[0]),
+            np.array([random.normals(1, Stream.BANK, bank=bank, **key)[0] for bank in banks]),
+            np.array([random.normals(memory.geometry.columns, Stream.COLUMN, bank=bank, **key) for bank in banks]),
+        )
+
     def fault_map(
         self,
         memory: Memory,
@@ -95,6 +125,7 @@ class Chip:
         banks: int | None = None,
         threads: int | None = None,
         advance: Advance = lambda done, banks: None,
+        moved: Factors | None = None,
     ) -> FaultMap:
         """The weak cells of a memory of this chip, numbered from its own first.
 
@@ -118,6 +149,9 @@ class Chip:
             All, unless NUMBA_NUM_THREADS says otherwise; they never change the map.
         advance
             Called with (banks done, banks) as the map grows.
+        moved
+            The chip that this one would be with so much more of each of its `factors`, all else being the same: chips
+            that are rare among those of a lot, made on purpose. Of a lot are only chips that are not moved.
         """
         curve, shares, key = (
             failure.curve(memory.curve),
@@ -134,7 +168,8 @@ class Chip:
             allowed = f"banks of at most {REGION} cells (of so many rows, where columns or rows differ)"
             raise InputError("fault map", "geometry", geometry, allowed)
 
-        model = _model(key, memory, lowest_critical(curve, voltage_floor, noise), float(np.sqrt(1 - noise**2)))
+        steady = float(np.sqrt(1 - noise**2))
+        model = _model(key, memory, lowest_critical(curve, voltage_floor, noise), steady, moved)
 
         def block(part: range) -> np.ndarray:
             return kernels.weak_cells(part.start, part.stop, *model)
@@ -176,7 +211,7 @@ def polarities(cell: np.ndarray, chip: int, kind: np.ndarray, seed: int = 0, stu
     kernels.polarity(cell, np.uint64(round(stuck_at_one * 2**32)), random.key(seed, chip), kind)
 
 
-def _model(key: tuple[int, int], memory: Memory, floor: float, steady: float) -> tuple:
+def _model(key: tuple[int, int], memory: Memory, floor: float, steady: float, moved: Factors | None = None) -> tuple:
     """What the kernels take after the range of banks."""
     geometry, shares = memory.die, structure_of(memory.structure)
     table = voltage_table(failure.curve(memory.curve), shares, floor, steady)
@@ -189,12 +224,18 @@ def _model(key: tuple[int, int], memory: Memory, floor: float, steady: float) ->
         row=shares.row**0.5,
         cell=shares.cell**0.5,
         run=shares.run**0.5,
+        **({} if moved is None else _moved(moved)),
     )
     # Banks stand row by row on a floor that is as square as their own shape allows.
     across = max(1, round((geometry.banks * geometry.rows / geometry.columns) ** 0.5))
     down = -(-geometry.banks // across)
     whole = kernels.Table(*table, floor, floor * (1 - 2.0**-22))
     return geometry.rows, geometry.columns, across, down, scale, key, random.times(), whole
+
+
+def _moved(by: Factors) -> dict[str, Any]:
+    arrays = {"bank_moved": by.bank, "column_moved": by.column.reshape(-1)}
+    return {"die_moved": by.die} | {name: np.ascontiguousarray(each, np.float64) for name, each in arrays.items()}
 
 
 def _in_blocks(

@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from neuralfuse.cli import calibrate, curve, decoder, device, faultmap, listing, optimize, sensitivity, simulate, study
+from neuralfuse.cli import (
+    calibrate,
+    curve,
+    decoder,
+    device,
+    faultmap,
+    listing,
+    optimize,
+    sensitivity,
+    simulate,
+    study,
+    yields,
+)
 from neuralfuse.cli.imports import importing
 from neuralfuse.sweep.allocator import keep_freed_memory
 from sram.errors import InputError
@@ -26,6 +38,7 @@ app = typer.Typer(
 app.command("demo")(study.demo)
 app.command("sweep")(importing(study.sweep))
 app.command("optimize")(importing(optimize.optimize))
+app.command("yield")(importing(yields.yields))
 app.command("report")(study.report)
 app.command("train")(importing(study.train))
 app.command("merge")(study.merge)

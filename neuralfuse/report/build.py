@@ -125,7 +125,11 @@ def _stamp(folder: Path, study: StudyConfig) -> str:
     total = hashlib.sha256(json.dumps([named, _versions()], default=str).encode())
     sources = [path for package in ("sram", "simulator", "neuralfuse") for path in _files(package)]
     inputs = [folder / name for name in ("results.csv", "layers.csv", "energy.csv", "provenance.json", "study.yaml")]
-    inputs += [*folder.glob("sensitivity.csv"), *sorted((folder / "images").glob("*.npz"))]
+    inputs += [
+        *folder.glob("sensitivity.csv"),
+        *folder.glob("each_chip_shares.csv"),
+        *sorted((folder / "images").glob("*.npz")),
+    ]
     for path in sources + inputs:
         total.update(path.name.encode() + path.read_bytes())
     return total.hexdigest()[:16]

@@ -45,6 +45,7 @@ CURVE = (
 )
 BANK = "One bank of chip 0, which cells are faulty; how they gather in columns; their share against supply"
 IMAGES = "Test images, what the generator makes of them, and the difference"
+OWN = "Each chip's own lowest supply: how many chips have which, and the share that holds, with its exact 95% interval"
 SENSITIVITY = "Accuracy lost to the faults of one layer, or one bit, at a time"
 
 
@@ -132,9 +133,13 @@ def _of_rails(part: pd.DataFrame, units: tuple[str, str], tag: str, of: str) -> 
 
 
 def drawn_elsewhere(folder: Path) -> dict[str, str]:
-    """Names and captions of the figures of `neuralfuse sensitivity` that lie in a folder."""
-    stems = [path.stem for path in sorted((folder / "plots").glob("sensitivity-*.png"))]
-    return {stem: f"{SENSITIVITY} ({stem.removeprefix('sensitivity-')})" for stem in stems}
+    """Names and captions of the figures of `neuralfuse yield` and `sensitivity` that lie in a folder."""
+    found = {}
+    for start, caption in (("own-supply", OWN), ("sensitivity", SENSITIVITY)):
+        for path in sorted((folder / "plots").glob(f"{start}*.png")):
+            of = path.stem.removeprefix(start).lstrip("-")
+            found[path.stem] = f"{caption} ({of})" if of else caption
+    return found
 
 
 def _images(path: Path) -> Figure:

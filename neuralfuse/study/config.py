@@ -183,6 +183,14 @@ class OptimizeConfig(Strict):
     evaluations: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
+class EachChipConfig(Strict):
+    """What `neuralfuse yield` asks of every chip, and what sorting chips by the answer is held against."""
+
+    within_points: Annotated[float, Field(gt=0, le=100)] = 1.0  # a chip's accuracy within so many points of clean
+    share_of_chips: Annotated[float, Field(gt=0, le=1)] = 0.95  # that hold at the one supply for all
+    scope: Literal["weight_sram", "sram", "chip", "system"] = "chip"
+
+
 @dataclass(frozen=True)
 class CalibrateConfig(CalibrationSettings):
     """A transform fitted to each chip, what it starts from, and at which voltages it is made."""
@@ -382,6 +390,7 @@ class StudyConfig(Strict):
     protections: Annotated[tuple[ProtectionConfig, ...], Unhashed("folder")] = (ProtectionConfig(name="none"),)
     adaptive: Annotated[AdaptiveConfig | None, Unhashed("folder")] = None
     optimize: Annotated[OptimizeConfig | None, Unhashed("folder")] = None
+    each_chip: Annotated[EachChipConfig | None, Unhashed("folder")] = None
     device: str = "cpu"  # where torch computes: cpu, cuda, cuda:1, ...
     # Layers of so many images still fit into a core's caches.
     batch_size: Annotated[Batch, Unhashed("folder")] = 128

@@ -79,6 +79,7 @@ def test_a_folder_may_grow_in_what_its_hash_leaves_out():
         *grown,
         "adaptive",
         "optimize",
+        "each_chip",
         "rails",
         "together",
         "operating_points",
