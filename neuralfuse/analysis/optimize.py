@@ -13,13 +13,14 @@ import pandas as pd
 from neuralfuse.chips.memory import FIRST_TRAINING_CHIP
 from neuralfuse.report.wording import choice_lines
 from neuralfuse.results.choice import choices
-from neuralfuse.results.pareto import MARGINS, summarise
+from neuralfuse.results.pareto import summarise
 from neuralfuse.results.rows import Result
+from neuralfuse.results.scale import ACCURACY
 from neuralfuse.results.tables import to_csv
 from neuralfuse.study.check import check
 from neuralfuse.study.config import OptimizeConfig, StudyConfig
 from neuralfuse.study.cost import Cost
-from neuralfuse.study.data import test_set
+from neuralfuse.study.data import kind_of, test_set
 from neuralfuse.study.files import dump_study, parse_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import Point
@@ -161,6 +162,9 @@ def goals_of(study: StudyConfig) -> OptimizeConfig:
 def check_search(study: StudyConfig) -> None:
     """Refuse a study whose grid has no single best point, or too few measured chips to confirm it on."""
     check(study)
+    if study.metric != ACCURACY.name or not kind_of(study.dataset).are_labelled:
+        allowed = "accuracy, of items of a class each: the search is sized by right and wrong answers"
+        raise InputError("study", "metric", study.metric, allowed)
     if study.chips.numbers.stop + study.chips.evaluation > FIRST_TRAINING_CHIP:
         allowed = f"at most {(FIRST_TRAINING_CHIP - study.chips.first) // 2:,}: as many more confirm the answer"
         raise InputError("study", "chips.evaluation", study.chips.evaluation, allowed)
@@ -221,7 +225,9 @@ class Search:
     def sides(self, setting: Setting) -> dict[tuple[float, str | None], Race]:
         """Searches beside it: for other margins, and with one choice put back."""
         points = self.goals.accuracy_points
-        keys = [(margin, None) for margin in MARGINS if margin != points] + [(points, what) for what in setting.choices]
+        keys = [(margin, None) for margin in ACCURACY.margins if margin != points] + [
+            (points, what) for what in setting.choices
+        ]
         return {key: race for key in keys if (race := setting.race(*key)) is not None}
 
     def run(self, rows: dict[str, Result]) -> tuple[Ledger, dict[str, Found], dict[str, Sides]]:
