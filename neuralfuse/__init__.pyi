@@ -11,6 +11,7 @@ from neuralfuse.analysis.simulate import simulate as simulate
 from neuralfuse.data import Dataset as Dataset
 from neuralfuse.data import load as _load_data
 from neuralfuse.quantized.faulty import FaultyNetwork as FaultyNetwork
+from neuralfuse.quantized.metric import Metric as Metric
 from neuralfuse.report import Report as Report
 from neuralfuse.report import report as report
 from neuralfuse.results.tables import read_results as read_results

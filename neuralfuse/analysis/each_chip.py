@@ -14,6 +14,7 @@ from neuralfuse.results.binning import CONFIDENCE, Binned, binned
 from neuralfuse.results.statistics import chip_margin, exact_share
 from neuralfuse.results.tables import to_csv
 from neuralfuse.study.check import check
+from neuralfuse.study.check_task import check_counted
 from neuralfuse.study.config import EachChipConfig, StudyConfig
 from neuralfuse.study.cost import Cost
 from neuralfuse.study.data import test_set
@@ -83,6 +84,7 @@ def run_descents(folder: StudyFolder, workers: Workers, say: Say) -> Yields:
     """Find the lowest supply of each chip; writes the three tables, and a figure of each setting into plots/."""
     study = folder.study
     check(study)
+    check_counted(study)
     with folder.in_use():
         points = prepare(folder, say)
         images = len(test_set(study.dataset)[1])
@@ -188,7 +190,7 @@ def _line(ladder: Ladder, level: np.ndarray, asked: EachChipConfig, unit: str) -
     holds = (np.arange(len(ladder.supplies)) < level[:, None]).astype(float)
     said = []
     for share in dict.fromkeys((0.5, asked.share_of_chips)):
-        found = chip_margin(np.array(ladder.voltages), holds, 1.0, 0.0, share, CONFIDENCE)
+        found = chip_margin(np.array(ladder.voltages), holds, 1.0, 0.0, share, confidence=CONFIDENCE)
         who = f"{100 * share:g}% of the chips"
         if np.isnan(found.voltage):
             said.append(f"there is no supply at which {who} hold")

@@ -12,6 +12,7 @@ import numpy as np
 from neuralfuse.chips.cost import NONE, Overheads
 from neuralfuse.chips.stored import layout_of, place_on, store
 from neuralfuse.quantized.evaluate import correct, transform
+from neuralfuse.results.scale import ACCURACY
 from neuralfuse.study.config import CalibrateConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.files import parse_study
 from neuralfuse.study.making import Say
@@ -55,6 +56,8 @@ def candidates(study: StudyConfig, name: str | None = None) -> StudyConfig:
     """The study with its calibrated protections only (or CANDIDATES, where it has none), or the one called `name`."""
     if len(study.networks) > 1:
         raise InputError(study.name, "networks", [n.name for n in study.networks], "one, which the chip holds")
+    if study.metric != ACCURACY.name:
+        raise InputError(study.name, "metric", study.metric, "accuracy: candidates are compared by right answers")
     own = [p for p in study.protections if p.neuralfuse is not None and p.neuralfuse.calibrate is not None]
     if not own:
         raw = study.model_dump(mode="json") | {"protections": list(CANDIDATES)}
@@ -94,9 +97,9 @@ def fit_to_map(
     advance = say(protection.name)
     took = calibrate(faulty, made, bench.data, faults, settings, fuse.bits, study.seed, advance)
     faulty.set_faults(*bare.faults(voltage))
-    before = int(bench.right(network.name, bench.images).sum())
+    before = int(bench.scores(network.name, bench.images).sum())
     faulty.set_faults(*chip.faults(voltage))
-    after = int(bench.right(network.name, transform(made, bench.images, study.batch_size)).sum())
+    after = int(bench.scores(network.name, transform(made, bench.images, study.batch_size)).sum())
     faulty.restore()
     asked = took.steps, took.images, took.queries
     right, overheads = (before, after), {"weight_buffer": chip.overhead}

@@ -13,10 +13,12 @@ import pandas as pd
 from neuralfuse.chips.memory import FIRST_TRAINING_CHIP
 from neuralfuse.report.wording import choice_lines
 from neuralfuse.results.choice import choices
-from neuralfuse.results.pareto import MARGINS, summarise
+from neuralfuse.results.pareto import summarise
 from neuralfuse.results.rows import Result
+from neuralfuse.results.scale import ACCURACY
 from neuralfuse.results.tables import to_csv
 from neuralfuse.study.check import check
+from neuralfuse.study.check_task import check_counted
 from neuralfuse.study.config import OptimizeConfig, StudyConfig
 from neuralfuse.study.cost import Cost
 from neuralfuse.study.data import test_set
@@ -161,6 +163,7 @@ def goals_of(study: StudyConfig) -> OptimizeConfig:
 def check_search(study: StudyConfig) -> None:
     """Refuse a study whose grid has no single best point, or too few measured chips to confirm it on."""
     check(study)
+    check_counted(study)
     if study.chips.numbers.stop + study.chips.evaluation > FIRST_TRAINING_CHIP:
         allowed = f"at most {(FIRST_TRAINING_CHIP - study.chips.first) // 2:,}: as many more confirm the answer"
         raise InputError("study", "chips.evaluation", study.chips.evaluation, allowed)
@@ -221,7 +224,9 @@ class Search:
     def sides(self, setting: Setting) -> dict[tuple[float, str | None], Race]:
         """Searches beside it: for other margins, and with one choice put back."""
         points = self.goals.accuracy_points
-        keys = [(margin, None) for margin in MARGINS if margin != points] + [(points, what) for what in setting.choices]
+        keys = [(margin, None) for margin in ACCURACY.margins if margin != points] + [
+            (points, what) for what in setting.choices
+        ]
         return {key: race for key in keys if (race := setting.race(*key)) is not None}
 
     def run(self, rows: dict[str, Result]) -> tuple[Ledger, dict[str, Found], dict[str, Sides]]:

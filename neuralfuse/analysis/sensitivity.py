@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from neuralfuse.analysis.kept import by_network, kept
-from neuralfuse.quantized import evaluate
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
+from neuralfuse.results.scale import ACCURACY, Scale
 from neuralfuse.results.statistics import mean_interval
 from neuralfuse.study.config import NetworkConfig, StudyConfig
 from neuralfuse.study.folder import StudyFolder
@@ -33,7 +32,7 @@ class Reading:
     chip: int
     stored_bits: int  # of this part
     flipped_bits: int  # of them, read wrong
-    lost: float  # share of the test images: right without faults less right with these
+    lost: float  # mean score of the test images without faults less that with these
 
 
 def parts(faults: FaultyBits, model: FaultyNetwork) -> Iterator[tuple[str, str, int, FaultyBits]]:
@@ -63,22 +62,16 @@ def read_chip(
     model: FaultyNetwork,
     faults: FaultyBits,
     chip: int,
-    correct_clean: int,
-    images: Tensor,
-    labels: Tensor,
-    batch: int = 128,
-    answers: Callable[[Tensor], Tensor] | None = None,
+    clean: float,
+    score: Callable[[], float],
 ) -> list[Reading]:
-    """Read one chip part by part. `correct_clean`: right answers without faults; images [n, ...], labels [n].
-
-    `answers` is what computes with the model's words, if not the model itself.
-    """
+    """Read one chip part by part. `score` measures with the faults that are set, the mean over the test images; `clean`
+    is that without any."""
     readings = []
     for part, name, stored, chosen in parts(faults, model):
         model.set_faults(*chosen)
         flipped = round(model.flip_rate() * model.words.size * model.bits)
-        correct = evaluate.correct(answers or model, images, labels, batch) if flipped else correct_clean
-        readings.append(Reading(part, name, chip, stored, flipped, (correct_clean - correct) / len(labels)))
+        readings.append(Reading(part, name, chip, stored, flipped, clean - (score() if flipped else clean)))
     model.restore()
     return readings
 
@@ -92,9 +85,10 @@ def _of_folder(folder: str, network: str, chip: int, voltage: float) -> list[Rea
     def read(bench: Bench) -> list[dict]:
         study, model = bench.study, bench.network(network)
         stored = bench.chip(network, Die(study.accelerators[0], study.forms[0], chip), ())
-        clean, answers = int(bench.clean(network, None).sum()), bench.answers(network)
-        images = bench.images, bench.labels
-        found = read_chip(model, stored.faults(voltage), chip, clean, *images, study.batch_size, answers)
+        clean = bench.mean(bench.clean(network, None))
+        found = read_chip(
+            model, stored.faults(voltage), chip, clean, lambda: bench.mean(bench.scores(network, bench.images))
+        )
         return [asdict(reading) for reading in found]
 
     made_from = [network, chip, voltage, list(Reading.__dataclass_fields__)]
@@ -116,11 +110,11 @@ def measure(
     advance: Callable[[int, int, dict[str, float]], None],
 ) -> pd.DataFrame:
     """`summarise` of all networks of a prepared study over its evaluation chips at `voltage`; chips done are kept."""
-    study = folder.study
+    study, scale = folder.study, folder.scale
     chips, tables = study.chips.numbers, []
     found = by_network(_of_folder, folder, chips, voltage, workers, advance)
     for network in study.networks:
-        table = summarise([reading for readings in found[network.name] for reading in readings])
+        table = summarise([reading for readings in found[network.name] for reading in readings], scale)
         share = reads_share(folder, network, study.accelerators[0])
         shares = [share[part, name] for part, name in zip(table.part, table.name, strict=True)]
         table.insert(table.columns.get_loc("flip_rate"), "reads_share", shares)
@@ -143,12 +137,14 @@ def reads_share(folder: StudyFolder, network: NetworkConfig, accelerator: str) -
     return shares | {("bit", str(b)): 1 / network.bits for b in range(network.bits)}
 
 
-def summarise(readings: list[Reading]) -> pd.DataFrame:
-    """Mean over chips of what each part loses, in accuracy points, with its 95% interval; as they come."""
+def summarise(readings: list[Reading], scale: Scale = ACCURACY) -> pd.DataFrame:
+    """Mean over chips of what each part loses, in accuracy points or the scale's unit, with its 95% interval; as they
+    come."""
     table = pd.DataFrame([asdict(r) for r in readings])
     records = []
     for (part, name), rows in table.groupby(["part", "name"], sort=False):
-        lost = mean_interval(100 * rows.lost.to_numpy(), within=(-100, 100))
+        low, high = (scale.per_score * end for end in scale.differences)
+        lost = mean_interval(scale.per_score * rows.lost.to_numpy(), within=(low, high))
         flip_rate = rows.flipped_bits.mean() / rows.stored_bits.iloc[0]
         records.append((part, name, rows.stored_bits.iloc[0], flip_rate, lost.chips, lost.mean, lost.low, lost.high))
     columns = [

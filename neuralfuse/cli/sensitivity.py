@@ -84,7 +84,9 @@ def _one(folder: "StudyFolder", voltage: float, workers: "Workers", say: "Say") 
     written = [write_atomic(folder.path / "sensitivity.csv", to_csv(table))]
     unit = folder.study.curve.unit
     for name, rows in table.groupby("network", sort=False):
-        written += plots.save(plots.sensitivity(rows, unit), folder.path / "plots", f"sensitivity-{slug(name)}")
+        written += plots.save(
+            plots.sensitivity(rows, unit, folder.scale), folder.path / "plots", f"sensitivity-{slug(name)}"
+        )
     return written
 
 

@@ -127,7 +127,7 @@ def results(
 
     table = read_results(folder)
     if summary:
-        table = _summary(table)
+        table = _summary(table, folder)
     if query is not None:
         table = rows(table, query, folder)
     if columns is not None:
@@ -139,15 +139,17 @@ def results(
     print(to_csv(table), end="")
 
 
-def _summary(table: "pd.DataFrame") -> "pd.DataFrame":
+def _summary(table: "pd.DataFrame", folder: Path) -> "pd.DataFrame":
     """Over chips; of variants each on its own, for they may differ in more than a summary's settings."""
     import pandas as pd
 
     from neuralfuse.results.pareto import summarise
+    from neuralfuse.study.folder import scale_at
 
+    scale = scale_at(folder)
     if "variant" not in table:
-        return summarise(table)
-    parts = {name: summarise(rows) for name, rows in table.groupby("variant", sort=False)}
+        return summarise(table, scale=scale)
+    parts = {name: summarise(rows, scale=scale) for name, rows in table.groupby("variant", sort=False)}
     for name, part in parts.items():
         part.insert(0, "variant", name)
     return pd.concat(parts.values(), ignore_index=True)
@@ -247,7 +249,7 @@ def _print_apart(study: "StudyConfig") -> None:
 
     for config in study.networks:
         network = build_network(config, study)
-        apart = not_in_weak_cells(network, trace(network, kind_of(study.dataset)[1]))
+        apart = not_in_weak_cells(network, trace(network, kind_of(study.dataset).input_shape))
         print_line(f"not in weak cells of {config.name}: {', '.join(apart) or 'none'}")
 
 
@@ -295,11 +297,11 @@ def _print_headline(made: "Report") -> None:
     from neuralfuse.report import headline_lines
 
     table = Table(
-        title="Lowest weight-SRAM supply that stays within so many points of clean accuracy",
+        title=f"Lowest weight-SRAM supply that stays within so many {made.scale.unit} of clean {made.scale.name}",
         caption=f"supply: of {made.rails}. saving: weight-SRAM reads per inference, protection included, against "
         "unprotected at nominal supply",
     )
-    for name in ("maps", "protection", "points", f"supply, {made.unit} [95%]", "saving, % [95%]"):
+    for name in ("maps", "protection", made.scale.unit, f"supply, {made.unit} [95%]", "saving, % [95%]"):
         table.add_column(name, no_wrap=True)
     for row in headline_lines(made.headline[made.headline.protection.isin(made.drawn)]):
         table.add_row(*row)
@@ -315,8 +317,10 @@ def _print_choice(made: "Report") -> None:
     from neuralfuse.cli.tables import print_table
     from neuralfuse.report import choice_cells
 
-    cells = choice_cells(made.choice, made.unit)
-    table = Table(title="Least energy of an inference within so many points of clean accuracy, on the chip")
+    scale = made.scale
+    cells = choice_cells(made.choice, made.unit, scale)
+    title = f"Least energy of an inference within so many {scale.unit} of clean {scale.name}, on the chip"
+    table = Table(title=title)
     for name in cells[0] if cells else ():
         table.add_column(name)
     for row in cells:
@@ -324,4 +328,4 @@ def _print_choice(made: "Report") -> None:
     if cells:
         print_table(table)
     else:
-        print("no operating point keeps the mean accuracy within 5 points of clean")
+        print(f"no operating point keeps the mean {scale.name} within {scale.within(scale.margins[-1])} of clean")

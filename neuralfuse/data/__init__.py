@@ -1,4 +1,4 @@
-"""Datasets, whole in memory: float32 images NCHW in [-1, 1], int64 labels."""
+"""Datasets, whole in memory: float32 images NCHW in [-1, 1] with int64 labels, and tasks of other kinds."""
 
 from neuralfuse.data.dataset import Dataset, augment, load, names, sources, split
 

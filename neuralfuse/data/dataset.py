@@ -1,7 +1,8 @@
 """One frozen record for every dataset, and the two things that training does with it: split and augment."""
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,31 +13,56 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuralfuse.data import cifar, digits, idx, images
+from neuralfuse.data import cifar, digits, idx, images, text
+from simulator.readers.read import Integers
 from sram import plugins
 from sram.errors import InputError
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """train_x, test_x: float32[n, channels, height, width] in [-1, 1]; train_y, test_y: int64[n]."""
+    """train_x, test_x: images float32[n, channels, height, width] in [-1, 1]; or whole numbers int64[n, ...], such as
+    those of letters; or features float32[n, ..., features].
+
+    train_y, test_y: classes int64[n]; or several an item, int64[n, ...], of which -1 does not count; or numbers
+    float32[n, ...], of which NaN does not.
+    """
 
     name: str
     train_x: Tensor
     train_y: Tensor
     test_x: Tensor
     test_y: Tensor
-    num_classes: int
+    num_classes: int  # of targets that are numbers: how many an item has
+
+    @property
+    def are_images(self) -> bool:
+        """Whether the inputs are images."""
+        return self.train_x.dim() == 4
+
+    @property
+    def are_labelled(self) -> bool:
+        """Whether the target of an item is one class."""
+        return self.train_y.dim() == 1 and not self.train_y.is_floating_point()
 
     @property
     def in_channels(self) -> int:
-        """Channels of an image."""
-        return self.train_x.shape[1]
+        """Channels of an image, features of others; of numbers how many different ones there may be."""
+        if not self.train_x.is_floating_point():
+            return int(max(self.train_x.max(), self.test_x.max())) + 1
+        return self.train_x.shape[1 if self.are_images else -1]
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width)."""
-        return tuple(self.train_x.shape[1:])  # type: ignore[return-value]
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one item, (channels, height, width) of an image; `Integers` where it is made of numbers."""
+        kind = tuple if self.train_x.is_floating_point() else Integers
+        return kind(self.train_x.shape[1:])
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of the answer to one item: a number for each class of each target, or for each target that is a number."""
+        targets = tuple(self.train_y.shape[1:])
+        return targets if self.train_y.is_floating_point() else (*targets, self.num_classes)
 
 
 FILE_DATASETS: dict[str, tuple[Callable[..., tuple], int | None]] = {
@@ -49,35 +75,42 @@ FILE_DATASETS: dict[str, tuple[Callable[..., tuple], int | None]] = {
 }
 
 
+# Nothing to download, no folder: what makes them, of the options that they take.
+EMBEDDED: dict[str, Callable[..., Sequence[Any]]] = {
+    "digits": digits.load,
+    "digits-rows": digits.rows,
+    "text": text.load,
+}
 GROUP = "neuralfuse.datasets"
 
 
 def names() -> list[str]:
     """Names that `load` knows, besides `package.module:callable` and those of installed packages."""
-    return ["digits", *FILE_DATASETS]
+    return [*EMBEDDED, *FILE_DATASETS]
 
 
 def load(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
-    """Read a dataset from the folder `root` (by default data/NAME); `digits` needs no files.
+    """Read a dataset from the folder `root` (by default data/NAME); `digits`, `digits-rows` and `text` need no files.
 
     A name that is not built in is an entry point `neuralfuse.datasets` of an installed package, or
     `package.module:callable`: called with the folder and `options`, it returns training images, training labels, test
     images, test labels. Images are uint8[n, channels, height, width], or floats in [-1, 1]; labels are int[n] from 0.
+    Arrays of other shapes, and other targets, are tasks of another kind (`Dataset`).
 
-    `size` sets the edge of the images of `gtsrb` (32) and `folders` (224). Missing or damaged files are an InputError
-    that says what belongs where.
+    `size` sets the edge of the images of `gtsrb` (32) and `folders` (224), and the characters of a window of `text`
+    (64). Missing or damaged files are an InputError that says what belongs where.
 
     >>> digits = load("digits")
     >>> tuple(digits.train_x.shape), tuple(digits.test_x.shape)
     ((1347, 1, 16, 16), (450, 1, 16, 16))
     """
-    if name == "digits":
-        if options:
-            raise InputError("data", "digits options", options, "none: its images are what they are")
-        return Dataset("digits", *digits.load(), num_classes=10)
+    if name in EMBEDDED:
+        return _embedded(name, options)
     read, num_classes, _ = _reader(name)
     folder = Path(root if root is not None else f"data/{name}")
     train_x, train_y, test_x, test_y = _parts(name, read, folder, options)
+    if name not in FILE_DATASETS and not (train_x.ndim == 4 and train_y.ndim == 1 and train_y.dtype.kind in "iu"):
+        return _other(name, folder, train_x, train_y, test_x, test_y)
     for part, x, y in (("training", train_x, train_y), ("test", test_x, test_y)):
         if x.ndim != 4 or len(x) != len(y) or x.size == 0:
             allowed = "one label for each image, one image at least: [n, channels, height, width]"
@@ -96,6 +129,45 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
         *(scale(test_x), torch.from_numpy(test_y).long()),
         num_classes=classes,
     )
+
+
+def _embedded(name: str, options: dict[str, Any]) -> Dataset:
+    if options and name != "text":
+        raise InputError("data", f"{name} options", options, "none: its images are what they are")
+    train_x, train_y, test_x, test_y = map(torch.as_tensor, EMBEDDED[name](**options))
+    classes = 10 if name != "text" else int(torch.cat([train_y, test_y]).max()) + 1
+    return Dataset(name, train_x, train_y, test_x, test_y, classes)
+
+
+def _other(name: str, folder: Path, *parts: np.ndarray) -> Dataset:
+    """What is not images with a class each. InputError where the parts do not fit each other, or a network."""
+    train_x, train_y, test_x, test_y = parts
+    whole = train_y.dtype.kind in "iu"
+    classes = int(train_y.max(initial=0)) + 1 if whole else math.prod(train_y.shape[1:])
+    for part, x, y in (("training", train_x, train_y), ("test", test_x, test_y)):
+        for what, array, like in (("inputs", x, train_x), ("targets", y, train_y)):
+            if array.ndim < (2 if what == "inputs" else 1) or array.size == 0 or len(array) != len(x):
+                allowed = "inputs [n, ...] and as many targets [n, ...], one at least"
+                raise InputError(folder, f"{part} {what}", list(array.shape), allowed)
+            if array.shape[1:] != like.shape[1:] or array.dtype.kind != like.dtype.kind:
+                allowed = f"{like.dtype} [n, {', '.join(map(str, like.shape[1:]))}], as for training"
+                raise InputError(folder, f"{part} {what}", f"{array.dtype} {list(array.shape)}", allowed)
+        found = float(np.abs(x).max()) if x.dtype.kind == "f" else int(x.min())
+        if x.dtype.kind not in "iuf" or not (found < math.inf if x.dtype.kind == "f" else found >= 0):
+            raise InputError(folder, f"{part} inputs", found, "finite floats, or whole numbers from 0")
+        if x.ndim == 4 and x.dtype != np.uint8 and not found <= 1:
+            raise InputError(folder, f"{part} images", f"{x.dtype} up to {found:g}", "uint8, or -1 to 1")
+        lowest = -1 if y.ndim > 1 else 0  # -1 does not count, but an item has a target
+        if whole and not lowest <= y.min() <= y.max() < classes:
+            raise InputError(folder, f"{part} targets", (int(y.min()), int(y.max())), f"{lowest} to {classes - 1}")
+        if y.dtype.kind not in "iuf" or (not whole and (np.isinf(y).any() or (y.ndim == 1 and np.isnan(y).any()))):
+            raise InputError(folder, f"{part} targets", str(y.dtype), "whole numbers, or finite floats")
+
+    def tensor(part: np.ndarray) -> Tensor:
+        kind = np.float32 if part.dtype.kind == "f" else np.int64
+        return scale(part) if part.ndim == 4 else torch.from_numpy(part.astype(kind))
+
+    return Dataset(name, tensor(train_x), tensor(train_y), tensor(test_x), tensor(test_y), classes)
 
 
 def _parts(name: str, read: Callable[..., tuple], folder: Path, options: dict[str, Any]) -> list[np.ndarray]:
@@ -119,7 +191,7 @@ def _parts(name: str, read: Callable[..., tuple], folder: Path, options: dict[st
 
 def sources(name: str) -> list[str]:
     """Paths of the Python files behind a dataset's name; none for those that are built in."""
-    return [] if name == "digits" else _reader(name)[2]
+    return [] if name in EMBEDDED else _reader(name)[2]
 
 
 def _reader(name: str) -> tuple[Callable[..., tuple], int | None, list[str]]:

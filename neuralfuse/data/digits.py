@@ -14,3 +14,9 @@ def load() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     y = torch.from_numpy(labels).long()
     held_out = torch.arange(len(y)) % 4 == 0
     return x[~held_out], y[~held_out], x[held_out], y[held_out]
+
+
+def rows() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same as sequences, float32[n, 16, 16]: an image row by row, from the top."""
+    train_x, train_y, test_x, test_y = load()
+    return train_x[:, 0], train_y, test_x[:, 0], test_y

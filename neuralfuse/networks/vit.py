@@ -15,11 +15,12 @@ def positions(rows: int, columns: int, dim: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """Attention and a two-layer perceptron, each after a LayerNorm and added to its input."""
+    """Attention and a two-layer perceptron, each after a LayerNorm and added to its input. `causal`: a token sees
+    itself and those before it alone."""
 
-    def __init__(self, dim: int, heads: int):
+    def __init__(self, dim: int, heads: int, causal: bool = False):
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.norm_attention, self.norm_mlp = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv, self.project = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
@@ -27,7 +28,9 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, tokens, dim = x.shape
         q, k, v = self.qkv(self.norm_attention(x)).view(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, tokens, dim)
+        attended = (
+            F.scaled_dot_product_attention(q, k, v, is_causal=self.causal).transpose(1, 2).reshape(n, tokens, dim)
+        )
         x = x + self.project(attended)
         return x + self.mlp(self.norm_mlp(x))
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from neuralfuse.quantized.metric import Metric
+
 
 @torch.inference_mode()
 def logits(model: Callable[[Tensor], Tensor], x: Tensor, batch: int = 128) -> Tensor:
@@ -21,6 +23,13 @@ def right(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, batch: int = 
     [True, True, False]
     """
     return logits(model, x, batch).argmax(1) == y
+
+
+@torch.inference_mode()
+def scores(metric: Metric, model: Callable[[Tensor], Tensor], x: Tensor, targets: Tensor, batch: int = 128) -> Tensor:
+    """What a model's answers to each of the items x[n, ...] are worth: int64[n] or float64[n], more is better."""
+    parts = [metric(model(x[i : i + batch]), targets[i : i + batch]) for i in range(0, len(x), batch)]
+    return torch.cat(parts)
 
 
 def correct(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, batch: int = 128) -> int:

@@ -17,6 +17,7 @@ from neuralfuse.report.figures import Drawing, drawings, drawn_elsewhere
 from neuralfuse.report.page import Shown, Tables, render
 from neuralfuse.results import pareto
 from neuralfuse.results.choice import choices
+from neuralfuse.results.scale import Scale
 from neuralfuse.results.tables import read_results, read_table, to_csv
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.folder import StudyFolder
@@ -39,6 +40,7 @@ class Report:
     gains: list[str]  # one sentence for each protection: where it helps most
     yields: list[str]  # one sentence for each protection: how low most chips may go
     warning: str  # how often the intervals of lowest supplies hold the truth
+    scale: Scale  # of the metric
 
 
 def build_report(folder: str | Path, executor: Executor | None = None) -> Report:
@@ -49,13 +51,13 @@ def build_report(folder: str | Path, executor: Executor | None = None) -> Report
     folder = Path(folder)
     results = read_results(folder)
     studied = StudyFolder.open(folder)
-    study, provenance = studied.study, studied.provenance()
+    study, provenance, scale = studied.study, studied.provenance(), studied.scale
     layers, energies = read_table(studied.layers_file), read_table(studied.energy_file)
     stamp = _stamp(folder, study)
     tables = _unchanged(folder, stamp, results)
     fresh = tables is None
-    summary = _summary(results, provenance) if tables is None else tables.summary
-    drawn = drawings(folder, study, results, summary, layers, energies)
+    summary = _summary(results, provenance, scale) if tables is None else tables.summary
+    drawn = drawings(folder, study, results, summary, layers, energies, scale)
     captions = {name: drawing.caption for name, drawing in drawn.items()} | drawn_elsewhere(folder)
     figures = {name: [folder / "plots" / f"{name}.{kind}" for kind in plots.KINDS] for name in captions}
     gone = [name for name in drawn if fresh or not all(path.is_file() for path in figures[name])]
@@ -63,7 +65,7 @@ def build_report(folder: str | Path, executor: Executor | None = None) -> Report
     if executor is not None:
         draw = [executor.submit(one).result for one in draw]
     if tables is None:
-        tables = _tables(results, summary, layers, energies, provenance)
+        tables = _tables(results, summary, layers, energies, provenance, scale)
         for name in ("summary", "headline", "yields", "equal", "choice"):
             write_atomic(folder / f"{name}.csv", to_csv(getattr(tables, name)))
     for done in draw:
@@ -71,13 +73,13 @@ def build_report(folder: str | Path, executor: Executor | None = None) -> Report
     page = folder / "report.html"
     if fresh or gone:
         shown = {name: Shown(caption, figures[name][0]) for name, caption in captions.items()}
-        write_atomic(page, render(study, tables, provenance, shown, folder, stamp))
+        write_atomic(page, render(study, tables, provenance, shown, folder, stamp, scale))
     headline, unit = tables.headline, study.curve.unit
     chosen = plots.drawn(summary)
     few = {
         name: table[table.protection.isin(chosen)] for name, table in (("gains", summary), ("yields", tables.yields))
     }
-    gains, yields = wording.gain_lines(few["gains"], unit), wording.yield_lines(few["yields"], unit)
+    gains, yields = wording.gain_lines(few["gains"], unit, scale), wording.yield_lines(few["yields"], unit, scale)
     return Report(
         page,
         figures,
@@ -90,6 +92,7 @@ def build_report(folder: str | Path, executor: Executor | None = None) -> Report
         gains,
         yields,
         wording.held(int(summary.chips.min())),
+        scale,
     )
 
 
@@ -97,18 +100,24 @@ def _draw(drawing: Drawing, folder: Path, name: str) -> None:
     plots.save(drawing.draw(), folder, name)
 
 
-def _summary(results: pd.DataFrame, provenance: Mapping) -> pd.DataFrame:
-    summary = pareto.per_million_parameters(pareto.summarise(results), provenance.get("parameters", {}))
+def _summary(results: pd.DataFrame, provenance: Mapping, scale: Scale) -> pd.DataFrame:
+    summary = pareto.summarise(results, scale=scale)
+    summary = pareto.per_million_parameters(summary, provenance.get("parameters", {}))
     return with_volts(summary, provenance.get("volts_per_unit", {}))
 
 
 def _tables(
-    results: pd.DataFrame, summary: pd.DataFrame, layers: pd.DataFrame, energies: pd.DataFrame, provenance: Mapping
+    results: pd.DataFrame,
+    summary: pd.DataFrame,
+    layers: pd.DataFrame,
+    energies: pd.DataFrame,
+    provenance: Mapping,
+    scale: Scale,
 ) -> Tables:
     volts = provenance.get("volts_per_unit", {})
-    headline, yields = (with_volts(table(results), volts) for table in (pareto.headline, pareto.yields))
-    choice = with_volts(choices(summary), volts)
-    return Tables(results, summary, headline, yields, pareto.at_equal(results), layers, energies, choice)
+    headline, yields = (with_volts(table(results, scale=scale), volts) for table in (pareto.headline, pareto.yields))
+    choice = with_volts(choices(summary, scale=scale), volts)
+    return Tables(results, summary, headline, yields, pareto.at_equal(results, scale), layers, energies, choice)
 
 
 def with_volts(table: pd.DataFrame, per_unit: Mapping[str, float]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from neuralfuse.report import plots
 from neuralfuse.report.wording import saving, supply
 from neuralfuse.results import pareto
 from neuralfuse.results.tables import read_results, read_table
+from neuralfuse.study.folder import scale_at
 
 
 def compare(folders: Sequence[str | Path], scope: str = "weight_sram") -> pd.DataFrame:
@@ -19,7 +20,9 @@ def compare(folders: Sequence[str | Path], scope: str = "weight_sram") -> pd.Dat
     """
     columns = []
     for folder in dict.fromkeys(map(str, folders)):
-        table = pareto.headline(read_results(folder), scope).set_index([*pareto.SETTING, "protection", "points"])
+        table = pareto.headline(read_results(folder), scope, scale=scale_at(folder)).set_index(
+            [*pareto.SETTING, "protection", "points"]
+        )
         rows = list(table.itertuples())
         columns.append(pd.Series([supply(row) for row in rows], table.index, name=f"voltage {folder}"))
         columns.append(pd.Series([saving(row) for row in rows], table.index, name=f"saving_pct {folder}"))
@@ -33,5 +36,5 @@ def draw(folders: Sequence[str | Path], scope: str = "weight_sram") -> list[Path
     together = pd.concat(tables, ignore_index=True)
     varying = [name for name in ("study", *pareto.SETTING[:-1]) if together[name].nunique() > 1]
     setting = [", ".join(row) for row in together[varying].itertuples(index=False)]
-    figure = plots.settings_front(together.assign(setting=setting), scope)
+    figure = plots.settings_front(together.assign(setting=setting), scope, scale_at(folders[0]))
     return plots.save(figure, Path(folders[0]) / "plots", "compared")

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from neuralfuse.report import plots, railplots
 from neuralfuse.report.wording import SCOPE_LABEL
 from neuralfuse.results import pareto
+from neuralfuse.results.scale import Scale
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.file_names import slug
 from neuralfuse.study.folder import StudyFolder
@@ -23,20 +24,20 @@ from simulator.plots import components_figure
 from sram import mapplots
 from sram.errors import InputError
 
-ACCURACY = "Accuracy against supply: mean over chips with its 95% band, one panel for each kind of fault maps"
+ACCURACY = "{Metric} against supply: mean over chips with its 95% band, one panel for each kind of fault maps"
 MAP = (
-    "Mean accuracy over the supplies of weights and activations, the best of other supplies and clocks, for at most "
-    f"{railplots.MOST_PANELS} protections; framed: within {railplots.SAFE_POINTS:g} point of clean"
+    "Mean {metric} over the supplies of weights and activations, the best of other supplies and clocks, for at most "
+    f"{railplots.MOST_PANELS} protections; framed: within {{narrow}} of clean"
 )
-ALL_POINTS = "Energy saved against accuracy, means over chips: the front of each protection over all operating points"
+ALL_POINTS = "Energy saved against {metric}, means over chips: the front of each protection over all operating points"
 RAILS = "Energy of one inference by rail and component, at operating points of the study"
-FRONT = "Energy saved against accuracy, mean over chips with its 95% band"
+FRONT = "Energy saved against {metric}, mean over chips with its 95% band"
 SMALLER = (
-    "A bigger network at low supply, or a smaller one at nominal? Accuracy against the energy of one inference, "
+    "A bigger network at low supply, or a smaller one at nominal? {Metric} against the energy of one inference, "
     "mean over chips with its 95% band"
 )
-ATTAINED = "Energy saved against accuracy, chip by chip: what half of the chips reach, and 5% to 95% of them"
-YIELD = "Share of chips that stay within 5 points of clean, with its exact 95% interval"
+ATTAINED = "Energy saved against {metric}, chip by chip: what half of the chips reach, and 5% to 95% of them"
+YIELD = "Share of chips that stay within {wide} of clean, with its exact 95% interval"
 SETTINGS = "Networks, accelerators and curves in one plot: the best that any protection reaches"
 ENERGY = "Energy of one inference by layer, at nominal supply"
 CURVE = (
@@ -64,6 +65,7 @@ def drawings(
     summary: pd.DataFrame,
     layers: pd.DataFrame,
     energies: pd.DataFrame,
+    scale: Scale,
 ) -> dict[str, Drawing]:
     """Every figure of the folder by the name of its file: what is asked first comes first."""
     found: dict[str, Drawing] = {}
@@ -74,23 +76,29 @@ def drawings(
     for key, part in groups:
         tag, of = ("", "") if len(groups) == 1 else ("-" + slug(*map(str, key)), f" ({', '.join(map(str, key))})")
         if part.rails.nunique() > 1:
-            found |= _of_rails(part, (unit, curve_of_role(study, "activations").unit), tag, of)
+            found |= _of_rails(part, (unit, curve_of_role(study, "activations").unit), tag, of, scale)
             continue
         rows = pareto.whole(results[(results[keys] == list(key)).all(axis=1)])
         one_by_one = part[part["yield"].notna()]  # without those of which samples were measured
-        found[f"accuracy{tag}"] = Drawing(ACCURACY + of, partial(plots.accuracy_against_voltage, part, unit))
+        found[f"accuracy{tag}"] = Drawing(
+            _said(ACCURACY, scale) + of, partial(plots.accuracy_against_voltage, part, unit, scale)
+        )
         for what, caption, draw, table, scopes in (
             ("pareto", FRONT, plots.energy_accuracy_front, part, pareto.SCOPES),
             ("attainment", ATTAINED, plots.attainment, rows, ("weight_sram", "chip")),
         ):
             for scope, label in ((scope, SCOPE_LABEL[scope]) for scope in scopes if len(table)):
-                found[f"{what}-{scope}{tag}"] = Drawing(f"{caption}; {label}{of}", partial(draw, table, scope))
-        found |= _of_smaller(study, part, tag, of)
+                found[f"{what}-{scope}{tag}"] = Drawing(
+                    f"{_said(caption, scale)}; {label}{of}", partial(draw, table, scope, scale)
+                )
+        found |= _of_smaller(study, part, tag, of, scale)
         if len(one_by_one):
-            found[f"yield{tag}"] = Drawing(YIELD + of, partial(plots.yield_against_voltage, one_by_one, 5.0, unit))
+            found[f"yield{tag}"] = Drawing(
+                _said(YIELD, scale) + of, partial(plots.yield_against_voltage, one_by_one, unit, scale)
+            )
     if len(groups) > 1:
         beside = summary.assign(setting=[", ".join(key) for key in summary[keys].astype(str).to_numpy()])
-        found["settings"] = Drawing(SETTINGS, partial(plots.settings_front, beside))
+        found["settings"] = Drawing(SETTINGS, partial(plots.settings_front, beside, scale=scale))
     for (network, machine), part in energies.groupby(["network", "accelerator"], sort=False):
         of = f"{network} on {machine}"
         draw = partial(railplots.energy_by_rail, part, of)
@@ -106,29 +114,35 @@ def drawings(
     return found
 
 
-def _of_smaller(study: StudyConfig, part: pd.DataFrame, tag: str, of: str) -> dict[str, Drawing]:
+def _said(caption: str, scale: Scale) -> str:
+    """A caption with what is measured, and its margins."""
+    narrow, *_, wide = map(scale.within, scale.margins)
+    return caption.format(metric=scale.name, Metric=scale.name.capitalize(), narrow=narrow, wide=wide)
+
+
+def _of_smaller(study: StudyConfig, part: pd.DataFrame, tag: str, of: str, scale: Scale) -> dict[str, Drawing]:
     """Figures of networks at nominal supply in place of the big one at low supply, and beside it."""
     second = {found.name: found for found in study.protections if found.second is not None}
     if not any(second[name].smaller for name in second.keys() & set(part.protection)):
         return {}
     rows, scopes = part[part.protection.isin(["none", *second])], ("weight_sram", "chip")
-    draw = {scope: partial(plots.smaller_or_lower, rows, scope) for scope in scopes}
+    draw = {scope: partial(plots.smaller_or_lower, rows, scope, scale) for scope in scopes}
     return {
-        f"accuracy-energy-{scope}{tag}": Drawing(f"{SMALLER}; {SCOPE_LABEL[scope]}{of}", draw[scope])
+        f"accuracy-energy-{scope}{tag}": Drawing(f"{_said(SMALLER, scale)}; {SCOPE_LABEL[scope]}{of}", draw[scope])
         for scope in scopes
     }
 
 
-def _of_rails(part: pd.DataFrame, units: tuple[str, str], tag: str, of: str) -> dict[str, Drawing]:
+def _of_rails(part: pd.DataFrame, units: tuple[str, str], tag: str, of: str, scale: Scale) -> dict[str, Drawing]:
     """Figures of points that differ in more than the supply of the weights."""
     found = {}
     if min(part.voltage.nunique(), part.voltage_activations.nunique()) > 1:
         for form in part.structure.unique():
-            draw = partial(railplots.supply_map, part, units, form)
-            found[f"accuracy-map-{slug(form)}{tag}"] = Drawing(f"{MAP} ({form} maps){of}", draw)
+            draw = partial(railplots.supply_map, part, units, form, scale)
+            found[f"accuracy-map-{slug(form)}{tag}"] = Drawing(f"{_said(MAP, scale)} ({form} maps){of}", draw)
     for scope, label in SCOPE_LABEL.items():
-        draw = partial(railplots.rails_front, part, scope)
-        found[f"pareto-{scope}{tag}"] = Drawing(f"{ALL_POINTS}; {label}{of}", draw)
+        draw = partial(railplots.rails_front, part, scope, scale)
+        found[f"pareto-{scope}{tag}"] = Drawing(f"{_said(ALL_POINTS, scale)}; {label}{of}", draw)
     return found
 
 

@@ -18,6 +18,7 @@ from neuralfuse.report.front import MOST_POINTS, interactive_front
 from neuralfuse.report.plots import drawn
 from neuralfuse.report.wording import SCOPE_LABEL, interval
 from neuralfuse.results import pareto, statistics
+from neuralfuse.results.scale import Scale
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.files import dump_study
 from simulator.accelerator import accelerator
@@ -104,6 +105,7 @@ def render(
     figures: dict[str, Shown],
     folder: Path,
     stamp: str,
+    scale: Scale,
 ) -> str:
     """The page as text. Figures are embedded, plotly's script is inlined, compressed, nothing is fetched."""
     unit, every = provenance["voltage_unit"], tables.summary.protection.nunique()
@@ -127,22 +129,24 @@ def render(
         study_yaml=dump_study(study),
         unit=unit,
         first_scope="weight_sram" if alone else "chip",
-        verdicts=wording.choice_lines(tables.choice, unit) + (wording.verdicts(tables.headline, unit) if alone else []),
+        verdicts=wording.choice_lines(tables.choice, unit, scale=scale)
+        + (wording.verdicts(tables.headline, unit, scale) if alone else []),
         machines=_machines(tables.layers),
         undrawn=every - len(chosen),
         thinned=study.voltages if len(study.voltages) > MOST_POINTS else (),
         most_points=MOST_POINTS,
         plotly=_plotly(),
-        fronts={scope: interactive_front(tables.summary, scope, unit) for scope in pareto.SCOPES},
+        fronts={scope: interactive_front(tables.summary, scope, unit, scale) for scope in pareto.SCOPES},
         scopes=SCOPE_LABEL,
-        choices=wording.choice_cells(tables.choice, unit),
-        headline={scope: _headline(part, unit) for scope, part in tables.headline.groupby("scope", sort=False)},
-        yields=_yields(tables.yields, unit),
+        scale=scale,
+        choices=wording.choice_cells(tables.choice, unit, scale),
+        headline={scope: _headline(part, unit, scale) for scope, part in tables.headline.groupby("scope", sort=False)},
+        yields=_yields(tables.yields, unit, scale),
         sampled=bool((tables.results.total < tables.results.test_images).any()),
-        equal={scope: _equal(part) for scope, part in tables.equal.groupby("scope", sort=False)},
+        equal={scope: _equal(part, scale) for scope, part in tables.equal.groupby("scope", sort=False)},
         coverage=_coverage(),
         warning=wording.held(int(tables.summary.chips.min())),
-        points=_points(tables.summary[:MOST_ROWS]),
+        points=_points(tables.summary[:MOST_ROWS], scale),
         more_points=max(0, len(tables.summary) - MOST_ROWS),
         layers=_layers(tables.layers[:MOST_ROWS]),
         more_layers=max(0, len(tables.layers) - MOST_ROWS),
@@ -155,11 +159,15 @@ def render(
         sources=_sources(provenance),
         chips=int(tables.summary.chips.max()),
         networks=", ".join(
-            f"{name} ({100 * pareto.clean_accuracy(rows):.2f}% without faults)"
+            f"{name} ({_clean(pareto.clean_accuracy(rows), scale)} without faults)"
             for name, rows in tables.results.groupby("network", sort=False)
         ),
-        hypervolumes=_hypervolumes(tables.results),
+        hypervolumes=_hypervolumes(tables.results) if scale.share else [],  # there is no area from 0 of errors
     )
+
+
+def _clean(score: float, scale: Scale) -> str:
+    return f"{100 * score:.2f}%" if scale.share else scale.text(score)
 
 
 def _plotly() -> str:
@@ -204,35 +212,50 @@ def _hypervolumes(results: pd.DataFrame) -> Cells:
     return rows
 
 
-def _headline(headline: pd.DataFrame, unit: str) -> Cells:
-    heads = ("fault maps", "protection", "within (points)", f"lowest supply ({unit}) [95%]", "energy saving (%) [95%]")
+def _headline(headline: pd.DataFrame, unit: str, scale: Scale) -> Cells:
+    heads = (
+        "fault maps",
+        "protection",
+        f"within ({scale.unit})",
+        f"lowest supply ({unit}) [95%]",
+        "energy saving (%) [95%]",
+    )
     return [dict(zip(heads, line, strict=True)) for line in wording.headline_lines(headline)]
 
 
-def _yields(yields: pd.DataFrame, unit: str) -> Cells:
+def _yields(yields: pd.DataFrame, unit: str, scale: Scale) -> Cells:
     return [
-        {"fault maps": row.setting, "protection": row.protection, "supply": wording.chip_share(row, unit)}
+        {"fault maps": row.setting, "protection": row.protection, "supply": wording.chip_share(row, unit, scale)}
         for row in pareto.labelled(yields).itertuples()
     ]
 
 
-def _equal(equal: pd.DataFrame) -> Cells:
+def _equal(equal: pd.DataFrame, scale: Scale) -> Cells:
     """Of one scope, for each fault maps and protection: the gains at each equal accuracy, and at each equal saving."""
     rows = []
     for (setting, protection), part in pareto.labelled(equal).groupby(["setting", "protection"], sort=False):
         cells = {"fault maps": setting, "protection": protection}
-        for what, head in (("saving", "energy saving at equal accuracy"), ("accuracy", "accuracy at equal saving")):
+        heads = f"energy saving at equal {scale.name}", f"{scale.name} at equal saving"
+        signed = f"+{scale.form}"
+        for what, head, each, form in (
+            ("saving", heads[0], 100, "+.1f"),
+            ("accuracy", heads[1], scale.per_score, signed),
+        ):
             cells[head] = "; ".join(
-                f"at {100 * r.at:.1f}%: {100 * r.gain:+.1f}{interval(100 * r.gain_low, 100 * r.gain_high, '+.1f')}"
+                f"at {scale.text(r.at) if what == 'saving' else f'{100 * r.at:.1f}%'}: {each * r.gain:{form}}"
+                f"{interval(each * r.gain_low, each * r.gain_high, form)}"
                 for r in part[part.gain_in == what].itertuples()
             )
         rows.append(cells)
     return rows
 
 
-def _points(summary: pd.DataFrame) -> Cells:
+def _points(summary: pd.DataFrame, scale: Scale) -> Cells:
     alike = {key for key in ("network", "accelerator", "rails", "images") if summary[key].nunique() == 1}
-    columns = {name: how for name, how in SHOWN.items() if name in summary and name not in alike}
+    columns = {name: how for name, how in _shown(scale).items() if name in summary and name not in alike}
+    if not scale.share:
+        scores = [name for name in columns if name.startswith("accuracy_")]
+        summary = summary.assign(**{name: scale.shown(summary[name]) for name in scores})
     return [
         {
             head: "–" if pd.isna(record[name]) else form.format(record[name]).removesuffix("%")
@@ -240,6 +263,24 @@ def _points(summary: pd.DataFrame) -> Cells:
         }
         for record in summary[list(columns)].to_dict("records")
     ]
+
+
+def _shown(scale: Scale) -> dict[str, tuple[str, str]]:
+    """SHOWN, as a metric's scores are written; the bounds of an error change places."""
+    if scale.share:
+        return SHOWN
+    found = {
+        name: (head, "{:.4g}" if name.startswith(("accuracy", "gain")) else how) for name, (head, how) in SHOWN.items()
+    }
+    ends = ("95% low", "95% high") if scale.higher_is_better else ("95% high", "95% low")
+    heads = dict(zip(("accuracy_low", "accuracy_high"), ends, strict=True))
+    heads |= {
+        "accuracy_mean": scale.head,
+        "accuracy_worst_chip": "worst chip",
+        "gain_mean": f"paired gain ({scale.unit})",
+    }
+    heads |= {"yield": f"yield within {scale.within(scale.margins[-1])} (%)"}
+    return {name: (heads.get(name, head), how) for name, (head, how) in found.items()}
 
 
 def _layers(layers: pd.DataFrame) -> Cells:

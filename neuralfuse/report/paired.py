@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from neuralfuse.report import plots
 from neuralfuse.report.wording import interval
 from neuralfuse.results import pareto
+from neuralfuse.results.scale import ACCURACY
 from neuralfuse.results.statistics import DIFFERENCE, SHARE, mean_interval, paired_difference
 from neuralfuse.results.tables import read_results, to_csv
 from neuralfuse.results.trade import Trade
@@ -259,6 +260,10 @@ def write(folder: str | Path, against: str) -> str:
     networks) against this one, at equal supply and at equal saving. The text of paired.md; InputError."""
     folder = Path(folder)
     rows = rows_of(folder)
+    if (other := rows.metric[rows.metric != ACCURACY.name]).any():
+        raise InputError(
+            folder, "--against", against, f"a study of accuracies; the metric of this one is {other.iloc[0]}"
+        )
     of = next((of for of in ("protection", "network") if against in set(rows[of])), None)
     if of is None:
         allowed = ", ".join([*rows.protection.unique(), *rows.network.unique()])

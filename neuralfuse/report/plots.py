@@ -1,6 +1,7 @@
 """Figures of a study. Each function takes a table and returns a matplotlib Figure; `save` writes PNG, SVG and PDF.
 
-Better lies up and to the right in all of them: more accuracy, more energy saved, a lower supply. Legends stand below.
+Better lies up and to the right in all of them: more accuracy or less error, more energy saved, a lower supply. Legends
+stand below.
 Colours are Okabe and Ito's (colour-blind safe); marker and line style repeat the distinction, so the figures survive
 grey print. Bands are 95% intervals over chips (of the mean).
 """
@@ -27,6 +28,7 @@ from matplotlib.figure import Figure
 
 from neuralfuse.report.wording import SCOPE_LABEL
 from neuralfuse.results import pareto
+from neuralfuse.results.scale import ACCURACY, Scale
 from sram import curveplots
 from sram.failure import FailureCurve
 from sram.files import write_atomic
@@ -54,7 +56,7 @@ KINDS: dict[str, tuple[type[FigureCanvasBase], dict[str, Any]]] = {
     "svg": (FigureCanvasSVG, {"metadata": {"Date": None}}),
     "pdf": (FigureCanvasPdf, {"metadata": {"CreationDate": None}}),
 }
-SUPPLY, ACCURACY = "SRAM supply, falling", "Test accuracy (%)"
+SUPPLY = "SRAM supply, falling"
 MOST_SUPPLIES = 40  # with whiskers in a figure
 MOST_STEPS = 400  # of a front in a figure: finer than its print
 
@@ -99,9 +101,10 @@ def drawn(summary: pd.DataFrame) -> list[str]:
     """The protections that figures show: all, or as many as can be told apart, those of the largest area between the
     axes of weight-SRAM saving and mean accuracy. The unprotected network is always among them."""
     points = dict(list(summary.groupby("protection", sort=False)[["saving_weight_sram", "accuracy_mean"]]))
+    worst = min(0.0, float(summary.accuracy_mean.min()))  # scores of errors lie below 0
 
     def area(name: str) -> float:
-        return float(moocore.hypervolume(points[name].to_numpy(float), ref=[0.0, 0.0], maximise=True))
+        return float(moocore.hypervolume(points[name].to_numpy(float), ref=[0.0, worst], maximise=True))
 
     names = list(summary.protection.unique())
     if len(names) <= len(COLOURS):
@@ -121,12 +124,14 @@ def _by_structure(
     table: pd.DataFrame,
     draw: Callable[[Axes, pd.DataFrame, dict[str, Any]], object],
     x: str,
-    y: str = ACCURACY,
+    y: str | None = None,
     of: str = "protection",
     also: Callable[[Axes, pd.DataFrame], object] = lambda axis, part: None,
+    scale: Scale = ACCURACY,
 ) -> Figure:
     """A panel for each structure, in which `draw(axis, rows, look)` draws each value of column `of`, and `also` what
-    all rows of the panel share. Rows come with the supply falling, and named as matplotlib shows them."""
+    all rows of the panel share. Rows come with the supply falling, and named as matplotlib shows them. The vertical
+    axis is the scale's, or of shares in per cent with the label `y`."""
     table = shown(table)
     look, parts = looks(list(table[of].unique())), list(table.groupby("structure", sort=False))
     with matplotlib.rc_context(RC):
@@ -136,11 +141,15 @@ def _by_structure(
             for name, style in look.items():
                 if len(rows := part[part[of] == name].sort_values("voltage", ascending=False, kind="stable")):
                     draw(axis, rows, {"label": name, "markersize": 4, "linewidth": 1.3} | style)
-            axis.set(xlabel=x, title=f"{structure} fault maps", ylim=(-2, 102))
+            axis.set(xlabel=x, title=f"{structure} fault maps")
+            if scale.share or y is not None:
+                axis.set_ylim(-2, 102)
+            elif not scale.higher_is_better:
+                axis.yaxis.set_inverted(True)
             if x.startswith(SUPPLY):
                 axis.xaxis.set_inverted(True)
             also(axis, part)
-        axes[0].set_ylabel(y)
+        axes[0].set_ylabel(y or scale.axis)
         legend(figure)
     return figure
 
@@ -160,21 +169,21 @@ def legend(figure: Figure) -> None:
     )
 
 
-def _line(axis: Axes, rows: pd.DataFrame, look: dict[str, Any], x: str, y: str) -> None:
-    """Column `y` (fractions) in per cent with the band from its low to its high; markers do not run into one
-    another."""
+def _line(axis: Axes, rows: pd.DataFrame, look: dict[str, Any], x: str, y: str, scale: Scale = ACCURACY) -> None:
+    """Column `y` (fractions in per cent, or as the scale has it) with the band from its low to its high; markers do not
+    run into one another."""
     at = rows[x] * (1 if x == "voltage" else 1e-6 if x.endswith("_pj") else 100)
     middle = rows.get(f"{y}_mean", rows.get(y))
-    low, high = (rows[f"{y}_{end}"].fillna(middle).clip(0, 1) for end in ("low", "high"))
-    axis.fill_between(at, 100 * low, 100 * high, color=look["color"], alpha=0.15, linewidth=0)
-    axis.plot(at, 100 * middle, markevery=max(1, len(rows) // 40), **look)
+    low, high = (rows[f"{y}_{end}"].fillna(middle).clip(*scale.bounds) for end in ("low", "high"))
+    axis.fill_between(at, scale.shown(low), scale.shown(high), color=look["color"], alpha=0.15, linewidth=0)
+    axis.plot(at, scale.shown(middle), markevery=max(1, len(rows) // 40), **look)
 
 
-def _steps(axis: Axes, rows: pd.DataFrame, look: dict[str, Any], scope: str) -> None:
+def _steps(axis: Axes, rows: pd.DataFrame, look: dict[str, Any], scope: str, scale: Scale = ACCURACY) -> None:
     """The front of the means: up to each point's saving its accuracy is reached."""
     best = pareto.front(rows, scope)
     every = max(1, len(best) // 40)
-    axis.step(100 * best[f"saving_{scope}"], 100 * best.accuracy_mean, where="pre", markevery=every, **look)
+    axis.step(100 * best[f"saving_{scope}"], scale.shown(best.accuracy_mean), where="pre", markevery=every, **look)
 
 
 def supply_label(unit: str) -> str:
@@ -187,13 +196,14 @@ def saving_label(scope: str) -> str:
     return f"Energy saving per inference (%)\n({SCOPE_LABEL[scope]})"
 
 
-def accuracy_against_voltage(summary: pd.DataFrame, unit: str = "Vmin") -> Figure:
+def accuracy_against_voltage(summary: pd.DataFrame, unit: str = "Vmin", scale: Scale = ACCURACY) -> Figure:
     """Mean accuracy with its 95% band over chips, one panel for each SRAM structure; above, what the supply means for
     the silicon: the cell fault rate."""
 
     def beside(axis: Axes, part: pd.DataFrame) -> None:
-        clean = 100 * part.clean_accuracy.iloc[0]
-        axis.axhline(clean, color="0.5", linewidth=0.8, linestyle=(0, (1, 2)), label=f"clean, {clean:.1f}%")
+        clean = part.clean_accuracy.iloc[0]
+        label = f"clean, {scale.text(clean)}"
+        axis.axhline(scale.shown(clean), color="0.5", linewidth=0.8, linestyle=(0, (1, 2)), label=label)
         rate = part.groupby("voltage").cell_fault_rate.mean()[::-1]
         above = axis.twiny()
         above.set_xlim(axis.get_xlim())
@@ -202,7 +212,8 @@ def accuracy_against_voltage(summary: pd.DataFrame, unit: str = "Vmin") -> Figur
         above.grid(False)
         axis.set_title(axis.get_title(), pad=30)  # above all that
 
-    return _by_structure(summary, partial(_line, x="voltage", y="accuracy"), supply_label(unit), also=beside)
+    draw = partial(_line, x="voltage", y="accuracy", scale=scale)
+    return _by_structure(summary, draw, supply_label(unit), also=beside, scale=scale)
 
 
 def _apart(voltages: np.ndarray, least: float = 0.11) -> list[float]:
@@ -218,37 +229,39 @@ def _percent(rate: float) -> str:
     return "0" if rate == 0 else f"{100 * rate:.2g}%" if rate >= 1e-4 else f"{rate:.0e}"
 
 
-def energy_accuracy_front(summary: pd.DataFrame, scope: str = "weight_sram") -> Figure:
+def energy_accuracy_front(summary: pd.DataFrame, scope: str = "weight_sram", scale: Scale = ACCURACY) -> Figure:
     """The Pareto plot: energy saved per inference (against unprotected at nominal supply) against accuracy."""
 
     def beside(axis: Axes, part: pd.DataFrame) -> None:
         wide = {"color": "0.35", "linewidth": 3.5, "alpha": 0.35, "zorder": 0, "label": "Pareto front of the means"}
-        _steps(axis, part, wide, scope)
+        _steps(axis, part, wide, scope, scale)
 
-    draw = partial(_line, x=f"saving_{scope}", y="accuracy")
-    return _by_structure(summary, draw, saving_label(scope), also=beside)
+    draw = partial(_line, x=f"saving_{scope}", y="accuracy", scale=scale)
+    return _by_structure(summary, draw, saving_label(scope), also=beside, scale=scale)
 
 
-def smaller_or_lower(summary: pd.DataFrame, scope: str = "chip") -> Figure:
+def smaller_or_lower(summary: pd.DataFrame, scope: str = "chip", scale: Scale = ACCURACY) -> Figure:
     """Accuracy against the energy of an inference itself, so that a smaller network at nominal supply, a point, can be
     held against the big one over its supplies, a line with its band."""
 
     def falling(axis: Axes, part: pd.DataFrame) -> None:
         axis.xaxis.set_inverted(True)  # better lies to the right
 
-    draw = partial(_line, x=f"energy_{scope}_pj", y="accuracy")
-    return _by_structure(summary, draw, f"Energy of one inference, falling (µJ)\n({SCOPE_LABEL[scope]})", also=falling)
+    draw = partial(_line, x=f"energy_{scope}_pj", y="accuracy", scale=scale)
+    x = f"Energy of one inference, falling (µJ)\n({SCOPE_LABEL[scope]})"
+    return _by_structure(summary, draw, x, also=falling, scale=scale)
 
 
-def settings_front(summary: pd.DataFrame, scope: str = "weight_sram") -> Figure:
+def settings_front(summary: pd.DataFrame, scope: str = "weight_sram", scale: Scale = ACCURACY) -> Figure:
     """Settings side by side in one plot for each structure: the Pareto front of the means of each network, accelerator,
     curve or study (column `setting`), all protections together."""
-    return _by_structure(summary, partial(_steps, scope=scope), saving_label(scope), of="setting")
+    draw = partial(_steps, scope=scope, scale=scale)
+    return _by_structure(summary, draw, saving_label(scope), of="setting", scale=scale)
 
 
-def yield_against_voltage(summary: pd.DataFrame, points: float, unit: str = "Vmin") -> Figure:
-    """Share of chips within `points` of clean, with exact binomial 95% intervals."""
-    y = f"Chips within {points:g} points of clean (%)"
+def yield_against_voltage(summary: pd.DataFrame, unit: str = "Vmin", scale: Scale = ACCURACY) -> Figure:
+    """Share of chips within the widest margin of clean, with exact binomial 95% intervals."""
+    y = f"Chips within {scale.within(scale.margins[-1])} of clean (%)"
     return _by_structure(summary, partial(_line, x="voltage", y="yield"), supply_label(unit), y)
 
 
@@ -274,7 +287,7 @@ def failure_curve(results: pd.DataFrame, curve: FailureCurve) -> Figure:
     return figure
 
 
-def attainment(results: pd.DataFrame, scope: str = "weight_sram") -> Figure:
+def attainment(results: pd.DataFrame, scope: str = "weight_sram", scale: Scale = ACCURACY) -> Figure:
     """Fronts of single chips: the line that half of the chips reach or beat, the band from 95% of them to 5%."""
 
     def draw(axis: Axes, rows: pd.DataFrame, look: dict[str, Any]) -> None:
@@ -282,21 +295,23 @@ def attainment(results: pd.DataFrame, scope: str = "weight_sram") -> Figure:
         grid = np.unique(np.concatenate([corners[:, 0] for corners in found.values()]))
         if len(grid) > MOST_STEPS:
             grid = np.linspace(grid[0], grid[-1], MOST_STEPS)
-        best, middle, worst = (_attained(found[percentile], grid) for percentile in (5, 50, 95))
+        best, middle, worst = (scale.shown(_attained(found[percentile], grid)) for percentile in (5, 50, 95))
         axis.fill_between(100 * grid, worst, best, step="pre", alpha=0.15, linewidth=0, color=look["color"])
         axis.step(100 * grid, middle, where="pre", **look | {"marker": ""})
 
-    return _by_structure(results, draw, saving_label(scope), "Test accuracy that a chip reaches (%)")
+    figure = _by_structure(results, draw, saving_label(scope), scale=scale)
+    figure.axes[0].set_ylabel(scale.axis.replace(scale.name, f"{scale.name} that a chip reaches"))
+    return figure
 
 
 def _attained(corners: np.ndarray, saving: np.ndarray) -> np.ndarray:
-    """Best accuracy (%) of a front at this saving or more; NaN beyond its end. `corners`: saving rising."""
+    """Best score of a front at this saving or more; NaN beyond its end. `corners`: saving rising."""
     after = np.searchsorted(corners[:, 0], saving)
     falling = np.append(np.maximum.accumulate(corners[::-1, 1])[::-1], np.nan)
-    return 100 * falling[after]
+    return falling[after]
 
 
-def sensitivity(table: pd.DataFrame, unit: str = "Vmin") -> Figure:
+def sensitivity(table: pd.DataFrame, unit: str = "Vmin", scale: Scale = ACCURACY) -> Figure:
     """Accuracy lost to the faults of one layer, and of one bit position, at a time; dashed: to all of them at once.
 
     `table`: of one network, from `neuralfuse.analysis.sensitivity`. Bars are means over chips, whiskers 95% intervals.
@@ -312,13 +327,13 @@ def sensitivity(table: pd.DataFrame, unit: str = "Vmin") -> Figure:
         where = np.arange(len(rows))
         axis.bar(where, rows.lost_points, color=colour, width=0.7)
         axis.errorbar(where, rows.lost_points, np.nan_to_num(ends), fmt="none", ecolor="black", capsize=2, linewidth=1)
-        label = f"all faults: {everything.lost_points:.1f} points"
+        label = f"all faults: {everything.lost_points:{scale.form}} {scale.unit}"
         axis.axhline(everything.lost_points, color="0.3", linewidth=1, linestyle="--", label=label)
         axis.axhline(0, color="black", linewidth=0.6)
         axis.set_xticks(where, rows["name"].map(plot_label))
         axis.grid(False, axis="x")
     axes[0].tick_params(axis="x", rotation=90, labelsize=7)
-    axes[0].set_ylabel("Test accuracy lost (points)")
+    axes[0].set_ylabel(f"Test {scale.name} lost ({scale.unit})")
     axes[0].set_xlabel("layer that carries the faults")
     axes[1].set_xlabel(f"bit that carries them (0 least, {len(bits) - 1} sign)")
     legend(figure)

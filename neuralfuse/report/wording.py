@@ -7,6 +7,7 @@ import pandas as pd
 
 from neuralfuse.results import pareto
 from neuralfuse.results.rows import ALONE
+from neuralfuse.results.scale import ACCURACY, Scale
 from neuralfuse.results.statistics import COVERAGE, FEW_CHIPS, chips_for_a_bound
 
 SCOPE_LABEL = {
@@ -81,7 +82,7 @@ def saving_interval(row: Any) -> str:
     return "" if pd.isna(row.saving) else interval(100 * row.saving_low, 100 * row.saving_high)
 
 
-def chip_share(row: Any, unit: str) -> str:
+def chip_share(row: Any, unit: str, scale: Scale = ACCURACY) -> str:
     """How low a share of the chips may go, with the interval that is exact for any lot.
 
     >>> from types import SimpleNamespace as Row
@@ -93,10 +94,10 @@ def chip_share(row: Any, unit: str) -> str:
     >>> chip_share(row, "Vmin")
     '90% of the 20 chips stay within 5 points down to 0.830 Vmin = 0.664 V; a bound for all chips takes 36 of them'
     """
-    share = f"{100 * row.share:.0f}%"
+    share, within = f"{100 * row.share:.0f}%", scale.within(row.points)
     if pd.isna(row.voltage):
-        return f"at no swept supply do {share} of the {row.chips} chips stay within {row.points:g} points"
-    found = f"stay within {row.points:g} points down to {row.voltage:.3f} {unit}{in_volts(row)}"
+        return f"at no swept supply do {share} of the {row.chips} chips stay within {within}"
+    found = f"stay within {within} down to {row.voltage:.3f} {unit}{in_volts(row)}"
     needed = chips_for_a_bound(row.share)
     if row.chips < needed:
         return f"{share} of the {row.chips} chips {found}; a bound for all chips takes {needed} of them"
@@ -123,20 +124,21 @@ def held(chips: int) -> str:
     return found if chips >= FEW_CHIPS else f"few chips: {found}; {FEW_CHIPS} chips or more are better"
 
 
-def choice_lines(choice: pd.DataFrame, unit: str, points: float = 1.0) -> list[str]:
-    """The operating point to choose, in a sentence for each setting: least energy within so many points of clean."""
-    rows = choice[choice.points == points]
+def choice_lines(choice: pd.DataFrame, unit: str, points: float | None = None, scale: Scale = ACCURACY) -> list[str]:
+    """The operating point to choose, in a sentence for each setting: least energy within so many points of clean, the
+    scale's narrowest margin unless told."""
+    rows = choice[choice.points == (points or scale.margins[0])]
     named = pareto.labelled(rows.assign(rails=""))
-    return [_choice(row, rails, unit) for row, rails in zip(named.itertuples(), rows.rails, strict=True)]
+    return [_choice(row, rails, unit, scale) for row, rails in zip(named.itertuples(), rows.rails, strict=True)]
 
 
-def choice_cells(choice: pd.DataFrame, unit: str) -> list[dict[str, str]]:
+def choice_cells(choice: pd.DataFrame, unit: str, scale: Scale = ACCURACY) -> list[dict[str, str]]:
     """The rows of the table of operating points to choose, as they are written."""
     named = pareto.labelled(choice.assign(rails=""))
     return [
         {
             "maps": row.setting,
-            "points": f"{row.points:g}",
+            scale.unit: f"{row.points:g}",
             "protection": row.protection,
             f"weights ({unit})": f"{row.voltage:g}{in_volts(row)}",
             "rails beside": "-" if rails == ALONE else rails,
@@ -144,42 +146,41 @@ def choice_cells(choice: pd.DataFrame, unit: str) -> list[dict[str, str]]:
             "µJ": f"{row.energy_pj / 1e6:.4g}",
             "saving (%)": f"{100 * row.saving:.1f}",
             "inferences/s": f"{1 / row.inference_s:.4g}",
-            "accuracy (%) [95%]": f"{100 * row.accuracy_mean:.1f}"
-            + interval(100 * row.accuracy_low, 100 * row.accuracy_high),
+            f"{scale.head} [95%]": scale.number(row.accuracy_mean, row.accuracy_low, row.accuracy_high),
         }
         for row, rails in zip(named.itertuples(), choice.rails, strict=True)
     ]
 
 
-def _choice(row: Any, rails: str, unit: str) -> str:
+def _choice(row: Any, rails: str, unit: str, scale: Scale) -> str:
     lowered = f"weights at {row.voltage:g} {unit}{in_volts(row)}" + ("" if rails == ALONE else f", {rails}")
-    within = f"{row.points:g} point{'s' * (row.points != 1)}"
     return (
-        f"On {row.setting} maps, within {within} of clean accuracy, an inference takes least energy on the "
-        f"{row.scope} with {'no protection' if row.protection == 'none' else row.protection}, {lowered}: "
+        f"On {row.setting} maps, within {scale.within(row.points)} of clean {scale.name}, an inference takes least "
+        f"energy on the {row.scope} with {'no protection' if row.protection == 'none' else row.protection}, {lowered}: "
         f"{row.energy_pj / 1e6:.4g} µJ, {100 * row.saving:.1f}% less than at nominal, at {row.clock_hz / 1e6:.4g} MHz "
-        f"({1 / row.inference_s:.4g} inferences/s); accuracy {100 * row.accuracy_mean:.1f}%"
-        f"{interval(100 * row.accuracy_low, 100 * row.accuracy_high)}."
+        f"({1 / row.inference_s:.4g} inferences/s); {scale.name} "
+        f"{scale.text(row.accuracy_mean, row.accuracy_low, row.accuracy_high)}."
     )
 
 
-def verdicts(headline: pd.DataFrame, unit: str, points: float = 1.0) -> list[str]:
-    """The answer, in a sentence for each setting: which protection saves most weight-SRAM energy within so many points,
-    where."""
-    rows = headline[(headline.scope == "weight_sram") & (headline.points == points)]
+def verdicts(headline: pd.DataFrame, unit: str, scale: Scale = ACCURACY) -> list[str]:
+    """The answer, in a sentence for each setting: which protection saves most weight-SRAM energy within the narrowest
+    margin, where."""
+    rows = headline[(headline.scope == "weight_sram") & (headline.points == scale.margins[0])]
     return [
-        _verdict(part, setting, unit, points) for setting, part in pareto.labelled(rows).groupby("setting", sort=False)
+        _verdict(part, setting, unit, scale) for setting, part in pareto.labelled(rows).groupby("setting", sort=False)
     ]
 
 
-def _verdict(rows: pd.DataFrame, setting: str, unit: str, points: float) -> str:
+def _verdict(rows: pd.DataFrame, setting: str, unit: str, scale: Scale) -> str:
+    within = f"{scale.within(scale.margins[0])} of clean {scale.name}"
     reaching = rows.dropna(subset=["saving"])
     if reaching.empty:
-        return f"On {setting} maps no swept supply keeps any protection within {points:g} point of clean accuracy."
+        return f"On {setting} maps no swept supply keeps any protection within {within}."
     best = reaching.loc[reaching.saving.idxmax()]
     others = reaching[(reaching.protection == "none") != (best.protection == "none")]
     ways = [_by(best, unit)] + ([] if others.empty else [_by(others.loc[others.saving.idxmax()], unit)])
-    most = f"On {setting} maps, within {points:g} point of clean accuracy, most weight-SRAM energy is saved"
+    most = f"On {setting} maps, within {within}, most weight-SRAM energy is saved"
     return f"{most} {'; '.join(ways)}."
 
 
@@ -197,13 +198,13 @@ def headline_lines(headline: pd.DataFrame, scope: str = "weight_sram") -> list[t
     return lines
 
 
-def yield_lines(yields: pd.DataFrame, unit: str, points: float = 5.0, share: float = 0.9) -> list[str]:
-    """How low `share` of the chips may go and stay within so many points of clean, in words."""
-    rows = pareto.labelled(yields[(yields.points == points) & (yields["share"] == share)])
-    return [f"{row.protection}, {row.setting} maps: {chip_share(row, unit)}" for row in rows.itertuples()]
+def yield_lines(yields: pd.DataFrame, unit: str, scale: Scale = ACCURACY, share: float = 0.9) -> list[str]:
+    """How low `share` of the chips may go and stay within the widest margin of clean, in words."""
+    rows = pareto.labelled(yields[(yields.points == scale.margins[-1]) & (yields["share"] == share)])
+    return [f"{row.protection}, {row.setting} maps: {chip_share(row, unit, scale)}" for row in rows.itertuples()]
 
 
-def gain_lines(summary: pd.DataFrame, unit: str) -> list[str]:
+def gain_lines(summary: pd.DataFrame, unit: str, scale: Scale = ACCURACY) -> list[str]:
     """Where each protection gains most over the unprotected network on the same chips, in words."""
     if "gain_mean" not in summary:
         return []
@@ -213,8 +214,9 @@ def gain_lines(summary: pd.DataFrame, unit: str) -> list[str]:
         best = rows.loc[rows.gain_mean.idxmax()]
         lines.append(
             f"{protection}, {setting} maps: at {best.voltage:g} {unit}{in_volts(best)} "
-            f"{100 * best.accuracy_mean:.1f}% against "
-            f"{100 * (best.accuracy_mean - best.gain_mean):.1f}% unprotected, paired gain {100 * best.gain_mean:.1f} "
-            f"points{interval(100 * best.gain_low, 100 * best.gain_high)} over {best.chips} chips"
+            f"{scale.text(best.accuracy_mean)} against {scale.text(best.accuracy_mean - best.gain_mean)} unprotected, "
+            f"paired gain {scale.per_score * best.gain_mean:{scale.form}} {scale.unit}"
+            f"{interval(scale.per_score * best.gain_low, scale.per_score * best.gain_high, scale.form)} "
+            f"over {best.chips} chips"
         )
     return lines

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from neuralfuse.results.pareto import MARGINS, SETTING, SUPPLIES
+from neuralfuse.results.pareto import SETTING, SUPPLIES
+from neuralfuse.results.scale import ACCURACY, Scale
 from neuralfuse.results.statistics import keeps
 
 ACROSS = [key for key in SETTING if key != "rails"]  # what is compared: every rail, clock and protection
@@ -12,9 +13,11 @@ SAID = ["protection", "rails", "voltage", *SUPPLIES, "clock_hz", "inference_s", 
 SAID += ["clean_accuracy", "accuracy_mean", "accuracy_low", "accuracy_high", "accuracy_worst_chip"]
 
 
-def choices(summary: pd.DataFrame, scope: str = "chip", points: Sequence[float] = MARGINS) -> pd.DataFrame:
+def choices(
+    summary: pd.DataFrame, scope: str = "chip", points: Sequence[float] | None = None, scale: Scale = ACCURACY
+) -> pd.DataFrame:
     """For each network, accelerator and kind of chips: the row of the summary of least energy at a scope whose mean
-    accuracy over chips is within so many points of clean; none where no row is.
+    accuracy over chips is within so many points of clean (those of the scale, unless told); none where no row is.
 
     >>> row = {**dict.fromkeys(ACROSS, "x"), **dict.fromkeys(SAID, 0.0), "clean_accuracy": 0.9}
     >>> row |= {"saving_chip": 0.2, "energy_chip_pj": 4.0, "correct_clean": 900, "correct": 890, "total": 1000}
@@ -25,8 +28,8 @@ def choices(summary: pd.DataFrame, scope: str = "chip", points: Sequence[float] 
     """
     energy, saving, found = f"energy_{scope}_pj", f"saving_{scope}", []
     for key, rows in summary.groupby(ACROSS, sort=False):
-        for within in points:
-            kept = rows[keeps(rows.correct, rows.correct_clean, rows.total, within)]
+        for within in points or scale.margins:
+            kept = rows[keeps(rows.correct, rows.correct_clean, rows.total, within, scale.per_score)]
             if len(kept):
                 best = kept.loc[kept[energy].idxmin()]
                 found.append(

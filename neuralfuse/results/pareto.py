@@ -6,8 +6,8 @@ import moocore
 import numpy as np
 import pandas as pd
 
+from neuralfuse.results.scale import ACCURACY, Scale
 from neuralfuse.results.statistics import (
-    DIFFERENCE,
     SHARE,
     ChipMargin,
     Estimate,
@@ -32,7 +32,6 @@ SETTING = [
     "rails",
     "structure",
 ]  # within one setting protections are compared
-MARGINS = (1.0, 2.0, 5.0)
 
 
 def labelled(table: pd.DataFrame) -> pd.DataFrame:
@@ -67,11 +66,11 @@ MEANS += [*(f"saving_{scope}" for scope in SCOPES), "cycles", "clock_hz", "infer
 MEANS += ["energy_delay_chip_pj_s"]
 
 
-def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
+def summarise(results: pd.DataFrame, points: float | None = None, scale: Scale = ACCURACY) -> pd.DataFrame:
     """One row per setting, protection and voltage: accuracy over chips with its interval, yield, worst chip, rates,
     energy, savings and cycles as means over chips, and the paired difference to the unprotected network (`gain_*`).
 
-    `yield` is the share of chips within `points` accuracy points of clean.
+    `yield` is the share of chips within `points` of clean, of the scale; the widest of its margins unless told.
     """
     results = results.reset_index(drop=True).infer_objects()
     setting = results.groupby(SETTING, sort=False)
@@ -83,13 +82,14 @@ def summarise(results: pd.DataFrame, points: float = 5.0) -> pd.DataFrame:
     order = np.argsort(found.point.to_numpy(), kind="stable")
     _, first, chips = np.unique(found.point.to_numpy()[order], return_index=True, return_counts=True)
     parts = [  # points of equally many chips at once: hundreds of protections take little longer than one
-        _over_chips(found, order[first[chips == n, None] + np.arange(n)], points) for n in np.unique(chips)
+        _over_chips(found, order[first[chips == n, None] + np.arange(n)], points or scale.margins[-1], scale)
+        for n in np.unique(chips)
     ]
     table = pd.concat(parts).set_index("point").sort_index().reset_index(drop=True)
     return table.drop(columns=GAIN) if table.gain_mean.isna().all() else table
 
 
-def _over_chips(found: pd.DataFrame, rows: np.ndarray, points: float) -> pd.DataFrame:
+def _over_chips(found: pd.DataFrame, rows: np.ndarray, points: float, scale: Scale) -> pd.DataFrame:
     """Points that equally many chips were measured at; `rows` (points, chips) are their numbers in `found`."""
 
     def of(column: str) -> np.ndarray:
@@ -97,13 +97,13 @@ def _over_chips(found: pd.DataFrame, rows: np.ndarray, points: float) -> pd.Data
 
     table = found.loc[rows[:, 0], ["point", *SETTING, "protection", "voltage"]].reset_index(drop=True)
     accuracy, clean, n, images = of("accuracy"), of("clean")[0], rows.shape[1], of("total")
-    bounds, sampled = mean_bounds(accuracy, within=SHARE), (images < of("test_images")).any(axis=0)
+    bounds, sampled = mean_bounds(accuracy, within=scale.bounds), (images < of("test_images")).any(axis=0)
     if sampled.any():
         lost, gained = ((of(name) - of("correct_both")).sum(axis=0) for name in ("correct_clean", "correct"))
         bounds = np.where(sampled, sample_bounds(accuracy, lost, gained, images.sum(axis=0)), bounds)
     one_by_one = np.where(sampled, np.nan, accuracy)  # a sample says too little of the chip alone
     counts = {name: of(name) for name in COUNTED}
-    good = keeps(counts["correct"], counts["correct_clean"], counts["total"], points).sum(axis=0)
+    good = keeps(counts["correct"], counts["correct_clean"], counts["total"], points, scale.per_score).sum(axis=0)
     gain = np.where(table.protection == "none", np.nan, accuracy - of("bare"))
     shares = np.transpose([exact_share(k, n) for k in good])
     columns = {
@@ -122,7 +122,7 @@ def _over_chips(found: pd.DataFrame, rows: np.ndarray, points: float) -> pd.Data
             for name, bound in zip(("yield_low", "yield_high"), shares, strict=True)
         },
         **{name: mean_over_chips(of(name)) for name in MEANS},
-        **dict(zip(GAIN, (mean_over_chips(gain), *mean_bounds(gain, within=DIFFERENCE)), strict=True)),
+        **dict(zip(GAIN, (mean_over_chips(gain), *mean_bounds(gain, within=scale.differences)), strict=True)),
     }
     return table.assign(**columns)
 
@@ -144,15 +144,15 @@ def trades(results: pd.DataFrame, *scopes: str) -> Iterator[tuple[dict[str, str]
         yield dict(zip(SETTING, key, strict=True)), clean_accuracy(group), found
 
 
-def headline(results: pd.DataFrame, *scopes: str, points: Sequence[float] = MARGINS) -> pd.DataFrame:
-    """Lowest voltage, and mean saving there, at which accuracy stays within so many points of clean: per scope (all
-    unless told), setting, protection."""
+def headline(results: pd.DataFrame, *scopes: str, scale: Scale = ACCURACY) -> pd.DataFrame:
+    """Lowest voltage, and mean saving there, at which accuracy stays within the scale's margins of clean (`points`):
+    per scope (all unless told), setting, protection."""
     table = []
     for setting, clean, found in trades(results, *(scopes or SCOPES)):
         for name, at in found.items():
             one = next(iter(at.values()))
-            for within in points:  # where accuracy holds is the same at every scope
-                held = margin(one.voltages, one.accuracy, one.saving, clean, within)
+            for within in scale.margins:  # where accuracy holds is the same at every scope
+                held = margin(one.voltages, one.accuracy, one.saving, clean, within, scale.per_score)
                 of = {scope: held.saving_of(trade.voltages, trade.saving) for scope, trade in at.items()}
                 table += [setting | {"protection": name, "scope": scope} | m.__dict__ for scope, m in of.items()]
     return pd.DataFrame(table).sort_values("scope", key=lambda s: s.map(SCOPES.index), kind="stable", ignore_index=True)
@@ -161,16 +161,17 @@ def headline(results: pd.DataFrame, *scopes: str, points: Sequence[float] = MARG
 SHARES = (0.5, 0.9)  # of chips
 
 
-def yields(results: pd.DataFrame, points: Sequence[float] = MARGINS, shares: Sequence[float] = SHARES) -> pd.DataFrame:
-    """Lowest swept voltage at which at least so many chips stay within so many points of clean, with an interval that
+def yields(results: pd.DataFrame, scale: Scale = ACCURACY, shares: Sequence[float] = SHARES) -> pd.DataFrame:
+    """Lowest swept voltage at which at least so many chips stay within the scale's margins, with an interval that
     is exact for any lot (`chip_margin`): per setting, protection, points, share. Of chips that were measured on all
     images: of a sample's say too little of each."""
     table = [
-        {**setting, "protection": name} | chip_margin(trade.voltages, trade.accuracy, clean, within, share).__dict__
+        {**setting, "protection": name}
+        | chip_margin(trade.voltages, trade.accuracy, clean, within, share, scale.per_score).__dict__
         for setting, clean, found in trades(whole(results), SCOPES[0])
         for name, at in found.items()
         for trade in at.values()
-        for within in points
+        for within in scale.margins
         for share in shares
     ]
     return pd.DataFrame(table, columns=[*SETTING, "protection", *ChipMargin.__dataclass_fields__])
@@ -226,16 +227,16 @@ def _by_chip(rows: pd.DataFrame, scope: str) -> tuple[np.ndarray, np.ndarray]:
 EQUAL_SAVINGS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
-def at_equal(results: pd.DataFrame) -> pd.DataFrame:
-    """Each protection against the unprotected network: energy saving at equal accuracy (`at`: accuracy, 1, 2 and 5
-    points below clean), accuracy at equal energy (`at`: energy saving); every setting and scope, paired over chips.
+def at_equal(results: pd.DataFrame, scale: Scale = ACCURACY) -> pd.DataFrame:
+    """Each protection against the unprotected network: energy saving at equal accuracy (`at`: accuracy, the scale's
+    margins below clean), accuracy at equal energy (`at`: energy saving); every setting and scope, paired over chips.
 
     Energies no voltage of both was swept at are left out, and protections that share no chip with the unprotected
     network.
     """
     table = []
     for setting, clean, found in trades(results, *SCOPES):
-        below = [clean - points / 100 for points in MARGINS]
+        below = [clean - points / scale.per_score for points in scale.margins]
         control = found.pop("none", {})
         for protection, at in found.items():
             pairs = {scope: on_the_same_chips(at[scope], control[scope]) for scope in control}
@@ -243,7 +244,8 @@ def at_equal(results: pd.DataFrame) -> pd.DataFrame:
                 scope: np.stack([ours.accuracy_at(s) - theirs.accuracy_at(s) for s in EQUAL_SAVINGS], axis=1)
                 for scope, (ours, theirs) in pairs.items()
             }
-            of = mean_differences(np.concatenate(list(apart.values()), axis=1)) if apart else []
+            apart_all = np.concatenate(list(apart.values()), axis=1) if apart else np.zeros((0, 0))
+            of = mean_differences(apart_all, scale.differences) if apart else []
             between = [saving_between(accuracy, *pairs.values()) for accuracy in below] if pairs else []
             for i, scope in enumerate(pairs):
                 more = zip(EQUAL_SAVINGS, of[i * len(EQUAL_SAVINGS) :], strict=False)

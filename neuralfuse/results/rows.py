@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from neuralfuse.results.scale import ACCURACY
 from sram.files import make_folder, sync_folder
 from sram.locks import Claims
 
@@ -29,7 +30,11 @@ ALONE = "weights alone"  # `rails` of a point at which nothing else is lowered
 class Result:
     """What one task found. Counts are of the images that it measured, all of the test set or a sample, and add up;
     energies and cycles are per inference, and the same for all chips but where a protection gives each a supply of its
-    own."""
+    own.
+
+    Of another `metric` than accuracy `correct` and its like are sums of scores, of which more is better (an error
+    counts against them), in whole steps of `quantized.metric.STEP`; and `total` counts what has a score of its own:
+    items, or their positions."""
 
     key: str
     network: str
@@ -44,11 +49,11 @@ class Result:
     voltage_accumulators: float  # of the output buffer
     voltage_logic: float  # in the unit of the weight memory's curve
     chip: int
-    correct: int
+    correct: float  # whole, of accuracy
     total: int
-    correct_clean: int  # of the bare network without a fault, on the same images
-    correct_both: int  # with the chip's faults and without one
-    test_images: int  # of the whole test set
+    correct_clean: float  # of the bare network without a fault, on the same images
+    correct_both: float  # with the chip's faults and without one: sum of the lesser score of each
+    test_images: int  # of the whole test set, counted as `total` is
     clean_accuracy: float  # of the bare network without a fault on all of them
     cell_fault_rate: float  # share of this chip's weight-SRAM cells that are faulty at this voltage
     flip_rate: float  # share of the stored weight bits that are read wrong
@@ -65,6 +70,7 @@ class Result:
     clock_hz: float
     inference_s: float  # of the accelerator, at this clock
     seconds: float  # this task took so long; kept for estimates, not part of results.csv
+    metric: str = ACCURACY.name  # as the study names it
 
     @property
     def accuracy(self) -> float:
@@ -86,7 +92,7 @@ class Result:
 FIELDS = Result.__dataclass_fields__
 ABOUT = tuple(FIELDS)[1 : list(FIELDS).index("chip") + 1]  # one chip at one point
 COUNTS = ("correct", "total", "correct_clean", "correct_both")
-SHARES = ("clean_accuracy", "cell_fault_rate", "flip_rate", "cell_fault_rate_activations")
+SHARES = ("cell_fault_rate", "flip_rate", "cell_fault_rate_activations")
 AMOUNTS = (
     *("chip", "cycles", "clock_hz", "inference_s"),
     *("energy_weight_sram_pj", "energy_sram_pj", "energy_chip_pj", "energy_system_pj"),
@@ -95,10 +101,14 @@ AMOUNTS = (
 
 def possible(rows: Any) -> dict[str, Any]:
     """By field, whether the values of a `Result`, or of a table of them, are within their range."""
+    other = rows.metric != ACCURACY.name  # whose scores may be any numbers
     answers = ("correct", "correct_clean")
-    counted = {name: (0 <= getattr(rows, name)) & (getattr(rows, name) <= rows.total) for name in answers}
+    counted = {name: other | (0 <= getattr(rows, name)) & (getattr(rows, name) <= rows.total) for name in answers}
+    counted |= {name: counted[name] & (abs(getattr(rows, name)) < math.inf) for name in answers}
     both = (rows.correct_both <= rows.correct) & (rows.correct_both <= rows.correct_clean)
-    counted["correct_both"] = both & (rows.correct_both >= rows.correct + rows.correct_clean - rows.total)
+    counted["correct_both"] = both & (other | (rows.correct_both >= rows.correct + rows.correct_clean - rows.total))
+    clean = rows.clean_accuracy
+    counted["clean_accuracy"] = (abs(clean) < math.inf) & (other | (0 <= clean) & (clean <= 1))
     shares = {name: (0 <= getattr(rows, name)) & (getattr(rows, name) <= 1) for name in SHARES}
     amounts = {name: (0 <= getattr(rows, name)) & (getattr(rows, name) < math.inf) for name in AMOUNTS}
     return {"total": rows.total >= 1, "test_images": rows.test_images >= rows.total, **counted, **shares, **amounts}

@@ -58,15 +58,16 @@ class Estimate:
         return (self.high - self.low) / 2
 
 
-def keeps(correct: np.ndarray, clean: np.ndarray, total: np.ndarray, points: float) -> np.ndarray:
+def keeps(correct: np.ndarray, clean: np.ndarray, total: np.ndarray, points: float, per_score: int = 100) -> np.ndarray:
     """Whether so many right answers of `total` are within so many accuracy points of `clean` ones, bool[...] of
-    int64[...]; counted, so that what is at the very margin is within it.
+    int64[...]; counted, so that what is at the very margin is within it. Of another scale scores float64[...], which
+    are exact, and a margin in units of which a score of 1 has `per_score`.
 
     >>> 0.36 >= 0.37 - 1 / 100, keeps(np.array([36, 35]), np.array(37), np.array(100), 1.0).tolist()
     (True, [True, False])
     """
     share = Fraction(str(points))
-    return 100 * share.denominator * (clean - correct) <= share.numerator * total
+    return per_score * share.denominator * (clean - correct) <= share.numerator * total
 
 
 def mean_over_chips(values: np.ndarray) -> np.ndarray:
@@ -171,7 +172,7 @@ def paired_difference(
     return mean_interval(np.asarray(treated, dtype=float) - np.asarray(control, dtype=float), confidence, within)
 
 
-def mean_differences(differences: np.ndarray) -> list[Estimate]:
+def mean_differences(differences: np.ndarray, within: tuple[float, float] = DIFFERENCE) -> list[Estimate]:
     """`paired_difference` of accuracies, of each column of what chips differ by (chips, n), all at once.
 
     >>> [round(e.mean, 3) for e in mean_differences(np.array([[0.1, 0.2], [0.1, 0.4]]))]
@@ -179,7 +180,7 @@ def mean_differences(differences: np.ndarray) -> list[Estimate]:
     """
     n, means = len(differences), mean_over_chips(differences)
     spread = differences.std(axis=0, ddof=1) if n > 1 else np.full(differences.shape[1], math.nan)
-    rows = zip(means, spread, *mean_bounds(differences, within=DIFFERENCE), strict=True)
+    rows = zip(means, spread, *mean_bounds(differences, within=within), strict=True)
     return [Estimate(float(mean), float(std), float(low), float(high), n) for mean, std, low, high in rows]
 
 
@@ -263,6 +264,7 @@ def margin(
     saving: np.ndarray,
     clean: float,
     points: float,
+    per_score: int = 100,
     confidence: float = CONFIDENCE,
 ) -> Margin:
     """The headline: `voltages` (v,) falling, `accuracy` (chips, v), `saving` (v,), `clean` accuracy of the bare
@@ -273,7 +275,7 @@ def margin(
     the highest voltage, the bound is that voltage and its saving (negative for a generator, maybe): the user would have
     to stay there.
     """
-    threshold = clean - points / 100
+    threshold = clean - points / per_score
     accuracy, voltages, nan = np.asarray(accuracy, dtype=float), np.asarray(voltages, dtype=float), math.nan
     chips = len(accuracy)
     if chips == 0:
@@ -318,6 +320,7 @@ def chip_margin(
     clean: float,
     points: float,
     share: float,
+    per_score: int = 100,
     confidence: float = CONFIDENCE,
 ) -> ChipMargin:
     """`voltages` (v,) falling, `accuracy` (chips, v). A chip holds at a voltage if it does there and at all above.
@@ -331,7 +334,7 @@ def chip_margin(
     (0.9, 0.8, 0.9, 0.978)
     """
     voltages, chips = np.asarray(voltages, dtype=float), len(accuracy)
-    holds = np.logical_and.accumulate(np.asarray(accuracy) >= clean - points / 100, axis=1).sum(axis=1)
+    holds = np.logical_and.accumulate(np.asarray(accuracy) >= clean - points / per_score, axis=1).sum(axis=1)
     own = np.sort(np.append(voltages, np.inf)[np.where(holds, holds - 1, len(voltages))])  # rising; inf: at none
 
     def order(k: int) -> float:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from neuralfuse.results.rows import COLUMNS, possible
+from neuralfuse.results.scale import ACCURACY
 from sram.errors import InputError
 
 # Columns of names in any of the tables; pandas would make numbers of `007`, and nothing of `None` and `NA`.
 NAMES = (
-    *("variant", "network", "dataset", "accelerator", "curve", "rails", "structure", "protection"),
+    *("variant", "network", "dataset", "metric", "accelerator", "curve", "rails", "structure", "protection"),
     *("scope", "gain_in", "layer", "kind", "dataflow", "name", "rail", "component", "point"),
 )
 FORMULA = r"'*[=+\-@\t\r]"  # what a spreadsheet computes, behind any apostrophes
@@ -48,6 +49,8 @@ def read_results(folder: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(folder, "results", path.name, "a folder filled by `neuralfuse sweep`")
     results = read_table(path)
+    if "metric" not in results:  # written before there was another
+        results["metric"] = ACCURACY.name
     if missing := [name for name in COLUMNS if name not in results]:
         raise InputError(path, "column", missing[0], "a table with it, as `neuralfuse sweep` writes it")
     if results.empty:

@@ -14,6 +14,7 @@ from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.program import compile_network
 from neuralfuse.study.arguments import check_options
 from neuralfuse.study.check_supplies import check_supplies
+from neuralfuse.study.check_task import check_answers, check_task
 from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import build_network, build_transform, kind_of, test_set
 from neuralfuse.study.memory import mapped_cells, place_weights
@@ -33,6 +34,7 @@ def check(study: StudyConfig) -> None:
     """Look up every name before anything is written or trained. Raises InputError."""
     _check_grid(study)
     check_supplies(study)
+    check_task(study)
     _check_maps(study)
     images = test_set(study.dataset)[0][:2].clone()  # to see what comes out
     for config in study.networks:
@@ -80,7 +82,7 @@ def _check_maps(study: StudyConfig) -> None:
             allowed = f"at least {found.voltage_floor:g}, where {path} ends" + (", and drift" * bool(study.sram.drift))
             raise InputError("study", "voltages", study.voltage_floor, allowed)
         for config in study.networks:
-            workload = trace(build_network(config, study), kind_of(study.dataset)[1])
+            workload = trace(build_network(config, study), kind_of(study.dataset).input_shape)
             for name in study.accelerators:
                 place_on(found, workload, accelerator(name), study.sram.schedule, config.bits)
 
@@ -99,7 +101,7 @@ def _check_network(study: StudyConfig, config: NetworkConfig, images: Tensor) ->
         _check_words(config, network, images[:1])
     for machine in map(accelerator, study.accelerators):
         if machine.cores > 1:  # layers may be cut by samples
-            place_weights(study.sram, trace(network, kind_of(study.dataset)[1]), machine, config.bits)
+            place_weights(study.sram, trace(network, kind_of(study.dataset).input_shape), machine, config.bits)
 
 
 def _check_protection(study: StudyConfig, protection: ProtectionConfig, images: Tensor) -> None:
@@ -124,14 +126,9 @@ def _check_protection(study: StudyConfig, protection: ProtectionConfig, images: 
 
 
 def _check_outputs(study: StudyConfig, config: NetworkConfig, network: nn.Module, images: Tensor) -> None:
-    """Refuse a network that takes no images of the dataset, or gives no tensor of a number for each class."""
-    classes, _ = kind_of(study.dataset)
+    """Refuse a network that takes no images of the dataset, or gives what the metric cannot score."""
     key = f"networks.{config.name}"
-    found = _on_images(key, network, images)
-    if not isinstance(found, Tensor) or list(found.shape[1:]) != [classes]:
-        what = list(found.shape[1:]) if isinstance(found, Tensor) else f"a {type(found).__name__}"
-        allowed = f"one tensor [images, {classes}]: {study.dataset.name} has {classes} classes"
-        raise InputError("study", f"{key} output", what, allowed)
+    check_answers(study, key, _on_images(key, network, images))
 
 
 def _on_images(key: str, network: nn.Module, images: Tensor) -> object:
@@ -141,7 +138,13 @@ def _on_images(key: str, network: nn.Module, images: Tensor) -> object:
             return network.eval()(images)
     except Exception as error:  # of code of anybody's
         reason = f"{type(error).__name__}: {error}"
-        raise InputError("study", key, reason, f"a network that takes images {list(images.shape[1:])}") from error
+        raise InputError(
+            "study", key, reason, f"a network that takes {_called(images)} {list(images.shape[1:])}"
+        ) from error
+
+
+def _called(inputs: Tensor) -> str:
+    return "images" if inputs.dim() == 4 else f"{str(inputs.dtype).removeprefix('torch.')}"
 
 
 def _check_statistics(study: StudyConfig, config: NetworkConfig, network: nn.Module) -> None:
@@ -158,7 +161,7 @@ def _check_layers(study: StudyConfig, protection: ProtectionConfig) -> None:
     key, given = f"protections.{protection.name}.sram", "+".join(protection.sram)
     if protection.neuralfuse is not None and protection.neuralfuse.own_faults is not None:
         raise InputError("study", key, given, "none of single layers with own_faults")
-    _, shape = kind_of(study.dataset)
+    shape = kind_of(study.dataset).input_shape
     for config in study.networks:
         workload = trace(build_network(config, study), shape)
         for name in study.accelerators:

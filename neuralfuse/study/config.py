@@ -70,6 +70,7 @@ class NetworkConfig(Strict):
     options: dict[str, Any] = Field(default_factory=dict)  # arguments of networks.build
     bits: Annotated[int, Field(ge=2, le=8)] = 8
     per_channel: bool = False
+    output: int | str | None = None  # which of its answers, where it returns a tuple or a dict of them
     # int8: what a layer is given is rounded to words, as on a device
     activations: Annotated[Literal["float", "int8"], Unhashed("weights")] = "float"
     checkpoint: str | None = None  # weights; without it the network is trained
@@ -95,11 +96,13 @@ class NetworkConfig(Strict):
 
 
 class DatasetConfig(Strict):
-    """Images: a built-in dataset, one of an entry point, or one's own as `package.module:callable`."""
+    """Images, or a task of another kind: a built-in dataset, one of an entry point, or one's own as
+    `package.module:callable`."""
 
     name: str = "digits"
     root: str | None = None
-    size: Annotated[int, Field(ge=1, le=MOST_SIZE)] | None = None  # edge of images of `folders` and `gtsrb`
+    # Edge of images of `folders` and `gtsrb`; characters of a window of `text`.
+    size: Annotated[int, Field(ge=1, le=MOST_SIZE)] | None = None
     test_images: Count | None = None  # so many, drawn once and for all; None: all
     # What networks see is (pixel - mean) / std of pixels in [0, 1], a number a channel; None: pixels in [-1, 1].
     mean: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None
@@ -374,6 +377,7 @@ class StudyConfig(Strict):
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     dataset: DatasetConfig = DatasetConfig()
+    metric: str = "accuracy"  # a name of quantized.metric.METRICS, or `package.module:name` of one's own
     networks: tuple[NetworkConfig, ...]
     accelerators: tuple[str, ...] = DEFAULT_ACCELERATORS
     sram: SramConfig = SramConfig()

@@ -3,6 +3,7 @@ built, and the files behind them."""
 
 import functools
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from neuralfuse import data, networks
 from neuralfuse.networks.normalised import normalised
+from neuralfuse.networks.output import selected
+from neuralfuse.quantized.metric import metric
 from neuralfuse.study.config import DatasetConfig, NetworkConfig, NeuralFuseConfig, StudyConfig
 from neuralfuse.transforms import generators
 from neuralfuse.transforms.per_voltage import PerVoltage, level
@@ -23,11 +26,26 @@ def load_data(config: DatasetConfig) -> data.Dataset:
     return data.load(config.name, config.root, **options)
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a network is told of a dataset, and what it takes and answers for one item (`data.Dataset`)."""
+
+    classes: int
+    channels: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    are_images: bool
+    are_labelled: bool
+    are_classes: bool  # targets, not numbers
+
+
 @functools.cache
-def kind_of(config: DatasetConfig) -> tuple[int, tuple[int, int, int]]:
-    """(classes, shape of an image): a worker asks for each network and each chip's transform, but reads files once."""
-    dataset = load_data(config)
-    return dataset.num_classes, dataset.input_shape
+def kind_of(config: DatasetConfig) -> Kind:
+    """A worker asks for each network and each chip's transform, but reads files once."""
+    found = load_data(config)
+    shapes = found.input_shape, found.output_shape
+    classes = not found.train_y.is_floating_point()
+    return Kind(found.num_classes, found.in_channels, *shapes, found.are_images, found.are_labelled, classes)
 
 
 def test_set(config: DatasetConfig) -> tuple[Tensor, Tensor]:
@@ -60,19 +78,21 @@ def _training_hash(config: DatasetConfig, files: tuple) -> str:
 
 def build_network(config: NetworkConfig, study: StudyConfig) -> nn.Module:
     """The base network, not trained, for the study's data."""
-    classes, (channels, _, _) = kind_of(study.dataset)
-    built = networks.build(config.build or config.name, classes, channels, seed=study.seed, **config.options)
+    kind = kind_of(study.dataset)
+    built = networks.build(config.build or config.name, kind.classes, kind.channels, seed=study.seed, **config.options)
+    if config.output is not None:
+        built = selected(built, config.output)
     mean, std = study.dataset.mean, study.dataset.std
     if mean is None or std is None:
         return built
-    if len(mean) != channels:
-        raise InputError("study", "dataset.mean", list(mean), f"{channels} numbers, one for each channel")
+    if len(mean) != kind.channels:
+        raise InputError("study", "dataset.mean", list(mean), f"{kind.channels} numbers, one for each channel")
     return normalised(built, mean, std)
 
 
 def build_transform(fuse: NeuralFuseConfig, study: StudyConfig) -> generators.NeuralFuse:
     """The input transform, not trained, for the study's images; with `per_voltage` all of its generators."""
-    _, (channels, height, width) = kind_of(study.dataset)
+    channels, height, width = kind_of(study.dataset).input_shape
 
     def make() -> nn.Module:
         return generators.build(fuse.generator, channels, seed=study.seed, size=(height, width), **fuse.options)
@@ -82,6 +102,14 @@ def build_transform(fuse: NeuralFuseConfig, study: StudyConfig) -> generators.Ne
     curve = study.curve
     levels = [level(curve, voltage) for voltage in fuse.train_voltages or ()]
     return generators.NeuralFuse(PerVoltage(make, levels, fuse.per_voltage))
+
+
+def metric_hashes(name: str) -> list[str]:
+    """SHA-256 of the source of a metric that is one's own; none of those that are built in."""
+    if ":" not in name:
+        return []
+    files = plugins.sources(metric(name).scores, name.partition(":")[0])
+    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
 
 
 def content_hashes(*names: str | None) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuralfuse.chips.cost import NONE, Overheads
 from neuralfuse.results.rows import Result, Rows
+from neuralfuse.results.scale import ACCURACY, Scale
 from neuralfuse.results.tables import to_csv
 from neuralfuse.study import records
 from neuralfuse.study.config import ProtectionConfig, StudyConfig
@@ -250,6 +251,23 @@ class StudyFolder:
     def provenance(self) -> dict[str, Any]:
         """What a prepared folder says of versions and sources."""
         return _provenance(self.path)
+
+    @property
+    def scale(self) -> Scale:
+        """Unit and direction of a prepared folder's scores: as it says itself, for a report runs no code of others."""
+        return _scale(self.provenance())
+
+
+def scale_at(path: str | Path) -> Scale:
+    """`StudyFolder.scale` of a folder, or of the first of a study's variants in it; that of accuracies elsewhere."""
+    found = sorted(Path(path).glob("provenance.json")) or sorted(Path(path).glob("*/provenance.json"))
+    return _scale(records.read(found[0])) if found else ACCURACY
+
+
+def _scale(provenance: dict[str, Any]) -> Scale:
+    if "metric" not in provenance:  # written before there was another
+        return ACCURACY
+    return Scale(**_tuples(provenance["metric"]))
 
 
 def stamp_of(path: str | Path) -> str:

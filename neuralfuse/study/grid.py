@@ -9,8 +9,9 @@ import numpy as np
 from neuralfuse import data
 from neuralfuse.chips.memory import maps_of
 from neuralfuse.quantized import checkpoint
+from neuralfuse.results.scale import ACCURACY
 from neuralfuse.study.config import MEASURED, NetworkConfig, ProtectionConfig, StudyConfig
-from neuralfuse.study.data import content_hashes, test_set, training_hash
+from neuralfuse.study.data import content_hashes, metric_hashes, test_set, training_hash
 from neuralfuse.study.digest import digest, given, unhashed
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import sees_activations
@@ -51,6 +52,7 @@ def points_of(folder: StudyFolder) -> list[Point]:
         "device": study.device,
         "batch": study.batch_size,  # float sums depend on it in the last bit
         **({"seen": [study.dataset.mean, study.dataset.std]} if study.dataset.mean else {}),
+        **_metric_hashes(study),
         **_map_hashes(study),
     }
     points = []
@@ -84,6 +86,13 @@ def _map_hashes(study: StudyConfig) -> dict[str, list[str]]:
     }
 
 
+def _metric_hashes(study: StudyConfig) -> dict[str, list[str]]:
+    """Of what scores the answers, with the source where it is one's own; empty where that is accuracy."""
+    if study.metric == ACCURACY.name:
+        return {}
+    return {"metric": [study.metric, *metric_hashes(study.metric)]}
+
+
 def _plugin_hashes(study: StudyConfig, protection: ProtectionConfig) -> dict[str, list[str]]:
     """Of the sources of datasets and SRAM protections that are not built in; empty where all are."""
     files = [*data.sources(study.dataset.name), *spec.sources(protection.sram or "none")]
@@ -110,6 +119,7 @@ def _network_hashes(folder: StudyFolder, network: NetworkConfig) -> list:
         _program_hash(folder, network),
         _workload_hash(folder, network.name),
         content_hashes(network.build or network.name, network.checkpoint),
+        *([network.output] if network.output is not None else []),
     ]
 
 

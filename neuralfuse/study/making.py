@@ -18,11 +18,20 @@ from neuralfuse.networks.model_file import ModelFile
 from neuralfuse.quantized import checkpoint
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.integer import Faults, Frozen, IntegerNetwork
+from neuralfuse.quantized.metric import cross_entropy, metric
 from neuralfuse.quantized.program import compile_network
 from neuralfuse.quantized.quantize import quantize_in_place
 from neuralfuse.study import records
 from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
-from neuralfuse.study.data import build_network, build_transform, content_hashes, kind_of, load_data, training_hash
+from neuralfuse.study.data import (
+    build_network,
+    build_transform,
+    content_hashes,
+    kind_of,
+    load_data,
+    metric_hashes,
+    training_hash,
+)
 from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.lowered import Lowered, TrainingDies
@@ -69,6 +78,7 @@ def make_network(folder: StudyFolder, config: NetworkConfig, say: Say) -> nn.Mod
                 config.per_channel,
                 study.seed,
                 Run(path.with_suffix(".partial"), digest(settings), say(f"train {config.name}")),
+                metric(study.metric),
             )
         quantize_in_place(network.cpu(), config.bits, config.per_channel)
         checkpoint.save(path, network.state_dict(), _record(settings))
@@ -239,7 +249,7 @@ def write_workload(folder: StudyFolder, module: nn.Module, settings: object, *na
     """
     made_from = digest([settings, names, RESULTS_VERSION])
     if folder.workload_made_from(*names) != made_from:
-        _, shape = kind_of(folder.study.dataset)
+        shape = kind_of(folder.study.dataset).input_shape
         folder.write_workload(trace(module, shape, name="-".join(names)), made_from, *names)
 
 
@@ -268,7 +278,9 @@ def network_settings(study: StudyConfig, config: NetworkConfig) -> list:
     contents = content_hashes(built, config.checkpoint, config.start, own_objective(config.training.objective))
     own = config.given("weights")
     trained_on = [] if config.checkpoint is not None else [training_hash(study.dataset)]
-    return [built, own, study.dataset.given(), study.seed, *contents, *trained_on]
+    towards = ["towards", study.metric, *metric_hashes(study.metric)]
+    follows = trained_on and config.training.objective is None and metric(study.metric).loss is not cross_entropy
+    return [built, own, study.dataset.given(), study.seed, *contents, *trained_on, *(towards if follows else [])]
 
 
 def generator_settings(study: StudyConfig, bases: list[Base], fuse: NeuralFuseConfig) -> list:

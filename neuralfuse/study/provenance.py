@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +11,8 @@ import pandas as pd
 
 from neuralfuse.chips.memory import PLACEMENTS, maps_of
 from neuralfuse.chips.stored import not_in_weak_cells
+from neuralfuse.quantized.metric import metric
+from neuralfuse.results.scale import Scale
 from neuralfuse.study.config import StudyConfig
 from neuralfuse.study.data import build_network, build_transform, training_hash
 from neuralfuse.study.digest import RESULTS_VERSION, digest
@@ -108,6 +110,7 @@ def provenance(folder: StudyFolder, points: list[Point]) -> dict[str, Any]:
     return {
         "stamp": digest([[asdict(p) for p in points], RESULTS_VERSION, training_hash(study.dataset)]),
         "voltage_unit": study.curve.unit,
+        "metric": {field.name: getattr(metric(study.metric), field.name) for field in fields(Scale)},
         "volts_per_unit": volts_per_unit(study),
         "supplies": [asdict(supply) for supply in swept_voltages(study)],
         "parameters": {

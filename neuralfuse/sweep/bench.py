@@ -20,6 +20,7 @@ from neuralfuse.data import Dataset
 from neuralfuse.quantized import evaluate
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.integer import DieFaults, Faults, Frozen, IntegerNetwork
+from neuralfuse.quantized.metric import counted, metric
 from neuralfuse.results.rows import Result
 from neuralfuse.study.config import BatchNormConfig
 from neuralfuse.study.cost import Cost
@@ -70,6 +71,7 @@ class Bench:
     def __init__(self, folder: StudyFolder):
         self.folder, self.study = folder, folder.study
         self.images, self.labels = (part.to(self.study.device) for part in test_set(self.study.dataset))
+        self.metric, self.counted = metric(self.study.metric), counted(self.labels)
         self.network = last(1, self._network)
         self.unfolded = last(1, self._unfolded)
         self.answers = last(1, self._answers)
@@ -86,7 +88,9 @@ class Bench:
         self.order = last(1, self._order)
         self.clean = last(16, self._clean)
         self.cost = last(16, self._cost)
-        self.second = SecondNetworks(Known(folder, self.images, self.labels, self.nominal, self.low_voltage))
+        self.second = SecondNetworks(
+            Known(folder, self.metric, self.images, self.labels, self.nominal, self.low_voltage)
+        )
 
     @functools.cached_property
     def data(self) -> Dataset:
@@ -226,22 +230,32 @@ class Bench:
         return store(self.map(network, die), placed, self.network(network), shield)
 
     def _clean(self, network: str, name: str | None, fit: Fit | None = None, sample: Sample | None = None) -> Tensor:
-        """Which images are right where no bit reads wrong, as they are (None) or through a protection's generator."""
+        """Scores of the images where no bit reads wrong, as they are (None) or through a protection's generator."""
         if isinstance(answers := self.answers(network), IntegerNetwork):
             answers.activations, answers.in_array = NOTHING_FAULTY, ()
         images = self.images if name is None else self.inputs(network, name, fit, sample)
         self.network(network).restore()
-        return self.right(network, images, sample)
+        return self.scores(network, images, sample)
 
-    def right(self, network: str, images: Tensor, sample: Sample | None = None) -> Tensor:
-        """Which images, as they are or transformed, a network with the faults that it has answers right."""
-        return self.logits(network, images, sample).argmax(1) == self.labels[self.chosen(sample)]
+    def scores(self, network: str, images: Tensor, sample: Sample | None = None) -> Tensor:
+        """What the answers of a network with the faults that it has are worth, to images as they are or transformed:
+        (n,)."""
+        answers, labels = self._numbered(network, sample), self.labels[self.chosen(sample)]
+        return evaluate.scores(self.metric, answers, images, labels, self.study.batch_size)
+
+    def mean(self, scores: Tensor) -> float:
+        """Of all test images, over what counts."""
+        return scores.sum().item() / int(self.counted.sum())
 
     def logits(self, network: str, images: Tensor, sample: Sample | None = None) -> Tensor:
         """What a network with the faults that it has answers to images, those of a sample if there is one."""
+        return evaluate.logits(self._numbered(network, sample), images, self.study.batch_size)
+
+    def _numbered(self, network: str, sample: Sample | None) -> Callable[[Tensor], Tensor]:
+        """What answers, told the number of the first image."""
         if isinstance(answers := self.answers(network), IntegerNetwork):
             answers.first_image = 0 if sample is None else sample.part[0]
-        return evaluate.logits(answers, images, self.study.batch_size)
+        return answers
 
     def low_voltage(self, task: Task, die: Die, images: Tensor) -> Tensor:
         """What a task's network, behind its protection, answers to other images on a die as it was characterised."""
@@ -268,11 +282,12 @@ class Bench:
         return self.folder.cost(network, machine, self.study.protection(name), at, dict(overheads), wrong, share)
 
     def _renormalised(self, network: str, faults: FaultyBits, how: BatchNormConfig, sample: Sample | None) -> Tensor:
-        """Which images are right with these faults and the statistics that BatchNorm finds with them."""
+        """Scores of the images with these faults and the statistics that BatchNorm finds with them."""
         faulty, chosen = self.unfolded(network), self.chosen(sample)
         faulty.set_faults(*faults)
         with own_statistics(faulty, self.data.train_x, how.batches, how.batch, self.study.seed):
-            return evaluate.right(faulty, self.images[chosen], self.labels[chosen], self.study.batch_size)
+            found = self.images[chosen], self.labels[chosen]
+            return evaluate.scores(self.metric, faulty, *found, self.study.batch_size)
 
     def forecast(self, point: Point, at: OperatingPoint, chip: int) -> Cost:
         """What an inference costs, known without one: the same for all chips but where a protection gives each a
@@ -312,14 +327,14 @@ class Bench:
             late = bool(answers.in_array)
         if protection.second is not None:
             asked = functools.partial(self.logits, point.network, images if own else images[chosen], sample)
-            right, share = self.second.answered(task, weight, chosen, asked)
+            scores, share = self.second.answered(task, weight, chosen, asked)
         elif protection.batchnorm is not None:
-            right = self._renormalised(point.network, faults, protection.batchnorm, sample)
+            scores = self._renormalised(point.network, faults, protection.batchnorm, sample)
         elif flip_rate or faulty_activations or late:
-            right = self.right(point.network, images if own else images[chosen], sample)
+            scores = self.scores(point.network, images if own else images[chosen], sample)
         else:  # the words are as written, and so are the answers: nothing to compute
-            right = self.clean(point.network, point.protection if protection.neuralfuse else None, fit, own)
-            right = right if own else right[chosen]
+            scores = self.clean(point.network, point.protection if protection.neuralfuse else None, fit, own)
+            scores = scores if own else scores[chosen]
         if isinstance(answers, IntegerNetwork):
             wrong = found_wrong(answers)
         clean = every[chosen]
@@ -336,17 +351,18 @@ class Bench:
             voltage_accumulators=supply("accumulators"),
             voltage_logic=supply("logic"),
             chip=task.chip,
-            correct=int(right.sum()),
-            total=len(right),
-            correct_clean=int(clean.sum()),
-            correct_both=int((right & clean).sum()),
-            test_images=len(every),
-            clean_accuracy=int(every.sum()) / len(every),
+            correct=scores.sum().item(),
+            total=int(self.counted[chosen].sum()),
+            correct_clean=clean.sum().item(),
+            correct_both=torch.minimum(scores, clean).sum().item(),
+            test_images=int(self.counted.sum()),
+            clean_accuracy=self.mean(every),
             cell_fault_rate=chip.raw.cell_fault_rate(voltage),
             flip_rate=flip_rate,
             cell_fault_rate_activations=faulty_activations,
             **asdict(cost),
             seconds=time.perf_counter() - start,
+            metric=self.study.metric,
         )
 
 

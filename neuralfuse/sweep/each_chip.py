@@ -114,7 +114,7 @@ class Descent:
         right = round(row.clean_accuracy * row.test_images)
         margin = WithinPoints(right, row.test_images - right, self.points)
         lost, gained = row.correct_clean - row.correct_both, row.correct - row.correct_both
-        seen = Seen(row.correct_clean, lost, row.total - row.correct_clean, gained)
+        seen = Seen(*map(int, (row.correct_clean, lost, row.total - row.correct_clean, gained)))
         return margin.kept(seen, self.error), row.total
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from neuralfuse.quantized.metric import metric
 from neuralfuse.results.rows import Result, added
 from neuralfuse.results.statistics import SHARE, mean_bounds, sample_bounds, student
 from neuralfuse.study.config import AdaptiveConfig, StudyConfig
@@ -113,8 +114,10 @@ def _bisect(
     holds = []
     for at in falling:
         found = [rows[task.key] for task in _chips_at(study, point, [at], rows, cost)]
-        lost = sum(row.correct_clean - row.correct for row in found)  # whole images: no rounding at the very margin
-        holds.append(100 * lost <= (adaptive.margin_points or 0) * sum(row.total for row in found))
+        lost = sum(row.correct_clean - row.correct for row in found)  # exact: no rounding at the very margin
+        holds.append(
+            metric(study.metric).per_score * lost <= (adaptive.margin_points or 0) * sum(row.total for row in found)
+        )
     first_failure = holds.index(False) if False in holds else None
     if first_failure in (None, 0):
         return None

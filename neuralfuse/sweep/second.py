@@ -8,6 +8,7 @@ from torch import Tensor
 
 from neuralfuse.chips.memory import FIRST_TRAINING_CHIP
 from neuralfuse.quantized import evaluate
+from neuralfuse.quantized.metric import Metric
 from neuralfuse.study import records
 from neuralfuse.study.data import load_data
 from neuralfuse.study.digest import digest, given
@@ -26,10 +27,11 @@ Model = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Known:
-    """What a bench has of its study: the test images, their labels, each network without a fault, and what the network
-    of a task, behind its protection, answers to other images on a die."""
+    """What a bench has of its study: the metric, the test images, their labels, each network without a fault, and
+    what the network of a task, behind its protection, answers to other images on a die."""
 
     folder: StudyFolder
+    metric: Metric
     images: Tensor
     labels: Tensor
     nominal: Callable[[str], Model]
@@ -77,15 +79,15 @@ class SecondNetworks:
     def answered(
         self, task: Task, weight: float, chosen: Tensor | slice, low: Callable[[], Tensor]
     ) -> tuple[Tensor, float]:
-        """Which of the `chosen` test images are right, and the share that the network at low voltage was asked about;
+        """Scores of the `chosen` test images, and the share that the network at low voltage was asked about;
         `low` gives its logits."""
         protection, labels = self.study.protection(task.point.protection), self.known.labels[chosen]
         assert protection.second is not None
         reliable = self.logits(protection.second, None)[chosen]
         if protection.fused is not None:
-            return fused(reliable, low(), weight).argmax(1) == labels, 1.0
+            return self.known.metric(fused(reliable, low(), weight), labels), 1.0
         if protection.cascade is None:
-            return reliable.argmax(1) == labels, 0.0
+            return self.known.metric(reliable, labels), 0.0
         passed = unsure(reliable, protection.cascade.threshold)
-        scores = torch.where(passed[:, None], low(), reliable)
-        return scores.argmax(1) == labels, int(passed.sum()) / len(labels)
+        answers = torch.where(passed[:, None], low(), reliable)
+        return self.known.metric(answers, labels), int(passed.sum()) / len(labels)

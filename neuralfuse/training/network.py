@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuralfuse.data import Dataset, augment
-from neuralfuse.quantized.evaluate import correct
+from neuralfuse.quantized.evaluate import scores
+from neuralfuse.quantized.metric import METRICS, Metric, counted, cross_entropy
 from neuralfuse.quantized.quantize import fake_quantized, quantize_in_place, weight_parameters
 from neuralfuse.training.checkpoints import Run, described
 from neuralfuse.training.loop import (
@@ -25,7 +26,7 @@ from neuralfuse.training.loop import (
     train,
 )
 from neuralfuse.training.muon import by_work, for_small_images, muon
-from neuralfuse.training.objectives import objective
+from neuralfuse.training.objectives import Towards, objective
 from neuralfuse.training.settings import NetworkSettings
 
 ALONE, DEFAULTS = Run(), NetworkSettings()
@@ -46,15 +47,18 @@ def train_network(
     per_channel: bool = False,
     seed: int = 0,
     run: Run = ALONE,
+    metric: Metric = METRICS["accuracy"],
 ) -> float:
     """Train a network in place and leave it rounded to `bits`, in eval mode.
 
     Every step computes with rounded weights and updates the unrounded ones (quantisation-aware training,
-    straight-through), one scale a tensor or `per_channel`; `bits=None` trains in float. Returns the accuracy on the
-    dataset's test images, which training does not see.
+    straight-through), one scale a tensor or `per_channel`; `bits=None` trains in float. Without an objective of its own
+    it is trained towards the metric. Returns the mean score, such as the accuracy, on the dataset's test images, which
+    training does not see. What is no image is neither shifted nor mirrored.
     """
     device = next(network.parameters()).device
-    backward = objective(settings.objective, bits or 8, per_channel, seed)
+    own = Towards(metric) if settings.objective is None and metric.loss is not cross_entropy else settings.objective
+    backward = objective(own, bits or 8, per_channel, seed)
     sizes = _sizes(settings, len(data.train_y), data.input_shape[-1])
     shares = _shares(settings, sizes)
     optimizer = _optimizer(network, settings)
@@ -64,8 +68,9 @@ def train_network(
 
     def step(number: int) -> Figures:
         index, size = batch_indices(len(data.train_y), settings.batch, seed, number), sizes[number]
-        shift = settings.shift * size // data.input_shape[-1]
-        x = augment(_resized(data.train_x, size, images)[index], random(seed, number), shift, settings.flip)
+        x = _resized(data.train_x, size, images)[index]
+        if data.are_images:
+            x = augment(x, random(seed, number), settings.shift * size // data.input_shape[-1], settings.flip)
         x, y = x.to(device, memory_format=memory_format), data.train_y[index].to(device)
         rounded = fake_quantized(network, bits, per_channel)
         with seeded(seed, number, device), rounded, computing_in(settings.precision, device):
@@ -80,7 +85,8 @@ def train_network(
         quantize_in_place(network, bits, per_channel)
     network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with deterministic():
-        return correct(network, data.test_x.to(device), data.test_y.to(device)) / len(data.test_y)
+        found = scores(metric, network, data.test_x.to(device), data.test_y.to(device))
+        return found.sum().item() / int(counted(data.test_y).sum())
 
 
 def _sizes(settings: NetworkSettings, images: int, full: int) -> list[int]:
@@ -97,11 +103,13 @@ def _shares(settings: NetworkSettings, sizes: Sequence[int]) -> list[float]:
 
 def _optimizer(network: nn.Module, settings: NetworkSettings) -> torch.optim.Optimizer:
     rate, decay = settings.learning_rate, settings.weight_decay
-    optimizer = (
-        muon(network, rate, decay)
-        if settings.optimizer == "muon"
-        else torch.optim.SGD(network.parameters(), rate, 0.9, weight_decay=decay, nesterov=True)
-    )
+    optimizer: torch.optim.Optimizer
+    if settings.optimizer == "muon":
+        optimizer = muon(network, rate, decay)
+    elif settings.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=decay)
+    else:
+        optimizer = torch.optim.SGD(network.parameters(), rate, 0.9, weight_decay=decay, nesterov=True)
     if (clip := settings.clip) is not None:
 
         def cut(*_: object) -> None:

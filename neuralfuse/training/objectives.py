@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuralfuse.chips.sources import IndependentCells
+from neuralfuse.quantized.metric import Metric, cross_entropy
 from neuralfuse.quantized.quantize import dequantize, quantize, weight_parameters
 from neuralfuse.training.settings import named, own_objective
 from sram import inject
@@ -30,9 +31,24 @@ class CrossEntropy:
     smoothing: float = 0.0
 
     def __call__(self, network: nn.Module, x: Tensor, y: Tensor, step: int) -> float:
-        loss = F.cross_entropy(network(x), y, label_smoothing=self.smoothing)
+        loss = cross_entropy(network(x), y, self.smoothing)
         loss.backward()
         return loss.item()
+
+
+@dataclass(frozen=True)
+class Towards:
+    """The loss of a metric."""
+
+    metric: Metric
+
+    def __call__(self, network: nn.Module, x: Tensor, y: Tensor, step: int) -> float:
+        loss = self.metric.trained(network(x), y)
+        loss.backward()
+        return loss.item()
+
+    def __repr__(self) -> str:
+        return f"Towards({self.metric.name})"  # the same in every process: it stands in checkpoints
 
 
 @dataclass(frozen=True)
@@ -50,7 +66,7 @@ class RandomBitErrors:
     per_channel: bool = False  # how words are scaled, as in `training.train_network`
 
     def __call__(self, network: nn.Module, x: Tensor, y: Tensor, step: int) -> float:
-        clean = F.cross_entropy(network(x), y)
+        clean = cross_entropy(network(x), y)
         clean.backward()
         if clean.item() > self.start_loss:
             return clean.item()
@@ -67,7 +83,7 @@ class RandomBitErrors:
             weight.data = torch.empty_like(weight.data).copy_(dequantize(part.view(weight.shape), scale))  # its layout
         training = network.training
         try:  # normalised by the clean network's statistics, as a faulty chip is
-            F.cross_entropy(network.eval()(x), y).backward()
+            cross_entropy(network.eval()(x), y).backward()
         finally:
             network.train(training)
             for weight, value in zip(weights, before, strict=True):

@@ -118,7 +118,7 @@ class NetworkSettings(Settings):
 
     `shift` (pixels) and `flip` are the augmentation's. After each step weights are cut to [-clip, clip]. `precision` is
     of the products while training. `objective`: cross-entropy, or as `objectives.objective` takes it. `optimizer`: SGD
-    with Nesterov momentum 0.9 along one cycle; or Muon for filters (`muon`), whose peak is `learning_rate`. `phases`
+    with Nesterov momentum 0.9 along one cycle, or AdamW along it; or Muon for filters (`muon`). `phases`
     are (size of the images, epochs) in turn, in place of `epochs` at full size: small images cost less, and most is
     learnt on them; `shift` shrinks with them. `threads`: on a CPU, whatever the machine has; another number gives other
     last bits, and so another network.
@@ -133,7 +133,7 @@ class NetworkSettings(Settings):
     objective: Any = None
     clip: Positive | None = None
     precision: Precision = "float32"
-    optimizer: Literal["sgd", "muon"] = "sgd"
+    optimizer: Literal["sgd", "muon", "adamw"] = "sgd"
     phases: Annotated[tuple[Phase, ...], Field(strict=False)] = ()
     threads: Threads = 1
 

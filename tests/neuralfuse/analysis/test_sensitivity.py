@@ -8,6 +8,7 @@ from torch import nn
 
 from neuralfuse import networks
 from neuralfuse.analysis.sensitivity import parts, read_chip, summarise
+from neuralfuse.quantized import evaluate
 from neuralfuse.quantized.faulty import FaultyNetwork
 from tests.conftest import TINY, run
 
@@ -34,7 +35,7 @@ def test_readings_of_disjoint_parts_add_up_to_the_flips_of_all():
     weight, bit, _ = drawn(model, 0.02, seed=1)
     stuck = np.random.default_rng(2).integers(0, 2, len(weight)).astype(np.uint8)  # half of them hide behind the data
     images, labels = torch.rand(8, 1, 16, 16), torch.zeros(8, dtype=torch.int64)
-    readings = read_chip(model, (weight, bit, stuck), 0, 0, images, labels)
+    readings = read_chip(model, (weight, bit, stuck), 0, 0.0, lambda: evaluate.correct(model, images, labels) / 8)
     flips = {kind: sum(r.flipped_bits for r in readings if r.part == kind) for kind in ("all", "layer", "bit")}
     assert flips["all"] == flips["layer"] == flips["bit"] > 0
     assert np.array_equal(model.words, model.clean_words)
@@ -60,14 +61,18 @@ def test_the_layer_that_decides_is_found():
     faults = everywhere, np.full(everywhere.size, 7, np.uint8), np.full(everywhere.size, 2, np.uint8)
     x = torch.eye(4).repeat(5, 1)
     y = torch.arange(4).repeat(5)
-    lost = {(r.part, r.name): r.lost for r in read_chip(model, faults, 0, 20, x, y)}
+
+    def share_right():
+        return evaluate.correct(model, x, y) / 20
+
+    lost = {(r.part, r.name): r.lost for r in read_chip(model, faults, 0, 1.0, share_right)}
     assert lost["layer", "ignored"] == 0
     assert lost["bit", "6"] == 0  # no fault there
     # logits of the right class 1 - 128 / 127 < 0 and 0 - 128 / 127 of the others: 127 -> -1, 0 -> -128
     assert lost["layer", "copy"] == lost["all", ""] == lost["bit", "7"] == 0
     kept = everywhere[everywhere % 5 == 0][:4]  # the diagonal of `copy` alone
     one = kept, np.full(4, 7, np.uint8), np.full(4, 2, np.uint8)
-    lost = {(r.part, r.name): r.lost for r in read_chip(model, one, 0, 20, x, y)}
+    lost = {(r.part, r.name): r.lost for r in read_chip(model, one, 0, 1.0, share_right)}
     assert lost["layer", "copy"] == lost["all", ""] == lost["bit", "7"] == 1
     assert lost["layer", "ignored"] == lost["bit", "0"] == 0
 
@@ -82,8 +87,12 @@ def test_higher_bits_hurt_more():
     network = nn.Sequential(nn.Linear(64, 10, bias=False))
     network[0].weight.data = filters.clone()
     model = FaultyNetwork(network)
-    clean = int((model(images).argmax(1) == labels).sum())
-    readings = [r for c in range(60) for r in read_chip(model, drawn(model, 0.3, c), c, clean, images, labels)]
+
+    def share_right():
+        return evaluate.correct(model, images, labels) / 300
+
+    clean = share_right()
+    readings = [r for c in range(60) for r in read_chip(model, drawn(model, 0.3, c), c, clean, share_right)]
     lost = {b: np.array([r.lost for r in readings if r.part == "bit" and r.name == str(b)]) for b in range(8)}
     for low, high in ((3, 4), (4, 5), (5, 6), (6, 7)):
         difference = lost[high] - lost[low]

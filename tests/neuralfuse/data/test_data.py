@@ -119,7 +119,7 @@ def test_batches_of_python_2(tmp_path):
     assert found.tolist() == list(range(6))
 
 
-@pytest.mark.parametrize("name", [name for name in data.names() if name != "digits"])
+@pytest.mark.parametrize("name", list(data.dataset.FILE_DATASETS))
 def test_missing_files_say_where_they_belong(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)  # a data folder of one's own does not count
     with pytest.raises(InputError, match=r"data: root = .*a folder that holds .* is missing"):

@@ -185,7 +185,9 @@ def test_a_study_s_folder_against_one_of_its_protections(tmp_path, capsys):
         (tmp_path / name).mkdir()
         (tmp_path / name / "study.yaml").write_text(dump_study(study))
         found = rows()[lambda r: (r.seed == 0) & (r.protection != "range")].replace({"each": "secded72"})
-        setting = dict(network="resnet8", dataset="digits", accelerator="paper", curve="ibm14", total=10**6)
+        setting = dict(
+            network="resnet8", dataset="digits", metric="accuracy", accelerator="paper", curve="ibm14", total=10**6
+        )
         setting["test_images"] = setting["total"]
         setting["correct"] = found.accuracy * setting["total"]
         other = {name: 0 for name in COLUMNS if name not in {*found, *setting}}

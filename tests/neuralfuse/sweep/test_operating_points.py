@@ -294,7 +294,7 @@ def test_checksums_find_late_sums_and_each_row_pays_for_the_tiles_that_were_foun
 
         answers.in_array = (Watched(),)
         bench.network("resnet8").restore()
-        bench.right("resnet8", bench.images)
+        bench.scores("resnet8", bench.images)
         places = sorted({place for place, *_ in seen})
         wrong = [
             sum(w for p, w, _ in seen if p == place) / sum(n for p, _, n in seen if p == place) for place in places

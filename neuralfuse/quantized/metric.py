@@ -1,0 +1,127 @@
+"""What a network's answers are worth: a score of each item of the test set, so that scores add up over items, samples
+and processes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuralfuse.results.scale import ACCURACY, Scale
+from sram.errors import InputError
+from sram.plugins import imported
+
+STEP = 2.0**-16  # scores are rounded to so much: sums of them are exact, and the same in any order
+Scores = Callable[[Tensor, Tensor], Tensor]  # (answers, targets) of n items -> (n,), or a loss ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(Scale):
+    """A metric: what it is called, its unit and direction, and `scores(answers, targets)` of n items, a number each
+    (n,). Where an item has several targets, such as one a position, its number is the sum over those that count
+    (`counted`), so that a mean is over positions.
+
+    `loss` is what a network is trained towards, () of the same arguments; None: the mean score, with its sign.
+
+    >>> squared = Metric(name="squared error", unit="V²", higher_is_better=False, scores=lambda a, t: (a - t) ** 2)
+    >>> squared(torch.tensor([1.0, 2.0]), torch.tensor([1.5, 2.0])).tolist()
+    [-0.25, 0.0]
+    """
+
+    scores: Scores
+    loss: Scores | None = None
+
+    def __call__(self, answers: Tensor, targets: Tensor) -> Tensor:
+        """Scores of which more is better, int64[n] or float64[n] in whole STEPs. InputError where `scores` gives
+        something else than a finite number for each item."""
+        found = self.scores(answers, targets)
+        if not isinstance(found, Tensor) or found.shape != targets.shape[:1]:
+            what = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise InputError("metric", self.name, what, f"a score for each of {len(targets)} items: [{len(targets)}]")
+        if not found.is_floating_point():
+            return found.long() if self.higher_is_better else -found.long()
+        found = found.double()
+        if not torch.isfinite(found).all():
+            raise InputError("metric", self.name, "NaN or infinite", "a finite score for each item")
+        return (found / (STEP if self.higher_is_better else -STEP)).round() * STEP + 0.0  # no -0
+
+    def trained(self, answers: Tensor, targets: Tensor) -> Tensor:
+        """The loss that a training lowers, ()."""
+        if self.loss is not None:
+            return self.loss(answers, targets)
+        mean = self.scores(answers, targets).sum() / counted(targets).sum()
+        return -mean if self.higher_is_better else mean
+
+
+def valid(targets: Tensor) -> Tensor:
+    """Which targets count, bool of their shape: padding is -1, or NaN where targets are no whole numbers."""
+    return ~targets.isnan() if targets.is_floating_point() else targets >= 0
+
+
+def counted(targets: Tensor) -> Tensor:
+    """How many targets of each item count, int64[n].
+
+    >>> counted(torch.tensor([[3, 1, -1], [2, -1, -1]])).tolist(), counted(torch.tensor([3, 1])).tolist()
+    ([2, 1], [1, 1])
+    """
+    return valid(targets).reshape(len(targets), -1).sum(1)
+
+
+def right(answers: Tensor, targets: Tensor) -> Tensor:
+    """How many of an item's targets have the largest of their answers [n, ..., classes]: int64[n]."""
+    return ((answers.argmax(-1) == targets) & valid(targets)).reshape(len(targets), -1).sum(1)
+
+
+def bits(answers: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of the targets [n, ...] under logits [n, ..., classes], in bits: float64[n].
+
+    >>> bits(torch.zeros(1, 2, 4), torch.tensor([[3, -1]])).tolist()
+    [2.0]
+    """
+    each = F.cross_entropy(answers.double().flatten(0, -2), targets.flatten(), ignore_index=-1, reduction="none")
+    return each.reshape(len(targets), -1).sum(1) / torch.log(torch.tensor(2.0, dtype=torch.float64))
+
+
+def cross_entropy(answers: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The mean over targets that count, in nats, of logits [n, ..., classes]; `smoothing` is of the labels."""
+    return F.cross_entropy(answers.flatten(0, -2), targets.flatten(), ignore_index=-1, label_smoothing=smoothing)
+
+
+def absolute_error(answers: Tensor, targets: Tensor) -> Tensor:
+    """Sum of |answer - target| over the targets of each item that count: float64[n]; answers of the targets' shape, or
+    with a last axis of 1 more."""
+    apart = (answers.reshape(targets.shape) - targets).abs().double()
+    return torch.where(valid(targets), apart, 0.0).reshape(len(targets), -1).sum(1)
+
+
+def mean_absolute_error(answers: Tensor, targets: Tensor) -> Tensor:
+    """The mean over targets that count."""
+    kept = valid(targets)
+    return F.l1_loss(answers.reshape(targets.shape)[kept], targets[kept])
+
+
+METRICS = {
+    "accuracy": Metric(**vars(ACCURACY), scores=right, loss=cross_entropy),
+    "bits": Metric(name="bits", unit="bits", higher_is_better=False, margins=(0.01, 0.02, 0.05), scores=bits,
+                   loss=cross_entropy),
+    "absolute_error": Metric(name="absolute error", unit="units of the target", higher_is_better=False,
+                             margins=(0.01, 0.02, 0.05), scores=absolute_error, loss=mean_absolute_error),
+}  # fmt: skip
+
+
+def metric(name: str) -> Metric:
+    """A metric as a study names it: one of METRICS, or the `package.module:name` of a `Metric`. InputError.
+
+    >>> metric("bits").unit
+    'bits'
+    """
+    if name in METRICS:
+        return METRICS[name]
+    allowed = ", ".join(METRICS) + ", or package.module:name of a neuralfuse.Metric"
+    if ":" not in name:
+        raise InputError("study", "metric", name, f"one of {allowed}")
+    found = imported(name, "study.metric")
+    if not isinstance(found, Metric):
+        raise InputError("study", "metric", name, f"one of {allowed}; this is a {type(found).__name__}")
+    return found
