@@ -421,6 +421,17 @@ def place_partial_sums(
     return _placed(tensors, [stream], geometry, schedule, bits, bit_order, bank_interleave, accelerator.ofmap_buffer)
 
 
+def place_kept(tensors: Sequence[tuple[str, int]], geometry: Geometry, bits: int) -> Placement:
+    """The same for tensors (name, elements) that stay in a memory of their own, such as a decoder's keys and values:
+    each in a cell of its own, in their order. InputError for a memory that they do not fit.
+
+    >>> [(t.name, t.first) for t in place_kept([("keys", 10), ("values", 10)], Geometry(banks=1), bits=8).tensors]
+    [('keys', 0), ('values', 10)]
+    """
+    placed, stream = _written_in_order(tensors, _slots(geometry, bits))
+    return _placed(placed, [stream], geometry, "resident", bits, "lsb_first", 0, Buffer(geometry.capacity_bytes))
+
+
 def _written_in_order(made: Sequence[tuple[str, int]], slots: int) -> tuple[list[Tensor], _Stream]:
     """Tensors (name, elements) one after the other, each from a new word on."""
     rows: list[tuple[int, ...]] = []

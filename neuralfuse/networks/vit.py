@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neuralfuse.networks.kept import Kept
+
 
 def positions(rows: int, columns: int, dim: int) -> Tensor:
     """float32[rows * columns, dim]: sines and cosines of the row and of the column, a quarter of the axes each."""
@@ -22,16 +24,15 @@ class Block(nn.Module):
         super().__init__()
         self.heads, self.causal = heads, causal
         self.norm_attention, self.norm_mlp = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.keys, self.values = Kept(), Kept()
         self.qkv, self.project = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
         n, tokens, dim = x.shape
         q, k, v = self.qkv(self.norm_attention(x)).view(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = (
-            F.scaled_dot_product_attention(q, k, v, is_causal=self.causal).transpose(1, 2).reshape(n, tokens, dim)
-        )
-        x = x + self.project(attended)
+        attended = F.scaled_dot_product_attention(q, self.keys(k), self.values(v), is_causal=self.causal)
+        x = x + self.project(attended.transpose(1, 2).reshape(n, tokens, dim))
         return x + self.mlp(self.norm_mlp(x))
 
 
