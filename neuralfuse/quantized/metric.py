@@ -74,12 +74,16 @@ def right(answers: Tensor, targets: Tensor) -> Tensor:
 
 
 def bits(answers: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of the targets [n, ...] under logits [n, ..., classes], in bits: float64[n].
+    """Cross-entropy of the targets [n, ...] under logits [n, ..., classes], in bits: float64[n]. Logits that are not
+    all finite, as faults in exponents make them, say nothing: they count as a guess among all classes.
 
     >>> bits(torch.zeros(1, 2, 4), torch.tensor([[3, -1]])).tolist()
     [2.0]
+    >>> bits(torch.tensor([[[9.0, 0.0], [torch.inf, 0.0]]]), torch.tensor([[-1, 0]])).tolist()
+    [1.0]
     """
-    each = F.cross_entropy(answers.double().flatten(0, -2), targets.flatten(), ignore_index=-1, reduction="none")
+    said = torch.where(answers.isfinite().all(-1, keepdim=True), answers, 0.0)
+    each = F.cross_entropy(said.double().flatten(0, -2), targets.flatten(), ignore_index=-1, reduction="none")
     return each.reshape(len(targets), -1).sum(1) / torch.log(torch.tensor(2.0, dtype=torch.float64))
 
 
