@@ -18,7 +18,7 @@ from neuralfuse.study.check_task import check_answers, check_task
 from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import build_network, build_transform, kind_of, test_set
 from neuralfuse.study.memory import mapped_cells, place_weights
-from neuralfuse.training import generator, objectives
+from neuralfuse.training import generator, objectives, painting
 from neuralfuse.transforms import generators, per_voltage
 from simulator.accelerator import accelerator, with_weight_rail
 from simulator.array.cycles import simulate
@@ -199,6 +199,8 @@ def _check_generator(study: StudyConfig, name: str, fuse: NeuralFuseConfig, imag
         raise InputError("study", f"{key} output", what, f"images like those given: {list(images.shape[1:])}")
     if fuse.training is not None:
         generator.objective(fuse.training.objective)
+        if fuse.training.class_steps:
+            painting.Trunk(transform, images, kind_of(study.dataset)[0])
     if fuse.starts_untrained:
         return transform
     if fuse.checkpoint is not None:

@@ -261,6 +261,9 @@ class NeuralFuseConfig(Strict):
                 raise ValueError(f"{key}: not with calibrate, which fits a transform to each chip and voltage")
         if self.own_faults == "trained" and self.training and self.training.objective is not None:
             raise ValueError("own_faults trained: not with training.objective, for it is one itself")
+        several = [key for key in ("per_voltage", "own_faults") if getattr(self, key)]
+        if several and self.training and not self.training.one_stage:
+            raise ValueError(f"{several[0]}: not with training in stages (class_steps, pattern_steps)")
         if self.own_faults and self.bits is None:
             raise ValueError("own_faults: needs bits, of the words that the faults are in")
         return self

@@ -121,7 +121,8 @@ def make_generator(
         if fuse.bits is not None:
             quantize_in_place(transform.cpu(), fuse.bits)
         checkpoint.save(path, transform.generator.state_dict(), _record(settings))
-        path.with_suffix(".partial").unlink(missing_ok=True)
+        for stage in (".partial", ".partial.classes", ".partial.patterns", ".partial.paint"):
+            path.with_suffix(stage).unlink(missing_ok=True)
     checkpoint.load_network(transform.generator, path)
     return transform.eval()
 

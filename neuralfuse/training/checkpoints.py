@@ -62,7 +62,8 @@ class Run:
     """Where a training is kept until it is done (`path`), and who is told how far it is.
 
     A run that was killed goes on only under the same arguments and `settings`, a digest of what they do not tell (the
-    images, the sources of faults, what is watched). Without a digest the file of another run is refused.
+    images, the sources of faults, what is watched). Without a digest the file of another run is refused. Of a
+    training in stages those before the last have files beside it, PATH.classes, PATH.patterns, PATH.paint.
     """
 
     path: str | os.PathLike | None = None

@@ -7,17 +7,17 @@ eq. 3). All terms depend on G through F(x) alone, so their gradients are summed 
 and backward whatever N is, and only input gradients of the frozen network.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuralfuse.quantized.integer import Faults, Frozen
 
 
 def eopm_backward(
     faulty: Frozen,
-    transform: nn.Module,
+    transform: Callable[[Tensor], Tensor],
     x: Tensor,
     y: Tensor,
     maps: Iterable[Faults],

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from neuralfuse.chips.sources import Source
-from neuralfuse.data import Dataset, augment
+from neuralfuse.data import Dataset
 from neuralfuse.quantized.evaluate import correct, transform
 from neuralfuse.quantized.integer import Faults, Frozen
 from neuralfuse.quantized.quantize import fake_quantized, quantize_in_place
 from neuralfuse.training.checkpoints import Run, described
 from neuralfuse.training.eopm import eopm_backward
-from neuralfuse.training.loop import Figures, Watch, batch_indices, computing_in, layout, random, seeded, threads, train
+from neuralfuse.training.loop import Figures, Watch, batch_of, computing_in, layout, seeded, threads, train
 from neuralfuse.training.objectives import imported_objective
 from neuralfuse.training.own_words import Both, read_words
+from neuralfuse.training.painting import paint_first
 from neuralfuse.training.settings import DECAYS, GeneratorSettings, HeldOutSettings, own_objective
+from neuralfuse.transforms.generators import NeuralFuse
 from neuralfuse.transforms.per_voltage import turn
 from sram.errors import InputError
 
@@ -95,7 +97,7 @@ def watched_accuracy(faulty: Frozen, neuralfuse: nn.Module, held_out: HeldOut, b
 
 def train_generator(
     networks: Sequence[tuple[Frozen, Source]],
-    neuralfuse: nn.Module,
+    neuralfuse: NeuralFuse,
     data: Dataset,
     settings: GeneratorSettings,
     bits: int | None = 8,
@@ -109,19 +111,21 @@ def train_generator(
     s * maps to (s + 1) * maps - 1. Several networks (surrogates of one that cannot be had) are taken in turn, each
     counting its own steps, so that it meets all that its source draws in turn; held-out images are watched on the
     first. The generator computes with weights of `bits` bits from the first step on and runs at nominal voltage, free
-    of errors.
+    of errors. Settings may ask for stages before EOPM (`painting`); only EOPM is watched.
     """
     device = networks[0][0].device
     memory_format = layout(neuralfuse, device)
     neuralfuse.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
     backward = objective(settings.objective)
+    arguments = asdict(settings) | {"objective": described(backward), "data": data.name, "bits": bits, "seed": seed,
+                                    "words": [network.words.size for network, _ in networks]}  # fmt: skip
+    paint_first(networks, neuralfuse, data, settings, bits, seed, run, arguments)
     optimizer = torch.optim.Adam(neuralfuse.parameters(), settings.learning_rate, (0.5, 0.999))
 
     def step(number: int) -> Figures:
         neuralfuse.train()
-        index = batch_indices(len(data.train_y), settings.batch, seed, number)
-        x = augment(data.train_x[index], random(seed, number), settings.shift, settings.flip)
-        x, y = x.to(device, memory_format=memory_format), data.train_y[index].to(device)
+        x, y = batch_of(data, settings, seed, number)
+        x, y = x.to(device, memory_format=memory_format), y.to(device)
         own, which = divmod(number, len(networks))
         faulty, source = networks[which]
         maps = (source(own * settings.maps + i) for i in range(settings.maps))
@@ -135,8 +139,6 @@ def train_generator(
     if held_out is not None:
         measure = partial(watched_accuracy, networks[0][0], neuralfuse, held_out, bits)
         watch = Watch(measure, held_out.every, held_out.patience)
-    arguments = asdict(settings) | {"objective": described(backward), "data": data.name, "bits": bits, "seed": seed,
-                                    "words": [network.words.size for network, _ in networks]}  # fmt: skip
     with threads(settings.threads):
         steps, figures = train(
             neuralfuse, optimizer, lambda number: DECAYS[settings.decay](number, settings.steps), settings.steps, step,

@@ -13,7 +13,9 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from neuralfuse.data import Dataset, augment
 from neuralfuse.training.checkpoints import Checkpoints, Progress
+from neuralfuse.training.settings import GeneratorSettings
 
 Figures = dict[str, float]
 
@@ -154,6 +156,13 @@ def batch_indices(n: int, batch: int, seed: int, step: int) -> Tensor:
     epoch, position = divmod(step, max(1, n // batch))
     order = torch.randperm(n, generator=random(seed, epoch))
     return order[position * batch : (position + 1) * batch]
+
+
+def batch_of(data: Dataset, settings: GeneratorSettings, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """Training images of one step, augmented, and their labels."""
+    index = batch_indices(len(data.train_y), settings.batch, seed, step)
+    x = augment(data.train_x[index], random(seed, step), settings.shift, settings.flip)
+    return x, data.train_y[index]
 
 
 def computing_in(precision: str, device: torch.device) -> torch.autocast:

@@ -18,6 +18,7 @@ Count = Annotated[int, Field(ge=1, le=10**8)]
 Epochs = Annotated[int, Field(ge=1, le=10**5)]
 Batch = Annotated[int, Field(ge=1, le=2**16)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
+Stage = Annotated[int, Field(ge=0, le=10**8)]
 Pixels = Annotated[int, Field(ge=0, le=1024)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0)]
@@ -144,7 +145,8 @@ class GeneratorSettings(Settings):
 
     `weight` is the paper's lambda, `maps` its N, `shift` and `flip` the augmentation's. `precision` of the products:
     `bfloat16` is for GPUs and for CPUs with instructions for it; weights and their steps stay float32. `objective`:
-    EOPM, or one's own as `generator.objective` takes it. `threads` as of a network.
+    EOPM, or one's own as `generator.objective` takes it. `threads` as of a network. `class_steps`, `pattern_steps` and
+    `paint_steps` are of stages before EOPM (`painting`), which the paper has not.
     """
 
     steps: Count
@@ -158,6 +160,19 @@ class GeneratorSettings(Settings):
     objective: Any = None
     precision: Precision = "float32"
     threads: Threads = 1
+    class_steps: Stage = 0
+    pattern_steps: Stage = 0
+    paint_steps: Stage = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.pattern_steps) != bool(self.paint_steps):
+            raise InputError(self.about, "paint_steps", self.paint_steps, "some with pattern_steps, none without")
+
+    @property
+    def one_stage(self) -> bool:
+        """Whether EOPM is all, as in the paper."""
+        return not (self.class_steps or self.pattern_steps)
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,14 @@ class NeuralFuse(nn.Module):
         self.generator = generator
 
     def forward(self, x: Tensor) -> Tensor:
+        return (x + self.added(x)).clamp(-1, 1)
+
+    def added(self, x: Tensor) -> Tensor:
+        """G(x), of the size of x."""
         height, width = x.shape[-2:]
         below, right = max(16 - height, -height % 8), max(16 - width, -width % 8)
         padded = F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
-        return (x + self.generator(padded)[..., :height, :width]).clamp(-1, 1)
+        return self.generator(padded)[..., :height, :width]
 
 
 def conv(cin: int, cout: int, bias: bool = True, last: nn.Module | None = None) -> list[nn.Module]:
