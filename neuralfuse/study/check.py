@@ -200,7 +200,7 @@ def _check_generator(study: StudyConfig, name: str, fuse: NeuralFuseConfig, imag
     if fuse.training is not None:
         generator.objective(fuse.training.objective)
         if fuse.training.class_steps:
-            painting.Trunk(transform, images, kind_of(study.dataset)[0])
+            painting.Trunk(transform, images, kind_of(study.dataset).classes)
     if fuse.starts_untrained:
         return transform
     if fuse.checkpoint is not None:
