@@ -110,6 +110,7 @@ def _network_hashes(folder: StudyFolder, network: NetworkConfig) -> list:
         _program_hash(folder, network),
         _workload_hash(folder, network.name),
         content_hashes(network.build or network.name, network.checkpoint),
+        *([network.format, network.group] if network.format or network.group else []),
     ]
 
 

@@ -22,7 +22,15 @@ from neuralfuse.quantized.program import compile_network
 from neuralfuse.quantized.quantize import quantize_in_place
 from neuralfuse.study import records
 from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
-from neuralfuse.study.data import build_network, build_transform, content_hashes, kind_of, load_data, training_hash
+from neuralfuse.study.data import (
+    build_network,
+    build_transform,
+    content_hashes,
+    kind_of,
+    load_data,
+    training_hash,
+    workload_of,
+)
 from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.lowered import Lowered, TrainingDies
@@ -65,12 +73,11 @@ def make_network(folder: StudyFolder, config: NetworkConfig, say: Say) -> nn.Mod
                 network.to(study.device),
                 load_data(study.dataset),
                 config.training,
-                config.bits,
-                config.per_channel,
-                study.seed,
-                Run(path.with_suffix(".partial"), digest(settings), say(f"train {config.name}")),
+                config.words,
+                seed=study.seed,
+                run=Run(path.with_suffix(".partial"), digest(settings), say(f"train {config.name}")),
             )
-        quantize_in_place(network.cpu(), config.bits, config.per_channel)
+        quantize_in_place(network.cpu(), config.words)
         checkpoint.save(path, network.state_dict(), _record(settings))
         path.with_suffix(".partial").unlink(missing_ok=True)
     return folder.network(config.name)
@@ -137,7 +144,7 @@ def _train_generator(
     # step 0 at the first voltage, in the first structure, as of one network alone
     own_draws -= own_draws % (apart * turns * len(study.sram.structures))
     for which, (config, network) in enumerate(bases):
-        faulty = FaultyNetwork(copy.deepcopy(network), config.bits, config.per_channel, study.device, fold=True)
+        faulty = FaultyNetwork(copy.deepcopy(network), config.words, device=study.device, fold=True)
         write_workload(folder, network, network_settings(study, config), config.name)
         placed = folder.placement(config.name, study.accelerators[0])
         words = [(placed, faulty, 0)]
@@ -239,8 +246,11 @@ def write_workload(folder: StudyFolder, module: nn.Module, settings: object, *na
     """
     made_from = digest([settings, names, RESULTS_VERSION])
     if folder.workload_made_from(*names) != made_from:
-        _, shape = kind_of(folder.study.dataset)
-        folder.write_workload(trace(module, shape, name="-".join(names)), made_from, *names)
+        if len(names) == 1:
+            found = workload_of(module, folder.study.network(names[0]), folder.study)
+        else:
+            found = trace(module, kind_of(folder.study.dataset)[1], name="-".join(names))
+        folder.write_workload(found, made_from, *names)
 
 
 def _record(settings: object) -> dict:
