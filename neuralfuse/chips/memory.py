@@ -34,9 +34,22 @@ def weight_geometry(schedule: str, workload: Workload, machine: Accelerator, cel
     return of_cores(capacity_bytes, machine, cells)
 
 
+def for_words(machine: Accelerator, bits: int) -> Accelerator:
+    """The machine with weights as wide as a network's words, where these are wider than its own: traffic, room and
+    products are then those of such weights.
+
+    >>> from simulator.accelerator import accelerator
+    >>> for_words(accelerator("paper"), 16).weight_bits, for_words(accelerator("paper"), 4).weight_bits
+    (16, 8)
+    """
+    return replace(machine, weight_bits=max(machine.weight_bits, bits))
+
+
 def resident_bytes(workload: Workload, machine: Accelerator, cells: Geometry, bits: int) -> int:
     """Bytes of each core's memory in which every weight has its own cell."""
-    return resident_words(workload, machine, cells.word_bits // bits) * cells.word_bits // 8
+    if cells.word_bits < bits:
+        raise InputError("sram", "word_bits", cells.word_bits, f"at least {bits}, the bits of a weight")
+    return resident_words(workload, for_words(machine, bits), cells.word_bits // bits) * cells.word_bits // 8
 
 
 def of_cores(capacity_bytes: int, machine: Accelerator, cells: Geometry) -> Geometry:
@@ -50,7 +63,7 @@ def place_once(workload: Workload, machine: Accelerator, cells: Geometry, schedu
 
     InputError where a layer is cut by samples: each core then reads a copy of its weights, with faults of its own.
     """
-    placed = place(workload, machine, cells, schedule, bits)
+    placed = place(workload, for_words(machine, bits), cells, schedule, bits)
     if placed.copied:
         allowed = "1 for faults where layers are cut by samples, each core reading its own weights; or batch: 1"
         raise InputError(machine.name, "cores", machine.cores, allowed)

@@ -2,14 +2,15 @@
 network has them."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
 
 from neuralfuse.chips import sources
 from neuralfuse.chips.memory import of_cores, place_once, resident_bytes, weight_geometry
-from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
+from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork, exponents_of
+from neuralfuse.quantized.formats import WordFormat
 from neuralfuse.quantized.quantize import kept_apart, weight_parameters
 from simulator.accelerator import Accelerator, accelerator
 from simulator.array.cycles import Counts
@@ -117,9 +118,10 @@ def in_accelerator(
     `workload` is the network's as it was before `FaultyNetwork` took it (`simulator.trace`). Raises InputError for the
     map of a memory of another size than the accelerator's.
     """
+    workload = with_exponents(workload, network.network, network.format)
     machine = accelerator(machine) if isinstance(machine, str) else machine
     placed = place_on(raw, workload, machine, schedule, network.bits)
-    return store(raw, placed, network, parse(shield) if isinstance(shield, str) else shield)
+    return store(raw, placed, network, parse(shield, layout_of(placed)) if isinstance(shield, str) else shield)
 
 
 def place_on(raw: FaultMap, workload: Workload, machine: Accelerator, schedule: str, bits: int) -> Placement:
@@ -153,6 +155,34 @@ def place_generator(workload: Workload, machine: Accelerator, network: Placement
     return place_once(workload, machine, cells, network.schedule, bits), first
 
 
+def with_exponents(workload: Workload, network: nn.Module, form: WordFormat) -> Workload:
+    """A network's layers with the fetches of the exponents that its words share: of each tensor before its own first,
+    as a move that reads them once an inference. The workload itself where the format has none.
+
+    >>> from simulator import trace
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    >>> [(t, n) for t, _, n in with_exponents(trace(network, (1, 6, 8)), network, WordFormat(name="mxfp4")).tensors()]
+    [('1.weight.exponents', 8), ('1.weight', 96)]
+    """
+    if not form.shared:
+        return workload
+    words = {name: form.exponent_words(weight.shape) for name, weight in weight_parameters(network).items()}
+    moved, layers = {-1: -1}, []
+
+    def renumbered(sources: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(moved[source] for source in sources)
+
+    for i, layer in enumerate(workload.layers):
+        count = words.pop(stored_name(layer), 0) if layer.weights else 0
+        if count:
+            name = exponents_of(stored_name(layer))
+            layers.append(Layer(name, "move", workload.batch, weight_name=name, weights=count, constants=count))
+        moved[i] = len(layers)
+        operands = tuple((renumbered(sources), elements) for sources, elements in layer.operands)
+        layers.append(replace(layer, sources=renumbered(layer.sources), operands=operands))
+    return replace(workload, layers=tuple(layers), outputs=renumbered(workload.outputs))
+
+
 def not_in_weak_cells(network: nn.Module, workload: Workload) -> list[str]:
     """The parameters of a network that lie in no cell of the weight memory, with their sizes: words that no layer
     fetches, parameters that are no words, and, in one, biases and normalisation.
@@ -167,7 +197,7 @@ def not_in_weak_cells(network: nn.Module, workload: Workload) -> list[str]:
     words, apart = weight_parameters(network), kept_apart(network)
     fetched = [name for name, _, _ in workload.tensors()]
     for name in fetched:
-        if name not in words:
+        if name not in words and name not in map(exponents_of, words):
             allowed = f"stored weights ({', '.join(words)}); a module names others in stored_weights"
             raise InputError(type(network).__name__, "weight", name, allowed)
     modules = dict(network.named_modules())

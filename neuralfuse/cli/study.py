@@ -244,12 +244,11 @@ def _dry_run_one(folder: "StudyFolder", chosen: "Workers", part: tuple[int, int]
 def _print_apart(study: "StudyConfig") -> None:
     """Which parameters of each network no fault reaches."""
     from neuralfuse.chips.stored import not_in_weak_cells
-    from neuralfuse.study.data import build_network, kind_of
-    from simulator.readers.read import trace
+    from neuralfuse.study.data import build_network, workload_of
 
     for config in study.networks:
         network = build_network(config, study)
-        apart = not_in_weak_cells(network, trace(network, kind_of(study.dataset).input_shape))
+        apart = not_in_weak_cells(network, workload_of(network, config, study))
         print_line(f"not in weak cells of {config.name}: {', '.join(apart) or 'none'}")
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from neuralfuse.networks.kept import Kept
 from neuralfuse.quantized.formats import WordFormat
+from neuralfuse.quantized.quantize import encode, numbers, quantize
 from simulator.placement import Placement, place_kept
 from sram.errors import InputError
 from sram.geometry import Geometry
@@ -67,7 +68,7 @@ class FaultyCache:
         seen: dict[str, tuple[tuple[int, ...], float]] = {}
 
         def look(name: str, x: Tensor) -> Tensor:
-            seen[name] = tuple(x.shape[1:]), self.words.scales(x).item()
+            seen[name] = tuple(x.shape[1:]), quantize(x, self.words)[1].item()
             return x
 
         with torch.inference_mode():
@@ -115,7 +116,7 @@ class FaultyCache:
         def read(x: Tensor) -> Tensor:
             if tuple(x.shape[1:]) != part.shape:
                 raise InputError("cache", part.name, list(x.shape[1:]), f"{list(part.shape)}, as in the sample")
-            stored = self.words.encode(x.float() / part.scale)
+            stored = encode(x.float() / part.scale, self.words)
             if part.masks is not None:
                 element, zero, one, flip = part.masks
                 token, rest = element // (part.shape[0] * part.shape[2]), element % (part.shape[0] * part.shape[2])
@@ -123,6 +124,6 @@ class FaultyCache:
                 read = ((stored[at].long() & ~zero) | one) ^ flip
                 top = 1 << self.words.bits - 1
                 stored[at] = (((read & 2 * top - 1) ^ top) - top).to(stored.dtype)  # sign-extended
-            return (self.words.numbers(stored) * part.scale).to(x.dtype)
+            return (numbers(stored, self.words) * part.scale).to(x.dtype)
 
         return read

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from neuralfuse.quantized import kernels
 from neuralfuse.quantized.fold import channels_last, fold_normalisation
 from neuralfuse.quantized.formats import WordFormat, words_of
-from neuralfuse.quantized.quantize import quantize, weight_parameters
+from neuralfuse.quantized.quantize import quantize, shared_exponents, weight_parameters
 from sram import inject
 from sram.errors import InputError
 
@@ -137,7 +137,7 @@ class FaultyNetwork:
             start = form.starts(weight.shape, by_rows=name in gains)
             scale = scale.expand(weight.shape).flatten().cpu()[start]
             if form.shared:  # a power of two that is stored: what is left is the gain
-                shared.append(form.exponents(scale))
+                shared.append(shared_exponents(scale, form))
                 scale = torch.ones_like(scale)
             if name in gains:
                 scale = (scale * gains[name].cpu()[start // (weight.numel() // len(weight))]).float()

@@ -19,8 +19,6 @@ from math import prod
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from sram.errors import InputError
 
@@ -97,12 +95,12 @@ class WordFormat:
         array([ 0,  4,  6, 10])
         """
         size = prod(shape)
-        rows = shape[0] if len(shape) > 1 and (self._run or self.per_channel or by_rows) else 1
-        within = np.arange(0, size // rows, self._run or max(size, 1))
+        rows = shape[0] if len(shape) > 1 and (self.run or self.per_channel or by_rows) else 1
+        within = np.arange(0, size // rows, self.run or max(size, 1))
         return (np.arange(rows)[:, None] * (size // rows) + within).ravel()
 
     @property
-    def _run(self) -> int | None:
+    def run(self) -> int | None:
         """Words of a row that share a scale, if not all."""
         return BLOCK if self.shared else self.group
 
@@ -110,71 +108,26 @@ class WordFormat:
         """Words of a tensor's shared exponents; 0 where it has none."""
         return len(self.starts(shape)) * (8 // self.bits) if self.shared else 0
 
-    def scales(self, weight: Tensor) -> Tensor:
-        """The scale of each weight, float32 as a tensor that fits to `weight`: a scalar, one for each entry of the
-        first axis as (C, 1, ...), or one for each weight. A run of zeros has scale 1."""
-        if self._run is not None:
-            rows = weight.reshape(weight.shape[0] if weight.dim() > 1 else 1, -1)
-            runs = torch.nn.functional.pad(rows, (0, -rows.shape[1] % self._run)).unflatten(1, (-1, self._run))
-            wide = runs.abs().amax(2).repeat_interleave(self._run, 1)[:, : rows.shape[1]]
-            largest = wide.reshape(weight.shape)
-        else:
-            by_rows = self.per_channel and weight.dim() > 1
-            axes = tuple(range(int(by_rows), weight.dim()))
-            largest = weight.abs().amax(axes, keepdim=self.per_channel)
-        one = torch.ones_like(largest)
-        if self.name == "bf16":
-            return one
-        if self.shared:
-            power = torch.frexp(largest).exponent - 1 - _largest_power(self.element)
-            found = torch.ldexp(one, power.clamp(-BIAS, BIAS))
-        else:
-            found = largest / (2 ** (self.bits - 1) - 1 if self.name == "int" else _magnitudes(self.element)[-1])
-        return torch.where(largest > 0, found, one)
-
-    def encode(self, scaled: Tensor) -> Tensor:
-        """The words nearest to numbers that are scaled, int8 or int16; ties go to the even word, beyond the largest
-        number to that."""
-        if self.element in ("int", "int8"):
-            level = 2 ** (self.bits - 1) - 1
-            unit = 64 if self.element == "int8" else 1
-            # torch.round rounds half to even; the clamp only catches the last bit of the division
-            return torch.round(scaled * unit).clamp_(-level, level).to(torch.int8)
-        known = torch.from_numpy(_magnitudes(self.element)).to(scaled.device)
-        between, size = known[1:] / 2 + known[:-1] / 2, scaled.abs()  # the sum of the largest is no float32
-        low, high = torch.bucketize(size, between), torch.bucketize(size, between, right=True)
-        code = torch.where(low % 2 == 0, low, high)  # they differ where two are equally near
-        negative = torch.signbit(scaled).long() << self.bits - 1
-        return _signed(code | negative, self.bits)
-
-    def numbers(self, words: Tensor) -> Tensor:
-        """What words stand for before they are scaled, float32."""
-        table = self.table
-        if not table.size:
-            return words.float()
-        return torch.from_numpy(table).to(words.device)[words.long() & len(table) - 1]
-
     @property
     def table(self) -> np.ndarray:
         """What each pattern of bits stands for, float32[2^bits]; empty where a word stands for itself."""
         return _table(self.element)
 
-    def exponents(self, scale: Tensor) -> Tensor:
-        """The words of shared exponents of these scales, powers of two, the least significant first."""
-        code = torch.frexp(scale).exponent.long() - 1 + BIAS
-        parts = code[:, None] >> torch.arange(0, 8, self.bits) & (1 << self.bits) - 1
-        return _signed(parts.flatten(), self.bits)
+    @property
+    def magnitudes(self) -> np.ndarray:
+        """The finite numbers that words stand for, from 0 on, rising, float32; of a format with a table."""
+        half = self.table[: len(self.table) // 2]
+        return half[np.isfinite(half)]
+
+    @property
+    def largest_power(self) -> int:
+        """Of two in the largest number (OCP: emax)."""
+        return int(np.frexp(float(self.magnitudes[-1]))[1]) - 1
 
 
 def words_of(bits: "int | WordFormat", per_channel: bool = False) -> WordFormat:
     """Integers of so many bits, or the format itself."""
     return bits if isinstance(bits, WordFormat) else WordFormat(bits, per_channel)
-
-
-def _signed(code: Tensor, bits: int) -> Tensor:
-    """Patterns of so many bits as they are kept: sign-extended."""
-    top = 1 << bits - 1
-    return ((code ^ top) - top).to(torch.int8 if bits <= 8 else torch.int16)
 
 
 @lru_cache
@@ -194,15 +147,3 @@ def _table(element: str) -> np.ndarray:
     if form.special > 1:  # as IEEE 754: the first of the last exponent is infinity
         size[top - form.special] = np.inf
     return np.concatenate([size, -size]).astype(np.float32)
-
-
-@lru_cache
-def _magnitudes(element: str) -> np.ndarray:
-    """The finite numbers from 0 on, rising."""
-    half = _table(element)[: len(_table(element)) // 2]
-    return half[np.isfinite(half)]
-
-
-def _largest_power(element: str) -> int:
-    """Of two in the largest number (OCP: emax)."""
-    return int(np.frexp(float(_magnitudes(element)[-1]))[1]) - 1

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from neuralfuse.quantized.formats import WordFormat, words_of
+from neuralfuse.quantized.formats import BIAS, WordFormat, words_of
 from sram.errors import InputError
 
 INTEGERS = WordFormat()
@@ -45,19 +45,80 @@ def quantize(weight: Tensor, bits: int | WordFormat = 8, per_channel: bool = Fal
     weight = weight.detach().float()
     if not torch.isfinite(weight).all():
         raise InputError("quantize", "weight", "NaN or infinite", "finite numbers")
-    scale = form.scales(weight)
-    return form.encode(weight / scale), scale
+    scale = _scales(weight, form)
+    return encode(weight / scale, form), scale
 
 
 def dequantize(words: Tensor, scale: Tensor, form: WordFormat = INTEGERS) -> Tensor:
     """Return what the accelerator computes with: what a word stands for times scale, in float32."""
-    return form.numbers(words) * scale
+    return numbers(words, form) * scale
 
 
 def fake_quantize(weight: Tensor, bits: int | WordFormat = 8, per_channel: bool = False) -> Tensor:
     """Round a weight to the nearest value that a word can hold."""
     form = words_of(bits, per_channel)
     return dequantize(*quantize(weight, form), form)
+
+
+def numbers(words: Tensor, form: WordFormat) -> Tensor:
+    """Return what words stand for before they are scaled, float32."""
+    table = form.table
+    return torch.from_numpy(table).to(words.device)[words.long() & len(table) - 1] if table.size else words.float()
+
+
+def encode(scaled: Tensor, form: WordFormat) -> Tensor:
+    """Return the words nearest to numbers that are scaled, int8 or int16; ties go to the even word, and what is beyond
+    the largest number to that."""
+    if form.element in ("int", "int8"):
+        level = 2 ** (form.bits - 1) - 1
+        unit = 64 if form.element == "int8" else 1
+        # torch.round rounds half to even; the clamp only catches the last bit of the division
+        return torch.round(scaled * unit).clamp_(-level, level).to(torch.int8)
+    known = torch.from_numpy(form.magnitudes).to(scaled.device)
+    between, size = known[1:] / 2 + known[:-1] / 2, scaled.abs()  # the sum of the largest is no float32
+    low, high = torch.bucketize(size, between), torch.bucketize(size, between, right=True)
+    code = torch.where(low % 2 == 0, low, high)  # they differ where two are equally near
+    negative = torch.signbit(scaled).long() << form.bits - 1
+    return _signed(code | negative, form.bits)
+
+
+def shared_exponents(scale: Tensor, form: WordFormat) -> Tensor:
+    """Return the words of the shared exponents that stand for powers of two [runs], the least significant first.
+
+    >>> shared_exponents(torch.tensor([1.0, 0.5]), WordFormat(name="mxfp4"))  # codes 127 and 126, in nibbles
+    tensor([-1,  7, -2,  7], dtype=torch.int8)
+    """
+    code = torch.frexp(scale).exponent.long() - 1 + BIAS
+    parts = code[:, None] >> torch.arange(0, 8, form.bits) & (1 << form.bits) - 1
+    return _signed(parts.flatten(), form.bits)
+
+
+def _scales(weight: Tensor, form: WordFormat) -> Tensor:
+    """The scale of each weight, as `quantize` returns it. A run of zeros has scale 1."""
+    if form.run is not None:
+        rows = weight.reshape(weight.shape[0] if weight.dim() > 1 else 1, -1)
+        runs = torch.nn.functional.pad(rows, (0, -rows.shape[1] % form.run)).unflatten(1, (-1, form.run))
+        wide = runs.abs().amax(2).repeat_interleave(form.run, 1)[:, : rows.shape[1]]
+        largest = wide.reshape(weight.shape)
+    else:
+        by_rows = form.per_channel and weight.dim() > 1
+        axes = tuple(range(int(by_rows), weight.dim()))
+        largest = weight.abs().amax(axes, keepdim=form.per_channel)
+    one = torch.ones_like(largest)
+    if form.name == "bf16":
+        return one
+    if form.shared:
+        power = torch.frexp(largest).exponent - 1 - form.largest_power
+        found = torch.ldexp(one, power.clamp(-BIAS, BIAS))
+    else:
+        found = largest / (2 ** (form.bits - 1) - 1 if form.name == "int" else form.magnitudes[-1])
+    return torch.where(largest > 0, found, one)
+
+
+def _signed(code: Tensor, bits: int) -> Tensor:
+    """Patterns of so many bits as they are kept: sign-extended."""
+    top = 1 << bits - 1
+    return ((code ^ top) - top).to(torch.int8 if bits <= 8 else torch.int16)
 
 
 def weight_parameters(network: nn.Module, names: Sequence[str] | None = None) -> dict[str, nn.Parameter]:

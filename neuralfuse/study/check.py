@@ -16,14 +16,13 @@ from neuralfuse.study.arguments import check_options
 from neuralfuse.study.check_supplies import check_supplies
 from neuralfuse.study.check_task import check_answers, check_task
 from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
-from neuralfuse.study.data import build_network, build_transform, kind_of, test_set
+from neuralfuse.study.data import build_network, build_transform, kind_of, test_set, workload_of
 from neuralfuse.study.memory import mapped_cells, place_weights
 from neuralfuse.training import generator, objectives, painting
 from neuralfuse.transforms import generators, per_voltage
 from simulator.accelerator import accelerator, with_weight_rail
 from simulator.array.cycles import simulate
 from simulator.operating_point import nominal_on
-from simulator.readers.read import trace
 from simulator.workload import Workload
 from sram import faultmap, structure
 from sram.errors import InputError
@@ -82,7 +81,7 @@ def _check_maps(study: StudyConfig) -> None:
             allowed = f"at least {found.voltage_floor:g}, where {path} ends" + (", and drift" * bool(study.sram.drift))
             raise InputError("study", "voltages", study.voltage_floor, allowed)
         for config in study.networks:
-            workload = trace(build_network(config, study), kind_of(study.dataset).input_shape)
+            workload = workload_of(build_network(config, study), config, study)
             for name in study.accelerators:
                 place_on(found, workload, accelerator(name), study.sram.schedule, config.bits)
 
@@ -95,13 +94,17 @@ def _check_network(study: StudyConfig, config: NetworkConfig, images: Tensor) ->
     objectives.objective(config.training.objective, config.bits)
     if (given_weights := config.checkpoint or config.start) is not None:
         checkpoint.load_network(network, given_weights)
-    FaultyNetwork(network, config.bits, config.per_channel)  # refuses weights that are not finite, or none
+    FaultyNetwork(network, config.words)  # refuses weights that are not finite, or none
     _check_statistics(study, config, network)
     if config.activations == "int8":
         _check_words(config, network, images[:1])
+    most = 8 if study.sram.schedule == "paper" else study.sram.word_bits
+    if config.bits > most:
+        allowed = f"at most {most}, with sram.schedule {study.sram.schedule} and word_bits {study.sram.word_bits}"
+        raise InputError("study", f"networks.{config.name}.bits", config.bits, allowed)
     for machine in map(accelerator, study.accelerators):
         if machine.cores > 1:  # layers may be cut by samples
-            place_weights(study.sram, trace(network, kind_of(study.dataset).input_shape), machine, config.bits)
+            place_weights(study.sram, workload_of(network, config, study), machine, config.bits)
 
 
 def _check_protection(study: StudyConfig, protection: ProtectionConfig, images: Tensor) -> None:
@@ -161,9 +164,8 @@ def _check_layers(study: StudyConfig, protection: ProtectionConfig) -> None:
     key, given = f"protections.{protection.name}.sram", "+".join(protection.sram)
     if protection.neuralfuse is not None and protection.neuralfuse.own_faults is not None:
         raise InputError("study", key, given, "none of single layers with own_faults")
-    shape = kind_of(study.dataset).input_shape
     for config in study.networks:
-        workload = trace(build_network(config, study), shape)
+        workload = workload_of(build_network(config, study), config, study)
         for name in study.accelerators:
             machine = accelerator(name)
             placed = place_weights(study.sram, workload, machine, config.bits)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from neuralfuse.chips.memory import FIRST_TRAINING_CHIP, curve_of
+from neuralfuse.quantized.formats import WIDTHS, WordFormat
 from neuralfuse.study.digest import digest
 from neuralfuse.study.rails import (
     MOST_VOLTAGE,
@@ -42,6 +43,7 @@ from neuralfuse.training.settings import (
     HeldOutSettings,
     NetworkSettings,
     Settings,
+    named,
 )
 from sram.errors import InputError
 from sram.failure import FailureCurve
@@ -50,6 +52,7 @@ from sram.names import check_names
 MOST_SIZE = 1024  # that of neuralfuse.data.images, which loads torch
 MOST_POINTS = 100_000
 MEASURED = "measured"  # in place of a structure, where chips are given
+Format = Literal["bf16", "fp8_e4m3", "fp8_e5m2", "mxfp8_e4m3", "mxfp8_e5m2", "mxint8", "mxfp4"]  # WIDTHS
 TWO = "another of the study's networks, which has one only"
 
 
@@ -68,9 +71,11 @@ class NetworkConfig(Strict):
     # What to build, if the name is one's own (the same network trained in two ways); named apart, with its sources.
     build: Annotated[str | None, Unhashed("weights")] = None
     options: dict[str, Any] = Field(default_factory=dict)  # arguments of networks.build
-    bits: Annotated[int, Field(ge=2, le=8)] = 8
+    bits: Annotated[int, Field(ge=2, le=16)] = 8  # of an integer at most 8; a format has its own
     per_channel: bool = False
     output: int | str | None = None  # which of its answers, where it returns a tuple or a dict of them
+    group: Annotated[int | None, Field(ge=2, le=2**20)] = None  # one scale for each run of so many words of a row
+    format: Format | None = None  # of a word, if no integer
     # int8: what a layer is given is rounded to words, as on a device
     activations: Annotated[Literal["float", "int8"], Unhashed("weights")] = "float"
     checkpoint: str | None = None  # weights; without it the network is trained
@@ -82,10 +87,40 @@ class NetworkConfig(Strict):
     def name_alone(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def bits_of_the_format(cls, value: object) -> object:
+        width = WIDTHS.get(str(value.get("format"))) if isinstance(value, dict) else None
+        return {"bits": width, **value} if width and isinstance(value, dict) else value
+
     @model_validator(mode="after")
     def trained_or_given(self) -> Self:
         if self.start is not None and self.checkpoint is not None:
             raise ValueError(f"start {self.start}: not with checkpoint, which is not trained")
+        return self
+
+    @property
+    def words(self) -> WordFormat:
+        """How its weights are stored."""
+        return WordFormat(self.bits, self.per_channel, self.group, self.format or "int")
+
+    @model_validator(mode="after")
+    def words_of_one_kind(self) -> Self:
+        try:
+            width = self.words.bits
+        except InputError as error:
+            raise ValueError(f"{error.key} {error.value}: {error.allowed}") from None
+        if width != self.bits:
+            raise ValueError(f"bits {self.bits}: {width} with format {self.format}")
+        own = [key for key in ("format", "group") if getattr(self, key) is not None]
+        if own and self.activations == "int8":
+            raise ValueError(
+                f"activations int8: not with {own[0]}; the array takes integers, scaled by filter or tensor"
+            )
+        if own and named(self.training.objective)[0] == "random_bit_errors":
+            raise ValueError(
+                f"{own[0]}: not with training.objective random_bit_errors, of integers scaled by filter or tensor"
+            )
         return self
 
     @model_validator(mode="after")

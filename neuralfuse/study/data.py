@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from neuralfuse import data, networks
+from neuralfuse.chips.stored import with_exponents
 from neuralfuse.networks.normalised import normalised
 from neuralfuse.networks.output import selected
 from neuralfuse.quantized.metric import metric
 from neuralfuse.study.config import DatasetConfig, NetworkConfig, NeuralFuseConfig, StudyConfig
 from neuralfuse.transforms import generators
 from neuralfuse.transforms.per_voltage import PerVoltage, level
+from simulator.readers.read import trace
+from simulator.workload import Workload
 from sram import plugins
 from sram.errors import InputError
 
@@ -74,6 +77,11 @@ def _training_hash(config: DatasetConfig, files: tuple) -> str:
     total = hashlib.sha256(dataset.train_x.numpy().tobytes())
     total.update(dataset.train_y.numpy().tobytes())
     return total.hexdigest()
+
+
+def workload_of(network: nn.Module, config: NetworkConfig, study: StudyConfig) -> Workload:
+    """The layers of a base network on the study's data, and what its words share."""
+    return with_exponents(trace(network, kind_of(study.dataset).input_shape, name=config.name), network, config.words)
 
 
 def build_network(config: NetworkConfig, study: StudyConfig) -> nn.Module:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuralfuse.chips.cost import NONE, Overheads
+from neuralfuse.chips.memory import for_words
 from neuralfuse.results.rows import Result, Rows
 from neuralfuse.results.scale import ACCURACY, Scale
 from neuralfuse.results.tables import to_csv
@@ -178,7 +179,8 @@ class StudyFolder:
     def counts(self, machine: str, network: str, protection: str | None = None) -> Counts:
         """Cycles and accesses of one inference on an accelerator."""
         resident = self.study.sram.schedule == "resident"
-        return _counts(self.workload(network, protection), machine, roles_of(self.study), resident)
+        bits = self.study.network(network).bits if protection is None else 0  # a generator's are no wider
+        return _counts(self.workload(network, protection), machine, roles_of(self.study), resident, bits)
 
     def cost(
         self,
@@ -298,8 +300,8 @@ def check_empty(path: Path) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _counts(workload: Workload, machine: str, roles: tuple[Role, ...], resident: bool) -> Counts:
-    found = machine_of(machine, roles)
+def _counts(workload: Workload, machine: str, roles: tuple[Role, ...], resident: bool, bits: int) -> Counts:
+    found = for_words(machine_of(machine, roles), bits)
     return simulate(workload, with_all_weights(workload, found) if resident else found)
 
 

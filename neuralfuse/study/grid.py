@@ -120,6 +120,7 @@ def _network_hashes(folder: StudyFolder, network: NetworkConfig) -> list:
         _workload_hash(folder, network.name),
         content_hashes(network.build or network.name, network.checkpoint),
         *([network.output] if network.output is not None else []),
+        *([network.format, network.group] if network.format or network.group else []),
     ]
 
 

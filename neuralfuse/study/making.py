@@ -31,6 +31,7 @@ from neuralfuse.study.data import (
     load_data,
     metric_hashes,
     training_hash,
+    workload_of,
 )
 from neuralfuse.study.digest import RESULTS_VERSION, digest
 from neuralfuse.study.folder import StudyFolder
@@ -74,13 +75,12 @@ def make_network(folder: StudyFolder, config: NetworkConfig, say: Say) -> nn.Mod
                 network.to(study.device),
                 load_data(study.dataset),
                 config.training,
-                config.bits,
-                config.per_channel,
-                study.seed,
-                Run(path.with_suffix(".partial"), digest(settings), say(f"train {config.name}")),
-                metric(study.metric),
+                config.words,
+                seed=study.seed,
+                run=Run(path.with_suffix(".partial"), digest(settings), say(f"train {config.name}")),
+                metric=metric(study.metric),
             )
-        quantize_in_place(network.cpu(), config.bits, config.per_channel)
+        quantize_in_place(network.cpu(), config.words)
         checkpoint.save(path, network.state_dict(), _record(settings))
         path.with_suffix(".partial").unlink(missing_ok=True)
     return folder.network(config.name)
@@ -148,7 +148,7 @@ def _train_generator(
     # step 0 at the first voltage, in the first structure, as of one network alone
     own_draws -= own_draws % (apart * turns * len(study.sram.structures))
     for which, (config, network) in enumerate(bases):
-        faulty = FaultyNetwork(copy.deepcopy(network), config.bits, config.per_channel, study.device, fold=True)
+        faulty = FaultyNetwork(copy.deepcopy(network), config.words, device=study.device, fold=True)
         write_workload(folder, network, network_settings(study, config), config.name)
         placed = folder.placement(config.name, study.accelerators[0])
         words = [(placed, faulty, 0)]
@@ -250,8 +250,11 @@ def write_workload(folder: StudyFolder, module: nn.Module, settings: object, *na
     """
     made_from = digest([settings, names, RESULTS_VERSION])
     if folder.workload_made_from(*names) != made_from:
-        shape = kind_of(folder.study.dataset).input_shape
-        folder.write_workload(trace(module, shape, name="-".join(names)), made_from, *names)
+        if len(names) == 1:
+            found = workload_of(module, folder.study.network(names[0]), folder.study)
+        else:
+            found = trace(module, kind_of(folder.study.dataset).input_shape, name="-".join(names))
+        folder.write_workload(found, made_from, *names)
 
 
 def _record(settings: object) -> dict:

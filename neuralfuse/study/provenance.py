@@ -102,6 +102,13 @@ def _apart(folder: StudyFolder) -> Iterator[str]:
         yield f"of {config.name}: {', '.join(apart) or 'none'}"
 
 
+def _formats(study: StudyConfig) -> dict[str, str]:
+    """Of words that are no integers, what they are and how their products are counted."""
+    found = [f"{network.name}: {network.format} in {network.bits} bits" for network in study.networks if network.format]
+    counted = "a product is counted as one of integers of these widths: no figure for floating point went in"
+    return {"words": "; ".join([*found, counted])} if found else {}
+
+
 def provenance(folder: StudyFolder, points: list[Point]) -> dict[str, Any]:
     """What the page says of versions and sources, and the stamp by which workers see that the folder changed."""
     study = folder.study
@@ -130,6 +137,7 @@ def provenance(folder: StudyFolder, points: list[Point]) -> dict[str, Any]:
             "supply": rails(study),
             "placement": PLACEMENTS[study.sram.schedule],
             "not in weak cells": "; ".join(_apart(folder)),
+            **_formats(study),
             **_measured(study),
             "seed": study.seed,
             "operators without a cost": ", ".join(unknown) or "none",

@@ -99,12 +99,12 @@ class Bench:
 
     def _network(self, name: str) -> FaultyNetwork:
         config = self.study.network(name)
-        return FaultyNetwork(self.folder.network(name), config.bits, config.per_channel, self.study.device, fold=True)
+        return FaultyNetwork(self.folder.network(name), config.words, device=self.study.device, fold=True)
 
     def _unfolded(self, name: str) -> FaultyNetwork:
         """With its BatchNorm, which is elsewhere folded into the weights' scales."""
         config = self.study.network(name)
-        return FaultyNetwork(self.folder.network(name), config.bits, config.per_channel, self.study.device)
+        return FaultyNetwork(self.folder.network(name), config.words, device=self.study.device)
 
     def _answers(self, name: str) -> Callable[[Tensor], Tensor]:
         """The network as it is measured: with its faults as they are set, activations in numbers or in words."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neuralfuse.data import Dataset, augment
 from neuralfuse.quantized.evaluate import scores
+from neuralfuse.quantized.formats import WordFormat, words_of
 from neuralfuse.quantized.metric import METRICS, Metric, counted, cross_entropy
 from neuralfuse.quantized.quantize import fake_quantized, quantize_in_place, weight_parameters
 from neuralfuse.training.checkpoints import Run, described
@@ -43,7 +44,7 @@ def train_network(
     network: nn.Module,
     data: Dataset,
     settings: NetworkSettings = DEFAULTS,
-    bits: int | None = 8,
+    bits: int | WordFormat | None = 8,
     per_channel: bool = False,
     seed: int = 0,
     run: Run = ALONE,
@@ -52,13 +53,14 @@ def train_network(
     """Train a network in place and leave it rounded to `bits`, in eval mode.
 
     Every step computes with rounded weights and updates the unrounded ones (quantisation-aware training,
-    straight-through), one scale a tensor or `per_channel`; `bits=None` trains in float. Without an objective of its own
-    it is trained towards the metric. Returns the mean score, such as the accuracy, on the dataset's test images, which
-    training does not see. What is no image is neither shifted nor mirrored.
+    straight-through), one scale a tensor or `per_channel`, or as a WordFormat says; `bits=None` trains in float.
+    Without an objective of its own it is trained towards the metric. Returns the mean score, such as the accuracy, on
+    the dataset's test images, which training does not see. What is no image is neither shifted nor mirrored.
     """
     device = next(network.parameters()).device
     own = Towards(metric) if settings.objective is None and metric.loss is not cross_entropy else settings.objective
-    backward = objective(own, bits or 8, per_channel, seed)
+    form = None if bits is None else words_of(bits, per_channel)
+    backward = objective(own, *((form.bits, form.per_channel) if form else (8, per_channel)), seed)
     sizes = _sizes(settings, len(data.train_y), data.input_shape[-1])
     shares = _shares(settings, sizes)
     optimizer = _optimizer(network, settings)
@@ -72,17 +74,18 @@ def train_network(
         if data.are_images:
             x = augment(x, random(seed, number), settings.shift * size // data.input_shape[-1], settings.flip)
         x, y = x.to(device, memory_format=memory_format), data.train_y[index].to(device)
-        rounded = fake_quantized(network, bits, per_channel)
+        rounded = fake_quantized(network, form)
         with seeded(seed, number, device), rounded, computing_in(settings.precision, device):
             return {"loss": backward(network, x, y, number)}
 
-    arguments = asdict(settings) | {"objective": described(backward), "data": data.name, "bits": bits,
-                                    "per_channel": per_channel, "seed": seed}  # fmt: skip
+    arguments = asdict(settings) | {"objective": described(backward), "data": data.name, "bits": form and form.bits,
+                                    "per_channel": form.per_channel if form else per_channel, "seed": seed}  # fmt: skip
+    arguments |= {"group": form.group, "format": form.name} if form and (form.group or form.name != "int") else {}
     with threads(settings.threads), for_small_images(network) if settings.phases else nullcontext():
         train(network, optimizer, shares.__getitem__, len(sizes), step, run.checkpoints(arguments),
               progress=run.progress)  # fmt: skip
-    if bits is not None:
-        quantize_in_place(network, bits, per_channel)
+    if form is not None:
+        quantize_in_place(network, form)
     network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with deterministic():
         found = scores(metric, network, data.test_x.to(device), data.test_y.to(device))

@@ -9,13 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from neuralfuse.chips.memory import weight_geometry
-from neuralfuse.chips.stored import in_accelerator, not_in_weak_cells
+from neuralfuse.chips.memory import for_words, weight_geometry
+from neuralfuse.chips.stored import in_accelerator, not_in_weak_cells, with_exponents
 from neuralfuse.quantized.faulty import FaultyNetwork
+from neuralfuse.quantized.formats import WordFormat
 from neuralfuse.quantized.quantize import weight_parameters
 from simulator import trace
 from simulator.accelerator import accelerator
+from simulator.array.cycles import simulate
 from simulator.readers.read import Integers
+from simulator.workload import Workload, linear
 from sram.errors import InputError
 from sram.failure import curve
 from sram.faultmap import FaultMap
@@ -70,10 +73,10 @@ def all_weak(geometry):
     return FaultMap(geometry, curve("ibm14"), structure("iid"), 0, 0, 0.5, cells, voltages, kind)
 
 
-def slow_cells(workload, machine, geometry):
-    """{(tensor, element, bit): cell} where weights stay, eight of them to a word, in the order of an output-stationary
+def slow_cells(workload, machine, geometry, bits=8):
+    """{(tensor, element, bit): cell} where weights stay, as many as fit to a word, in the order of an output-stationary
     array."""
-    found, word, columns = {}, 0, machine.array_cols
+    found, word, columns, slots = {}, 0, machine.array_cols, 64 // bits
     for layer in workload.layers:
         if not layer.weights or layer.weight_name in {name for name, _, _ in found}:
             continue
@@ -87,10 +90,10 @@ def slow_cells(workload, machine, geometry):
             ]
             order = [k * layer.n + n if layer.k_major else n * layer.k + k for n, k in places]
         for position, element in enumerate(order):
-            for bit in range(8):
-                cell = geometry.cell(word + position // 8, 8 * (position % 8) + bit)
+            for bit in range(bits):
+                cell = geometry.cell(word + position // slots, bits * (position % slots) + bit)
                 found[layer.weight_name, element, bit] = int(cell)
-        word += -(-len(order) // 8)
+        word += -(-len(order) // slots)
     return found
 
 
@@ -105,6 +108,58 @@ def test_every_stored_bit_of_a_recurrent_network_lies_where_it_is_fetched_to():
     found = dict(zip(zip(word.tolist(), bit.tolist(), strict=True), chip.hits.fault.tolist(), strict=True))
     assert found == {(offset[name] + element, b): cell for (name, element, b), cell in expected.items()}
     assert len(word) == 8 * faulty.words.size  # every bit of every word, once
+
+
+@pytest.mark.parametrize("name", ["bf16", "mxint8", "mxfp4"])
+def test_every_bit_of_other_words_lies_in_a_cell_and_shared_exponents_before_what_shares_them(name):
+    network, form = nn.Sequential(nn.Conv2d(1, 6, 3), nn.Flatten(), nn.Linear(96, 5)), WordFormat(name=name)
+    plain = trace(network, (1, 6, 6))
+    workload = with_exponents(plain, network, form)
+    assert (workload == plain) == (name == "bf16")
+    words = [(layer.name, layer.weights) for layer in workload.layers if layer.weights]
+    each = 8 // form.bits  # a row of 9 taps has a block of its own, one of 96 has three
+    blocks = [] if name == "bf16" else [("0.weight.exponents", 6 * each), ("2.weight.exponents", 15 * each)]
+    assert words == [*blocks[:1], ("0", 54), *blocks[1:], ("2", 480)]
+    geometry = weight_geometry("resident", workload, PAPER, Geometry(1, 64, 64, 64), form.bits)
+    faulty = FaultyNetwork(network, form)
+    chip = in_accelerator(all_weak(geometry), faulty, plain, PAPER, "resident")
+    word, bit, _ = chip.faults(0.9)
+    offset = {layer.name: layer.offset for layer in faulty.layer_table}
+    found = dict(zip(zip(word.tolist(), bit.tolist(), strict=True), chip.hits.fault.tolist(), strict=True))
+    expected = slow_cells(workload, PAPER, geometry, form.bits)
+    assert found == {(offset[tensor] + element, b): cell for (tensor, element, b), cell in expected.items()}
+    assert len(word) == form.bits * faulty.words.size
+    faulty.set_faults(*chip.faults(0.9))
+    assert faulty.flip_rate() == 1
+    hardened = in_accelerator(all_weak(geometry), faulty, plain, PAPER, "resident", "hardened_msb:1")
+    assert np.unique(hardened.faults(0.9)[1]).tolist() == list(range(form.bits - 1))
+    # one bit of each memory word is wrong, or two: all are corrected, or none is, through words packed and unpacked
+    for each, wrong in ((64, False), (32, True)):
+        cells = np.arange(0, geometry.cells, each)
+        part = replace(all_weak(geometry), cell=cells, critical_voltage=np.ones(len(cells), np.float32))
+        part = replace(part, kind=np.full(len(cells), 2, np.uint8))
+        secded = in_accelerator(part, faulty, plain, PAPER, "resident", "secded72")
+        assert (len(secded.faults(0.9)[0]) > 0) == wrong
+
+
+def test_fetching_shared_exponents_changes_nothing_else():
+    """Layers keep their order and their sources; the exponents cost their own reads of the weight buffer."""
+    network = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 5))
+    plain = trace(network, (1, 6, 6))
+    more = with_exponents(plain, network, WordFormat(name="mxint8"))
+    before, after = (simulate(net, PAPER) for net in (plain, more))
+    kept = [i for i, layer in enumerate(more.layers) if not layer.name.endswith("exponents")]
+    assert [more.layers[i].name for i in kept] == [layer.name for layer in plain.layers]
+    for i, layer in zip(kept, plain.layers, strict=True):
+        assert [kept.index(s) if s >= 0 else s for s in more.layers[i].sources] == list(layer.sources)
+    assert np.array_equal(after.layers[kept], before.layers)
+    assert after.weight_word_reads().sum() - before.weight_word_reads().sum() == (6 + 15) / 8
+
+
+def test_wide_words_are_read_by_more_accesses():
+    net, wide = Workload("n", (linear("fc", 1, 64, 8),)), for_words(PAPER, 16)
+    reads = [simulate(net, machine).weight_word_reads().sum() for machine in (PAPER, wide)]
+    assert reads[1] == 2 * reads[0] == 64 * 8 / 4
 
 
 def test_what_no_fault_reaches_is_named():

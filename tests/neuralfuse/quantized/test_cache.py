@@ -9,6 +9,8 @@ from neuralfuse import networks
 from neuralfuse.networks.kept import Kept
 from neuralfuse.quantized.cache import FaultyCache
 from neuralfuse.quantized.formats import WordFormat
+from neuralfuse.quantized.quantize import encode, quantize
+from neuralfuse.quantized.quantize import numbers as as_numbers
 from sram.errors import InputError
 from sram.geometry import Geometry
 
@@ -33,16 +35,20 @@ def numbers():
     return torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
+def scale_of(x, form):
+    return quantize(x, form)[1].item()
+
+
 def by_hand(x, scale, form, faults):
     """One word at a time; faults {(head, token, column): [(bit, kind)]}."""
-    words = form.encode(x / scale).long()
+    words = encode(x / scale, form).long()
     for image in range(len(x)):
         for place, bits in faults.items():
             word = int(words[(image, *place)]) & (1 << form.bits) - 1
             for bit, kind in bits:
                 word = (word & ~(1 << bit), word | 1 << bit, word ^ 1 << bit)[kind]
             words[(image, *place)] = word - (word >> form.bits - 1 << form.bits)
-    return form.numbers(words.to(torch.int16)) * scale
+    return as_numbers(words.to(torch.int16), form) * scale
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form.name}{form.bits}")
@@ -56,7 +62,7 @@ def test_words_read_as_one_at_a_time(numbers, form):
     cache.set_faults(element, bit, kind)
     found = network(numbers)
     for part, x in enumerate((numbers, 2 * numbers)):
-        scale = form.scales(x).item()
+        scale = scale_of(x, form)
         faults = {}
         for e, b, k in zip(element.tolist(), bit.tolist(), kind.tolist(), strict=True):
             if e // (TOKENS * HEADS * WIDTH) == part:  # tokens outside, then heads, then columns
@@ -64,7 +70,7 @@ def test_words_read_as_one_at_a_time(numbers, form):
                 faults.setdefault((rest // WIDTH, token, rest % WIDTH), []).append((b, k))
         assert torch.equal(found[part].nan_to_num(9e9), by_hand(x, scale, form, faults).nan_to_num(9e9))
     cache.restore()
-    assert torch.equal(network(numbers)[1], by_hand(2 * numbers, form.scales(2 * numbers).item(), form, {}))
+    assert torch.equal(network(numbers)[1], by_hand(2 * numbers, scale_of(2 * numbers, form), form, {}))
     cache.remove()
     assert torch.equal(network(numbers)[0], numbers)
 
@@ -74,7 +80,7 @@ def test_each_cell_holds_the_bit_that_it_is_said_to(numbers, form):
     """Every cell in turn flips: the one element and bit that `locate` finds there changes, or none."""
     network = Both()
     cache = FaultyCache(network, numbers, form)
-    clean = [form.encode(x / form.scales(x).item()) for x in (numbers, 2 * numbers)]
+    clean = [quantize(x, form)[0] for x in (numbers, 2 * numbers)]
     geometry = Geometry(banks=1, rows=16, columns=128, word_bits=64)
     placed = cache.place(geometry)
     seen = set()
@@ -83,7 +89,7 @@ def test_each_cell_holds_the_bit_that_it_is_said_to(numbers, form):
         assert len(element) <= 1
         cache.set_faults(element, bit, kind)
         parts = network(numbers)
-        changed = [not torch.equal(form.encode(part / form.scales(x).item()), words)
+        changed = [not torch.equal(encode(part / scale_of(x, form), form), words)
                    for part, words, x in zip(parts, clean, (numbers, 2 * numbers), strict=True)]  # fmt: skip
         if not len(element):
             assert not any(changed)
