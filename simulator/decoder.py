@@ -26,6 +26,7 @@ from simulator.accelerator import Accelerator
 from simulator.readers.collector import LAYER_NORM, RMS_NORM
 from simulator.workload import Layer, Workload, linear, matmul
 from sram.errors import InputError
+from sram.lazy import callable_module
 
 Norm = Literal["layer", "rms"]
 Biases = Literal["none", "qkv", "all"]
@@ -230,3 +231,6 @@ class _Run:
         sizes: dict[str, Any] = {"elements_read": elements, "elements_written": elements}
         done = elements * operations
         return self._add(Layer(name, kind, self.batch, operations=done, sources=sources, **sizes))
+
+
+callable_module(__name__)
