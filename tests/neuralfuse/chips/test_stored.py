@@ -38,6 +38,7 @@ class Rows(nn.Module):
         self.scale = nn.Parameter(torch.ones(16))
         self.lstm = nn.LSTM(16, 12, batch_first=True)
         self.head = nn.Linear(12, num_classes)
+        self.idle = nn.Linear(2, 2, bias=False)
 
     def forward(self, x):
         return self.head(self.lstm(x.flatten(1, 2) * self.scale)[0][:, -1])
@@ -198,12 +199,21 @@ protections: [none]
     )
     assert run("sweep", study, "--out", tmp_path / "out", "--dry-run") == 0
     # biases: 2 x 48 of the recurrent layer, 10 of the head
-    assert "not in weak cells of rows: scale (16), biases and normalisation (106 numbers)" in capsys.readouterr().out
+    assert (
+        "not in weak cells of rows: idle.weight (4), scale (16), biases and normalisation (106 numbers)"
+        in capsys.readouterr().out
+    )
     assert run("sweep", study, "--out", tmp_path / "out", "--workers", 1) == 0
     rows = pd.read_csv(tmp_path / "out" / "results.csv")
     assert (rows[rows.voltage == 0.7].flip_rate > 0).all()
     assert (rows[rows.voltage == 1.0].flip_rate == 0).all()
     assert (
-        "of rows: scale (16)"
+        "of rows: idle.weight (4), scale (16)"
         in json.loads((tmp_path / "out" / "provenance.json").read_text())["notes"]["not in weak cells"]
     )
+    assert run("sensitivity", study, "--out", tmp_path / "out", "--voltage", 0.7, "--workers", 1) == 0
+    parts = pd.read_csv(tmp_path / "out" / "sensitivity.csv").query("part == 'layer'").set_index("name")
+    assert list(parts.index) == ["lstm.weight_ih_l0", "lstm.weight_hh_l0", "head", "idle"]
+    assert parts.reads_share["idle"] == 0
+    assert 0 < 1 - parts.reads_share.sum() < 0.01  # the rest are those of `scale`, which is no word
+    assert (parts.flip_rate > 0).tolist() == [True, True, True, False]
