@@ -14,6 +14,8 @@ from neuralfuse.chips.stored import in_accelerator, not_in_weak_cells, with_expo
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.formats import WordFormat
 from neuralfuse.quantized.quantize import weight_parameters
+from neuralfuse.study.check import check
+from neuralfuse.study.files import parse_study
 from simulator import trace
 from simulator.accelerator import accelerator
 from simulator.array.cycles import simulate
@@ -23,6 +25,7 @@ from sram.errors import InputError
 from sram.failure import curve
 from sram.faultmap import FaultMap
 from sram.geometry import Geometry
+from sram.plugins import allow_folder
 from sram.structure import structure
 from tests.conftest import run
 
@@ -180,6 +183,20 @@ def test_what_no_fault_reaches_is_named():
     network.stored_weights = ("owm",)
     with pytest.raises(InputError, match="owm"):
         weight_parameters(network)
+
+
+def test_a_weight_that_is_no_word_is_refused_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+    source = SOURCE.replace("* self.scale", "@ self.scale").replace("torch.ones(16)", "torch.eye(16)")
+    (tmp_path / "product_of_this_test.py").write_text(source)
+    given = {"name": "product", "networks": [{"name": "product_of_this_test:Rows"}], "voltages": [0.8]}
+    allow_folder(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"weight = 'scale' .*stored_weights"):
+        check(parse_study(given, "here"))
+    (tmp_path / "listed_of_this_test.py").write_text(
+        source.replace("def forward", "stored_weights = ('scale',)\n\n    def forward")
+    )
+    check(parse_study({**given, "networks": [{"name": "listed_of_this_test:Rows"}]}, "here"))
 
 
 def test_a_study_of_a_recurrent_network(tmp_path, monkeypatch, capsys):
