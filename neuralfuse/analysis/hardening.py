@@ -164,7 +164,7 @@ def measure(
         names, kept_bits = list(damages[0]), np.array(levels(network.bits))
         mean = np.mean([[one[name] for name in names] for one in damages], axis=0)
         share = reads_share(folder, network, study.accelerators[0])
-        reads = np.array([share["layer", name] for name in names])
+        reads = np.array([share.get(("layer", name), 0.0) for name in names])
         taken = choose(mean, reads[:, None] * kept_bits / network.bits, budget(study, voltage, saving))
         table = pd.DataFrame({"network": network.name, "voltage": voltage, "layer": names, "reads_share": reads})
         for bits, column in zip(kept_bits, mean.T, strict=True):

@@ -116,7 +116,7 @@ def measure(
     for network in study.networks:
         table = summarise([reading for readings in found[network.name] for reading in readings], scale)
         share = reads_share(folder, network, study.accelerators[0])
-        shares = [share[part, name] for part, name in zip(table.part, table.name, strict=True)]
+        shares = [share.get((part, name), 0.0) for part, name in zip(table.part, table.name, strict=True)]
         table.insert(table.columns.get_loc("flip_rate"), "reads_share", shares)
         setting = (network.name, study.accelerators[0], study.sram.curve, study.forms[0], voltage)
         for name, value in zip(("network", "accelerator", "curve", "structure", "voltage"), setting, strict=True):
@@ -126,7 +126,8 @@ def measure(
 
 
 def reads_share(folder: StudyFolder, network: NetworkConfig, accelerator: str) -> dict[tuple[str, str], float]:
-    """What part of the energy of all weight-SRAM reads each part (part, name) of a network's bits is."""
+    """What part of the energy of all weight-SRAM reads each part (part, name) of a network's bits is; words that no
+    layer fetches have none."""
     counts = folder.counts(accelerator, network.name)
     spent = energy(counts).components["weight_sram_reads"]
     shares: dict[tuple[str, str], float] = {("all", ""): 1.0}

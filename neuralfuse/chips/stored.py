@@ -194,23 +194,31 @@ def not_in_weak_cells(network: nn.Module, workload: Workload) -> list[str]:
     >>> not_in_weak_cells(network, trace(network, (1, 4, 4)))
     ['biases and normalisation (8 numbers)']
     """
-    words, apart = weight_parameters(network), kept_apart(network)
+    words, apart, unlisted = weight_parameters(network), kept_apart(network), unlisted_parameters(network)
     fetched = [name for name, _, _ in workload.tensors()]
     for name in fetched:
         if name not in words and name not in map(exponents_of, words):
             allowed = f"stored weights ({', '.join(words)}); a module names others in stored_weights"
             raise InputError(type(network).__name__, "weight", name, allowed)
+    named = {name: one for name, one in words.items() if name not in fetched} | unlisted
+    found = [f"{name} ({one.numel():,})" for name, one in named.items()]
+    others = sum(one.numel() for name, one in apart.items() if name not in unlisted)
+    return found + [f"biases and normalisation ({others:,} numbers)"] * (others > 0)
+
+
+def unlisted_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are no words, biases or of normalisation: what a module makes and uses by itself.
+
+    >>> list(unlisted_parameters(nn.MultiheadAttention(2, 1, add_bias_kv=True))), list(unlisted_parameters(nn.PReLU()))
+    ([], ['weight'])
+    """
     modules = dict(network.named_modules())
 
     def usual(name: str) -> bool:
         owner, _, own = name.rpartition(".")
         return "bias" in own or "Norm" in type(modules[owner]).__name__
 
-    named = {name: one for name, one in words.items() if name not in fetched}
-    named |= {name: one for name, one in apart.items() if not usual(name)}
-    found = [f"{name} ({one.numel():,})" for name, one in named.items()]
-    others = sum(one.numel() for name, one in apart.items() if usual(name))
-    return found + [f"biases and normalisation ({others:,} numbers)"] * (others > 0)
+    return {name: one for name, one in kept_apart(network).items() if not usual(name)}
 
 
 def check_words(transform: nn.Module) -> None:

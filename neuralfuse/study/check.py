@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuralfuse import networks
 from neuralfuse.chips.memory import maps_of
-from neuralfuse.chips.stored import check_words, layout_of, place_on
+from neuralfuse.chips.stored import check_words, layout_of, not_in_weak_cells, place_on, unlisted_parameters
 from neuralfuse.quantized import checkpoint
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.program import compile_network
@@ -94,6 +94,8 @@ def _check_network(study: StudyConfig, config: NetworkConfig, images: Tensor) ->
     objectives.objective(config.training.objective, config.bits)
     if (given_weights := config.checkpoint or config.start) is not None:
         checkpoint.load_network(network, given_weights)
+    if unlisted_parameters(network):  # refuses those that are fetched as weights; to trace others takes time
+        not_in_weak_cells(network, workload_of(network, config, study))
     FaultyNetwork(network, config.words)  # refuses weights that are not finite, or none
     _check_statistics(study, config, network)
     if config.activations == "int8":

@@ -14,6 +14,8 @@ from neuralfuse.chips.stored import in_accelerator, not_in_weak_cells, with_expo
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.formats import WordFormat
 from neuralfuse.quantized.quantize import weight_parameters
+from neuralfuse.study.check import check
+from neuralfuse.study.files import parse_study
 from simulator import trace
 from simulator.accelerator import accelerator
 from simulator.array.cycles import simulate
@@ -23,6 +25,7 @@ from sram.errors import InputError
 from sram.failure import curve
 from sram.faultmap import FaultMap
 from sram.geometry import Geometry
+from sram.plugins import allow_folder
 from sram.structure import structure
 from tests.conftest import run
 
@@ -38,6 +41,7 @@ class Rows(nn.Module):
         self.scale = nn.Parameter(torch.ones(16))
         self.lstm = nn.LSTM(16, 12, batch_first=True)
         self.head = nn.Linear(12, num_classes)
+        self.idle = nn.Linear(2, 2, bias=False)
 
     def forward(self, x):
         return self.head(self.lstm(x.flatten(1, 2) * self.scale)[0][:, -1])
@@ -181,6 +185,20 @@ def test_what_no_fault_reaches_is_named():
         weight_parameters(network)
 
 
+def test_a_weight_that_is_no_word_is_refused_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+    source = SOURCE.replace("* self.scale", "@ self.scale").replace("torch.ones(16)", "torch.eye(16)")
+    (tmp_path / "product_of_this_test.py").write_text(source)
+    given = {"name": "product", "networks": [{"name": "product_of_this_test:Rows"}], "voltages": [0.8]}
+    allow_folder(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"weight = 'scale' .*stored_weights"):
+        check(parse_study(given, "here"))
+    (tmp_path / "listed_of_this_test.py").write_text(
+        source.replace("def forward", "stored_weights = ('scale',)\n\n    def forward")
+    )
+    check(parse_study({**given, "networks": [{"name": "listed_of_this_test:Rows"}]}, "here"))
+
+
 def test_a_study_of_a_recurrent_network(tmp_path, monkeypatch, capsys):
     (tmp_path / "rows_of_this_test.py").write_text(SOURCE)
     study = tmp_path / "rows.yaml"
@@ -198,12 +216,21 @@ protections: [none]
     )
     assert run("sweep", study, "--out", tmp_path / "out", "--dry-run") == 0
     # biases: 2 x 48 of the recurrent layer, 10 of the head
-    assert "not in weak cells of rows: scale (16), biases and normalisation (106 numbers)" in capsys.readouterr().out
+    assert (
+        "not in weak cells of rows: idle.weight (4), scale (16), biases and normalisation (106 numbers)"
+        in capsys.readouterr().out
+    )
     assert run("sweep", study, "--out", tmp_path / "out", "--workers", 1) == 0
     rows = pd.read_csv(tmp_path / "out" / "results.csv")
     assert (rows[rows.voltage == 0.7].flip_rate > 0).all()
     assert (rows[rows.voltage == 1.0].flip_rate == 0).all()
     assert (
-        "of rows: scale (16)"
+        "of rows: idle.weight (4), scale (16)"
         in json.loads((tmp_path / "out" / "provenance.json").read_text())["notes"]["not in weak cells"]
     )
+    assert run("sensitivity", study, "--out", tmp_path / "out", "--voltage", 0.7, "--workers", 1) == 0
+    parts = pd.read_csv(tmp_path / "out" / "sensitivity.csv").query("part == 'layer'").set_index("name")
+    assert list(parts.index) == ["lstm.weight_ih_l0", "lstm.weight_hh_l0", "head", "idle"]
+    assert parts.reads_share["idle"] == 0
+    assert 0 < 1 - parts.reads_share.sum() < 0.01  # the rest are those of `scale`, which is no word
+    assert (parts.flip_rate > 0).tolist() == [True, True, True, False]

@@ -8,7 +8,9 @@ from torch import nn
 
 from neuralfuse import networks
 from neuralfuse.transforms import generators
-from simulator.readers.read import load, trace
+from simulator.accelerator import accelerator
+from simulator.array.cycles import simulate
+from simulator.readers.read import Integers, load, trace
 from sram.errors import InputError
 
 onnx = pytest.importorskip("onnx")
@@ -232,3 +234,38 @@ def test_nodes_are_counted_with_functions_written_out():
     assert _nodes([one], {}, {}) == 1
     assert _nodes([one, called, looped], functions, {}) == 1 + 3 + 2
     assert _nodes([called], {("mine", "f"): [called, one]}, {}) == 1 + 2  # a circle is not followed
+
+
+def test_a_look_up_reads_rows_of_a_stored_table_whichever_way_it_is_read(tmp_path):
+    """Five tokens read five rows of six from the weight buffer; DRAM gives these rows, not the table."""
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.bag, self.out = nn.Embedding(19, 6), nn.EmbeddingBag(19, 6), nn.Linear(6, 3)
+
+        def forward(self, tokens):
+            return self.out(self.table(tokens)[:, -1] + self.bag(tokens))
+
+    net = trace(Tokens(), [Integers((5,))])
+    looked = {layer.name: layer for layer in net.layers if layer.kind == "move"}
+    assert list(looked) == ["table", "bag"]
+    for layer in looked.values():
+        assert (layer.weight_name, layer.weights) == (f"{layer.name}.weight", 19 * 6)
+        assert (layer.constants, layer.elements_read, layer.operations) == (5 * 6, 5, 5 * 6)
+    assert net.weights == 2 * 19 * 6 + 18
+    assert not net.unknown
+    counts = simulate(net, accelerator("paper")).layers
+    for name in ("filter_sram_reads", "filter_dram_read_bytes"):
+        assert [int(counts[name][net.layers.index(layer)]) for layer in looked.values()] == [30, 30]
+    two = simulate(net.with_batch(2), accelerator("paper")).layers
+    assert int(two["filter_dram_read_bytes"][0]) == 60  # each sample has rows of its own
+    nodes = [
+        helper.make_node("Cast", ["x"], ["ids"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["w", "ids"], ["rows"]),
+        helper.make_node("Gather", ["w", "ids"], ["columns"], axis=1),
+    ]
+    found = load(made(nodes, {"x": [1, 5]}, ["rows"], {"w": np.ones((19, 6), np.float32)}, tmp_path / "a.onnx"))
+    by_rows, by_columns = (layer for layer in found.layers if layer.kind == "move")
+    assert (by_rows.weight_name, by_rows.weights, by_rows.constants) == ("w", 19 * 6, 5 * 6)
+    assert (by_columns.weight_name, by_columns.weights) == (None, 0)
