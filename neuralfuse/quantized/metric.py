@@ -107,7 +107,7 @@ def mean_absolute_error(answers: Tensor, targets: Tensor) -> Tensor:
 
 METRICS = {
     "accuracy": Metric(**vars(ACCURACY), scores=right, loss=cross_entropy),
-    "bits": Metric(name="bits", unit="bits", higher_is_better=False, margins=(0.01, 0.02, 0.05), scores=bits,
+    "bits": Metric(name="cross-entropy", unit="bits", higher_is_better=False, margins=(0.01, 0.02, 0.05), scores=bits,
                    loss=cross_entropy),
     "absolute_error": Metric(name="absolute error", unit="units of the target", higher_is_better=False,
                              margins=(0.01, 0.02, 0.05), scores=absolute_error, loss=mean_absolute_error),

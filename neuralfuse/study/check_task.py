@@ -13,7 +13,8 @@ CLASSES = ("accuracy", "bits")  # metrics of targets that are classes
 
 def check_task(study: StudyConfig) -> None:
     """Refuse a metric that the dataset's targets have not, and what needs images, or a class each. InputError."""
-    kind, found = kind_of(study.dataset), metric(study.metric)
+    kind = kind_of(study.dataset)
+    metric(study.metric)  # or there is none
     if study.metric in METRICS and (study.metric in CLASSES) != kind.are_classes:
         fit = [name for name in METRICS if (name in CLASSES) == kind.are_classes]
         targets = "classes" if kind.are_classes else "numbers"
@@ -22,7 +23,7 @@ def check_task(study: StudyConfig) -> None:
     narrow = study.adaptive.half_width_points if study.adaptive else None
     if narrow is not None and not counted:  # samples are sized by right and wrong answers
         raise InputError(
-            "study", "adaptive.half_width_points", narrow, f"none with the metric {found.name} of {_of(study)}"
+            "study", "adaptive.half_width_points", narrow, f"none with the metric {study.metric} of {_of(study)}"
         )
     if study.dataset.mean is not None and not kind.are_images:
         raise InputError("study", "dataset.mean", list(study.dataset.mean), f"none: {_of(study)} are no images")
@@ -30,7 +31,9 @@ def check_task(study: StudyConfig) -> None:
         key = f"protections.{protection.name}"
         for use in ("fused", "cascade"):
             if getattr(protection, use) is not None and not counted:
-                allowed = f"none with the metric {found.name} of {_of(study)}: it weighs classes of which one is right"
+                allowed = (
+                    f"none with the metric {study.metric} of {_of(study)}: it weighs classes of which one is right"
+                )
                 raise InputError("study", f"{key}.{use}", protection.second, allowed)
         if protection.neuralfuse is not None and not (kind.are_images and kind.are_labelled):
             allowed = f"none: {_of(study)} are no images of a class each"

@@ -20,6 +20,23 @@ def records(n, classes):
     return RANDOM.integers(0, 256, (n, 3072), dtype=np.uint8), RANDOM.integers(0, classes, n)
 
 
+def test_digits_row_by_row_are_the_same_digits():
+    images, rows = data.load("digits"), data.load("digits-rows")
+    assert torch.equal(images.test_x.squeeze(1), rows.test_x)
+    assert (rows.in_channels, rows.input_shape, rows.output_shape) == (16, (16, 16), (10,))
+    assert torch.equal(images.train_y, rows.train_y)
+    with pytest.raises(InputError, match="digits-rows options"):
+        data.load("digits-rows", size=8)
+
+
+def test_text_is_windows_of_the_asked_length_and_what_follows():
+    found = data.load("text", size=16)
+    assert found.input_shape == (16,)
+    assert torch.equal(found.test_x[:, 1:], found.test_y[:, :-1])
+    with pytest.raises(InputError, match="text size = 1 "):
+        data.load("text", size=1)
+
+
 def test_digits_are_fixed_scaled_and_split():
     digits = data.load("digits")
     assert (len(digits.train_y), len(digits.test_y)) == (1347, 450)

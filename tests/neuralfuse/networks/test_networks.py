@@ -17,7 +17,7 @@ from neuralfuse.study.files import parse_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
 from neuralfuse.transforms import generators
-from simulator.readers.read import trace
+from simulator.readers.read import Integers, trace
 from sram import plugins
 from sram.errors import InputError
 from tests.conftest import DATA
@@ -117,6 +117,27 @@ def test_networks_of_any_image_size_and_channels(name):
 def test_mobilenetv2_has_the_published_parameters():
     # 3,504,872 for 1000 classes (torchvision's documentation); its 1,281,000 of the last layer become 12,810
     assert parameters(networks.build("mobilenetv2")) == 3_504_872 - 1_281_000 + 12_810
+
+
+def test_a_character_is_foretold_by_those_before_it_alone():
+    network = networks.build("chardecoder", num_classes=5, in_channels=7, dim=16, heads=2).eval()
+    words = torch.arange(24).view(2, 12) % 7
+    changed = words.clone()
+    changed[:, 8:] = (words[:, 8:] + 3) % 7
+    before, after = network(words), network(changed)
+    assert before.shape == (2, 12, 5)
+    assert torch.equal(before[:, :8], after[:, :8])
+    assert not torch.isclose(before[:, 8:], after[:, 8:]).all(2).any()
+
+
+def test_the_products_of_a_decoder_are_those_of_its_formula():
+    """t positions of d channels: 12 d² weights a block, scores and sums of t x t x d each; tables of v and of c."""
+    t, d, v, c, depth = 10, 16, 7, 5, 3
+    network = networks.build("chardecoder", num_classes=c, in_channels=v, dim=d, heads=2, depth=depth)
+    found = trace(network, Integers((t,)))
+    assert sum(layer.macs for layer in found.layers) == t * d * (v + c) + depth * (12 * t * d**2 + 2 * t**2 * d)
+    assert found.unknown == ()
+    assert sum(weight.numel() for weight in weight_parameters(network).values()) == d * (v + c) + depth * 12 * d**2
 
 
 def my_network(num_classes, in_channels, width=3):

@@ -8,6 +8,7 @@ import pytest
 
 from neuralfuse.report import plots
 from neuralfuse.report.front import interactive_front
+from neuralfuse.results.scale import Scale
 from sram import failure
 
 
@@ -77,7 +78,7 @@ def test_yield_against_supply_has_its_exact_band():
     table = summary_of(
         **{"yield": [1.0, 0.0, 1.0, 0.67], "yield_low": [0.4, 0, 0.4, 0.1], "yield_high": [1, 0.6, 1, 1]}
     )
-    (axis,) = plots.yield_against_voltage(table, 5.0, "V").axes
+    (axis,) = plots.yield_against_voltage(table, "V").axes
     lines = lines_of(axis)
     assert (lines["none"], lines["fuse"]) == ([(1.0, 100), (0.8, 0)], [(1.0, 100), (0.8, 67)])
     corners = axis.collections[1].get_paths()[0].vertices
@@ -166,3 +167,22 @@ def test_a_smaller_network_is_a_point_beside_the_line_of_the_big_one():
     assert lines["none"] == [(4, 97), (2.5, 30)]
     assert set(lines["smaller(b)"]) == {(1, 90)}
     assert axis.xaxis.get_inverted()
+
+
+def test_of_errors_the_less_lies_above():
+    """The same means as errors of 0.03 to 0.7 V."""
+    volts = Scale(name="error", unit="V", higher_is_better=False)
+    errors = {name: summary_of()[name] - 1 for name in ("accuracy_mean", "accuracy_low", "accuracy_high")}
+    table = summary_of(clean_accuracy=-0.03, **{name: list(column) for name, column in errors.items()})
+    axis = plots.energy_accuracy_front(table, "sram", volts).axes[0]
+    assert sorted(lines_of(axis)["none"]) == [(0, 0.03), (36, 0.7)]
+    assert axis.yaxis_inverted()
+    assert axis.get_ylabel() == "Test error (V)"
+    table = table.assign(voltage_activations=1.0, rails="-", network="a", accelerator="b", flip_rate=0.0)
+    table = table.assign(dataset="d", curve="c", **{f"saving_{s}": table.saving_sram for s in ("chip", "system")})
+    figure = json.loads(interactive_front(table, "sram", "V", volts))
+    assert figure["layout"]["yaxis"]["autorange"] == "reversed"
+    (fuse,) = (trace for trace in figure["data"] if trace["name"] == "fuse, iid")
+    assert fuse["y"] == [0.04, 0.1]
+    assert fuse["error_y"]["array"] == pytest.approx([0.01, 0.05])
+    assert fuse["error_y"]["arrayminus"] == pytest.approx([0.01, 0.05])
