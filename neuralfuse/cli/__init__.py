@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from neuralfuse.cli import calibrate, curve, device, faultmap, listing, optimize, sensitivity, simulate, study
+from neuralfuse.cli import calibrate, curve, device, explain, faultmap, listing, optimize, sensitivity, simulate, study
 from neuralfuse.cli.imports import importing
 from neuralfuse.sweep.allocator import keep_freed_memory
 from sram.errors import InputError
@@ -31,6 +31,7 @@ app.command("train")(importing(study.train))
 app.command("merge")(study.merge)
 app.command("results")(study.results)
 app.command("sensitivity")(importing(sensitivity.sensitivity))
+app.command("explain")(importing(explain.explain))
 app.add_typer(curve.app, name="curve")
 app.add_typer(faultmap.app, name="faultmap")
 app.add_typer(device.app, name="device")

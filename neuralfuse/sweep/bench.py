@@ -249,11 +249,17 @@ class Bench:
         network, name = point.network, point.protection
         if (transform := self._fitted(network, name, self._fit(task))) is not None:
             images = evaluate.transform(transform, images, self.study.batch_size)
-        chip = self.chip(network, die, self.study.protection(name).sram)
-        self.network(network).set_faults(*chip.faults(supply_of(self.study, die.accelerator, task.at, "weights")))
-        if isinstance(answers := self.answers(network), IntegerNetwork):
-            self.lowered.put(answers, network, die, name, task.at, epoch=None)
+        self.put(task, die, epoch=None)
         return self.logits(network, images)
+
+    def put(self, task: Task, die: Die, epoch: int | None = ACCESS) -> None:
+        """Give a task's network the faults of a die, at an access or as it was characterised (None)."""
+        network, name = task.point.network, task.point.protection
+        chip = self.chip(network, die, self.study.protection(name).sram)
+        voltage = supply_of(self.study, die.accelerator, task.at, "weights")
+        self.network(network).set_faults(*chip.faults(voltage, epoch))
+        if isinstance(answers := self.answers(network), IntegerNetwork):
+            self.lowered.put(answers, network, die, name, task.at, epoch)
 
     def _cost(
         self,
