@@ -30,6 +30,7 @@ from simulator.operating_point import OperatingPoint
 from sram.errors import InputError
 
 TRAINING_IMAGES = 2000  # that the means and the probe are of
+OF_ALL_CHIPS = ["images", "clean", "clean_protected", "probe_painted", "probe_image"]  # the middle two: no faults
 PROBE_C = 0.01  # of its L2 penalty, for pixels of unit variance: there are more of them than images
 
 
@@ -141,13 +142,18 @@ def point(study: StudyConfig, voltage: float | None = None) -> OperatingPoint:
 
 
 @functools.lru_cache(maxsize=32)
-def _painted(bench: Bench, network: str, name: str, voltage: float) -> Painted:
+def _painted(bench: Bench, network: str, name: str, voltage: float) -> tuple[Painted, dict[str, float]]:
+    """And what is OF_ALL_CHIPS."""
     transform = bench.transform(network, name, voltage)
     assert transform is not None
     data, device = bench.data, bench.study.device
     chosen = torch.randperm(len(data.train_y), generator=random(bench.study.seed, -5))[:TRAINING_IMAGES]
     train = data.train_x[chosen].to(device), data.train_y[chosen].to(device)
-    return paint(transform, (bench.images, bench.labels), train)
+    painted = paint(transform, (bench.images, bench.labels), train)
+    bench.without_faults(network)
+    clean = [float(bench.right(network, images).float().mean()) for images in (bench.images, painted.after)]
+    values = len(bench.labels), *clean, painted.probe_painted, painted.probe_image
+    return painted, dict(zip(OF_ALL_CHIPS, values, strict=True))
 
 
 def _of_folder(folder: str, network: str, chip: int, voltage: float) -> dict[str, dict]:
@@ -159,16 +165,15 @@ def _of_folder(folder: str, network: str, chip: int, voltage: float) -> dict[str
         points = {p.protection: p for p in points_of(bench.folder) if (p.network, p.accelerator, p.structure) == here}
         for protection in generators(study):
             task = Task(points[protection.name], chip, at)
-            painted = _painted(bench, network, protection.name, supply_of(study, here[1], at, "weights"))
+            painted, known = _painted(bench, network, protection.name, supply_of(study, here[1], at, "weights"))
             bench.put(task, bench.now(die_of(task)))
             reading = read_chip(lambda images: bench.logits(network, images).argmax(1), painted, bench.images,
                                 bench.labels, chip, study.seed)  # fmt: skip
-            known = {"probe_painted": painted.probe_painted, "probe_image": painted.probe_image}
-            found[protection.name] = asdict(reading) | known | {"images": len(bench.labels)}
-        bench.network(network).restore()
+            found[protection.name] = asdict(reading) | known
+        bench.without_faults(network)
         return found
 
-    return kept(folder, ["explain", network, chip, voltage, list(Reading.__dataclass_fields__)], read)
+    return kept(folder, ["explain", network, chip, voltage, list(Reading.__dataclass_fields__), OF_ALL_CHIPS], read)
 
 
 def measure(
@@ -188,26 +193,27 @@ def measure(
         for protection in generators(study):
             table = pd.DataFrame([chip[protection.name] for chip in chips])
             where = {"network": network, "accelerator": study.accelerators[0], "structure": study.forms[0],
-                     "protection": protection.name, "voltage": supply, "images": table.images[0]}  # fmt: skip
+                     "protection": protection.name, "voltage": supply}  # fmt: skip
             rows.append(where | summarise(table))
     return pd.DataFrame(rows)
 
 
 def summarise(table: pd.DataFrame) -> dict[str, float]:
     """Means over the chips of `Reading`s in percent with their 95% intervals, `_low` and `_high`; what the generator
-    wins (`gain`), and its mean over images (`gain_one_for_all`), in accuracy points, paired by chip; the probes'
-    accuracies.
+    wins (`gain`), and its mean over images (`gain_one_for_all`), in accuracy points, paired by chip; the
+    accuracies without faults, and those of the probes.
 
     >>> two = [Reading(0, 0.5, 0.8, 0.5, 0.6, 0.1, 0.5, 0.7, 0.4), Reading(1, 0.4, 0.8, 0.4, 0.6, 0.1, 0.5, 0.7, 0.4)]
-    >>> found = summarise(pd.DataFrame([asdict(one) for one in two]).assign(probe_painted=0.8, probe_image=0.3))
+    >>> known = {"images": 9, "clean": 0.9, "clean_protected": 0.8, "probe_painted": 0.8, "probe_image": 0.3}
+    >>> found = summarise(pd.DataFrame([asdict(one) | known for one in two]))
     >>> round(found["gain"], 6), round(found["swap"], 6), round(found["gain_one_for_all"], 6)
     (35.0, 60.0, 0.0)
     """
-    found: dict[str, float] = {"chips": len(table)}
+    found: dict[str, float] = {"images": int(table.images.iloc[0]), "chips": len(table)}
     shares = {name: table[name].to_numpy(dtype=float) for name in Reading.__dataclass_fields__ if name != "chip"}
     gains = {"gain": shares["protected"] - shares["bare"], "gain_one_for_all": shares["one_for_all"] - shares["bare"]}
     for name, values in (shares | gains).items():
         known = values[~np.isnan(values)]
         e = mean_interval(known, within=DIFFERENCE if name in gains else SHARE)
         found |= {name: 100 * e.mean, f"{name}_low": 100 * e.low, f"{name}_high": 100 * e.high}
-    return found | {name: 100 * float(table[name].iloc[0]) for name in ("probe_painted", "probe_image")}
+    return found | {name: 100 * float(table[name].iloc[0]) for name in OF_ALL_CHIPS[1:]}

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 # heading -> measure; percent, or points where it is signed
 COLUMNS = {
-    "alone": "bare",
-    "with G": "protected",
+    "clean": "clean",
+    "clean, G": "clean_protected",
+    "chips": "bare",
+    "chips, G": "protected",
     "gain": "gain",
     "one G for all": "gain_one_for_all",
     "swap": "swap",
@@ -78,10 +80,10 @@ def _print(table: "pd.DataFrame") -> None:
     first = table.iloc[0]
     shown = Table(
         title=f"{first.chips} chips, {first.images} images, weights at {first.voltage:g}",
-        caption="alone, with G: accuracy, %. gain, one G for all (the mean of G over images): points. swap: with G of "
-        "another image the network says that image's class, %; without G: it says it anyway; class mean: with the mean "
-        "of G over another class it says that class. agrees: with a linear probe of F(x) - x; probes: accuracy, %. "
-        "[95% over chips]",
+        caption="clean, chips: accuracy without and with faults, %. gain, one G for all (the mean of G over images): "
+        "points. swap: with G of another image the network says that image's class, %; without G: it says it anyway; "
+        "class mean: with the mean of G over another class it says that class. agrees: with a linear probe of "
+        "F(x) - x; probes: accuracy, %. [95% over chips]",
     )
     for name in ("network", "protection", *COLUMNS):
         shown.add_column(name)

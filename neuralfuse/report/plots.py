@@ -352,7 +352,7 @@ def explain(table: pd.DataFrame, unit: str = "Vmin") -> Figure:
     axis.set_ylabel("Test images (%)")
     legend(figure)
     first = table.iloc[0]
-    supply = f"{first.voltage:g} V" if unit == "V" else f"{first.voltage:g} Vmin"
+    supply = " and ".join(f"{voltage:.4g}" for voltage in table.voltage.unique()) + (" V" if unit == "V" else " Vmin")
     figure.suptitle(f"{plot_label(first.network)} at {supply}, {first.chips} chips", fontsize=9)
     return figure
 

@@ -227,11 +227,15 @@ class Bench:
 
     def _clean(self, network: str, name: str | None, fit: Fit | None = None, sample: Sample | None = None) -> Tensor:
         """Which images are right where no bit reads wrong, as they are (None) or through a protection's generator."""
+        images = self.images if name is None else self.inputs(network, name, fit, sample)
+        self.without_faults(network)
+        return self.right(network, images, sample)
+
+    def without_faults(self, network: str) -> None:
+        """Take all faults from a network."""
         if isinstance(answers := self.answers(network), IntegerNetwork):
             answers.activations, answers.in_array = NOTHING_FAULTY, ()
-        images = self.images if name is None else self.inputs(network, name, fit, sample)
         self.network(network).restore()
-        return self.right(network, images, sample)
 
     def right(self, network: str, images: Tensor, sample: Sample | None = None) -> Tensor:
         """Which images, as they are or transformed, a network with the faults that it has answers right."""

@@ -81,6 +81,7 @@ def test_command_explains_the_very_chips_of_the_sweep(tiny_copy, capsys):
     assert row["bare"] == pytest.approx(accuracy["none"])
     assert row["protected"] == pytest.approx(accuracy["fuse"])
     assert row["gain"] == pytest.approx(accuracy["fuse"] - accuracy["none"])
+    assert row["clean"] == pytest.approx(100 * rows.clean_accuracy.iloc[0])
     assert row["gain_low"] <= row["gain"] <= row["gain_high"]
     assert (row["protection"], row["chips"], row["images"], row["voltage"]) == ("fuse", 3, 120, 0.76)
     assert {p.suffix for p in (tiny_copy / "plots").glob("explain-resnet8.*")} == {".png", ".svg", ".pdf"}
