@@ -14,6 +14,7 @@ from neuralfuse.cli import (
     curve,
     decoder,
     device,
+    explain,
     faultmap,
     listing,
     optimize,
@@ -44,6 +45,7 @@ app.command("train")(importing(study.train))
 app.command("merge")(study.merge)
 app.command("results")(study.results)
 app.command("sensitivity")(importing(sensitivity.sensitivity))
+app.command("explain")(importing(explain.explain))
 app.add_typer(curve.app, name="curve")
 app.add_typer(faultmap.app, name="faultmap")
 app.add_typer(device.app, name="device")

@@ -231,11 +231,15 @@ class Bench:
 
     def _clean(self, network: str, name: str | None, fit: Fit | None = None, sample: Sample | None = None) -> Tensor:
         """Scores of the images where no bit reads wrong, as they are (None) or through a protection's generator."""
+        images = self.images if name is None else self.inputs(network, name, fit, sample)
+        self.without_faults(network)
+        return self.scores(network, images, sample)
+
+    def without_faults(self, network: str) -> None:
+        """Take all faults from a network."""
         if isinstance(answers := self.answers(network), IntegerNetwork):
             answers.activations, answers.in_array = NOTHING_FAULTY, ()
-        images = self.images if name is None else self.inputs(network, name, fit, sample)
         self.network(network).restore()
-        return self.scores(network, images, sample)
 
     def scores(self, network: str, images: Tensor, sample: Sample | None = None) -> Tensor:
         """What the answers of a network with the faults that it has are worth, to images as they are or transformed:
@@ -263,11 +267,17 @@ class Bench:
         network, name = point.network, point.protection
         if (transform := self._fitted(network, name, self._fit(task))) is not None:
             images = evaluate.transform(transform, images, self.study.batch_size)
-        chip = self.chip(network, die, self.study.protection(name).sram)
-        self.network(network).set_faults(*chip.faults(supply_of(self.study, die.accelerator, task.at, "weights")))
-        if isinstance(answers := self.answers(network), IntegerNetwork):
-            self.lowered.put(answers, network, die, name, task.at, epoch=None)
+        self.put(task, die, epoch=None)
         return self.logits(network, images)
+
+    def put(self, task: Task, die: Die, epoch: int | None = ACCESS) -> None:
+        """Give a task's network the faults of a die, at an access or as it was characterised (None)."""
+        network, name = task.point.network, task.point.protection
+        chip = self.chip(network, die, self.study.protection(name).sram)
+        voltage = supply_of(self.study, die.accelerator, task.at, "weights")
+        self.network(network).set_faults(*chip.faults(voltage, epoch))
+        if isinstance(answers := self.answers(network), IntegerNetwork):
+            self.lowered.put(answers, network, die, name, task.at, epoch)
 
     def _cost(
         self,

@@ -34,7 +34,7 @@ from tests.conftest import ROOT, run
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 SLOW = {"README.md"} | {f"docs/{page}.md" for page in (
     "calibrate-one-chip", "choose-a-protection", "first-answer", "install", "models/accelerator", "reproduce",
-    "tutorials/accelerator", "tutorials/cluster", "tutorials/curve", "which-point",
+    "tutorials/accelerator", "tutorials/cluster", "tutorials/curve", "what-a-generator-does", "which-point",
     "findings/15-protections-on-digits", "findings/16-clustered-cells",
 )}  # fmt: skip
 NAMED = re.compile(r"# ([\w-]+\.(yaml|py))\b")
@@ -200,7 +200,8 @@ class Folder:
             return self.servers[-1].stdout.readline()
         if words[1:3] == ["device", "characterize"]:
             words += ["--voltages", "0.86,0.84,0.83,0.82,0.81,0.80", "--repeats", "1"]
-        if words[1] in ("sweep", "sensitivity", "optimize", "yield") and not {"--workers", "--dry-run"} & set(words):
+        parallel = ("sweep", "sensitivity", "optimize", "yield", "explain")
+        if words[1] in parallel and not {"--workers", "--dry-run"} & set(words):
             words += ["--workers", "1"]
         with pytest.MonkeyPatch.context() as patch:
             if words[1] == "sweep":  # its figures and page take longer than it does; `report` makes them once
