@@ -151,7 +151,8 @@ def _painted(bench: Bench, network: str, name: str, voltage: float) -> tuple[Pai
     train = data.train_x[chosen].to(device), data.train_y[chosen].to(device)
     painted = paint(transform, (bench.images, bench.labels), train)
     bench.without_faults(network)
-    clean = [share(bench.logits(network, x).argmax(1), bench.labels) for x in (bench.images, painted.after)]
+    both = (bench.images, painted.after)
+    clean = [float((bench.logits(network, x).argmax(1) == bench.labels).float().mean()) for x in both]
     values = len(bench.labels), *clean, painted.probe_painted, painted.probe_image
     return painted, dict(zip(OF_ALL_CHIPS, values, strict=True))
 
