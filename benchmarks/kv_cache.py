@@ -11,7 +11,6 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from neuralfuse.quantized import evaluate
 from neuralfuse.quantized.cache import FaultyCache
@@ -72,5 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with torch.inference_mode():
-        main()
+    main()
