@@ -182,27 +182,28 @@ def measure(
     voltage: float | None,
     workers: Workers,
     advance: Callable[[int, int, dict[str, float]], None],
-) -> pd.DataFrame:
-    """`summarise` of each generator before each network of a prepared study, over its evaluation chips at one
-    supply."""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`summarise` of each generator before each network of a prepared study, over its evaluation chips at one supply;
+    and what each chip said, a `Reading` a row."""
     study = folder.study
     at = point(study, voltage)
     supply = supply_of(study, study.accelerators[0], at, "weights")
     found = by_network(_of_folder, folder, study.chips.numbers, supply, workers, advance)
-    rows = []
+    rows, readings = [], []
     for network, chips in found.items():
         for protection in generators(study):
             table = pd.DataFrame([chip[protection.name] for chip in chips])
             where = {"network": network, "accelerator": study.accelerators[0], "structure": study.forms[0],
                      "protection": protection.name, "voltage": supply}  # fmt: skip
             rows.append(where | summarise(table))
-    return pd.DataFrame(rows)
+            readings.append(table.assign(**where)[[*where, *Reading.__dataclass_fields__]])
+    return pd.DataFrame(rows), pd.concat(readings, ignore_index=True)
 
 
 def summarise(table: pd.DataFrame) -> dict[str, float]:
     """Means over the chips of `Reading`s in percent with their 95% intervals, `_low` and `_high`; what the generator
-    wins (`gain`), and its mean over images (`gain_one_for_all`), in accuracy points, paired by chip; the
-    accuracies without faults, and those of the probes.
+    wins (`gain`; `better`: on how many chips), and its mean over images (`gain_one_for_all`), in accuracy points,
+    paired by chip; the accuracies without faults, and those of the probes.
 
     >>> two = [Reading(0, 0.5, 0.8, 0.5, 0.6, 0.1, 0.5, 0.7, 0.4), Reading(1, 0.4, 0.8, 0.4, 0.6, 0.1, 0.5, 0.7, 0.4)]
     >>> known = {"images": 9, "clean": 0.9, "clean_protected": 0.8, "probe_painted": 0.8, "probe_image": 0.3}
@@ -213,6 +214,7 @@ def summarise(table: pd.DataFrame) -> dict[str, float]:
     found: dict[str, float] = {"images": int(table.images.iloc[0]), "chips": len(table)}
     shares = {name: table[name].to_numpy(dtype=float) for name in Reading.__dataclass_fields__ if name != "chip"}
     gains = {"gain": shares["protected"] - shares["bare"], "gain_one_for_all": shares["one_for_all"] - shares["bare"]}
+    found["better"] = int((gains["gain"] > 0).sum())
     for name, values in (shares | gains).items():
         known = values[~np.isnan(values)]
         e = mean_interval(known, within=DIFFERENCE if name in gains else SHARE)

@@ -62,10 +62,11 @@ def explain(
     with steps(quiet) as say:
         for folder in studies:
             prepare(folder, say)
-            table = measure(folder, voltage, chosen, say(f"explain ({chosen.label})"))
-            written = [write_atomic(folder.path / "explain.csv", to_csv(table))]
+            table, readings = measure(folder, voltage, chosen, say(f"explain ({chosen.label})"))
+            parts = {"explain": table, "explain_chips": readings}
+            written = [write_atomic(folder.path / f"{name}.csv", to_csv(part)) for name, part in parts.items()]
             for name, rows in table.groupby("network", sort=False):
-                figure = plots.explain(rows, folder.study.curve.unit)
+                figure = plots.explain(rows, readings[readings.network == name], folder.study.curve.unit)
                 written += plots.save(figure, folder.path / "plots", f"explain-{slug(name)}")
             _print(table)
             for path in written:

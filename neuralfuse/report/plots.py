@@ -343,28 +343,35 @@ def sensitivity(table: pd.DataFrame, unit: str = "Vmin", scale: Scale = ACCURACY
     return figure
 
 
-def explain(table: pd.DataFrame, unit: str = "Vmin") -> Figure:
-    """What generators paint, test by test, from `neuralfuse.analysis.explain`, one network: a group of bars for each.
+def explain(table: pd.DataFrame, readings: pd.DataFrame, unit: str = "Vmin") -> Figure:
+    """What generators paint, test by test, a group of bars for each; and each chip without and behind them.
 
-    Bars are means over chips, whiskers 95% intervals; a probe is no chip's and has none.
+    `table`, `readings`: of one network, from `neuralfuse.analysis.explain`. Bars are means over chips, whiskers 95%
+    intervals; a probe is no chip's and has none.
     """
     tests = {"bare": "network alone", "protected": "behind the generator", "swap": "G of another image: says its class",
              "swap_bare": "says it without G", "mean": "mean of G of another class: says it",
              "probe_painted": "linear probe of F(x) - x", "probe_image": "linear probe of x"}  # fmt: skip
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(max(5.2, 1.6 * len(table) + 1.6), 4.2), layout="constrained")
-        axis = figure.subplots()
+        width = max(4.4, 1.6 * len(table))
+        figure = Figure(figsize=(width + 3.6, 4.2), layout="constrained")
+        bars, chips = figure.subplots(1, 2, width_ratios=(width, 3.6), sharey=True)
     where, width = np.arange(len(table)), 0.8 / len(tests)
     for i, ((name, label), colour) in enumerate(zip(tests.items(), COLOURS, strict=False)):
         at = where + (i - (len(tests) - 1) / 2) * width
-        axis.bar(at, table[name], color=colour, width=width, label=label)
+        bars.bar(at, table[name], color=colour, width=width, label=label)
         if f"{name}_low" in table:
             ends = np.stack([table[name] - table[f"{name}_low"], table[f"{name}_high"] - table[name]])
-            axis.errorbar(at, table[name], np.nan_to_num(ends), fmt="none", ecolor="0.5", capsize=2, linewidth=1)
-    axis.set_xticks(where, table.protection.map(plot_label))
-    axis.grid(False, axis="x")
-    axis.set_ylim(0, 100)
-    axis.set_ylabel("Test images (%)")
+            bars.errorbar(at, table[name], np.nan_to_num(ends), fmt="none", ecolor="0.5", capsize=2, linewidth=1)
+    bars.set_xticks(where, table.protection.map(plot_label))
+    bars.grid(False, axis="x")
+    bars.set_ylim(0, 100)
+    bars.set_ylabel("Test images (%)")
+    for (name, rows), marker in zip(readings.groupby("protection", sort=False), cycle(MARKERS)):
+        chips.plot(100 * rows.bare, 100 * rows.protected, marker, fillstyle="none", color="0.2", label=plot_label(name))
+    chips.plot([0, 100], [0, 100], color="0.6", linewidth=1)
+    chips.set_xlim(0, 100)
+    chips.set_xlabel("each chip: network alone (%), behind it (%)")
     legend(figure)
     first = table.iloc[0]
     supply = " and ".join(f"{voltage:.4g}" for voltage in table.voltage.unique()) + (" V" if unit == "V" else " Vmin")

@@ -85,6 +85,9 @@ def test_command_explains_the_very_chips_of_the_sweep(tiny_copy, capsys):
     assert row["gain_low"] <= row["gain"] <= row["gain_high"]
     assert (row["protection"], row["chips"], row["images"], row["voltage"]) == ("fuse", 3, 120, 0.76)
     assert {p.suffix for p in (tiny_copy / "plots").glob("explain-resnet8.*")} == {".png", ".svg", ".pdf"}
+    chips = pd.read_csv(tiny_copy / "explain_chips.csv")
+    unprotected = rows[rows.protection == "none"].set_index("chip").accuracy
+    assert chips.set_index("chip").bare.to_dict() == pytest.approx(unprotected.to_dict())
     told = capsys.readouterr().out
     assert str(tiny_copy / "explain.csv") in told
     assert f"{row['swap']:.1f} [" in told
