@@ -4,18 +4,21 @@
 
 The decoder of benchmarks/studies/text.yaml, trained as there (in --out, kept); keys and values in a buffer of their own
 that holds each element of the window once, on chips of the study's lot; weights as trained. One row a chip, format and
-supply goes to benchmarks/results/kv_cache/rows.csv: bits a character over the study's test windows.
+supply goes to benchmarks/results/kv_cache: bits a character over the study's test windows, means, a figure.
 """
 
 import argparse
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from neuralfuse.quantized import evaluate
 from neuralfuse.quantized.cache import FaultyCache
 from neuralfuse.quantized.formats import WordFormat
 from neuralfuse.quantized.metric import bits, counted
+from neuralfuse.results.statistics import mean_interval
 from neuralfuse.results.tables import to_csv
 from neuralfuse.study.data import load_data, test_set
 from neuralfuse.study.prepare import prepare
@@ -29,7 +32,7 @@ from sram.progress import steps
 
 STUDY = Path(__file__).parent / "studies" / "text.yaml"
 ROWS = Path(__file__).parent / "results" / "kv_cache" / "rows.csv"
-FORMATS = ("int", "fp8_e4m3", "fp8_e5m2", "bf16")
+LABELS = {"int": "INT8", "fp8_e4m3": "FP8 E4M3", "fp8_e5m2": "FP8 E5M2", "bf16": "BF16"}
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
@@ -50,7 +53,7 @@ def main() -> None:
             return float(bits(evaluate.logits(network, x), y).sum() / counted(y).sum())
 
         plain, rows, advance = measured(), [], say("keys and values")
-        for i, name in enumerate(FORMATS):
+        for i, name in enumerate(LABELS):
             form = WordFormat(name=name)
             cache = FaultyCache(network, data.train_x[:64], form)
             clean = measured()
@@ -64,10 +67,34 @@ def main() -> None:
                     cache.set_faults(*placed.faults(now.cell, now.kind))
                     about = {"format": name, "cell_fault_rate": rate, "voltage": voltage, "chip": chip}
                     rows.append(about | {"bits": measured(), "clean_bits": clean, "plain_bits": plain})
-                advance(i * given.chips + chip + 1, len(FORMATS) * given.chips, {"bits": rows[-1]["bits"]})
+                advance(i * given.chips + chip + 1, len(LABELS) * given.chips, {"bits": rows[-1]["bits"]})
             cache.remove()
+    write(pd.DataFrame(rows), plain)
+
+
+def write(rows: pd.DataFrame, plain: float) -> None:
+    """The rows; their means over chips with 95% intervals; a figure of these."""
+    found = []
+    for (name, rate, voltage), part in rows.groupby(["format", "cell_fault_rate", "voltage"], sort=False):
+        e = mean_interval(part.bits.to_numpy())
+        about = {"format": name, "cell_fault_rate": rate, "voltage": voltage, "chips": len(part)}
+        found.append(about | {"clean": part.clean_bits.iloc[0], "bits": e.mean, "low": e.low, "high": e.high})
+    table = pd.DataFrame(found)
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, part) in enumerate(table.groupby("format", sort=False)):
+        whiskers = [part.bits - part.low, part.high - part.bits]
+        style = {"marker": "os^D"[i], "markersize": 4, "linewidth": 1.3, "capsize": 2}
+        axes.errorbar(part.cell_fault_rate, part.bits, whiskers, label=LABELS[str(name)], **style)
+    axes.axhline(plain, color="0.6", linewidth=0.8, label="numbers, no fault")
+    axes.set(xscale="log", xlabel="Cell fault rate of the cache", ylabel="Test cross-entropy (bits a character)")
+    axes.legend(title="keys and values in", fontsize=8, title_fontsize=8)
     ROWS.parent.mkdir(exist_ok=True)
-    write_atomic(ROWS, to_csv(pd.DataFrame(rows)))
+    write_atomic(ROWS, to_csv(rows))
+    write_atomic(ROWS.with_name("summary.csv"), to_csv(table))
+    buffer = BytesIO()
+    figure.savefig(buffer, dpi=200, format="png")
+    write_atomic(ROWS.with_name("bits.png"), buffer.getvalue())
 
 
 if __name__ == "__main__":
