@@ -176,6 +176,11 @@ class FaultyNetwork:
         view.flags.writeable = False
         return view
 
+    @property
+    def values(self) -> Tensor:
+        """What is read of all words, float32[n]: the memory of the weight tensors."""
+        return self._values
+
     def set_faults(self, weight: np.ndarray, bit: np.ndarray, kind: np.ndarray) -> None:
         """Make these the only faults: bit `bit` of word `weight` is stuck at 0 (kind 0), stuck at 1 (1), or flipped
         (2).
