@@ -121,7 +121,7 @@ class Chips:
         """Images of the test set, right without a fault less right with these."""
         self.model.set_faults(*self.stored(chip, moved).faults(self.voltage))
         with threads(1):
-            return self.clean - int(self.bench.right(self.name, self.bench.images).sum())
+            return self.clean - int(self.bench.scores(self.name, self.bench.images).sum())
 
     def fails(self, chip: int, moved: Factors | None = None) -> bool:
         """Whether it loses more than the points."""
