@@ -47,7 +47,7 @@ CURVE = (
 BANK = "One bank of chip 0, which cells are faulty; how they gather in columns; their share against supply"
 IMAGES = "Test images, what the generator makes of them, and the difference"
 OWN = "Each chip's own lowest supply: how many chips have which, and the share that holds, with its exact 95% interval"
-SENSITIVITY = "Accuracy lost to the faults of one layer, or one bit, at a time"
+SENSITIVITY = "{Metric} {lost} the faults of one layer, or one bit, at a time"
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ def drawings(
 def _said(caption: str, scale: Scale) -> str:
     """A caption with what is measured, and its margins."""
     narrow, *_, wide = map(scale.within, scale.margins)
-    return caption.format(metric=scale.name, Metric=scale.name.capitalize(), narrow=narrow, wide=wide)
+    lost = "lost to" if scale.higher_is_better else "added by"
+    return caption.format(metric=scale.name, Metric=scale.name.capitalize(), narrow=narrow, wide=wide, lost=lost)
 
 
 def _of_smaller(study: StudyConfig, part: pd.DataFrame, tag: str, of: str, scale: Scale) -> dict[str, Drawing]:
@@ -146,10 +147,10 @@ def _of_rails(part: pd.DataFrame, units: tuple[str, str], tag: str, of: str, sca
     return found
 
 
-def drawn_elsewhere(folder: Path) -> dict[str, str]:
+def drawn_elsewhere(folder: Path, scale: Scale) -> dict[str, str]:
     """Names and captions of the figures of `neuralfuse yield` and `sensitivity` that lie in a folder."""
     found = {}
-    for start, caption in (("own-supply", OWN), ("sensitivity", SENSITIVITY)):
+    for start, caption in (("own-supply", OWN), ("sensitivity", _said(SENSITIVITY, scale))):
         for path in sorted((folder / "plots").glob(f"{start}*.png")):
             of = path.stem.removeprefix(start).lstrip("-")
             found[path.stem] = f"{caption} ({of})" if of else caption

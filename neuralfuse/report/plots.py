@@ -333,7 +333,7 @@ def sensitivity(table: pd.DataFrame, unit: str = "Vmin", scale: Scale = ACCURACY
         axis.set_xticks(where, rows["name"].map(plot_label))
         axis.grid(False, axis="x")
     axes[0].tick_params(axis="x", rotation=90, labelsize=7)
-    axes[0].set_ylabel(f"Test {scale.name} lost ({scale.unit})")
+    axes[0].set_ylabel(f"Test {scale.name} {'lost' if scale.higher_is_better else 'added'} ({scale.unit})")
     axes[0].set_xlabel("layer that carries the faults")
     axes[1].set_xlabel(f"bit that carries them (0 least, {len(bits) - 1} sign)")
     legend(figure)
