@@ -31,7 +31,7 @@ from sram.memory import Chip, Memory
 from sram.progress import steps
 
 STUDY = Path(__file__).parent / "studies" / "text.yaml"
-ROWS = Path(__file__).parent / "results" / "kv_cache" / "rows.csv"
+ROWS = Path(__file__).parent / "results" / "kv_cache" / "chips.csv"
 LABELS = {"int": "INT8", "fp8_e4m3": "FP8 E4M3", "fp8_e5m2": "FP8 E5M2", "bf16": "BF16"}
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 

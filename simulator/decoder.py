@@ -101,7 +101,7 @@ class Decoder:
 
         >>> prompt, step = decoder("gpt2").workload(100), decoder("gpt2").workload(context=100)
         >>> round(prompt.macs / step.macs, 1)
-        69.2
+        69.5
         """
         where = f"decoder {self.name}"
         for key, value, least in (("tokens", tokens, 1), ("context", context, 0), ("batch", batch, 1)):

@@ -84,7 +84,7 @@ def _rows(voltages: np.ndarray, chips: int, curve, tougher: float) -> pd.DataFra
     rows = rows.assign(total=TOTAL, correct_clean=CLEAN, correct_both=both, test_images=TOTAL)
     rows = rows.assign(clean_accuracy=CLEAN / TOTAL, cell_fault_rate=rate, flip_rate=rate / 2, cycles=50_000)
     nominal = {"voltage_activations": 1.0, "voltage_accumulators": 1.0, "voltage_logic": 1.0}
-    rows = rows.assign(**nominal, cell_fault_rate_activations=0.0, clock_hz=500e6, inference_s=1e-4)
+    rows = rows.assign(**nominal, metric="accuracy", cell_fault_rate_activations=0.0, clock_hz=500e6, inference_s=1e-4)
     for scope in SCOPES:
         rows[f"saving_{scope}"], rows[f"energy_{scope}_pj"] = savings[scope], 1e6 * (1 - savings[scope])
     rows["inferences_per_s"] = 1 / rows.inference_s

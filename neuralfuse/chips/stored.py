@@ -198,7 +198,9 @@ def not_in_weak_cells(network: nn.Module, workload: Workload) -> list[str]:
     fetched = [name for name, _, _ in workload.tensors()]
     for name in fetched:
         if name not in words and name not in map(exponents_of, words):
-            allowed = f"stored weights ({', '.join(words)}); a module names others in stored_weights"
+            allowed = (
+                "the weight of a convolution, linear or recurrent layer, or one named in its module's stored_weights"
+            )
             raise InputError(type(network).__name__, "weight", name, allowed)
     named = {name: one for name, one in words.items() if name not in fetched} | unlisted
     found = [f"{name} ({one.numel():,})" for name, one in named.items()]

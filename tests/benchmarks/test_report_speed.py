@@ -39,7 +39,7 @@ def test_every_figure_is_drawn_whatever_things_are_called(large):
     folder, _, made = large
     layers, energies = (read_table(folder / f"{name}.csv") for name in ("layers", "energy"))
     study = StudyFolder.open(folder).study
-    drawings = figures.drawings(folder, study, read_results(folder), made.summary, layers, energies)
+    drawings = figures.drawings(folder, study, read_results(folder), made.summary, layers, energies, made.scale)
     for name, drawing in drawings.items():
         assert re.fullmatch(r"[A-Za-z0-9_.+~-]+", name)
         if not name.startswith("bank"):

@@ -67,7 +67,7 @@ def study(name, **more):
         ("fewer", r"output = \[7\]"),
         ("breaks", "no such layer"),
         ("text", "returns a torch.nn.Module"),
-        ("own", "at least one conv or linear weight"),
+        ("own", "or one named in its module's stored_weights"),
     ],
 )
 def test_networks(odd, name, says):

@@ -526,9 +526,9 @@ def test_a_stopped_training_of_a_protection_that_was_edited_starts_afresh(tmp_pa
 def test_a_network_per_channel_is_trained_with_the_words_that_it_is_stored_in(tmp_path, monkeypatch):
     given, original = {}, train_network
 
-    def spy(network, data, settings, bits, per_channel, seed, run):
-        given.update(per_channel=per_channel, settings=run.settings)
-        return original(network, data, settings, bits, per_channel, seed, run)
+    def spy(network, data, settings, words, **more):
+        given.update(per_channel=words.per_channel, settings=more["run"].settings)
+        return original(network, data, settings, words, **more)
 
     monkeypatch.setattr(making, "train_network", spy)
     network = STUDY["networks"][0] | {"per_channel": True}
