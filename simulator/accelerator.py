@@ -175,6 +175,8 @@ class Accelerator:
         _check_range(self.name, "cores", self.cores, 1, MOST_CORES)
         if self.cores > 1 and self.keep_on_chip:  # outputs that are cut would have to go from core to core
             raise InputError(self.name, "keep_on_chip", True, "false with several cores")
+        if self.cores > 1 and self.cache_buffer is not None:  # and keys and values to all that read them
+            raise InputError(self.name, "cache_buffer", self.cache_buffer.capacity_bytes, "none with several cores")
         if (self.scratchpads is None) == (self.dataflow == "rs"):
             allowed = "the words of an element's memories" if self.scratchpads is None else "none, but with dataflow rs"
             raise InputError(self.name, "scratchpads", self.scratchpads, allowed)
@@ -302,18 +304,12 @@ def accelerator_names() -> list[str]:
     >>> "paper" in accelerator_names()
     True
     """
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    return userfile.presets(PRESETS)
 
 
 def accelerator(name_or_path: str | Path) -> Accelerator:
     """A preset by name, or an accelerator from a YAML file whose keys are the fields of Accelerator."""
-    path = Path(name_or_path)
-    if str(name_or_path) in accelerator_names():
-        path = PRESETS / f"{name_or_path}.yaml"
-    elif not path.is_file():
-        raise InputError("accelerator", "name", str(name_or_path), ", ".join(accelerator_names()) + ", or a YAML file")
-    found = userfile.mapping(path, "the fields of Accelerator")
-    return userfile.record(path, Accelerator, {"name": path.stem} | found)
+    return userfile.named(PRESETS, name_or_path, Accelerator, "accelerator")
 
 
 # All keys of a SCALE-Sim .cfg (v2 and v3). Those that change nothing here: addresses and names of files; what only

@@ -31,7 +31,7 @@ from sram.lazy import callable_module
 Norm = Literal["layer", "rms"]
 Biases = Literal["none", "qkv", "all"]
 SOFTMAX, ROTATION = 5, 3
-MOST = 1 << 24
+MOST, MOST_LAYERS = 1 << 24, 1024
 PRESETS = Path(__file__).parent / "decoders"
 
 
@@ -68,8 +68,9 @@ class Decoder:
 
     def __post_init__(self) -> None:
         for key in ("layers", "width", "heads", "kv_heads", "head_width", "hidden", "vocabulary"):
-            if not 1 <= getattr(self, key) <= MOST:
-                raise InputError(f"decoder {self.name}", key, getattr(self, key), f"1 to {MOST}")
+            most = MOST_LAYERS if key == "layers" else MOST
+            if not 1 <= getattr(self, key) <= most:
+                raise InputError(f"decoder {self.name}", key, getattr(self, key), f"1 to {most}")
         if self.heads % self.kv_heads:
             raise InputError(f"decoder {self.name}", "kv_heads", self.kv_heads, f"a divisor of heads = {self.heads}")
         if not 0 <= self.positions <= MOST:
@@ -130,18 +131,12 @@ def decoder_names() -> list[str]:
     >>> "llama-3.2-1b" in decoder_names()
     True
     """
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    return userfile.presets(PRESETS)
 
 
 def decoder(name_or_path: str | Path) -> Decoder:
     """A preset by name, or a decoder from a YAML file whose keys are the fields of Decoder."""
-    path = Path(name_or_path)
-    if str(name_or_path) in decoder_names():
-        path = PRESETS / f"{name_or_path}.yaml"
-    elif not path.is_file():
-        raise InputError("decoder", "name", str(name_or_path), ", ".join(decoder_names()) + ", or a YAML file")
-    found = userfile.mapping(path, "the fields of Decoder")
-    return userfile.record(path, Decoder, {"name": path.stem} | found)
+    return userfile.named(PRESETS, name_or_path, Decoder, "decoder")
 
 
 class _Run:

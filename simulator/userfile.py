@@ -172,6 +172,22 @@ def record(path: Path, kind: type[Record], values: dict[str, Any]) -> Record:
         raise _readable(error, path, kind) from None
 
 
+def presets(folder: Path) -> list[str]:
+    """Names of the files that come with the package."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def named(folder: Path, name_or_path: str | Path, kind: type[Record], what: str) -> Record:
+    """A preset of a folder by name, or the `kind` in another YAML file, whose keys are its fields; named as the file is
+    where it does not say. InputError for what is neither; `what` it is."""
+    path = Path(name_or_path)
+    if str(name_or_path) in presets(folder):
+        path = folder / f"{name_or_path}.yaml"
+    elif not path.is_file():
+        raise InputError(what, "name", str(name_or_path), ", ".join(presets(folder)) + ", or a YAML file")
+    return record(path, kind, {"name": path.stem} | mapping(path, f"the fields of {kind.__name__}"))
+
+
 def whole(text: str, most: int) -> int | None:
     """The number that a cell says, if it is one from 1 to `most`.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from neuralfuse.cli.simulate import MACHINE, RESULT, clock_of, supplies_of
+from neuralfuse.cli.simulate import MACHINE, RESULT, Clock, Energies, Rails, clock_of, supplies_of
 from neuralfuse.cli.study import Quiet
 from neuralfuse.cli.tables import print_frame, print_line
 
@@ -29,21 +29,9 @@ def decoder(
             rich_help_panel=MACHINE,
         ),
     ] = "paper",
-    rail: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="RAIL=SUPPLY",
-            help="Supply of a rail, or of weights, activations, accumulators, cache; again for another.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None,
-    clock: Annotated[
-        str | None,
-        typer.Option(metavar="follow|HZ", help="As fast as all supplies allow, or so fast.", rich_help_panel=MACHINE),
-    ] = None,
-    energy_table: Annotated[
-        str, typer.Option(metavar="NAME|FILE.yaml", help="Energies of the components.", rich_help_panel=MACHINE)
-    ] = "published",
+    rail: Rails = None,
+    clock: Clock = None,
+    energy_table: Energies = "published",
     out: Annotated[Path | None, typer.Option(help="Both phases as CSV.", rich_help_panel=RESULT)] = None,
     layers: Annotated[
         Path | None, typer.Option(help="Layers of the prompt and of the last token as CSV.", rich_help_panel=RESULT)

@@ -1,11 +1,10 @@
 """`neuralfuse explain`: whether generators repair images or paint classes."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuralfuse.cli.study import Out, Quiet, WorkersOption
+from neuralfuse.cli.study import Out, Quiet, StudyFile, WorkersOption
 from neuralfuse.cli.tables import print_line
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ COLUMNS = {
 
 
 def explain(
-    study: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")],
+    study: StudyFile,
     out: Out,
     voltage: Annotated[
         float | None,

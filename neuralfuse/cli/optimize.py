@@ -1,14 +1,12 @@
 """`neuralfuse optimize`."""
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuralfuse.cli.study import Out, Quiet, WorkersOption
+from neuralfuse.cli.study import Dask, Out, Quiet, StudyFile, WorkersOption, check_workers, in_each
 from neuralfuse.cli.tables import print_line, print_table
-from sram.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,37 +16,23 @@ if TYPE_CHECKING:
 
 
 def optimize(
-    study: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")],
+    study: StudyFile,
     out: Out,
     workers: WorkersOption = None,
-    dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler that shares this file system.")] = None,
+    dask: Dask = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is searched, under which constraints.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Find the operating point and protection of least energy that keep accuracy, without the whole grid. Resumable."""
     from neuralfuse.analysis.optimize import run_search
     from neuralfuse.study import variants
-    from neuralfuse.sweep.executors import choose
-    from neuralfuse.sweep.run import claimed
-    from sram.progress import steps
 
-    if dask is not None and workers is not None:
-        raise InputError("command line", "--dask", dask, "only one of --workers and --dask")
+    check_workers(workers, dask)
     if dry_run:
         for folder in variants.studies_of(study, out).values():
             _dry_run(folder)
         return
-    chosen, failed = choose(workers, dask), False
-    for folder in claimed(study, out).values():
-        with steps(quiet) as say:
-            found = run_search(folder, chosen, say)
-        for failure in found.failures:
-            print_line(f"not done: {len(failure.tasks)} tasks: {failure.reason}")
-        failed |= bool(found.failures)
-        if not found.failures:
-            _print(found, folder)
-    if failed:
-        raise typer.Exit(1)
+    in_each(study, out, workers, dask, quiet, run_search, _print)
 
 
 def _dry_run(folder: "StudyFolder") -> None:

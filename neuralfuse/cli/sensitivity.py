@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuralfuse.cli.study import Out, Quiet, WorkersOption
+from neuralfuse.cli.study import Out, Quiet, StudyFile, WorkersOption
 from neuralfuse.cli.tables import print_line
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def sensitivity(
-    study: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")],
+    study: StudyFile,
     out: Out,
     voltage: Annotated[
         float | None, typer.Option(help="Weight-SRAM supply in the curve's unit; default the study's lowest.")

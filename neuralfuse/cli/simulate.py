@@ -47,6 +47,21 @@ Machine = Annotated[str | None, typer.Option(metavar="NAME|FILE.yaml", help="Def
 ScalesimConfig = Annotated[
     Path | None, typer.Option(metavar="FILE.cfg", help="SCALE-Sim configuration.", rich_help_panel=MACHINE)
 ]
+Rails = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="RAIL=SUPPLY",
+        help="Supply of a rail, or of weights, activations, accumulators, cache; again for another.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Clock = Annotated[
+    str | None,
+    typer.Option(metavar="follow|HZ", help="As fast as all supplies allow, or so fast.", rich_help_panel=MACHINE),
+]
+Energies = Annotated[
+    str, typer.Option(metavar="NAME|FILE.yaml", help="Energies of the components.", rich_help_panel=MACHINE)
+]
 Schedule = Annotated[str, typer.Option(help="streamed, resident or paper.")]
 TILES = "Tiles and loop order of each layer: search, fixed (no tiles), or a YAML file. Default: the accelerator's."
 Tiles = Annotated[str | None, typer.Option(metavar="search|fixed|FILE.yaml", help=TILES)]
@@ -66,25 +81,13 @@ def simulate(
             help="Short for --rail weights=SUPPLY: 0.7V, or 0.83Vmin of its nominal.", rich_help_panel=MACHINE
         ),
     ] = None,
-    rail: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="RAIL=SUPPLY",
-            help="Supply of a rail, or of weights, activations, accumulators; again for another.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None,
-    clock: Annotated[
-        str | None,
-        typer.Option(metavar="follow|HZ", help="As fast as all supplies allow, or so fast.", rich_help_panel=MACHINE),
-    ] = None,
+    rail: Rails = None,
+    clock: Clock = None,
     rate: Annotated[
         float | None,
         typer.Option(metavar="HZ", help="Inferences a second, with leakage between them.", rich_help_panel=MACHINE),
     ] = None,
-    energy_table: Annotated[
-        str, typer.Option(metavar="NAME|FILE.yaml", help="Energies of the components.", rich_help_panel=MACHINE)
-    ] = "published",
+    energy_table: Energies = "published",
     compat: Annotated[
         str | None,
         typer.Option(metavar="scalesim", help="Count as SCALE-Sim v3 does, quirk for quirk.", rich_help_panel=RESULT),

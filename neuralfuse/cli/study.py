@@ -3,7 +3,7 @@
 import gc
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 import typer
 
@@ -11,6 +11,7 @@ from neuralfuse.cli.tables import print_line, print_lines
 from sram.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Executor
 
     import pandas as pd
@@ -18,11 +19,60 @@ if TYPE_CHECKING:
     from neuralfuse.report import Report
     from neuralfuse.study.config import StudyConfig
     from neuralfuse.study.folder import StudyFolder
+    from neuralfuse.study.making import Say
+    from neuralfuse.sweep.collect import Failure
     from neuralfuse.sweep.executors import Workers
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything the study makes; run again to go on.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", help="Processes; default one for each core.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")]
+Dask = Annotated[str | None, typer.Option(help="Address of a Dask scheduler that shares this file system.")]
+
+
+class Found(Protocol):
+    """What a command found in the folder of a study."""
+
+    @property
+    def failures(self) -> "list[Failure]":
+        """Tasks that could not be done."""
+
+
+F = TypeVar("F", bound=Found)
+
+
+def in_each(
+    study: Path,
+    out: Path,
+    workers: int | None,
+    dask: str | None,
+    quiet: bool,
+    run: "Callable[[StudyFolder, Workers, Say], F]",
+    show: "Callable[[F, StudyFolder], None]",
+) -> None:
+    """Run something in the folder of a study, of each of its variants, and show what it found. Ends with status 1 where
+    tasks failed: nothing is shown of a folder with such."""
+    from neuralfuse.sweep.executors import choose
+    from neuralfuse.sweep.run import claimed
+    from sram.progress import steps
+
+    chosen, failed = choose(workers, dask), False
+    for folder in claimed(study, out).values():
+        with steps(quiet) as say:
+            found = run(folder, chosen, say)
+        for failure in found.failures:
+            print_line(f"not done: {len(failure.tasks)} tasks: {failure.reason}")
+        failed |= bool(found.failures)
+        if not found.failures:
+            show(found, folder)
+    if failed:
+        raise typer.Exit(1)
+
+
+def check_workers(workers: int | None, dask: str | None) -> None:
+    """InputError where both options are given."""
+    if dask is not None and workers is not None:
+        raise InputError("command line", "--dask", dask, "only one of --workers and --dask")
 
 
 def demo(out: Out = Path("out/demo"), workers: WorkersOption = None, quiet: Quiet = False) -> None:
@@ -32,10 +82,10 @@ def demo(out: Out = Path("out/demo"), workers: WorkersOption = None, quiet: Quie
 
 
 def sweep(
-    study: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")],
+    study: StudyFile,
     out: Out,
     workers: WorkersOption = None,
-    dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler that shares this file system.")] = None,
+    dask: Dask = None,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Run the I-th of N parts; `merge` joins them.")
     ] = None,
@@ -43,8 +93,7 @@ def sweep(
     quiet: Quiet = False,
 ) -> None:
     """Run a study: what is missing in DIR is run, what is there is kept. Resumable at any moment."""
-    if dask is not None and workers is not None:
-        raise InputError("command line", "--dask", dask, "only one of --workers and --dask")
+    check_workers(workers, dask)
     part = _parse_shard(shard)
     if dry_run:
         _dry_run(study, out, workers, part)
@@ -53,7 +102,7 @@ def sweep(
 
 
 def train(
-    study: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")],
+    study: StudyFile,
     out: Out,
     quiet: Quiet = False,
 ) -> None:

@@ -1,13 +1,9 @@
 """`neuralfuse yield`."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from neuralfuse.cli.study import Out, Quiet, WorkersOption
+from neuralfuse.cli.study import Dask, Out, Quiet, StudyFile, WorkersOption, check_workers, in_each
 from neuralfuse.cli.tables import print_line, print_table
-from sram.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,31 +13,17 @@ if TYPE_CHECKING:
 
 
 def yields(
-    study: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")],
+    study: StudyFile,
     out: Out,
     workers: WorkersOption = None,
-    dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler that shares this file system.")] = None,
+    dask: Dask = None,
     quiet: Quiet = False,
 ) -> None:
     """Find the lowest supply of each chip, without all supplies and images, and what binning by it saves. Resumable."""
     from neuralfuse.analysis.each_chip import run_descents
-    from neuralfuse.sweep.executors import choose
-    from neuralfuse.sweep.run import claimed
-    from sram.progress import steps
 
-    if dask is not None and workers is not None:
-        raise InputError("command line", "--dask", dask, "only one of --workers and --dask")
-    chosen, failed = choose(workers, dask), False
-    for folder in claimed(study, out).values():
-        with steps(quiet) as say:
-            found = run_descents(folder, chosen, say)
-        for failure in found.failures:
-            print_line(f"not done: {len(failure.tasks)} tasks: {failure.reason}")
-        failed |= bool(found.failures)
-        if not found.failures:
-            _print(found, folder)
-    if failed:
-        raise typer.Exit(1)
+    check_workers(workers, dask)
+    in_each(study, out, workers, dask, quiet, run_descents, _print)
 
 
 def _print(found: "Yields", folder: "StudyFolder") -> None:

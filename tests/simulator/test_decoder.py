@@ -201,7 +201,7 @@ def test_a_network_without_a_cache_costs_what_it_did_beside_the_buffers_leakage(
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [("kv_heads", 4, "a divisor of heads = 6"), ("width", 0, "1 to"), ("norm", "batch", "layer, rms"),
-     ("biases", "some", "none, qkv, all"), ("positions", -1, "0 to"), ("layers", 1 << 30, "1 to")],
+     ("biases", "some", "none, qkv, all"), ("positions", -1, "0 to"), ("layers", 1025, "1 to 1024")],
 )  # fmt: skip
 def test_sizes_that_cannot_be_are_refused(key, value, allowed):
     with pytest.raises(InputError, match=allowed) as error:
@@ -222,6 +222,12 @@ def test_runs_that_cannot_be_are_refused():
         SMALL.check_cache(WITH_CACHE, tokens + 1)
     with pytest.raises(InputError, match=f"at most {tokens // 4} tokens of each of 4"):
         SMALL.check_cache(WITH_CACHE, tokens, batch=4)
+
+
+def test_a_cache_is_of_one_core():
+    with pytest.raises(InputError, match="none with several cores") as error:
+        replace(WITH_CACHE, keep_on_chip=False, cores=2)
+    assert error.value.key == "cache_buffer"
 
 
 def test_a_file_is_a_decoder(tmp_path):
