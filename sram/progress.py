@@ -17,7 +17,7 @@ def steps(quiet: bool = False) -> Iterator[Callable[[str], Advance]]:
     `quiet`: nothing is shown.
     """
     if quiet:
-        yield _nothing
+        yield silent
         return
     from rich.console import Console
     from rich.progress import (
@@ -54,7 +54,8 @@ def steps(quiet: bool = False) -> Iterator[Callable[[str], Advance]]:
         yield say
 
 
-def _nothing(title: str) -> Advance:
+def silent(title: str) -> Advance:
+    """As `say`: nothing is shown."""
     return lambda done, total, figures: None
 
 

@@ -14,6 +14,7 @@ from neuralfuse.study.folder import StudyFolder
 from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.run import run_study
 from sram.files import write_atomic
+from sram.progress import silent
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
@@ -40,7 +41,7 @@ def run(*arguments: object) -> int:
 
 def swept(folder: Path, study: StudyConfig, workers: int = 1) -> bytes:
     """A study run in a folder; its results."""
-    outcome = run_study(StudyFolder(folder, study), choose(workers), lambda title: lambda *progress: None)
+    outcome = run_study(StudyFolder(folder, study), choose(workers), silent)
     assert not outcome.failures
     return (folder / "results.csv").read_bytes()
 

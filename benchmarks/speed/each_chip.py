@@ -24,6 +24,7 @@ from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.run import run_study
 from neuralfuse.sweep.task import Task
 from neuralfuse.training.loop import threads
+from sram.progress import silent
 
 VOLTAGES = [0.94, 0.93, 0.92, 0.91, 0.9, 0.89, 0.88, 0.87, 0.86, 0.85, 0.84, 0.83, 0.82]
 
@@ -44,7 +45,7 @@ def main() -> None:
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as where:
         folder = StudyFolder(Path(where) / "out", study_of(asked.chips))
-        run_study(folder, choose(workers=1), lambda title: lambda *progress: None)
+        run_study(folder, choose(workers=1), silent)
         whole = dict(folder.rows.read())
         bench, parts = Bench(folder), {}
         for ladder in ladders(folder.study, points_of(folder)):

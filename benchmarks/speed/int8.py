@@ -32,6 +32,7 @@ from neuralfuse.study.prepare import prepare
 from neuralfuse.study.supplies import operating_points
 from neuralfuse.sweep.bench import run_chunk
 from neuralfuse.sweep.task import Task
+from sram.progress import silent
 
 SHAPES = {"resnet8": (1, 16), "resnet14": (3, 32), "resnet18": (3, 32), "vgg19": (3, 32)}
 RATES = [0, 0.0025, 0.005, 0.01, 0.0175, 0.03]
@@ -76,7 +77,7 @@ def study_of(dataset: dict, network: dict) -> StudyConfig:
 
 
 def answers(study: StudyConfig, chips: int, folder: Path) -> None:
-    points = prepare(StudyFolder(folder, study), lambda title: lambda done, total, figures: None)
+    points = prepare(StudyFolder(folder, study), silent)
     rows: dict[str, list[list[Result]]] = {"float": [], "int8": []}
     took: dict[str, list[float]] = {"float": [], "int8": []}
     for point in points:

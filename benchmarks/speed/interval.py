@@ -29,6 +29,7 @@ from neuralfuse.sweep.plan import plan
 from neuralfuse.sweep.run import chip_costs
 from neuralfuse.sweep.sampling import Variance
 from neuralfuse.sweep.task import Task
+from sram.progress import silent
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 GOAL = 1.0  # points
@@ -53,7 +54,7 @@ def compare(name: str, cifar10: str | None, images: int | None = None) -> str:
     study = study_of(name, cifar10, images)
     with tempfile.TemporaryDirectory() as where:
         folder = StudyFolder(Path(where) / "out", study)
-        points, costs = prepare(folder, lambda title: lambda *progress: None), chip_costs(folder)
+        points, costs = prepare(folder, silent), chip_costs(folder)
         bench = bench_of(str(folder.path), stamp_of(str(folder.path)))
         wanted = partial(plan, study, points, costs=costs)
         first = wanted({})[0]

@@ -21,6 +21,7 @@ from neuralfuse.study.files import parse_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
 from neuralfuse.sweep.bench import Bench
+from sram.progress import silent
 
 FIRST, BLOCK, IMAGES = 10_000_000, 500, 128
 
@@ -64,7 +65,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as where:
         folder = StudyFolder(Path(where) / "out", study_of(asked.voltage))
-        prepare(folder, lambda title: lambda *progress: None)
+        prepare(folder, silent)
         bench = Bench(folder)
         for points in asked.points:
             chips = Chips(bench, "resnet8", "column", asked.voltage, points)

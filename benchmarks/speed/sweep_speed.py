@@ -39,6 +39,7 @@ from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.task import Task
 from neuralfuse.transforms import generators
 from sram import failure
+from sram.progress import silent
 
 VOLTAGES = [1.0, 0.9, 0.875, 0.85, 0.8375, 0.825, 0.8125, 0.8, 0.7875, 0.775, 0.75]
 
@@ -146,7 +147,7 @@ def main() -> None:
         weights, folder = Path(name), Path(name) / "study"
         study = study_of(given.network, [part for part in given.generators.split(",") if part], weights)
         opened = StudyFolder(folder, study)
-        points = prepare(opened, lambda title: lambda done, total, figures: None)
+        points = prepare(opened, silent)
         bench = Bench(opened)
         network = build_network(study.networks[0], study).eval()
         checkpoint.load_network(network, study.networks[0].checkpoint)

@@ -141,6 +141,8 @@ def _on_images(key: str, network: nn.Module, images: Tensor) -> object:
     try:
         with torch.no_grad():
             return network.eval()(images)
+    except InputError:  # which says more: a network of `output` that gives no such one
+        raise
     except Exception as error:  # of code of anybody's
         reason = f"{type(error).__name__}: {error}"
         raise InputError(

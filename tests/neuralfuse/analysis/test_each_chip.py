@@ -12,6 +12,7 @@ from neuralfuse.study.files import Study, dump_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.run import run_study
+from sram.progress import silent
 from tests.conftest import run
 
 NETWORK = {"name": "resnet8", "options": {"width": 4}, "training": {"epochs": 4, "flip": False, "shift": 0}}
@@ -30,10 +31,6 @@ def study_of(**keys):
         "each_chip": {"within_points": 5, "share_of_chips": 0.75, "scope": "weight_sram"},
     }
     return Study("each", **common | keys)
-
-
-def silent(text):
-    return lambda *progress: None
 
 
 @pytest.fixture(scope="module")

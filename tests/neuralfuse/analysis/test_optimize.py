@@ -15,6 +15,7 @@ from neuralfuse.study.grid import points_of
 from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.run import run_study
 from sram.errors import InputError
+from sram.progress import silent
 
 NETWORK = {"name": "resnet8", "options": {"width": 4}, "activations": "int8"}
 NETWORK |= {"training": {"epochs": 4, "flip": False, "shift": 0}}
@@ -34,10 +35,6 @@ def study_of(**keys):
         "optimize": {"accuracy_points": 2},
     }
     return Study("searched", **common | keys)
-
-
-def silent(text):
-    return lambda *progress: None
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from neuralfuse.study.prepare import prepare, trainings_to_do
 from neuralfuse.transforms import generators
 from sram.errors import InputError
 from sram.plugins import allow_imports
+from sram.progress import silent
 from tests.conftest import TINY, run
 from tests.neuralfuse.data.test_data import idx
 from tests.neuralfuse.sweep.test_study import study_with
@@ -46,7 +47,7 @@ def fuse(name="fuse", **changes):
 
 def prepared(folder, *protections, **changes):
     study = parse_study(STUDY | {"protections": list(protections)} | changes, "here")
-    return prepare(StudyFolder(folder, study), lambda title: lambda *_: None)
+    return prepare(StudyFolder(folder, study), silent)
 
 
 def macs(folder):
@@ -82,7 +83,7 @@ def test_layers_traced_by_other_code_are_traced_again_and_rows_know_the_layers(f
     other = json.dumps(records.read(path)).replace('"made_from": "', '"made_from": "0')
     records.write(path, json.loads(other.replace('"out_channels": 4', '"out_channels": 5')))
     assert points_of(changed) != points_of(mine)
-    prepare(changed, lambda title: lambda *_: None)
+    prepare(changed, silent)
     assert changed.workload("net") == expected
     assert points_of(changed) == points_of(mine)
 
@@ -118,7 +119,7 @@ def test_the_source_of_ones_own_network_and_generator_counts(tmp_path, monkeypat
     own = [{"name": "net", "build": "own_of_this_test:net", "training": {"epochs": 1, "batch": 512}}]
     content = STUDY | {"networks": own, "protections": [fuse(generator="own_of_this_test:fuse")]}
     folder = StudyFolder(tmp_path / "out", parse_study(content, "here"))
-    prepare(folder, lambda title: lambda *_: None)
+    prepare(folder, silent)
     before = points_of(folder)
     assert trainings_to_do(folder) == []
     source.write_text(source.read_text() + "# changed\n")
@@ -143,7 +144,7 @@ def test_other_training_images_are_other_trainings(tmp_path):
     protections = [fuse(options={"width": 2}), "calibrated(affine)"]
     content = STUDY | {"dataset": dataset, "networks": [network], "protections": protections}
     folder = StudyFolder(tmp_path / "out", parse_study(content, "here"))
-    trained, calibrated = prepare(folder, lambda title: lambda *_: None)
+    trained, calibrated = prepare(folder, silent)
     stamp = folder.provenance()["stamp"]
     assert trainings_to_do(folder) == []
     images_in(tmp_path / "data", 0)  # written anew, the same
@@ -153,7 +154,7 @@ def test_other_training_images_are_other_trainings(tmp_path):
     after = points_of(folder)
     assert after[0].setup == trained.setup  # rows of what was trained before are still its rows
     assert after[1].setup != calibrated.setup  # while each chip's fit would be another
-    prepare(folder, lambda title: lambda *_: None)
+    prepare(folder, silent)
     assert folder.provenance()["stamp"] != stamp
     assert trainings_to_do(folder) == []
 

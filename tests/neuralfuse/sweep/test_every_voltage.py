@@ -43,6 +43,7 @@ from sram import failure, faultmap
 from sram.errors import InputError
 from sram.geometry import Geometry
 from sram.memory import Chip
+from sram.progress import silent
 
 
 def make():
@@ -405,7 +406,7 @@ def test_words_without_a_place_are_refused_before_anything_is_trained(tmp_path, 
         run_study(
             StudyFolder(tmp_path / "out", parse_study(STUDY | changes, "here")),
             choose(1),
-            lambda title: lambda *_: None,
+            silent,
         )
     assert says in str(error.value)
     assert not (tmp_path / "out").exists()
@@ -481,7 +482,7 @@ def test_surrogates_meet_all_and_share_no_chip_with_each_other_or_the_held_out(t
     monkeypatch.setattr(making, "train_generator", without_training)
     held_out = {"images": 50, "chips": 4, "every": 100}
     fuse = FUSE | how | {"train_on": ["one", "two"], "training": TRAINING | {"maps": 1, "steps": 16}}
-    prepare(StudyFolder(tmp_path / "out", studied(fuse | {"held_out": held_out})), lambda title: lambda *_: None)
+    prepare(StudyFolder(tmp_path / "out", studied(fuse | {"held_out": held_out})), silent)
     first, second = faulty_of.values()
     for met in (first, second):
         assert {(form, at) for _, form, at in met} == {(f, v) for f in ("iid", "column") for v in (0.82, 0.78)}
@@ -534,7 +535,7 @@ def test_a_network_per_channel_is_trained_with_the_words_that_it_is_stored_in(tm
     network = STUDY["networks"][0] | {"per_channel": True}
     study = parse_study(STUDY | {"networks": [network], "protections": ["none"]}, "here")
     prepare(StudyFolder(tmp_path / "out", study),
-            lambda title: lambda *_: None)  # fmt: skip
+            silent)  # fmt: skip
     assert given["per_channel"] is True
     _, record = checkpoint.load(tmp_path / "out" / "networks" / "resnet8.safetensors")
     assert given["settings"] == record["settings"]

@@ -21,6 +21,7 @@ from neuralfuse.study.files import parse_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.sweep.executors import choose
 from neuralfuse.sweep.run import run_study
+from sram.progress import silent
 from tests.conftest import DATA, ROOT
 
 ROWS = DATA / f"golden_rows_v{RESULTS_VERSION}.csv"
@@ -58,7 +59,7 @@ def measured(folder: Path) -> pd.DataFrame:
     tables = []
     for name, keys in STUDIES.items():
         study = StudyFolder(folder / name, parse_study(COMMON | keys | {"name": name}, name))
-        outcome = run_study(study, choose(1), lambda title: lambda *_: None)
+        outcome = run_study(study, choose(1), silent)
         table = pd.read_csv(outcome.results)
         table.insert(0, "study", name)
         tables.append(table)

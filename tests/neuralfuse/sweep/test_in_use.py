@@ -18,15 +18,12 @@ from neuralfuse.sweep.task import Task
 from neuralfuse.training.network import train_network
 from neuralfuse.training.settings import NetworkSettings
 from sram.errors import InputError
+from sram.progress import silent
 
 VOLTAGE, DRIFT = 0.81, 0.004
 FITTED = {"name": "fitted", "neuralfuse": {"generator": "affine", "calibrate": {"steps": 5, "batch": 32}}}
 OWN = {"name": "own statistics", "batchnorm": {"batches": 4, "batch": 64}}
 HARDENED = {**OWN, "name": "both", "sram": ["hardened_msb:1"]}
-
-
-def silent(title):
-    return lambda done, wanted, found: None
 
 
 @pytest.fixture(scope="module")
