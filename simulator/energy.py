@@ -19,7 +19,8 @@ Conventions, all of them:
   access costs the same whatever the scratchpad's size. Words that are delivered to an element or handed on to the next
   one are counted with the registers. They are on the logic rail, and leak as the smallest SRAM of the table does.
 - The vector unit spends one 32-bit addition an operation, moves included.
-- Clock tree and control: where the table has a `clock_tree`, in pJ a cycle on the logic rail. The shipped one has none,
+- Clock tree and control: where the table has a `clock_tree`, in pJ a cycle on the logic rail, or as a share of what a
+  cycle takes in which every element multiplies (ungated: an idle cycle takes as much). The default table has none,
   for no source that fits an array of any size was at hand.
 
 Scopes: `weight_sram` is the NeuralFuse paper's: reads of weights from the weight buffer, nothing else. `sram`: all

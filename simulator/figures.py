@@ -69,7 +69,7 @@ class Entry:
     """One published figure: `value` in `unit` for operands of `bits` (0: of any width), at a node and a supply."""
 
     value: float
-    unit: Literal["pJ", "mW", "um2"]
+    unit: Literal["pJ", "mW", "um2", "share"]
     per: str
     source: str
     node_nm: float
@@ -83,6 +83,8 @@ class Entry:
         for key, (least, most) in RANGES.items():
             if not least <= getattr(self, key) <= most:  # NaN is not
                 raise InputError("energy table", key, getattr(self, key), f"{least} to {most:g}")
+        if self.unit == "share" and not self.value < 1:
+            raise InputError("energy table", "value", self.value, "a share below 1")
 
     def at(self, node_nm: float, voltage_v: float, width: float = 1.0) -> float:
         """The value at another node and supply, for `width` times the width.
@@ -121,8 +123,9 @@ class EnergyTable:
         for component, entry in self.entries.items():
             if component not in UNITS:
                 raise InputError(where, "entries", component, ", ".join(sorted(UNITS)))
-            if entry.unit != UNITS[component]:
-                raise InputError(where, f"entries.{component}.unit", entry.unit, UNITS[component])
+            units = (UNITS[component], "share") if component == "clock_tree" else (UNITS[component],)
+            if entry.unit not in units:
+                raise InputError(where, f"entries.{component}.unit", entry.unit, " or ".join(units))
             if component in OF_BITS and entry.bits == 0:
                 raise InputError(where, f"entries.{component}.bits", 0, "the operand's width that the value is for")
 
@@ -138,7 +141,8 @@ def energy_table(name_or_path: str | Path = "published") -> EnergyTable:
     The file has `entries`: component -> value, unit (pJ or mW), per, source, node_nm, voltage_v, and where it applies
     bits and scales; `extends: published` fills in what it leaves out. Optional components override the SRAM table:
     {ifmap,weight,ofmap,cache}_buffer_{read,write} in pJ an access of one word, {...}_buffer_leakage in mW. A
-    `clock_tree`, in pJ a cycle of the whole array, is counted where a table has it.
+    `clock_tree`, in pJ a cycle of the whole array, is counted where a table has it; or as a share of what a cycle takes
+    in which every element multiplies, the tree itself included.
     """
     known = _shipped()
     if str(name_or_path) not in known and not Path(name_or_path).is_file():
@@ -204,8 +208,20 @@ class Figures:
         return self._record(name, value, item.unit, per or item.per, volts, item.source + scaled)
 
     def clock_tree(self) -> float:
-        """pJ of a cycle; 0 where the table has no figure, as the shipped one."""
-        return self.entry("clock_tree") if "clock_tree" in self.entries.entries else 0.0
+        """pJ of a cycle, whatever is computed in it; 0 where the table has no figure, as the default one."""
+        if "clock_tree" not in self.entries.entries:
+            return 0.0
+        found, m = self.entry("clock_tree"), self.machine
+        if self.entries["clock_tree"].unit == "pJ":
+            return found
+        flows = self.moved_bits() if m.dataflow == "best" else [m.dataflow]
+        return found / (1 - found) * m.cores * m.array_rows * m.array_cols * max(map(self.mac_with_operands, flows))
+
+    def mac_with_operands(self, dataflow: str) -> float:
+        """pJ of a MAC, and of the operands that move on in it, or of its scratchpads."""
+        if dataflow == "rs":
+            return self.mac() + self.scratchpad_bits() * self.of_bit("scratchpad")
+        return self.mac() + self.moved_bits()[dataflow] * self.entry("register")
 
     def mac(self) -> float:
         """pJ of a multiplication and an addition."""
@@ -233,13 +249,12 @@ class Figures:
         price["dram_byte"] = 8 * self.of_bit("dram")
         leakage = sum(self.sram_leakage_mw(name) for name in m.memories) + self.logic_leakage_mw()
         price["cycle"] = leakage * PJ_PER_MILLIJOULE / m.clock_hz + self.clock_tree()
-        mac, moved, shifted = self.mac(), self.moved_bits(), self.shifted_bits()
-        for dataflow in moved:
-            price[f"mac_{dataflow}"] = mac + moved[dataflow] * register
-            price[f"shift_{dataflow}"] = shifted[dataflow] * (m.array_rows + 1) / 2 * register
+        for dataflow, bits_shifted in self.shifted_bits().items():
+            price[f"mac_{dataflow}"] = self.mac_with_operands(dataflow)
+            price[f"shift_{dataflow}"] = bits_shifted * (m.array_rows + 1) / 2 * register
         if m.scratchpads is not None:
             hop, scratchpad = self.of_bit("hop"), self.of_bit("scratchpad")
-            price["mac_rs"] = mac + self.scratchpad_bits() * scratchpad
+            price["mac_rs"] = self.mac_with_operands("rs")
             price["hop"] = m.accumulator_bits * hop
             price["ifmap_delivery"] = m.ifmap_bits * (hop + scratchpad)
             price["filter_delivery"] = m.weight_bits * (hop + scratchpad)

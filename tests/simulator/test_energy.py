@@ -277,7 +277,11 @@ def test_a_table_with_a_mistake_is_refused(tmp_path, old, new, says):
         ("bits: 1", "bits: -1", "entries.dram.bits = -1"),
         ("bits: 1", "bits: 99999999999999999999", "entries.dram.bits (line 4) = '9999"),
         ("bits: 1", "bitz: 1", "entries.dram.bitz = 1 is not allowed; allowed: value, unit, per"),
-        ("extends: published", "extends: 5", "extends = 5 is not allowed; allowed: published, or another YAML file"),
+        (
+            "extends: published",
+            "extends: 5",
+            "extends = 5 is not allowed; allowed: clocked, published, or another YAML file",
+        ),
         ("extends: published", "extends: [published]", "extends = ['published']"),
         ("extends: published", "extends: no.yaml", "extends = 'no.yaml'"),
         ("extends: published", "extends: SELF", "that does not extend this one"),
@@ -312,6 +316,27 @@ def test_what_is_scaled_to_a_width_says_for_which_it_holds(component):
     entries = energy_table().entries
     with pytest.raises(InputError, match=f"entries.{component}.bits = 0"):
         EnergyTable("mine", entries | {component: replace(entries[component], bits=0)})
+
+
+@pytest.mark.parametrize("machine", ["paper", "edge", "eyeriss"])
+def test_a_clock_tree_may_be_a_share_of_a_busy_cycle(machine):
+    """Of all that the array takes while every element multiplies: 0.3, at any supply, in every cycle."""
+    machine = accelerator(machine)
+    counts, volts = simulate(STEM, machine), NOMINAL.volts(machine)
+    price = Figures(machine, published(), volts).prices()[0]
+    busy = machine.array_rows * machine.array_cols * price[f"mac_{machine.dataflow}"]
+    found = energy(counts, table=energy_table("clocked")).components["clock_tree"].sum()
+    assert found == pytest.approx(counts.cycles * busy * 0.3 / 0.7)
+    low = energy(counts, OperatingPoint((Supply("logic", 0.75),)), table=energy_table("clocked"))
+    assert low.components["clock_tree"].sum() == pytest.approx(0.75**2 * found)
+
+
+def test_a_share_is_of_the_clock_tree_alone_and_below_one():
+    share = replace(energy_table("clocked")["clock_tree"])
+    with pytest.raises(InputError, match="below 1"):
+        replace(share, value=1.0)
+    with pytest.raises(InputError, match=r"entries\.add\.unit = .share."):
+        EnergyTable("mine", {"add": replace(share, bits=32)})
 
 
 def test_a_clock_tree_is_counted_by_the_cycle_where_a_table_has_one(tmp_path):
