@@ -12,7 +12,6 @@ stopped, and the ratio is a lower bound.
 import argparse
 import copy
 import math
-import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.speed.report_speed import processor
 from neuralfuse import data, networks
 from neuralfuse.chips.sources import IndependentCells, PaperMaps, Source
 from neuralfuse.data import Dataset
@@ -151,7 +151,7 @@ def main() -> None:
     alone, staged = min(found[:-1]), found[-1]
     if staged < math.inf:
         least = "at least " * (alone == math.inf)
-        print(f"in stages {least}{min(alone, given.limit) / staged:.1f} times faster, {platform.machine()}, one thread")
+        print(f"in stages {least}{min(alone, given.limit) / staged:.1f} times faster, {processor()}, one thread")
 
 
 if __name__ == "__main__":

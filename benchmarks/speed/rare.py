@@ -9,6 +9,7 @@ kept in a folder five hundred at a time, so that a run that was killed goes on; 
 import argparse
 import tempfile
 import time
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from neuralfuse.study.files import parse_study
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.prepare import prepare
 from neuralfuse.sweep.bench import Bench
+from sram.files import write_atomic
 from sram.progress import silent
 
 FIRST, BLOCK, IMAGES = 10_000_000, 500, 128
@@ -38,13 +40,20 @@ def counted(chips: Chips, count: int, kept: Path) -> np.ndarray:
     for first in range(0, count, BLOCK):
         file = kept / f"{first:07d}.npy"
         if not file.is_file():
-            np.save(file, np.array([chips.lost(chip) for chip in range(first, first + BLOCK)], np.int16))
+            buffer = BytesIO()
+            np.save(buffer, np.array([chips.lost(chip) for chip in range(first, first + BLOCK)], np.int16))
+            write_atomic(file, buffer.getvalue())
     return np.concatenate([np.load(kept / f"{first:07d}.npy") for first in range(0, count, BLOCK)])[:count]
+
+
+def images_of(found: Rare) -> int:
+    """What a network answered to, for an estimate."""
+    return found.measured * IMAGES + found.glances * GLANCE
 
 
 def line(name: str, found: Rare, seconds: float) -> str:
     shared = f"{found.share:.2e} | {100 * found.error:.0f}"
-    images = found.measured * IMAGES + found.glances * GLANCE
+    images = images_of(found)
     spent = f"{found.maps:,} | {found.glances:,} | {found.measured:,} | {found.failed} | {images:,} | {seconds:,.0f}"
     return f"| {name} | {shared} | {spent} |"
 
@@ -77,10 +86,16 @@ def main() -> None:
                 error = ((1 - share) / failed) ** 0.5 if failed else np.nan
                 spent = time.process_time() - start
                 print(line(f"counted, {points:g}", Rare(share, error, n, failed, 0, n), spent), flush=True)
+            drawn: list[float] = []
             for k in range(asked.estimates):
                 start = time.process_time()
                 found = estimate(chips, asked.maps, asked.glances, asked.measured, FIRST + k * asked.maps)
                 print(line(f"drawn, {points:g}", found, time.process_time() - start), flush=True)
+                if found.failed:
+                    whole = IMAGES * (1 - found.share) / found.share / found.error**2  # counting, to the same error
+                    drawn.append(whole / images_of(found))
+            if drawn:
+                print(f"counting takes {min(drawn):.0f} to {max(drawn):.0f} times the images to the errors stated")
 
 
 if __name__ == "__main__":

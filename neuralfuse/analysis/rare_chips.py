@@ -87,7 +87,7 @@ class Chips:
         return found
 
     def factors(self, chip: int) -> Factors:
-        """Of the banks that weights lie in; those of others never matter."""
+        """Of a chip as it is, all its banks; those without weights are never moved."""
         return Chip(chip, self.bench.study.seed).factors(self.memory)
 
     def stored(self, chip: int, moved: Factors | None = None) -> StoredChip:

@@ -28,9 +28,10 @@ def yields(
 
 def _print(found: "Yields", folder: "StudyFolder") -> None:
     from neuralfuse.analysis.each_chip import SETTING, asked_of
+    from neuralfuse.results.scale import ACCURACY
 
     asked, unit = asked_of(folder.study), folder.study.curve.unit
-    print_line(f"a chip holds where its own accuracy is within {asked.within_points:g} points of clean")
+    print_line(f"a chip holds where its own accuracy is within {ACCURACY.within(asked.within_points)} of clean")
     for line in found.lines:
         print_line(line)
     alike = {name for name in SETTING if found.shares[name].nunique() < 2}

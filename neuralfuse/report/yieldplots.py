@@ -5,8 +5,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from neuralfuse.report.plots import RC, legend, looks, shown, supply_label
+from neuralfuse.results.scale import ACCURACY
 
 MOST_TICKS = 12
 
@@ -36,7 +38,8 @@ def own_supplies(shares: pd.DataFrame, unit: str, points: float) -> Figure:
             share.set_xticks([-1] * nowhere + ticks, ["higher"] * nowhere + names, fontsize=7)
             share.set_xlabel(supply_label(unit).replace("SRAM", "Weight-SRAM"))
         axes[0, 0].set_ylabel("Chips with this lowest supply")
-        axes[1, 0].set_ylabel(f"Chips within {points:g} points of clean (%)")
+        axes[0, 0].yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[1, 0].set_ylabel(f"Chips within {ACCURACY.within(points)} of clean (%)")
         axes[1, 0].set_ylim(-2, 102)
         legend(figure)
     return figure
