@@ -311,7 +311,9 @@ def slow_run(start, length, cycles_in, result, cycles_out, latency, depth):
     while clock < end or order:
         # chunks whose last operand has entered, results that have left, by the array's clock
         for q in range(len(start)):
-            if q not in used_up and clock >= start[q] + length[q] and q in ready and ready[q] <= now:
+            if not (q in ready and ready[q] <= now):  # chunks are used in order: none behind one that is late
+                break
+            if q not in used_up and clock >= start[q] + length[q]:
                 used_up[q] = now
         for r in range(len(result)):
             if r not in complete and clock >= result[r]:
@@ -358,6 +360,16 @@ def test_stalls_equal_a_cycle_by_cycle_memory(data):
     )
     now, last_write, _ = slow_run(start, length, cycles_in, result, cycles_out, latency, depth)
     assert max(result[-1] + still, written) == max(now, last_write)
+
+
+def test_a_chunk_without_a_cycle_waits_for_those_before_it():
+    """Three chunks at cycle 0, the second of no bytes: the third is fetched when the first has come, not before."""
+    given = np.zeros(3, int), np.zeros(3, int), np.array([1, 0, 1]), np.array([1]), np.array([0])
+    start, length, cycles_in, result, cycles_out = given
+    floats = cycles_in.astype(float), result, cycles_out.astype(float)
+    still, _ = memory_kernels.run(start, length, *floats, 1.0, 1, 1)
+    assert still == 4  # 1 + 1 of latency, and again
+    assert slow_run(*given, 1, 1)[0] == result[-1] + still
 
 
 # --- between layers ------------------------------------------------------------------------------------------------
