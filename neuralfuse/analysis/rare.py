@@ -1,4 +1,4 @@
-"""How rare is a chip that loses too much? Down to one in a hundred thousand, with some hundreds of chips measured.
+"""How rare is a chip that loses too much? Tried at one in a thousand, with some hundreds of chips measured.
 
 Chips are drawn where failures are, and weighed by how much rarer they are in the lot (importance sampling over the
 factors of die, banks and columns): from a mixture of the lot itself and, for each factor, the lot with that factor
@@ -66,7 +66,8 @@ class Lot(Protocol):
 
 @dataclass(frozen=True)
 class Rare:
-    """The share of a lot's chips that fail. `error`: standard error, as a share of it; NaN where none failed."""
+    """The share of a lot's chips that fail. `error`: standard error, as a share of it, as these draws show it: too small
+    where they missed what weighs most, so that several estimates say more; NaN where none failed."""
 
     share: float
     error: float
