@@ -66,8 +66,8 @@ class Lot(Protocol):
 
 @dataclass(frozen=True)
 class Rare:
-    """The share of a lot's chips that fail. `error`: standard error, as a share of it, as these draws show it: too small
-    where they missed what weighs most, so that several estimates say more; NaN where none failed."""
+    """The share of a lot's chips that fail. `error`: standard error, as a share of it, as these draws show it, NaN where
+    none failed: too small where they missed what weighs most, so that several estimates say more."""
 
     share: float
     error: float
