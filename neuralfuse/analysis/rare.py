@@ -66,8 +66,8 @@ class Lot(Protocol):
 
 @dataclass(frozen=True)
 class Rare:
-    """The share of a lot's chips that fail. `error`: standard error, as a share of it, as these draws show it, NaN where
-    none failed: too small where they missed what weighs most, so that several estimates say more."""
+    """The share of a lot's chips that fail. `error`: standard error as these draws show it, as a share of `share`; NaN
+    where none failed. It is too small where they missed what weighs most, so that several estimates say more."""
 
     share: float
     error: float
