@@ -28,7 +28,7 @@ the first core. The memory that `place` is given has the banks of all cores.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,7 +37,7 @@ from simulator.accelerator import Accelerator, Buffer
 from simulator.array.cores import fitted, shares
 from simulator.array.cycles import plan_of, with_all_weights
 from simulator.array.dataflow import CODES
-from simulator.array.memory import handed_on, operands_of, outputs_of, window_of
+from simulator.array.memory import window_of
 from simulator.array.schedule import Plan, RowStationary
 from simulator.workload import Layer, Workload, stored_name
 from sram import paper
@@ -77,6 +77,7 @@ class Placement:
 
     `uses`: int64[uses, FIELDS], a row for each use of a tensor, core after core, in the order of fetching;
     `streams`: int64[cores, STREAM_FIELDS], of each core (placement_kernels). The first core has the first banks.
+    `elements`: int32[weights], what each number in `uses` stands for; None: itself.
     """
 
     geometry: Geometry
@@ -87,6 +88,7 @@ class Placement:
     tensors: tuple[Tensor, ...]
     uses: np.ndarray
     streams: np.ndarray
+    elements: np.ndarray | None = None
 
     @property
     def weights(self) -> int:
@@ -156,7 +158,7 @@ class Placement:
             count = np.array([tensor.count for tensor in self.tensors], np.int64)
             return kernels.paper_hits(first, count, cell, tag, self.bits)
         word, bit = self.geometry.word_bit(cell)
-        return kernels.stream_hits(
+        tags, number, bits = kernels.stream_hits(
             self.uses,
             np.ascontiguousarray(self.uses[:, kernels.WORD]),
             self.streams,
@@ -170,6 +172,7 @@ class Placement:
             self.geometry.words_per_bank,
             self.bank_interleave,
         )
+        return tags, number if self.elements is None else self.elements[number].astype(np.int64), bits
 
     def contents(self, word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """All that passes through these memory words (int64[w]): what a protection of whole words has to see.
@@ -180,7 +183,7 @@ class Placement:
         if self.schedule == "paper":
             raise InputError("placement", "schedule", "paper", "streamed or resident, where words are read as a whole")
         word = np.ascontiguousarray(word, dtype=np.int64)
-        return kernels.word_contents(
+        row, number = kernels.word_contents(
             self.uses,
             np.ascontiguousarray(self.uses[:, kernels.WORD]),
             self.streams,
@@ -190,6 +193,9 @@ class Placement:
             self.geometry.words_per_bank,
             self.bank_interleave,
         )
+        if self.elements is None:
+            return row, number
+        return row, np.where(number < 0, -1, self.elements[number]).astype(np.int64)
 
     def locate(self, weight: int, bit: int) -> np.ndarray:
         """The cell that holds this bit in each residency of the weight, core after core, by time; int64[uses of it]."""
@@ -202,9 +208,10 @@ class Placement:
             row = index // kernels.PAPER_ROW_WEIGHTS % kernels.PAPER_ROWS
             return np.array([row * kernels.PAPER_COLUMNS + 8 * (index % 16) + bit], np.int64)
         cells, cut = [], (self.core_banks, self.geometry.words_per_bank, self.bank_interleave)
+        number = weight if self.elements is None else int(np.flatnonzero(self.elements == weight)[0])
         for core, stream in enumerate(self.streams):
             for use in self.uses[stream[kernels.FIRST] : stream[kernels.END]]:
-                index = int(weight - use[kernels.WEIGHT])
+                index = int(number - use[kernels.WEIGHT])
                 if not 0 <= index < use[kernels.GROUPS] * use[kernels.K] * use[kernels.N_ALL]:
                     continue
                 position = int(kernels.position_of(use, index))
@@ -218,7 +225,7 @@ class Placement:
         return np.array(cells, np.int64)
 
 
-class _Stream(NamedTuple):
+class Stream(NamedTuple):
     """What passes through the memory of a core: a row of `uses` for each use, and how many words it takes."""
 
     rows: list[tuple[int, ...]]
@@ -256,7 +263,7 @@ def place(
     array([25, 29, 39])
     """
     bits = accelerator.weight_bits if bits is None else bits
-    slots = _slots(geometry, bits)
+    slots = slots_of(geometry, bits)
     if schedule == "paper" and accelerator.cores > 1:
         raise InputError(accelerator.name, "cores", accelerator.cores, "1 with schedule = paper, which has one array")
     if geometry.banks % accelerator.cores:
@@ -269,12 +276,12 @@ def place(
     if schedule == "resident":
         accelerator = with_all_weights(workload, accelerator)
     streams = _weight_streams(workload, accelerator, plan or plan_of(workload, accelerator), tensors, slots)
-    return _placed(tensors, streams, geometry, schedule, bits, bit_order, bank_interleave, accelerator.weight_buffer)
+    return placed_in(tensors, streams, geometry, schedule, bits, bit_order, bank_interleave, accelerator.weight_buffer)
 
 
 def _weight_streams(
     workload: Workload, accelerator: Accelerator, plan: Plan, tensors: Sequence[Tensor], slots: int
-) -> list[_Stream]:
+) -> list[Stream]:
     """What passes through the weight buffer of each core."""
     rows: list[list[tuple[int, ...]]] = [[] for _ in range(accelerator.cores)]
     words = [0] * accelerator.cores
@@ -291,13 +298,13 @@ def _weight_streams(
             placed.add(once)
             rows[core].append((words[core], *which, *order, i))
             words[core] += -(-part.weights // slots)
-    return [_Stream(*stream) for stream in zip(rows, words, strict=True)]
+    return [Stream(*stream) for stream in zip(rows, words, strict=True)]
 
 
 def _order(layer: Layer, part: Layer, accelerator: Accelerator, plan: Plan) -> tuple[int, ...]:
     """The order in which a core fetches its part of a layer's weights: fields ORDER to N_OUTSIDE of `uses`."""
     if not layer.on_array:
-        return _row_major(part.weights)
+        return row_major(part.weights)
     # torch keeps the input channels of a transposed convolution outermost
     sizes = (part.groups, part.k, part.n, layer.transposed or layer.k_major)
     by = fitted(plan.rows_of(layer) if accelerator.dataflow == "rs" else plan.of(layer), part)
@@ -308,7 +315,8 @@ def _order(layer: Layer, part: Layer, accelerator: Accelerator, plan: Plan) -> t
     return (CODES[by.dataflow], *sizes, *fold, by.k, by.n, by.order.index("n") < by.order.index("k"))
 
 
-def _row_major(count: int) -> tuple[int, ...]:
+def row_major(count: int) -> tuple[int, ...]:
+    """The order of what is fetched as it is numbered: fields ORDER to N_OUTSIDE of `uses`."""
     return (kernels.PLAIN, 1, 1, count, 0, 1, 1, 1, 1, 0)
 
 
@@ -331,133 +339,15 @@ def first_weight(tensors: Sequence[Tensor], layer: Layer) -> int:
     return tensor.first + at - tensor.offset
 
 
-def place_activations(
-    workload: Workload,
-    accelerator: Accelerator,
-    geometry: Geometry,
-    schedule: str = "streamed",
-    bits: int | None = None,
-    bit_order: str = "lsb_first",
-    bank_interleave: int = 0,
-    buffer: Literal["ifmap_buffer", "ofmap_buffer"] = "ifmap_buffer",
-) -> Placement:
-    """The same for activations in the buffer that they pass: "weights" are elements of one sample.
-
-    The output buffer has the outputs of the layers as they are made, the input buffer those and the network's input as
-    they are read. Tensors carry the name of their layer, or "input", which is the first; elements are in torch order
-    (channel, row, column) and are written in that order. What a vector layer takes as it leaves the layer before it
-    (memory.py) is not stored. `bits`: if not the accelerator's ofmap_bits.
-
-    >>> from simulator.accelerator import accelerator
-    >>> from simulator.workload import conv
-    >>> net = Workload("n", (conv("a", 4, 4, 1, 2, 3), conv("b", 2, 2, 2, 1, 2, sources=(0,))))
-    >>> p = place_activations(net, accelerator("paper"), Geometry(banks=1))
-    >>> [(t.name, t.first, t.count) for t in p.tensors]
-    [('input', 0, 16), ('a', 16, 8), ('b', 24, 1)]
-    """
-    _check_one_core(accelerator)
-    bits = accelerator.ofmap_bits if bits is None else bits
-    stored = zip(workload.layers, handed_on(workload), strict=True)
-    made = [(layer.name, outputs_of(layer)) for layer, passing in stored if not passing and outputs_of(layer)]
-    given = [("input", _input_elements(workload))] if buffer == "ifmap_buffer" else []
-    tensors, stream = _written_in_order([*given, *made], _slots(geometry, bits))
-    through: Buffer = getattr(accelerator, buffer)
-    return _placed(tensors, [stream], geometry, schedule, bits, bit_order, bank_interleave, through)
-
-
-def _check_one_core(accelerator: Accelerator) -> None:
-    if accelerator.cores > 1:  # each reads copies of what the others have made
-        raise InputError(accelerator.name, "cores", accelerator.cores, "1 where activations or sums are placed")
-
-
-def taps_between_spills(workload: Workload, accelerator: Accelerator, plan: Plan | None = None) -> list[int]:
-    """Of each layer on the array, after how many taps its partial sums leave for the output buffer and come back; all
-    its taps where they never do.
-
-    Weight- and input-stationary arrays hold as many taps as they have rows; an output-stationary one adds up all taps
-    of a tile.
-
-    >>> from dataclasses import replace
-    >>> from simulator.accelerator import accelerator
-    >>> from simulator.workload import conv
-    >>> net, machine = Workload("n", (conv("a", 4, 4, 8, 2, 3),)), accelerator("paper")
-    >>> taps_between_spills(net, machine), taps_between_spills(net, replace(machine, dataflow="ws"))
-    ([72], [32])
-    """
-    schedules = plan or plan_of(workload, accelerator)
-    layers = [(layer, schedules.of(layer)) for layer in workload.array_layers]
-    return [min(layer.k, by.k if by.dataflow == "os" else accelerator.array_rows) for layer, by in layers]
-
-
-def place_partial_sums(
-    workload: Workload,
-    accelerator: Accelerator,
-    geometry: Geometry,
-    schedule: str = "streamed",
-    bits: int | None = None,
-    bit_order: str = "lsb_first",
-    bank_interleave: int = 0,
-    plan: Plan | None = None,
-) -> Placement:
-    """The same for the partial sums that wait in the output buffer: "weights" are the sums of one sample.
-
-    Of the layers whose sums leave the array before their last tap (`taps_between_spills`), one word for each output in
-    torch order (channel, row, column): a sum that leaves again comes back to its cell. `bits`: if not the
-    accelerator's accumulator_bits.
-
-    >>> from dataclasses import replace
-    >>> from simulator.accelerator import accelerator
-    >>> from simulator.workload import conv
-    >>> net, machine = Workload("n", (conv("a", 4, 4, 8, 2, 3),)), replace(accelerator("paper"), dataflow="ws")
-    >>> p = place_partial_sums(net, machine, Geometry(banks=1))
-    >>> [(t.name, t.count) for t in p.tensors], p.stream_words
-    ([('a', 8)], 4)
-    """
-    _check_one_core(accelerator)
-    bits = accelerator.accumulator_bits if bits is None else bits
-    spilled = zip(workload.array_layers, taps_between_spills(workload, accelerator, plan), strict=True)
-    made = [(layer.name, outputs_of(layer)) for layer, taps in spilled if taps < layer.k]
-    tensors, stream = _written_in_order(made, _slots(geometry, bits))
-    return _placed(tensors, [stream], geometry, schedule, bits, bit_order, bank_interleave, accelerator.ofmap_buffer)
-
-
-def place_kept(tensors: Sequence[tuple[str, int]], geometry: Geometry, bits: int) -> Placement:
-    """The same for tensors (name, elements) that stay in a memory of their own, such as a decoder's keys and values:
-    each in a cell of its own, in their order. InputError for a memory that they do not fit.
-
-    >>> [(t.name, t.first) for t in place_kept([("keys", 10), ("values", 10)], Geometry(banks=1), bits=8).tensors]
-    [('keys', 0), ('values', 10)]
-    """
-    placed, stream = _written_in_order(tensors, _slots(geometry, bits))
-    return _placed(placed, [stream], geometry, "resident", bits, "lsb_first", 0, Buffer(geometry.capacity_bytes))
-
-
-def _written_in_order(made: Sequence[tuple[str, int]], slots: int) -> tuple[list[Tensor], _Stream]:
-    """Tensors (name, elements) one after the other, each from a new word on."""
-    rows: list[tuple[int, ...]] = []
-    tensors, word, element = [], 0, 0
-    for i, (name, count) in enumerate(made):
-        tensors.append(Tensor(name, 0, element, count))
-        rows.append((word, element, count, *_row_major(count), 0, count, i))
-        word += -(-count // slots)
-        element += count
-    return tensors, _Stream(rows, word)
-
-
-def _input_elements(workload: Workload) -> int:
-    """Elements of one sample of the network's input, by the layer that reads most of it."""
-    read = (operand for layer in workload.layers for operand in operands_of(layer))
-    return max(elements for sources, elements in read if sources in ((), (-1,)))
-
-
-def _slots(geometry: Geometry, bits: int) -> int:
+def slots_of(geometry: Geometry, bits: int) -> int:
+    """How many numbers of so many bits a memory word holds; InputError where it holds none."""
     if not 1 <= bits <= geometry.word_bits:
         raise InputError("placement", "bits", bits, f"1 to {geometry.word_bits}, the bits of a word")
     return geometry.word_bits // bits
 
 
-def _placed(
-    tensors: Sequence[Tensor], streams: Sequence[_Stream], geometry: Geometry, schedule: str, bits: int, bit_order: str,
+def placed_in(
+    tensors: Sequence[Tensor], streams: Sequence[Stream], geometry: Geometry, schedule: str, bits: int, bit_order: str,
     bank_interleave: int, buffer: Buffer,
 ) -> Placement:  # fmt: skip
     """Check what the user chose, and cut the stream of each core into fills of the buffer that it passes."""

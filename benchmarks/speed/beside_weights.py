@@ -21,10 +21,11 @@ from neuralfuse.quantized.integer import IntegerNetwork
 from neuralfuse.quantized.program import compile_network
 from neuralfuse.training.loop import threads
 from simulator.accelerator import accelerator
+from simulator.activation_placement import place_activations, place_partial_sums, taps_between_spills
 from simulator.device.activations import NOTHING_FAULTY, InTurn, activation_memory
 from simulator.device.array_faults import TimingFaults, partial_sum_faults
 from simulator.mac_errors import errors_at
-from simulator.placement import Placement, place_activations, place_partial_sums, taps_between_spills
+from simulator.placement import Placement
 from simulator.readers.read import trace
 from sram.geometry import Geometry
 

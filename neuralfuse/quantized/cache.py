@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from neuralfuse.networks.kept import Kept
 from neuralfuse.quantized.formats import WordFormat
 from neuralfuse.quantized.quantize import encode, numbers, quantize
-from simulator.placement import Placement, place_kept
+from simulator.activation_placement import place_kept
+from simulator.placement import Placement
 from sram.errors import InputError
 from sram.geometry import Geometry
 from sram.inject import FLIP

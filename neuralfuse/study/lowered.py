@@ -13,13 +13,14 @@ from neuralfuse.quantized.integer import DieFaults, IntegerNetwork
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import buffers_lowered, chip_map, place_activations_of, place_partial_sums_of
 from neuralfuse.study.supplies import MemorySupplies, machine_of, memory_supplies, operating_points, roles_of
+from simulator.activation_placement import taps_between_spills
 from simulator.device.activations import InTurn, Reading
 from simulator.device.array_faults import ArrayFaults, Checksums, TimingFaults
 from simulator.device.program import Conv
 from simulator.logic_protection import Razor, checked_tiles
 from simulator.mac_errors import mac_errors, stream_of
 from simulator.operating_point import OperatingPoint
-from simulator.placement import Placement, taps_between_spills
+from simulator.placement import Placement
 from simulator.timing import slack
 from sram import protection
 from sram.faultmap import FaultMap

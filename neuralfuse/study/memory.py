@@ -5,7 +5,8 @@ from neuralfuse.study.config import NeuralFuseConfig, SramConfig, StudyConfig
 from neuralfuse.study.rails import Buffer, Role
 from neuralfuse.study.supplies import roles_of
 from simulator.accelerator import Accelerator
-from simulator.placement import Placement, place_activations, place_partial_sums, taps_between_spills
+from simulator.activation_placement import place_activations, place_partial_sums, taps_between_spills
+from simulator.placement import Placement
 from simulator.workload import Workload
 from sram import faultmap
 from sram.faultmap import FaultMap

@@ -56,7 +56,8 @@ NOTHING_FAULTY = ActivationMemory()
 def activation_memory(
     program: Program, placed: Placement, faults: tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint8]]
 ) -> ActivationMemory:
-    """The memory of a program whose stored tensors lie as `placed` says (`simulator.placement.place_activations`).
+    """The memory of a program whose stored tensors lie as `placed` says
+    (`simulator.activation_placement.place_activations`).
 
     `faults`: (element int64[k], bit uint8[k], kind uint8[k]) in the numbering of `placed`, as its `faults` gives them.
     InputError where the two are not of the same network, and for words of other than 8 bits.

@@ -155,8 +155,8 @@ def partial_sum_faults(
     taps: Sequence[int],
     faults: tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint8]],
 ) -> PartialSumFaults:
-    """The faults of a program whose partial sums lie as `placed` says (`simulator.placement.place_partial_sums`), and
-    leave the array after `taps` of each convolution (`taps_between_spills`).
+    """The faults of a program whose partial sums lie as `placed` says, and leave the array after `taps` of each
+    convolution (`simulator.activation_placement.place_partial_sums`, `taps_between_spills`).
 
     `faults`: (sum int64[k], bit uint8[k], kind uint8[k]) in the numbering of `placed`, as its `faults` gives them.
     InputError where these are not of the same network, and for sums of other than 32 bits.

@@ -11,7 +11,7 @@ from simulator import placement_kernels as kernels
 from simulator.accelerator import Buffer, accelerator
 from simulator.array.cycles import simulate
 from simulator.array.schedule import ORDER_NAMES, Plan, Schedule
-from simulator.placement import first_weight, place, place_activations, resident_words
+from simulator.placement import first_weight, place, resident_words
 from simulator.workload import Layer, Workload, conv, linear
 from sram.errors import InputError
 from sram.geometry import Geometry
@@ -363,19 +363,6 @@ def test_paper_mapping_equals_the_definition():
     assert len(h.fault) == len(expected)
     assert len(p.hits(np.array([128 * 4000])).weight) == 16  # of `a`; row 4000 lies beyond `b` and beyond the wrap
     assert p.locate(4096 * 600 + 300, 5).tolist() == [1 * 128 + (300 % 16) * 8 + 5]
-
-
-def test_activations_lie_in_their_memory_in_the_order_in_which_they_are_written():
-    relu = Layer("relu", "activation", operations=512, elements_read=512, elements_written=512, sources=(0,))
-    net = Workload("n", (conv("a", 8, 8, 3, 8, 3, padding=1), relu, conv("b", 8, 8, 8, 4, 1, sources=(1,))))
-    geometry = Geometry(1, 64, 64, 64)
-    p = place_activations(net, PAPER, geometry)
-    assert [(t.name, t.first, t.count) for t in p.tensors] == [("input", 0, 192), ("relu", 192, 512), ("b", 704, 256)]
-    assert p.residencies == 4  # 120 words through halves of 32
-    assert p.locate(8, 0).tolist() == [64]  # the second word
-    assert p.locate(512, 7).tolist() == [64 * 0 + 7]  # word 64 of the stream, back in half 0
-    h = p.hits(np.arange(geometry.cells))
-    assert len(h.weight) == 960 * 8
 
 
 @pytest.mark.parametrize(

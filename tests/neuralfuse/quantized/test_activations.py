@@ -14,6 +14,7 @@ from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.integer import IntegerNetwork
 from neuralfuse.quantized.program import compile_network, device_faults
 from simulator.accelerator import accelerator
+from simulator.activation_placement import place_activations
 from simulator.device.activations import activation_memory
 from simulator.device.array_faults import Convolved, TimingFaults
 from simulator.device.board import pack_weights
@@ -22,7 +23,6 @@ from simulator.device.rtl import build
 from simulator.device.rtl.chip import RtlChip
 from simulator.device.simulated import SimulatedChip
 from simulator.mac_errors import errors_at
-from simulator.placement import place_activations
 from simulator.readers.read import trace
 from sram import faultmap, inject
 from sram.errors import InputError

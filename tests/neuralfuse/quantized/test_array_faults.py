@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from neuralfuse.quantized.integer import IntegerNetwork
 from simulator import workload
 from simulator.accelerator import accelerator
+from simulator.activation_placement import place_partial_sums, taps_between_spills
 from simulator.array.cycles import simulate
 from simulator.array.schedule import Plan, Schedule
 from simulator.device.array_faults import Checksums, Convolved, TimingFaults, partial_sum_faults
@@ -22,7 +23,6 @@ from simulator.device.program import Conv, Flatten, Pool, Program, execute
 from simulator.device.rtl import build
 from simulator.device.rtl.chip import RtlChip
 from simulator.mac_errors import MacErrors, errors_at
-from simulator.placement import place_partial_sums, taps_between_spills
 from sram import failure
 from sram.errors import InputError
 from sram.faultmap import FaultMap

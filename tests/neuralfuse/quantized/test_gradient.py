@@ -13,10 +13,10 @@ from neuralfuse import networks
 from neuralfuse.quantized.integer import DieFaults, IntegerNetwork
 from neuralfuse.training.eopm import eopm_backward
 from simulator.accelerator import accelerator
+from simulator.activation_placement import place_partial_sums, taps_between_spills
 from simulator.device.activations import activation_memory
 from simulator.device.array_faults import partial_sum_faults
 from simulator.device.program import Add, Conv, Flatten, Pool
-from simulator.placement import place_partial_sums, taps_between_spills
 from simulator.readers.read import trace
 from sram.geometry import Geometry
 from tests.neuralfuse.quantized.test_activations import on_a_device, stored

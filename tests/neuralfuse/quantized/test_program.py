@@ -16,11 +16,11 @@ from neuralfuse.quantized.integer import IntegerNetwork
 from neuralfuse.quantized.program import compile_network
 from neuralfuse.study.files import Study
 from simulator.accelerator import accelerator
+from simulator.activation_placement import place_activations, place_partial_sums, taps_between_spills
 from simulator.device.activations import activation_memory
 from simulator.device.array_faults import TimingFaults, partial_sum_faults
 from simulator.device.program import Program, execute
 from simulator.mac_errors import errors_at
-from simulator.placement import place_activations, place_partial_sums, taps_between_spills
 from simulator.readers.read import trace
 from sram import plugins
 from sram.errors import InputError

@@ -22,9 +22,9 @@ from neuralfuse.study.supplies import at_weights, machine_of, memory_supplies, o
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.sweep.plan import plan
 from neuralfuse.training.calibrate import calibrate
+from simulator.activation_placement import taps_between_spills
 from simulator.device.activations import InTurn, activation_memory
 from simulator.device.array_faults import partial_sum_faults
-from simulator.placement import taps_between_spills
 from sram.errors import InputError
 from sram.memory import Chip, Memory
 

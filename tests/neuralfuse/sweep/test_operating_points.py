@@ -16,12 +16,12 @@ from neuralfuse.study.prepare import prepare
 from neuralfuse.study.supplies import machine_of, operating_points, roles_of, supply_of
 from neuralfuse.sweep.bench import Bench
 from neuralfuse.sweep.plan import plan
+from simulator.activation_placement import taps_between_spills
 from simulator.array.cycles import simulate
 from simulator.device.activations import CodedMemory, activation_memory, coded_memory
 from simulator.device.array_faults import partial_sum_faults
 from simulator.energy import energy
 from simulator.operating_point import NOMINAL
-from simulator.placement import taps_between_spills
 from simulator.timing import clock_hz, fastest_clock_hz, slack
 from sram.errors import InputError
 from sram.memory import Chip, Memory

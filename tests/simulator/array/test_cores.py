@@ -8,13 +8,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simulator.accelerator import Buffer, accelerator
+from simulator.activation_placement import place_activations, place_partial_sums
 from simulator.area import area
 from simulator.array.cores import core_bytes, parts_of
 from simulator.array.cycles import plan_of, simulate
 from simulator.array.schedule import Plan, RowStationary, Schedule, load, save
 from simulator.compat import scalesim
 from simulator.energy import energy, idle_mw
-from simulator.placement import place, place_activations, place_partial_sums
+from simulator.placement import place
 from simulator.workload import Layer, Workload, conv, linear
 from sram import paper
 from sram.errors import InputError
