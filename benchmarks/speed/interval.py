@@ -1,4 +1,5 @@
-"""Processor time to a mean accuracy within a point (95%): chips and images chosen, against chips on all test images.
+"""Processor time to an interval of a point to either side (95%): chips and images chosen, against chips on all test
+images; of the mean accuracy, and of what a hardened top bit wins on the same chips.
 
     python -m benchmarks.speed.interval [--cifar10 FOLDER] [--images N] [digits resnet14 resnet18]
 
@@ -36,9 +37,10 @@ GOAL = 1.0  # points
 CHIPS = 3  # on which the fixed design is timed
 
 
-def study_of(name: str, cifar10: str | None, images: int | None) -> StudyConfig:
+def study_of(name: str, goal: str, cifar10: str | None, images: int | None) -> StudyConfig:
     """One network at one supply, where its chips lose accuracy."""
-    content: dict = {"name": name, "chips": {"evaluation": 5000}, "adaptive": {"half_width_points": GOAL}}
+    content: dict = {"name": name, "chips": {"evaluation": 5000}, "adaptive": {goal: GOAL}}
+    content["protections"] = ["none"] if goal == "half_width_points" else ["none", "hardened_msb:1"]
     if name == "digits":
         content |= {"networks": ["resnet8"], "voltages": [0.825], "sram": {"structures": ["column"]}}
     else:
@@ -49,9 +51,9 @@ def study_of(name: str, cifar10: str | None, images: int | None) -> StudyConfig:
     return parse_study(content, name)
 
 
-def compare(name: str, cifar10: str | None, images: int | None = None) -> str:
+def compare(name: str, goal: str, cifar10: str | None, images: int | None = None) -> str:
     """A line of the table."""
-    study = study_of(name, cifar10, images)
+    study = study_of(name, goal, cifar10, images)
     with tempfile.TemporaryDirectory() as where:
         folder = StudyFolder(Path(where) / "out", study)
         points, costs = prepare(folder, silent), chip_costs(folder)
@@ -62,22 +64,25 @@ def compare(name: str, cifar10: str | None, images: int | None = None) -> str:
         start = time.process_time()
         collect(folder.rows, wanted, partial(run_chunk, str(folder.path)), choose(workers=1))
         sampled, rows = time.process_time() - start, folder.rows.read()
-        parts: dict[int, list] = {}
+        parts: dict[str, dict[int, list]] = {}
         for task in wanted(rows):
-            parts.setdefault(task.chip, []).append(rows[task.key])
-        chips = [added(found) for found in parts.values()]
+            parts.setdefault(task.point.protection, {}).setdefault(task.chip, []).append(rows[task.key])
+        bare, *ours = [[added(found) for found in chips.values()] for chips in parts.values()]
         start = time.process_time()
         for chip in range(CHIPS):
-            bench.measure(Task(first.point, 4_000 + chip, first.at))
+            for point in points:
+                bench.measure(Task(point, 4_000 + chip, first.at))
         a_chip = (time.process_time() - start) / CHIPS
-    spread = Variance.of(chips).between ** 0.5
-    accuracy, n = np.array([row.accuracy for row in chips]), len(chips)
-    half = 100 * student(0.975, n - 1) * accuracy.std(ddof=1) / n**0.5
-    fixed = next(k for k in range(2, 10**6) if student(0.975, k - 1) * spread / k**0.5 <= half / 100)
-    every, took = chips[0].test_images, fixed * a_chip
-    ours = f"{n} x {chips[0].total} | {sampled:.1f} | {half:.2f}"
+    spread = Variance.of_gains(ours[0], bare) if ours else Variance.of(bare)
+    accuracy, n = np.array([row.accuracy for row in bare]), len(bare)
+    found = np.array([row.accuracy for row in ours[0]]) - accuracy if ours else accuracy
+    apart = spread.between**0.5
+    half = 100 * student(0.975, n - 1) * found.std(ddof=1) / n**0.5
+    fixed = next(k for k in range(2, 10**6) if student(0.975, k - 1) * apart / k**0.5 <= half / 100)
+    every, took = bare[0].test_images, fixed * a_chip
+    mine = f"{n} x {bare[0].total} | {sampled:.1f} | {half:.2f}"
     theirs = f"{fixed} x {every:,} | {took:,.1f} | {took / sampled:.1f}"
-    return f"| {name} | {every:,} | {100 * spread:.1f} | {ours} | {theirs} |"
+    return f"| {name} | {'gain' if ours else 'mean'} | {every:,} | {100 * apart:.1f} | {mine} | {theirs} |"
 
 
 def main() -> None:
@@ -90,12 +95,13 @@ def main() -> None:
         parser.error(f"{unknown.pop()}: none of digits, resnet14, resnet18")
     print(processor())
     print(
-        "| network | test images | chips differ by (points) | chips x images, sampled | processor s | half-width | "
-        "chips x images, fixed | processor s (chips timed x as many) | ratio |"
+        "| network | of | test images | chips differ by (points) | chips x images, sampled | processor s | half-width "
+        "| chips x images, fixed | processor s (chips timed x as many) | ratio |"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name in asked.networks:
-        print(compare(name, asked.cifar10, asked.images), flush=True)
+        for goal in ("half_width_points", "gain_half_width_points"):
+            print(compare(name, goal, asked.cifar10, asked.images), flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from neuralfuse.results.statistics import (
     mean_interval,
     mean_over_chips,
     sample_bounds,
+    sample_gain_bounds,
 )
 from neuralfuse.results.trade import Trade, on_the_same_chips, saving_between
 
@@ -105,6 +106,9 @@ def _over_chips(found: pd.DataFrame, rows: np.ndarray, points: float, scale: Sca
     counts = {name: of(name) for name in COUNTED}
     good = keeps(counts["correct"], counts["correct_clean"], counts["total"], points, scale.per_score).sum(axis=0)
     gain = np.where(table.protection == "none", np.nan, accuracy - of("bare"))
+    gain_bounds = mean_bounds(gain, within=scale.differences)
+    if sampled.any():
+        gain_bounds = np.where(sampled, sample_gain_bounds(gain, images), gain_bounds)
     shares = np.transpose([exact_share(k, n) for k in good])
     columns = {
         "chips": n,
@@ -122,7 +126,7 @@ def _over_chips(found: pd.DataFrame, rows: np.ndarray, points: float, scale: Sca
             for name, bound in zip(("yield_low", "yield_high"), shares, strict=True)
         },
         **{name: mean_over_chips(of(name)) for name in MEANS},
-        **dict(zip(GAIN, (mean_over_chips(gain), *mean_bounds(gain, within=scale.differences)), strict=True)),
+        **dict(zip(GAIN, (mean_over_chips(gain), *gain_bounds), strict=True)),
     }
     return table.assign(**columns)
 

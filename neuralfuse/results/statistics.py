@@ -130,7 +130,12 @@ def mean_bounds(
 
 
 def sample_bounds(
-    accuracy: np.ndarray, lost: np.ndarray, gained: np.ndarray, images: np.ndarray, confidence: float = CONFIDENCE
+    accuracy: np.ndarray,
+    lost: np.ndarray,
+    gained: np.ndarray,
+    images: np.ndarray,
+    confidence: float = CONFIDENCE,
+    within: tuple[float, float] = SHARE,
 ) -> np.ndarray:
     """`mean_bounds` of accuracies (chips, v) that samples of images estimate, low and high (2, v): where few answers
     change, chips look alike that are not, so that the bounds are never closer than those of `images` (v,) independent
@@ -147,9 +152,21 @@ def sample_bounds(
         down.append(k / images - np.nan_to_num(betaincinv(k, images - k + 1, tail)))
         up.append(np.nan_to_num(betaincinv(k + 1, images - k, 1 - tail), nan=1.0) - k / images)
     mean = mean_over_chips(accuracy)
-    low, high = mean_bounds(accuracy, confidence)
+    low, high = mean_bounds(accuracy, confidence, within)
     low, high = np.fmin(low, mean - np.hypot(up[0], down[1])), np.fmax(high, mean + np.hypot(down[0], up[1]))
-    return np.clip([low, high], *SHARE)
+    return np.clip([low, high], *within)
+
+
+def sample_gain_bounds(gain: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """`sample_bounds` of paired differences (chips, v) on samples of `images` (chips, v): lost and gained is what chips
+    differ by on balance.
+
+    >>> sample_gain_bounds(np.zeros((20, 1)), np.full((20, 1), 32)).ravel().round(4).tolist()
+    [-0.0057, 0.0057]
+    """
+    lost, gained = (np.maximum(sign * gain, 0) * images for sign in (-1, 1))
+    counts = lost.sum(axis=0), gained.sum(axis=0), images.sum(axis=0)
+    return sample_bounds(gain, *counts, within=DIFFERENCE)
 
 
 @cache

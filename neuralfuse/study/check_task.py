@@ -4,7 +4,7 @@ from torch import Tensor
 
 from neuralfuse.quantized.metric import METRICS, metric
 from neuralfuse.results.scale import ACCURACY
-from neuralfuse.study.config import StudyConfig
+from neuralfuse.study.config import AdaptiveConfig, StudyConfig
 from neuralfuse.study.data import kind_of, test_set
 from sram.errors import InputError
 
@@ -20,11 +20,8 @@ def check_task(study: StudyConfig) -> None:
         targets = "classes" if kind.are_classes else "numbers"
         raise InputError("study", "metric", study.metric, f"{' or '.join(fit)}: the targets are {targets}")
     counted = kind.are_labelled and study.metric == ACCURACY.name
-    narrow = study.adaptive.half_width_points if study.adaptive else None
-    if narrow is not None and not counted:  # samples are sized by right and wrong answers
-        raise InputError(
-            "study", "adaptive.half_width_points", narrow, f"none with the metric {study.metric} of {_of(study)}"
-        )
+    if study.adaptive:
+        _check_goals(study, study.adaptive, counted)
     if study.dataset.mean is not None and not kind.are_images:
         raise InputError("study", "dataset.mean", list(study.dataset.mean), f"none: {_of(study)} are no images")
     for protection in study.protections:
@@ -81,3 +78,19 @@ def check_answers(study: StudyConfig, key: str, answers: object) -> None:
     except Exception as error:  # of code of anybody's
         reason = f"{type(error).__name__}: {error}"
         raise InputError("study", f"metric {study.metric}", reason, f"one that scores {key}") from error
+
+
+def _check_goals(study: StudyConfig, adaptive: AdaptiveConfig, counted: bool) -> None:
+    """Refuse intervals of samples, which are sized by right and wrong answers, and of gains over nothing."""
+    for goal in ("half_width_points", "gain_half_width_points"):
+        narrow = getattr(adaptive, goal)
+        if narrow is not None and not counted:
+            allowed = f"none with the metric {study.metric} of {_of(study)}"
+            raise InputError("study", f"adaptive.{goal}", narrow, allowed)
+    if (narrow := adaptive.gain_half_width_points) is None:
+        return
+    for network in study.networks:
+        names = [protection.name for protection in study.protections_of(network.name)]
+        if "none" not in names or len(names) < 2:
+            allowed = f"only with `none` and another protection before {network.name}; it has {', '.join(names)}"
+            raise InputError("study", "adaptive.gain_half_width_points", narrow, allowed)

@@ -202,6 +202,9 @@ class AdaptiveConfig(Strict):
     half_width_points: Annotated[float, Field(ge=0.01, le=100)] | None = (
         None  # of the 95% interval over chips, in accuracy points
     )
+    gain_half_width_points: Annotated[float, Field(ge=0.01, le=100)] | None = (
+        None  # the same of what a protection wins over `none` on the same chips and images
+    )
     margin_points: Annotated[float, Field(gt=0, le=100)] | None = (
         None  # bisect around the lowest voltage within this of clean
     )

@@ -5,13 +5,15 @@ Without `adaptive` it is the whole grid. With it, chips and images of each come 
 supplies are bisected around the lowest one that keeps accuracy within the margin.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from neuralfuse.quantized.metric import metric
 from neuralfuse.results.rows import Result, added
-from neuralfuse.results.statistics import SHARE, mean_bounds, sample_bounds, student
+from neuralfuse.results.statistics import DIFFERENCE, SHARE, mean_bounds, sample_bounds, sample_gain_bounds, student
 from neuralfuse.study.config import AdaptiveConfig, StudyConfig
 from neuralfuse.study.grid import Point
 from neuralfuse.study.supplies import operating_points
@@ -25,32 +27,57 @@ WAVES = 20  # of many chips a wave is this part
 Costs = Mapping[str, float]  # by network: how many images take as long as making a chip
 
 
+@dataclass(frozen=True)
+class Aim:
+    """The half-width of the interval of a point's mean accuracy, or of what the first of two points wins over the
+    second; None: all images of all chips."""
+
+    points: tuple[Point, ...]
+    half_width: float | None
+
+
 def plan(study: StudyConfig, points: list[Point], rows: dict[str, Result], costs: Costs | None = None) -> list[Task]:
     """The tasks wanted now, in the order of results.csv: point, supplies falling, chip, images."""
-    tasks: list[Task] = []
+    tasks: dict[Task, None] = {}  # each once: several protections may be held against one bare network
     for point in points:
         swept = list(operating_points(study, point.accelerator))
-        cost = (costs or {}).get(point.network, FEWEST)
-        tasks += _chips_at(study, point, swept, rows, cost)
+        wants = partial(_wanted, study, _aims(study, point, points), rows, (costs or {}).get(point.network, FEWEST))
+        tasks |= dict.fromkeys(wants(swept))
         if study.adaptive and study.adaptive.margin_points is not None:
-            while all(task.key in rows for task in _chips_at(study, point, swept, rows, cost)):
-                between = _bisect(study.adaptive, point, swept, study, rows, cost)
+            while all(task.key in rows for task in wants(swept)):
+                between = _bisect(study, point, swept, rows, wants)
                 if between is None:
                     break
                 swept.append(between)
-                tasks += _chips_at(study, point, [between], rows, cost)
+                tasks |= dict.fromkeys(wants([between]))
     order = {point: i for i, point in enumerate(points)}
     return sorted(tasks, key=lambda t: (order[t.point], *(-v for v in t.at.voltages), t.chip, t.images or (0, 0)))
 
 
-def _chips_at(
-    study: StudyConfig, point: Point, swept: list[OperatingPoint], rows: dict[str, Result], cost: float
+def _aims(study: StudyConfig, point: Point, points: Sequence[Point]) -> list[Aim]:
+    """How narrow the intervals of a point shall be: of its mean, and of what it wins over the bare network."""
+    adaptive = study.adaptive or AdaptiveConfig()
+    mean, gain = adaptive.half_width_points, adaptive.gain_half_width_points
+    if mean is None and gain is None:
+        return [Aim((point,), None)]
+    alike = replace(point, protection="none", setup="")
+    bare = [other for other in points if other.protection == "none" and replace(other, setup="") == alike]
+    aims = [Aim((point,), mean / 100)] if mean is not None else []
+    return aims + ([Aim((point, bare[0]), gain / 100)] if gain is not None and point != bare[0] else [])
+
+
+def _wanted(
+    study: StudyConfig, aims: list[Aim], rows: dict[str, Result], cost: float, swept: Sequence[OperatingPoint]
 ) -> list[Task]:
     """All chips of the study on all images, or samples that are wide enough."""
-    if study.adaptive is None or study.adaptive.half_width_points is None:
-        return [task for at in swept for chip in study.chips.numbers for task in _whole(point, chip, at, rows)]
-    goal = study.adaptive.half_width_points / 100
-    return [task for at in swept for task in _sample(study, point, at, rows, goal, cost)]
+    found = []
+    for aim in aims:
+        for at in swept:
+            if aim.half_width is None:
+                found += [task for chip in study.chips.numbers for task in _whole(aim.points[0], chip, at, rows)]
+            else:
+                found += _sample(study, aim.points, at, rows, aim.half_width, cost)
+    return found
 
 
 def _whole(point: Point, chip: int, at: OperatingPoint, rows: dict[str, Result]) -> list[Task]:
@@ -61,59 +88,78 @@ def _whole(point: Point, chip: int, at: OperatingPoint, rows: dict[str, Result])
 
 
 def _sample(
-    study: StudyConfig, point: Point, at: OperatingPoint, rows: dict[str, Result], goal: float, cost: float
+    study: StudyConfig, points: tuple[Point, ...], at: OperatingPoint, rows: dict[str, Result], goal: float, cost: float
 ) -> list[Task]:
     """The first chips on the fewest images say how much chips differ, and images of one; then so many images of each
     chip as are worth their time, and chips until the interval over them is narrow enough. Where the study has no more
     chips, more images of each."""
     most, numbers = study.chips.evaluation, study.chips.numbers
-    first = [Task(point, chip, at, (0, FEWEST)) for chip in numbers[:PILOT]]
-    if not all(task.key in rows for task in first):
-        return first
-    seen = [rows[task.key] for task in first]
-    every = seen[0].test_images
-    chips, images = len(first), FEWEST
-    if most == 1 or _half_width(seen) > goal:
-        images = Variance.of(seen).images(goal, cost, every, len(first)) if most > 1 else every
-    tasks: list[list[Task]] = []  # of each chip
+
+    def on(images: int, first: int, last: int) -> list[Task]:
+        parts = [(chip, part) for chip in numbers[first:last] for part in blocks(images)]
+        return [Task(point, chip, at, part) for chip, part in parts for point in points]
+
+    def seen(tasks: list[Task]) -> list[list[Result]]:
+        """Of each point, chip after chip."""
+        found: dict[tuple[Point, int], list[Result]] = {}
+        for task in tasks:
+            found.setdefault((task.point, task.chip), []).append(rows[task.key])
+        return [[added(parts) for (of, _), parts in found.items() if of == point] for point in points]
+
+    tasks = on(FEWEST, 0, PILOT)
+    if not all(task.key in rows for task in tasks):
+        return tasks
+    pilot = seen(tasks)
+    every, chips, images = pilot[0][0].test_images, len(pilot[0]), FEWEST
+    if most == 1 or _half_width(pilot) > goal:
+        spread = Variance.of(*pilot) if len(points) == 1 else Variance.of_gains(*pilot)
+        images = spread.images(goal, len(points) * cost, every, chips) if most > 1 else every
+    tasks = []
+    done = 0
     while True:
-        tasks += [[Task(point, chip, at, part) for part in blocks(images)] for chip in numbers[len(tasks) : chips]]
-        if not all(task.key in rows for parts in tasks for task in parts):
-            break
-        half = _half_width([added([rows[task.key] for task in parts]) for parts in tasks])
+        tasks, done = tasks + on(images, done, chips), chips
+        if not all(task.key in rows for task in tasks):
+            return tasks
+        half = _half_width(seen(tasks))
         if half <= goal or (chips == most and images == every):
-            break
+            return tasks
         if chips < most:
             narrower = half / goal * student(0.975, most) / student(0.975, chips - 1)
             wave = max(study.chips.wave, chips // WAVES)
             chips = min(most, chips + wave * max(1, int((SURE * narrower**2 - 1) * chips // wave)))
         else:
-            images, tasks = min(2 * images, every), []
-    return [task for parts in tasks for task in parts]
+            images, tasks, done = min(2 * images, every), [], 0
 
 
-def _half_width(rows: list[Result]) -> float:
-    """Of the interval of the mean over chips."""
-    counts = np.array([(r.total, r.correct_clean - r.correct_both, r.correct - r.correct_both) for r in rows])
-    images, lost, gained = counts.sum(axis=0)[:, None]
-    accuracy, every = np.array([[row.accuracy] for row in rows]), rows[0].total == rows[0].test_images
-    low, high = mean_bounds(accuracy, within=SHARE) if every else sample_bounds(accuracy, lost, gained, images)
+def _half_width(measured: list[list[Result]]) -> float:
+    """Of the interval over chips: of the mean of one point, or of what the first of two wins over the second."""
+    rows, *bare = measured
+    whole = rows[0].total == rows[0].test_images
+    accuracy = np.array([[row.accuracy] for row in rows])
+    if bare:
+        gain = accuracy - np.array([[row.accuracy] for row in bare[0]])
+        images = np.array([[row.total] for row in rows])
+        low, high = mean_bounds(gain, within=DIFFERENCE) if whole else sample_gain_bounds(gain, images)
+    else:
+        counts = np.array([(r.total, r.correct_clean - r.correct_both, r.correct - r.correct_both) for r in rows])
+        images, lost, gained = counts.sum(axis=0)[:, None]
+        low, high = mean_bounds(accuracy, within=SHARE) if whole else sample_bounds(accuracy, lost, gained, images)
     return float(high[0] - low[0]) / 2
 
 
 def _bisect(
-    adaptive: AdaptiveConfig,
+    study: StudyConfig,
     point: Point,
     swept: list[OperatingPoint],
-    study: StudyConfig,
     rows: dict[str, Result],
-    cost: float,
+    wants: Callable[[Sequence[OperatingPoint]], list[Task]],
 ) -> OperatingPoint | None:
     """Half way between the lowest supply that holds and the one below it, or None when they are close enough."""
+    adaptive = study.adaptive or AdaptiveConfig()
     falling = sorted(swept, key=lambda at: at.voltages, reverse=True)
     holds = []
     for at in falling:
-        found = [rows[task.key] for task in _chips_at(study, point, [at], rows, cost)]
+        found = [rows[task.key] for task in wants([at]) if task.point == point]
         lost = sum(row.correct_clean - row.correct for row in found)  # exact: no rounding at the very margin
         holds.append(
             metric(study.metric).per_score * lost <= (adaptive.margin_points or 0) * sum(row.total for row in found)

@@ -50,6 +50,15 @@ class Variance:
         within = float((changed - loss**2).mean()) * n / max(n - 1, 1)
         return cls(max(0.0, float(loss.var(ddof=1)) - within * (1 / n - 1 / every)), within)
 
+    @classmethod
+    def of_gains(cls, treated: Sequence[Result], bare: Sequence[Result]) -> "Variance":
+        """Of what is won on the same images of the same chips; these images vary as if the two had nothing in common,
+        which is the most where a protection helps."""
+        n, every = bare[0].total, bare[0].test_images
+        gain = np.array([(ours.correct - theirs.correct) / n for ours, theirs in zip(treated, bare, strict=True)])
+        within = cls.of(treated).within + cls.of(bare).within
+        return cls(max(0.0, float(gain.var(ddof=1)) - within * (1 / n - 1 / every)), within)
+
     def images(self, half_width: float, chip_cost: float, every: int, fewest_chips: int = 1) -> int:
         """The sample with which an interval of so much is had soonest, where another chip costs as much as so many
         images. Where many chips are needed it is near the square root of chip_cost x within / between.

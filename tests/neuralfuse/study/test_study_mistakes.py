@@ -36,6 +36,10 @@ def torch_nn(monkeypatch):
     [
         (network(training={"epoch": 1}), "networks.resnet8.training.epoch = 1 "),
         (network(options=3) | {"voltagess": [0.8]}, ": voltagess = [0.8] "),  # the misspelt key before a wrong value
+        (
+            {"adaptive": {"gain_half_width_points": 1}, "protections": ["secded72"]},
+            "adaptive.gain_half_width_points = 1",
+        ),
         (network(training={"epochs": "many"}), "networks.resnet8.training.epochs = 'many' "),
         (network(training={"epochs": 0}), "networks.resnet8.training.epochs = 0 "),
         (network(training={"seed": 3}), "networks.resnet8.training.seed = 3 "),

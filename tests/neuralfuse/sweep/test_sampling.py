@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from neuralfuse.results.rows import COUNTS, added
-from neuralfuse.results.statistics import sample_bounds
-from neuralfuse.study.config import AdaptiveConfig, ChipsConfig
+from neuralfuse.results.statistics import sample_bounds, sample_gain_bounds
+from neuralfuse.study.config import AdaptiveConfig, ChipsConfig, StudyConfig
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import points_of
 from neuralfuse.sweep.bench import Bench
@@ -18,6 +18,7 @@ from neuralfuse.sweep.task import Task
 from tests.neuralfuse.sweep.test_sweep_collect import POINTS, STUDY, fake_chunk
 
 ROW = fake_chunk(plan(STUDY, POINTS, {})[:1])[0]
+WITH_GAINS = STUDY.model_copy(update={"adaptive": AdaptiveConfig(gain_half_width_points=1.0)})
 
 
 @pytest.mark.parametrize("every", [1, 31, 32, 33, 450, 10_000])
@@ -135,19 +136,14 @@ def test_where_a_point_stops_its_interval_holds_the_truth(lot):
         }
     )
     for seed in range(100):
-        rates, rows, wanted = LOTS[lot](np.random.default_rng(seed), 400), {}, plan(adaptive, POINTS[:1], {})
-        while todo := [task for task in wanted if task.key not in rows]:
-            for task in todo:
-                right = clean & (np.random.default_rng([seed, task.chip]).random(every) >= rates[task.chip])
-                chosen = order_of(0, task.chip, every)[slice(*task.images)]
-                counts = [int(part[chosen].sum()) for part in (right, clean, right & clean)]
-                counts = dict(zip(("correct", "correct_clean", "correct_both"), counts, strict=True))
-                rows[task.key] = replace(
-                    ROW, key=task.key, chip=task.chip, **counts, total=len(chosen), test_images=every
-                )
-            wanted = plan(adaptive, POINTS[:1], rows)
+        rates = LOTS[lot](np.random.default_rng(seed), 400)
+
+        def answers(task, seed=seed, rates=rates):
+            return clean & (np.random.default_rng([seed, task.chip]).random(every) >= rates[task.chip]), clean
+
+        rows = measured(adaptive, POINTS[:1], answers)
         parts = {}
-        for task in wanted:
+        for task in plan(adaptive, POINTS[:1], rows):
             parts.setdefault(task.chip, []).append(rows[task.key])
         chips = [added(found) for found in parts.values()]
         losses = np.array([[row.accuracy] for row in chips])
@@ -156,6 +152,80 @@ def test_where_a_point_stops_its_interval_holds_the_truth(lot):
         low, high = sample_bounds(losses, lost, np.zeros(1, int), images)[:, 0]
         held += low <= 0.95 * (1 - likely) <= high
     assert held >= 87
+
+
+GAINS = {  # shares of right answers that a chip loses bare, and behind a protection
+    "with what is lost": lambda rng, n: (lost := np.clip(rng.gamma(2, 0.05, n), 0, 1), 0.4 * lost),
+    "whatever is lost": lambda rng, n: (np.clip(rng.gamma(2, 0.02, n), 0, 1), np.clip(rng.gamma(2, 0.015, n), 0, 1)),
+    "nothing won": lambda rng, n: (lost := np.clip(rng.gamma(2, 0.05, n), 0, 1), lost),
+}
+
+
+def measured(study: StudyConfig, points: list, answers) -> dict:
+    """Rows of a study that has all that it wants; answers(task): right with the chip's faults, and without any."""
+    rows: dict = {}
+    while todo := [task for task in plan(study, points, rows) if task.key not in rows]:
+        for task in todo:
+            right, clean = answers(task)
+            chosen = order_of(0, task.chip, len(clean))[slice(*task.images)]
+            counts = [int(part[chosen].sum()) for part in (right, clean, right & clean)]
+            counts = dict(zip(("correct", "correct_clean", "correct_both"), counts, strict=True))
+            rows[task.key] = replace(
+                ROW, key=task.key, chip=task.chip, **counts, total=len(chosen), test_images=len(clean)
+            )
+    return rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lot", GAINS)
+def test_where_a_gain_stops_its_interval_holds_the_truth(lot):
+    """As for means: of 100 lots of at most 400 chips, to a point, where the two lose the same images as far as they
+    can."""
+    every, held, (bare, ours) = 1000, 0, GAINS[lot](np.random.default_rng(99), 200_000)
+    clean, likely = np.arange(every) % 20 > 0, 0.95 * (bare - ours).mean()
+    study = WITH_GAINS.model_copy(update={"chips": ChipsConfig(evaluation=400, wave=10), "voltages": (0.8,)})
+    for seed in range(100):
+        rates = dict(zip(("none", "fuse"), GAINS[lot](np.random.default_rng(seed), 400), strict=True))
+
+        def answers(task, seed=seed, rates=rates):
+            drawn = np.random.default_rng([seed, task.chip]).random(every)
+            return clean & (drawn >= rates[task.point.protection][task.chip]), clean
+
+        rows, parts = measured(study, POINTS[:2], answers), {}
+        for task in plan(study, POINTS[:2], rows):
+            parts.setdefault((task.point.protection, task.chip), []).append(rows[task.key])
+        chips = {about: added(found) for about, found in parts.items()}
+        gain = [chips["fuse", c].accuracy - row.accuracy for (name, c), row in chips.items() if name == "none"]
+        images = [[row.total] for (name, _), row in chips.items() if name == "none"]
+        low, high = sample_gain_bounds(np.array(gain)[:, None], np.array(images))[:, 0]
+        held += low <= likely <= high
+    assert held >= 87
+
+
+def test_a_gain_takes_the_same_images_of_the_same_chips_twice():
+    """And many chips fewer than the two means, whose chips differ by the same faults."""
+    loss = np.random.default_rng(3).gamma(2, 0.06, 2000)
+    clean = np.arange(1000) % 20 > 0
+
+    def answers(task):
+        share = loss[task.chip] * (0.8 if task.point.protection == "fuse" else 1)
+        return clean & (np.random.default_rng(task.chip).random(1000) >= share), clean
+
+    lot = {"chips": ChipsConfig(evaluation=2000, wave=10), "voltages": (0.8,)}
+    wanted = {}
+    for key in ("half_width_points", "gain_half_width_points"):
+        study = STUDY.model_copy(update=lot | {"adaptive": AdaptiveConfig(**{key: 1.0})})
+        wanted[key] = plan(study, POINTS[:2], measured(study, POINTS[:2], answers))
+    apart = {name: {(t.chip, t.images) for t in wanted["gain_half_width_points"] if t.point.protection == name}
+             for name in ("none", "fuse")}  # fmt: skip
+    assert apart["none"] == apart["fuse"]
+    assert 2 * len(wanted["gain_half_width_points"]) < len(wanted["half_width_points"])
+
+
+def test_several_protections_share_the_bare_network():
+    points = [*POINTS[:2], replace(POINTS[1], protection="other", setup="1")]
+    wanted = plan(WITH_GAINS, points, {})
+    assert len(wanted) == len(set(wanted)) == 3 * len([t for t in wanted if t.point.protection == "none"])
 
 
 @pytest.fixture(scope="module")

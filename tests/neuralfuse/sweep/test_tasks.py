@@ -186,6 +186,7 @@ DATASET = {"dataset": {"name": "own_task_of_this_test:words", "root": "."}}
         ({"dataset": {"name": "own_task_of_this_test:broken", "root": "."}}, r"test targets = \(-2, 0\) .*-1 to 1"),
         ({"dataset": {"name": "own_task_of_this_test:series", "root": "."}}, "absolute_error: the targets are numbers"),
         ({"adaptive": {"half_width_points": 1}}, "adaptive.half_width_points = 1"),
+        ({"adaptive": {"gain_half_width_points": 1}}, "adaptive.gain_half_width_points = 1"),
         ({"dataset": DATASET["dataset"] | {"mean": [0.5], "std": [0.5]}}, "dataset.mean .* are no images"),
         ({"protections": ["calibrated(affine)"]}, "neuralfuse = 'affine' .*no images of a class each"),
         ({"networks": [{"name": "own_task_of_this_test:tags"}]}, "output = 'a dict' .*`output` says which"),
