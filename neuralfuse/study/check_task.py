@@ -4,8 +4,9 @@ from torch import Tensor
 
 from neuralfuse.quantized.metric import METRICS, metric
 from neuralfuse.results.scale import ACCURACY
-from neuralfuse.study.config import AdaptiveConfig, StudyConfig
-from neuralfuse.study.data import kind_of, test_set
+from neuralfuse.study.config import AdaptiveConfig, NeuralFuseConfig, StudyConfig
+from neuralfuse.study.data import Kind, kind_of, test_set
+from simulator.readers.read import Integers
 from sram.errors import InputError
 
 CLASSES = ("accuracy", "bits")  # metrics of targets that are classes
@@ -32,9 +33,8 @@ def check_task(study: StudyConfig) -> None:
                     f"none with the metric {study.metric} of {_of(study)}: it weighs classes of which one is right"
                 )
                 raise InputError("study", f"{key}.{use}", protection.second, allowed)
-        if protection.neuralfuse is not None and not (kind.are_images and kind.are_labelled):
-            allowed = f"none: {_of(study)} are no images of a class each"
-            raise InputError("study", f"{key}.neuralfuse", protection.neuralfuse.generator, allowed)
+        if protection.neuralfuse is not None:
+            _check_transform(study, f"{key}.neuralfuse", protection.neuralfuse, kind)
     for network in study.networks:
         key = f"networks.{network.name}"
         if network.activations != "float" and not kind.are_images:
@@ -94,3 +94,14 @@ def _check_goals(study: StudyConfig, adaptive: AdaptiveConfig, counted: bool) ->
         if "none" not in names or len(names) < 2:
             allowed = f"only with `none` and another protection before {network.name}; it has {', '.join(names)}"
             raise InputError("study", "adaptive.gain_half_width_points", narrow, allowed)
+
+
+def _check_transform(study: StudyConfig, key: str, fuse: NeuralFuseConfig, kind: Kind) -> None:
+    """Refuse a transform of what is neither images nor features of a class each, and stages that are for images."""
+    if not kind.are_labelled or isinstance(kind.input_shape, Integers):
+        allowed = f"none: {_of(study)} are no images or features of a class each"
+        raise InputError("study", key, fuse.generator, allowed)
+    if not kind.are_images and fuse.training is not None and not fuse.training.one_stage:
+        staged = fuse.training.class_steps, fuse.training.pattern_steps
+        allowed = f"0, 0: {_of(study)} are no images to paint on"
+        raise InputError("study", f"{key}.training: class_steps, pattern_steps", staged, allowed)

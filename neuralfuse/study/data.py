@@ -15,7 +15,8 @@ from neuralfuse.networks.normalised import normalised
 from neuralfuse.networks.output import selected
 from neuralfuse.quantized.metric import metric
 from neuralfuse.study.config import DatasetConfig, NetworkConfig, NeuralFuseConfig, StudyConfig
-from neuralfuse.transforms import generators
+from neuralfuse.transforms import features, generators
+from neuralfuse.transforms.features import FeatureFuse
 from neuralfuse.transforms.per_voltage import PerVoltage, level
 from simulator.readers.read import trace
 from simulator.workload import Workload
@@ -99,17 +100,23 @@ def build_network(config: NetworkConfig, study: StudyConfig) -> nn.Module:
 
 
 def build_transform(fuse: NeuralFuseConfig, study: StudyConfig) -> generators.NeuralFuse:
-    """The input transform, not trained, for the study's images; with `per_voltage` all of its generators."""
-    channels, height, width = kind_of(study.dataset).input_shape
+    """The input transform, not trained, for the study's images or features; with `per_voltage` all of its
+    generators."""
+    kind = kind_of(study.dataset)
+    wrap = generators.NeuralFuse if kind.are_images else FeatureFuse
 
     def make() -> nn.Module:
-        return generators.build(fuse.generator, channels, seed=study.seed, size=(height, width), **fuse.options)
+        if kind.are_images:
+            _, height, width = kind.input_shape
+            size = height, width
+            return generators.build(fuse.generator, kind.channels, seed=study.seed, size=size, **fuse.options)
+        return features.build(fuse.generator, kind.channels, seed=study.seed, **fuse.options)
 
     if fuse.per_voltage is None:
-        return generators.NeuralFuse(make())
+        return wrap(make())
     curve = study.curve
     levels = [level(curve, voltage) for voltage in fuse.train_voltages or ()]
-    return generators.NeuralFuse(PerVoltage(make, levels, fuse.per_voltage))
+    return wrap(PerVoltage(make, levels, fuse.per_voltage))
 
 
 def metric_hashes(name: str) -> list[str]:

@@ -188,7 +188,7 @@ DATASET = {"dataset": {"name": "own_task_of_this_test:words", "root": "."}}
         ({"adaptive": {"half_width_points": 1}}, "adaptive.half_width_points = 1"),
         ({"adaptive": {"gain_half_width_points": 1}}, "adaptive.gain_half_width_points = 1"),
         ({"dataset": DATASET["dataset"] | {"mean": [0.5], "std": [0.5]}}, "dataset.mean .* are no images"),
-        ({"protections": ["calibrated(affine)"]}, "neuralfuse = 'affine' .*no images of a class each"),
+        ({"protections": ["calibrated(affine)"]}, "neuralfuse = 'affine' .*no images or features of a class each"),
         ({"networks": [{"name": "own_task_of_this_test:tags"}]}, "output = 'a dict' .*`output` says which"),
         ({"networks": [{"name": "own_task_of_this_test:tags", "output": "x"}]}, "output = 'x' .*returns: tags"),
         ({"networks": [{"name": "own_task_of_this_test:Net", "output": 2}]}, "output = 2 .*returns: 0 to 1"),
