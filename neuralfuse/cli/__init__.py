@@ -18,6 +18,7 @@ from neuralfuse.cli import (
     faultmap,
     listing,
     optimize,
+    rank,
     sensitivity,
     simulate,
     study,
@@ -40,6 +41,7 @@ app.command("demo")(study.demo)
 app.command("sweep")(importing(study.sweep))
 app.command("optimize")(importing(optimize.optimize))
 app.command("yield")(importing(yields.yields))
+app.command("rank")(importing(rank.rank))
 app.command("report")(study.report)
 app.command("train")(importing(study.train))
 app.command("merge")(study.merge)

@@ -11,6 +11,7 @@ import math
 import os
 import uuid
 import warnings
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
@@ -136,6 +137,13 @@ def _sound(row: Result) -> bool:
     return typed and all(possible(row).values())
 
 
+SUM = b', "crc32": "01234567"}'  # the end of a line: by it a digit that changed on a disk is noticed
+
+
+def _sum(body: bytes) -> bytes:
+    return b', "crc32": "%08x"}' % zlib.crc32(body)
+
+
 COLUMNS = [name for name in FIELDS if name not in {"key", "seconds"}]
 COLUMNS.insert(COLUMNS.index("clean_accuracy"), "accuracy")
 COLUMNS += ["inferences_per_s", "energy_delay_chip_pj_s"]
@@ -160,20 +168,23 @@ class Rows:
             end = block.rfind(b"\n") + 1
             for line in block[:end].splitlines():
                 try:
-                    row = Result(**json.loads(line))
-                except (ValueError, TypeError):
+                    values, crc = json.loads(line), line[-len(SUM) :]
+                    del values["crc32"]
+                    row = Result(**values)
+                except (ValueError, TypeError, KeyError):
                     continue  # torn by a full disk or a killed process: its task is simply done again
-                if _sound(row):
+                if crc == _sum(line[: -len(SUM)]) and _sound(row):
                     self._rows.setdefault(row.key, row)
                 else:
-                    warnings.warn(f"{path}: a row that cannot be is not counted: {line[:200]!r}", stacklevel=2)
+                    warnings.warn(f"{path}: a row that was not written so is not counted: {line[:200]!r}", stacklevel=2)
             self._seen[path] = start + end
         return self._rows
 
     def append(self, results: Iterable[Result]) -> None:
         """Add rows in one write; they are on disk when this returns. A full disk raises OSError and loses no older
         row."""
-        lines = "".join(json.dumps(asdict(row)) + "\n" for row in results).encode()
+        bodies = (json.dumps(asdict(row)).encode()[:-1] for row in results)
+        lines = b"".join(body + _sum(body) + b"\n" for body in bodies)
         if not lines:
             return
         if self._file is None:

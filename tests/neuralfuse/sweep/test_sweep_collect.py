@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import warnings
+import zlib
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 
@@ -131,19 +133,42 @@ def test_torn_and_foreign_lines_are_skipped_and_redone(tmp_path):
      {"cell_fault_rate": float("nan")}, {"chip": -1}, {"chip": True}, {"correct": "7"}, {"voltage": "0.8"},
      {"energy_sram_pj": float("inf")}, {"network": 7}, {"cycles": None}],
 )  # fmt: skip
-def test_a_row_that_cannot_be_does_not_count_and_is_done_again(change, tmp_path):
+@pytest.mark.parametrize("resealed", [True, False])
+def test_a_row_that_cannot_be_does_not_count_and_is_done_again(change, resealed, tmp_path):
     collect(rows_of(tmp_path), whole, fake_chunk, in_process())
     expected = csv_of(tmp_path)
     (file,) = (tmp_path / "rows").glob("*.jsonl")
     first, *rest = file.read_text().splitlines()
-    file.write_text("\n".join([json.dumps(json.loads(first) | change), *rest, ""]))
-    with pytest.warns(UserWarning, match="a row that cannot be"):
+    changed = json.loads(first) | change
+    if resealed:
+        del changed["crc32"]
+        body = json.dumps(changed)[:-1]
+        first = f'{body}, "crc32": "{zlib.crc32(body.encode()):08x}"}}'
+    else:
+        first = json.dumps(changed)
+    file.write_text("\n".join([first, *rest, ""]))
+    with pytest.warns(UserWarning, match="not written so"):
         assert len(rows_of(tmp_path).read()) == 143
-    with pytest.warns(UserWarning, match="a row that cannot be"):
+    with pytest.warns(UserWarning, match="not written so"):
         collect(rows_of(tmp_path), whole, fake_chunk, in_process())
-    with pytest.warns(UserWarning, match="a row that cannot be"):
+    with pytest.warns(UserWarning, match="not written so"):
         found = csv_of(tmp_path)
     assert found == expected
+
+
+def test_a_digit_that_changed_within_its_range_is_noticed(tmp_path):
+    """Each byte of a row, one after the other: the row is not counted, or its JSON is torn."""
+    rows_of(tmp_path).append(fake_chunk(whole({})[:1]))
+    (file,) = (tmp_path / "rows").glob("*.jsonl")
+    line = file.read_bytes()
+    assert len(rows_of(tmp_path).read()) == 1
+    for at in range(len(line) - 1):
+        changed = bytearray(line)
+        changed[at] = ord("7") if changed[at] != ord("7") else ord("3")
+        file.write_bytes(changed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert rows_of(tmp_path).read() == {}, bytes(changed[at - 5 : at + 5])
 
 
 def test_two_stores_in_one_folder_count_once(tmp_path):
