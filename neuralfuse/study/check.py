@@ -83,7 +83,8 @@ def _check_maps(study: StudyConfig) -> None:
         for config in study.networks:
             workload = workload_of(build_network(config, study), config, study)
             for name in study.accelerators:
-                place_on(found, workload, accelerator(name), study.sram.schedule, config.bits)
+                machine, sram = accelerator(name), study.sram
+                place_on(found, workload, machine, sram.schedule, config.bits, sram.weights_per_cell)
 
 
 def _check_network(study: StudyConfig, config: NetworkConfig, images: Tensor) -> None:

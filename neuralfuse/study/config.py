@@ -163,6 +163,7 @@ class SramConfig(Strict):
     mode: Literal["stuck", "flip"] = "stuck"
     stuck_at_one: Annotated[float, Field(ge=0, le=1)] = 0.5
     schedule: Literal["streamed", "resident", "paper"] = "streamed"
+    weights_per_cell: Literal[16, 1] = 16  # of a layer, with schedule `paper`
     # What has become of a chip since it was characterised: cells fail at voltages higher by `drift` (the curve's unit),
     # and `noise`, a share of their spread, is drawn anew at each access. What is fitted to a chip knows neither.
     drift: Annotated[float, Field(ge=0, le=MOST_VOLTAGE)] = 0.0
@@ -174,6 +175,12 @@ class SramConfig(Strict):
         if not value:
             raise ValueError("at least one structure")
         return each_once(value)
+
+    @model_validator(mode="after")
+    def one_weight_with_the_papers_mapping(self) -> Self:
+        if self.weights_per_cell == 1 and self.schedule != "paper":
+            raise ValueError("weights_per_cell 1: only with schedule paper")
+        return self
 
 
 class ChipsConfig(Strict):

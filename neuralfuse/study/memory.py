@@ -22,7 +22,8 @@ def mapped_cells(sram: SramConfig, workload: Workload, machine: Accelerator, bit
 
 def place_weights(sram: SramConfig, workload: Workload, machine: Accelerator, bits: int) -> Placement:
     """Where each stored weight bit of the network lies."""
-    return place_once(workload, machine, mapped_cells(sram, workload, machine, bits), sram.schedule, bits)
+    cells = mapped_cells(sram, workload, machine, bits)
+    return place_once(workload, machine, cells, sram.schedule, bits, sram.weights_per_cell)
 
 
 def buffers_lowered(study: StudyConfig) -> dict[str, Buffer]:
