@@ -89,7 +89,7 @@ def build_network(config: NetworkConfig, study: StudyConfig) -> nn.Module:
     kind = kind_of(study.dataset)
     built = networks.build(config.build or config.name, kind.classes, kind.channels, seed=study.seed, **config.options)
     if config.output is not None:
-        built = selected(built, config.output)
+        built = selected(built, config.output, config.name)
     mean, std = study.dataset.mean, study.dataset.std
     if mean is None or std is None:
         return built
