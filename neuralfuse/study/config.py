@@ -73,6 +73,8 @@ class NetworkConfig(Strict):
     options: dict[str, Any] = Field(default_factory=dict)  # arguments of networks.build
     bits: Annotated[int, Field(ge=2, le=16)] = 8  # of an integer at most 8; a format has its own
     per_channel: bool = False
+    # {argument of its `forward`: input of the dataset} where items have several; None: all, in their order
+    inputs: Annotated[dict[str, str] | None, Field(min_length=1)] = None
     output: int | str | None = None  # which of its answers, where it returns a tuple or a dict of them
     group: Annotated[int | None, Field(ge=2, le=2**20)] = None  # one scale for each run of so many words of a row
     format: Format | None = None  # of a word, if no integer
