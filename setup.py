@@ -53,6 +53,7 @@ setup(
         "parquet": PARQUET,
         "cluster": [*CLUSTER, "dask-jobqueue>=0.8.5"],
         "docs": DOCS,
+        "series": ["aeon>=1.0"],
         "mutants": ["cosmic-ray>=8.7"],
         "dev": [
             *ONNX,

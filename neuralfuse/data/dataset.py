@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuralfuse.data import cifar, digits, idx, images, text
+from neuralfuse.data import cifar, digits, idx, images, series, text
 from neuralfuse.data.inputs import Inputs
 from simulator.readers.read import Integers
 from sram import plugins
@@ -100,6 +100,8 @@ EMBEDDED: dict[str, Callable[..., Sequence[Any]]] = {
     "digits": digits.load,
     "digits-rows": digits.rows,
     "text": text.load,
+    "japanese-vowels": series.japanese_vowels,
+    "basic-motions": series.basic_motions,
 }
 GROUP = "neuralfuse.datasets"
 
@@ -110,7 +112,7 @@ def names() -> list[str]:
 
 
 def load(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
-    """Read a dataset from the folder `root` (by default data/NAME); `digits`, `digits-rows` and `text` need no files.
+    """Read a dataset from the folder `root` (by default data/NAME); those of EMBEDDED need no files.
 
     A name that is not built in is an entry point `neuralfuse.datasets` of an installed package, or
     `package.module:callable`: called with the folder and `options`, it returns training images, training labels, test
@@ -159,7 +161,7 @@ def _embedded(name: str, options: dict[str, Any]) -> Dataset:
     if options and name != "text":
         raise InputError("data", f"{name} options", options, "none: its images are what they are")
     train_x, train_y, test_x, test_y = map(torch.as_tensor, EMBEDDED[name](**options))
-    classes = 10 if name != "text" else int(torch.cat([train_y, test_y]).max()) + 1
+    classes = int(torch.cat([train_y, test_y]).max()) + 1
     return Dataset(name, train_x, train_y, test_x, test_y, classes)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from neuralfuse.networks import chardecoder, files, mlperf_tiny, mobilenet, resnet, vgg, vit
+from neuralfuse.networks import chardecoder, files, mlperf_tiny, mobilenet, recurrent, resnet, vgg, vit
 from sram.errors import InputError
 from sram.plugins import imported
 
@@ -28,6 +28,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv2": mobilenet.MobileNetV2,
     "vit-tiny": vit.ViT,
     "chardecoder": chardecoder.CharDecoder,
+    "lstm": recurrent.LSTM,
     "mlperf-tiny-ic": mlperf_tiny.resnet8,
     "mlperf-tiny-kws": mlperf_tiny.ds_cnn,
     "mlperf-tiny-vww": mlperf_tiny.mobilenet_v1,
