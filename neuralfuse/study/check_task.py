@@ -21,6 +21,8 @@ def check_task(study: StudyConfig) -> None:
         _check_goals(study, study.adaptive, counted)
     if study.dataset.mean is not None and not kind.are_images:
         raise InputError("study", "dataset.mean", list(study.dataset.mean), f"none: {_of(study)} are no images")
+    if (how := study.dataset.corruption) is not None and not kind.are_images:
+        raise InputError("study", "dataset.corruption", how.kind, f"none: {_of(study)} are no images")
     for protection in study.protections:
         key = f"protections.{protection.name}"
         for use in ("fused", "cascade"):

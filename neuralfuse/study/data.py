@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from neuralfuse import data, networks
 from neuralfuse.chips.stored import with_exponents
+from neuralfuse.data.corruption import corrupted
 from neuralfuse.data.inputs import content, fed
 from neuralfuse.networks.normalised import normalised
 from neuralfuse.networks.output import selected
@@ -55,15 +56,18 @@ def kind_of(config: DatasetConfig) -> Kind:
 
 
 def test_set(config: DatasetConfig) -> tuple[Tensor, Tensor]:
-    """Images and labels that results are measured on."""
+    """Images and labels that results are measured on, corrupted if the study says so."""
     dataset = load_data(config)
     if config.test_images is not None and config.test_images > len(dataset.test_y):
         raise InputError("study", "dataset.test_images", config.test_images, f"at most {len(dataset.test_y)}")
+    x, y = dataset.test_x, dataset.test_y
+    if (how := config.corruption) is not None:  # of all, so that an image's noise is the same in a sample
+        x = corrupted(x, how.kind, how.severity, how.seed)
     if config.test_images is None:
-        return dataset.test_x, dataset.test_y
+        return x, y
     # Not the first: a folder of images, or a file made from one, is sorted by class.
-    chosen = torch.randperm(len(dataset.test_y), generator=torch.Generator().manual_seed(0))[: config.test_images]
-    return dataset.test_x[chosen], dataset.test_y[chosen]
+    chosen = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))[: config.test_images]
+    return x[chosen], y[chosen]
 
 
 def training_hash(config: DatasetConfig) -> str:
