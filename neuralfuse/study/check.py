@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from neuralfuse import networks
 from neuralfuse.chips.memory import maps_of
 from neuralfuse.chips.stored import check_words, layout_of, not_in_weak_cells, place_on, unlisted_parameters
+from neuralfuse.data.inputs import Inputs
 from neuralfuse.quantized import checkpoint
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.program import compile_network
@@ -146,13 +147,14 @@ def _on_images(key: str, network: nn.Module, images: Tensor) -> object:
         raise
     except Exception as error:  # of code of anybody's
         reason = f"{type(error).__name__}: {error}"
-        raise InputError(
-            "study", key, reason, f"a network that takes {_called(images)} {list(images.shape[1:])}"
-        ) from error
+        raise InputError("study", key, reason, f"a network that takes {_called(images)}") from error
 
 
-def _called(inputs: Tensor) -> str:
-    return "images" if inputs.dim() == 4 else f"{str(inputs.dtype).removeprefix('torch.')}"
+def _called(inputs: Tensor | Inputs) -> str:
+    if isinstance(inputs, Inputs):
+        return ", ".join(f"{name}: {_called(part)}" for name, part in inputs.parts.items())
+    kind = "images" if inputs.dim() == 4 else str(inputs.dtype).removeprefix("torch.")
+    return f"{kind} {list(inputs.shape[1:])}"
 
 
 def _check_statistics(study: StudyConfig, config: NetworkConfig, network: nn.Module) -> None:

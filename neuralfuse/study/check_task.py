@@ -9,22 +9,21 @@ from neuralfuse.study.data import Kind, kind_of, test_set
 from simulator.readers.read import Integers
 from sram.errors import InputError
 
-CLASSES = ("accuracy", "bits")  # metrics of targets that are classes
+ONE_CLASS = ("balanced_accuracy", "auc")  # metrics of items of a class each
+CLASSES = ("accuracy", "top5", "bits", *ONE_CLASS)  # of targets that are classes
 
 
 def check_task(study: StudyConfig) -> None:
     """Refuse a metric that the dataset's targets have not, and what needs images, or a class each. InputError."""
     kind = kind_of(study.dataset)
-    metric(study.metric)  # or there is none
-    if study.metric in METRICS and (study.metric in CLASSES) != kind.are_classes:
-        fit = [name for name in METRICS if (name in CLASSES) == kind.are_classes]
-        targets = "classes" if kind.are_classes else "numbers"
-        raise InputError("study", "metric", study.metric, f"{' or '.join(fit)}: the targets are {targets}")
+    _check_metric(study)
     counted = kind.are_labelled and study.metric == ACCURACY.name
     if study.adaptive:
         _check_goals(study, study.adaptive, counted)
     if study.dataset.mean is not None and not kind.are_images:
         raise InputError("study", "dataset.mean", list(study.dataset.mean), f"none: {_of(study)} are no images")
+    if (how := study.dataset.corruption) is not None and not kind.are_images:
+        raise InputError("study", "dataset.corruption", how.kind, f"none: {_of(study)} are no images")
     for protection in study.protections:
         key = f"protections.{protection.name}"
         for use in ("fused", "cascade"):
@@ -43,6 +42,20 @@ def check_task(study: StudyConfig) -> None:
             raise InputError("study", f"{key}.training.phases", network.training.phases, "none: sizes are of images")
         if "adversarial" in str(network.training.objective) and not (kind.are_images and kind.are_labelled):
             raise InputError("study", f"{key}.training.objective", "adversarial", "another: it moves pixels of images")
+
+
+def _check_metric(study: StudyConfig) -> None:
+    """Refuse a metric that there is not, or that the dataset's targets have not."""
+    kind = kind_of(study.dataset)
+    metric(study.metric)
+    if study.metric in METRICS and (study.metric in CLASSES) != kind.are_classes:
+        fit = [name for name in METRICS if (name in CLASSES) == kind.are_classes]
+        targets = "classes" if kind.are_classes else "numbers"
+        raise InputError("study", "metric", study.metric, f"{' or '.join(fit)}: the targets are {targets}")
+    if study.metric in ONE_CLASS and not kind.are_labelled:
+        raise InputError("study", "metric", study.metric, f"another: {_of(study)} have several targets each")
+    if study.metric == "top5" and kind.classes <= 5:
+        raise InputError("study", "metric", study.metric, f"another: {_of(study)} are of {kind.classes} classes")
 
 
 def check_counted(study: StudyConfig) -> None:

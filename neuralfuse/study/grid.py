@@ -8,6 +8,7 @@ import numpy as np
 
 from neuralfuse import data
 from neuralfuse.chips.memory import maps_of
+from neuralfuse.data.inputs import content
 from neuralfuse.quantized import checkpoint
 from neuralfuse.results.scale import ACCURACY
 from neuralfuse.study.config import MEASURED, NetworkConfig, ProtectionConfig, StudyConfig
@@ -40,7 +41,7 @@ def points_of(folder: StudyFolder) -> list[Point]:
     """
     study = folder.study
     images, labels = test_set(study.dataset)
-    total = hashlib.sha256(images.numpy().tobytes())
+    total = hashlib.sha256(content(images))
     total.update(labels.numpy().tobytes())
     curve = study.curve
     common = {
@@ -120,6 +121,7 @@ def _network_hashes(folder: StudyFolder, network: NetworkConfig) -> list:
         _workload_hash(folder, network.name),
         content_hashes(network.build or network.name, network.checkpoint),
         *([network.output] if network.output is not None else []),
+        *([{"inputs": network.inputs}] if network.inputs is not None else []),
         *([network.format, network.group] if network.format or network.group else []),
     ]
 

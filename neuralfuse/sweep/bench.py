@@ -20,7 +20,7 @@ from neuralfuse.data import Dataset
 from neuralfuse.quantized import evaluate
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.integer import DieFaults, Faults, Frozen, IntegerNetwork
-from neuralfuse.quantized.metric import counted, metric
+from neuralfuse.quantized.metric import Metric, counted, metric
 from neuralfuse.results.rows import Result
 from neuralfuse.study.config import BatchNormConfig
 from neuralfuse.study.cost import Cost
@@ -71,7 +71,8 @@ class Bench:
     def __init__(self, folder: StudyFolder):
         self.folder, self.study = folder, folder.study
         self.images, self.labels = (part.to(self.study.device) for part in test_set(self.study.dataset))
-        self.metric, self.counted = metric(self.study.metric), counted(self.labels)
+        self.counted = counted(self.labels)
+        self.metric = last(3, self._metric)
         self.network = last(1, self._network)
         self.unfolded = last(1, self._unfolded)
         self.answers = last(1, self._answers)
@@ -100,6 +101,13 @@ class Bench:
     def _network(self, name: str) -> FaultyNetwork:
         config = self.study.network(name)
         return FaultyNetwork(self.folder.network(name), config.words, device=self.study.device, fold=True)
+
+    def _metric(self, network: str) -> Metric:
+        """The study's metric, of what one network answers: it may compare with its answers without a fault."""
+        found = metric(self.study.metric)
+        if found.reference is None:
+            return found
+        return found.against(evaluate.logits(self.nominal(network), self.images, self.study.batch_size), self.labels)
 
     def _unfolded(self, name: str) -> FaultyNetwork:
         """With its BatchNorm, which is elsewhere folded into the weights' scales."""
@@ -245,7 +253,7 @@ class Bench:
         """What the answers of a network with the faults that it has are worth, to images as they are or transformed:
         (n,)."""
         answers, labels = self._numbered(network, sample), self.labels[self.chosen(sample)]
-        return evaluate.scores(self.metric, answers, images, labels, self.study.batch_size)
+        return evaluate.scores(self.metric(network), answers, images, labels, self.study.batch_size)
 
     def mean(self, scores: Tensor) -> float:
         """Of all test images, over what counts."""
@@ -297,7 +305,7 @@ class Bench:
         faulty.set_faults(*faults)
         with own_statistics(faulty, self.data.train_x, how.batches, how.batch, self.study.seed):
             found = self.images[chosen], self.labels[chosen]
-            return evaluate.scores(self.metric, faulty, *found, self.study.batch_size)
+            return evaluate.scores(self.metric(network), faulty, *found, self.study.batch_size)
 
     def forecast(self, point: Point, at: OperatingPoint, chip: int) -> Cost:
         """What an inference costs, known without one: the same for all chips but where a protection gives each a
