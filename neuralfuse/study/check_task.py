@@ -111,7 +111,7 @@ def _check_goals(study: StudyConfig, adaptive: AdaptiveConfig, counted: bool) ->
 
 def _check_transform(study: StudyConfig, key: str, fuse: NeuralFuseConfig, kind: Kind) -> None:
     """Refuse a transform of what is neither images nor features of a class each, and stages that are for images."""
-    if not kind.are_labelled or isinstance(kind.input_shape, Integers):
+    if not kind.are_labelled or kind.input_names or isinstance(kind.input_shape, Integers):
         allowed = f"none: {_of(study)} are no images or features of a class each"
         raise InputError("study", key, fuse.generator, allowed)
     if not kind.are_images and fuse.training is not None and not fuse.training.one_stage:

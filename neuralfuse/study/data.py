@@ -119,14 +119,15 @@ def build_transform(fuse: NeuralFuseConfig, study: StudyConfig) -> generators.Ne
     """The input transform, not trained, for the study's images or features; with `per_voltage` all of its
     generators."""
     kind = kind_of(study.dataset)
+    channels: Any = kind.channels  # of one input: a transform of several is refused
     wrap = generators.NeuralFuse if kind.are_images else FeatureFuse
 
     def make() -> nn.Module:
         if kind.are_images:
             _, height, width = kind.input_shape
             size = height, width
-            return generators.build(fuse.generator, kind.channels, seed=study.seed, size=size, **fuse.options)
-        return features.build(fuse.generator, kind.channels, seed=study.seed, **fuse.options)
+            return generators.build(fuse.generator, channels, seed=study.seed, size=size, **fuse.options)
+        return features.build(fuse.generator, channels, seed=study.seed, **fuse.options)
 
     if fuse.per_voltage is None:
         return wrap(make())
