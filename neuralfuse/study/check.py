@@ -18,7 +18,9 @@ from neuralfuse.study.check_supplies import check_supplies
 from neuralfuse.study.check_task import check_answers, check_task
 from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import build_network, build_transform, kind_of, test_set, workload_of
+from neuralfuse.study.kept import check_keeps
 from neuralfuse.study.memory import mapped_cells, place_weights
+from neuralfuse.study.supplies import roles_of
 from neuralfuse.training import generator, objectives, painting
 from neuralfuse.transforms import generators, per_voltage
 from simulator.accelerator import accelerator, with_weight_rail
@@ -100,6 +102,8 @@ def _check_network(study: StudyConfig, config: NetworkConfig, images: Tensor) ->
         not_in_weak_cells(network, workload_of(network, config, study))
     FaultyNetwork(network, config.words)  # refuses weights that are not finite, or none
     _check_statistics(study, config, network)
+    if "cache" in roles_of(study):
+        check_keeps(study, config.name, copy.deepcopy(network), images)
     if config.activations == "int8":
         _check_words(config, network, images[:1])
     most = 8 if study.sram.schedule == "paper" else study.sram.word_bits

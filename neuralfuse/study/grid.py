@@ -16,6 +16,7 @@ from neuralfuse.study.data import content_hashes, metric_hashes, test_set, train
 from neuralfuse.study.digest import digest, given, unhashed
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import sees_activations
+from neuralfuse.study.supplies import roles_of
 from simulator.accelerator import accelerator
 from sram import structure
 from sram.protection import spec
@@ -54,6 +55,7 @@ def points_of(folder: StudyFolder) -> list[Point]:
         "batch": study.batch_size,  # float sums depend on it in the last bit
         **({"seen": [study.dataset.mean, study.dataset.std]} if study.dataset.mean else {}),
         **_metric_hashes(study),
+        **({"kept_on": training_hash(study.dataset)} if "cache" in roles_of(study) else {}),
         **_map_hashes(study),
     }
     points = []

@@ -9,6 +9,7 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -18,10 +19,12 @@ from neuralfuse.chips.cost import Overheads
 from neuralfuse.chips.stored import StoredChip, known, layout_of, place_generator, store
 from neuralfuse.data import Dataset
 from neuralfuse.quantized import evaluate
+from neuralfuse.quantized.cache import FaultyCache
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.integer import DieFaults, Faults, Frozen, IntegerNetwork
 from neuralfuse.quantized.metric import Metric, counted, metric
 from neuralfuse.results.rows import Result
+from neuralfuse.study import kept
 from neuralfuse.study.config import BatchNormConfig
 from neuralfuse.study.cost import Cost
 from neuralfuse.study.data import load_data, test_set
@@ -29,7 +32,15 @@ from neuralfuse.study.folder import StudyFolder, stamp_of
 from neuralfuse.study.grid import Point
 from neuralfuse.study.lowered import ACCESS, Die, Lowered, found_wrong, last
 from neuralfuse.study.memory import chip_map, sees_activations
-from neuralfuse.study.supplies import MemorySupplies, at_weights, beside, memory_supplies, operating_points, supply_of
+from neuralfuse.study.supplies import (
+    MemorySupplies,
+    at_weights,
+    beside,
+    memory_supplies,
+    operating_points,
+    roles_of,
+    supply_of,
+)
 from neuralfuse.sweep.sampling import order_of
 from neuralfuse.sweep.second import Known, SecondNetworks
 from neuralfuse.sweep.task import Task
@@ -73,7 +84,9 @@ class Bench:
         self.images, self.labels = (part.to(self.study.device) for part in test_set(self.study.dataset))
         self.counted = counted(self.labels)
         self.metric = last(3, self._metric)
+        self.caches: WeakKeyDictionary[FaultyNetwork, FaultyCache] = WeakKeyDictionary()
         self.network = last(1, self._network)
+        self.kept_map = last(2, self._kept_map)
         self.unfolded = last(1, self._unfolded)
         self.answers = last(1, self._answers)
         # those of many generators where images are small, seldom more than 256 MB
@@ -100,7 +113,11 @@ class Bench:
 
     def _network(self, name: str) -> FaultyNetwork:
         config = self.study.network(name)
-        return FaultyNetwork(self.folder.network(name), config.words, device=self.study.device, fold=True)
+        faulty = FaultyNetwork(self.folder.network(name), config.words, device=self.study.device, fold=True)
+        if "cache" in roles_of(self.study):
+            sample = self.data.train_x[: kept.SAMPLE].to(self.study.device)
+            self.caches[faulty] = kept.cache_of(self.study, faulty.network, sample)
+        return faulty
 
     def _metric(self, network: str) -> Metric:
         """The study's metric, of what one network answers: it may compare with its answers without a fault."""
@@ -248,6 +265,8 @@ class Bench:
         if isinstance(answers := self.answers(network), IntegerNetwork):
             answers.activations, answers.in_array = NOTHING_FAULTY, ()
         self.network(network).restore()
+        if (cache := self.caches.get(self.network(network))) is not None:
+            cache.restore()
 
     def scores(self, network: str, images: Tensor, sample: Sample | None = None) -> Tensor:
         """What the answers of a network with the faults that it has are worth, to images as they are or transformed:
@@ -286,6 +305,20 @@ class Bench:
         self.network(network).set_faults(*chip.faults(voltage, epoch))
         if isinstance(answers := self.answers(network), IntegerNetwork):
             self.lowered.put(answers, network, die, name, task.at, epoch)
+        self._put_kept(task, die, epoch)
+
+    def _kept_map(self, network: str, die: Die) -> FaultMap:
+        cache, bank = self.caches[self.network(network)], self.placement(network, die.accelerator).geometry.banks
+        floor = dict(self.lowered.floors(die.accelerator))["cache"]
+        return kept.kept_map(self.study, cache, die, floor, bank)
+
+    def _put_kept(self, task: Task, die: Die, epoch: int | None = ACCESS) -> bool:
+        """Give the keys and values that a network keeps the faults of a die; whether there are any."""
+        if (cache := self.caches.get(self.network(task.point.network))) is None:
+            return False
+        voltage = supply_of(self.study, die.accelerator, task.at, "cache")
+        raw = self.kept_map(task.point.network, die)
+        return kept.put(self.study, cache, raw, task.point.protection, voltage, epoch)
 
     def _cost(
         self,
@@ -343,6 +376,7 @@ class Bench:
             die = self.now(die_of(task))
             others, faulty_activations = self.lowered.put(answers, point.network, die, point.protection, task.at)
             late = bool(answers.in_array)
+        late = self._put_kept(task, self.now(die_of(task))) or late
         if protection.second is not None:
             asked = functools.partial(self.logits, point.network, images if own else images[chosen], sample)
             scores, share = self.second.answered(task, weight, chosen, asked)
