@@ -70,9 +70,10 @@ def measures(of: str, against: str | None = None) -> dict[str, float]:
     own = 100 * rows.groupby(unit).accuracy.mean()
     e = mean_interval(own.to_numpy())
     found = {"accuracy": e.mean, "low": e.low, "high": e.high, "std": e.std, "worst": own.min(), "chips": len(own)}
-    if "total" in rows:
+    if "clean_accuracy" in rows:  # of all test images, whatever a row's own are
+        rows = rows.rename(columns={"clean_accuracy": "clean"})
+    elif "total" in rows:
         rows = rows.assign(clean=rows.correct_clean / rows.total)
-    rows = rows.rename(columns={"clean_accuracy": "clean"})
     found |= {name: 100 * rows[name].mean() for name in SHARES if name in rows}
     if against and not chosen(against)[0].equals(chosen(of)[0]):
         both = pd.concat([own, 100 * chosen(against)[0].groupby(unit).accuracy.mean()], axis=1, join="inner")

@@ -78,6 +78,7 @@ class Placement:
     `uses`: int64[uses, FIELDS], a row for each use of a tensor, core after core, in the order of fetching;
     `streams`: int64[cores, STREAM_FIELDS], of each core (placement_kernels). The first core has the first banks.
     `elements`: int32[weights], what each number in `uses` stands for; None: itself.
+    `weights_per_cell`: of a layer, with `paper`.
     """
 
     geometry: Geometry
@@ -89,6 +90,7 @@ class Placement:
     uses: np.ndarray
     streams: np.ndarray
     elements: np.ndarray | None = None
+    weights_per_cell: int = kernels.PAPER_CELL_WEIGHTS
 
     @property
     def weights(self) -> int:
@@ -156,7 +158,7 @@ class Placement:
         if self.schedule == "paper":
             first = np.array([tensor.first for tensor in self.tensors], np.int64)
             count = np.array([tensor.count for tensor in self.tensors], np.int64)
-            return kernels.paper_hits(first, count, cell, tag, self.bits)
+            return kernels.paper_hits(first, count, cell, tag, self.bits, self.weights_per_cell)
         word, bit = self.geometry.word_bit(cell)
         tags, number, bits = kernels.stream_hits(
             self.uses,
@@ -205,7 +207,7 @@ class Placement:
             raise InputError("placement", "bit", bit, f"0 to {self.bits - 1}")
         if self.schedule == "paper":
             index = next(weight - t.first for t in self.tensors if t.first <= weight < t.first + t.count)
-            row = index // kernels.PAPER_ROW_WEIGHTS % kernels.PAPER_ROWS
+            row = index // (kernels.PAPER_ROW_BYTES * self.weights_per_cell) % kernels.PAPER_ROWS
             return np.array([row * kernels.PAPER_COLUMNS + 8 * (index % 16) + bit], np.int64)
         cells, cut = [], (self.core_banks, self.geometry.words_per_bank, self.bank_interleave)
         number = weight if self.elements is None else int(np.flatnonzero(self.elements == weight)[0])
@@ -249,7 +251,9 @@ def place(
     `bits`: of a weight, if not the accelerator's. `bit_order` within a word: a weight's bits side by side, least or
     most significant first, or bits of one significance side by side (interleaved). `bank_interleave`: consecutive words
     a bank takes before the next bank's turn; 0 fills bank by bank. `paper`: the mapping of the NeuralFuse reference
-    code, one array of 8192 x 128 cells (bit order and interleaving do not apply).
+    code, one array of 8192 x 128 cells (bit order and interleaving do not apply), in which a cell holds a bit of 16
+    weights of a layer; a `Placement` with `weights_per_cell` replaced by 1: of one, and one more for each 131,072
+    weights of the layer that fill the array again.
 
     >>> from simulator.accelerator import accelerator
     >>> from simulator.workload import linear

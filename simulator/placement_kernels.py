@@ -23,7 +23,8 @@ STREAM_FIELDS = 5
 OS, WS, IS, PLAIN = 0, 1, 2, 3  # the first three as in dataflow_kernels
 LSB_FIRST, MSB_FIRST, INTERLEAVED = 0, 1, 2
 PAPER_ROWS, PAPER_COLUMNS = paper.GEOMETRY.rows, paper.GEOMETRY.columns
-PAPER_ROW_WEIGHTS = 256  # of a layer, one after another, that the paper's code lays over the 16 bytes of a row
+PAPER_ROW_BYTES = PAPER_COLUMNS // 8
+PAPER_CELL_WEIGHTS = 16  # of a layer, that the paper's code lays over one byte of a row
 
 
 @jit_inline
@@ -207,18 +208,20 @@ def stream_hits(
 
 
 @jit
-def paper_hits(first_weight, count, cell, tag, bits):
+def paper_hits(first_weight, count, cell, tag, bits, cell_weights):
     """(tag, weight, bit), ordered by i: the bits in cell[i] by the NeuralFuse reference code's mapping.
 
-    Weight i of every layer lies in row (i // 256) % 8192, byte i % 16. tag[i], of any type, goes with each bit.
+    Weight i of every layer lies in row (i // (16 cell_weights)) % 8192, byte i % 16. tag[i], of any type, goes with
+    each bit.
     """
+    row_weights = PAPER_ROW_BYTES * cell_weights
     n, layers = cell.shape[0], count.shape[0]
     total = 0  # counted first: arrays of just this size stay in the cache
     for i in range(n):
-        first = cell[i] // PAPER_COLUMNS * PAPER_ROW_WEIGHTS + cell[i] % PAPER_COLUMNS // 8
+        first = cell[i] // PAPER_COLUMNS * row_weights + cell[i] % PAPER_COLUMNS // 8
         for layer in range(layers):
-            for start in range(first, count[layer], PAPER_ROW_WEIGHTS * PAPER_ROWS):
-                total += (min(start + PAPER_ROW_WEIGHTS, count[layer]) - start + 15) // 16
+            for start in range(first, count[layer], row_weights * PAPER_ROWS):
+                total += (min(start + row_weights, count[layer]) - start + 15) // 16
     tags = np.empty(total, tag.dtype)
     weight = np.empty(total, np.int64)
     weight_bit = np.empty(total, np.uint8)
@@ -229,8 +232,8 @@ def paper_hits(first_weight, count, cell, tag, bits):
         if b >= bits:
             continue
         for layer in range(layers):
-            for start in range(row * PAPER_ROW_WEIGHTS + byte, count[layer], PAPER_ROW_WEIGHTS * PAPER_ROWS):
-                end = at + (min(start + PAPER_ROW_WEIGHTS, count[layer]) - start + 15) // 16
+            for start in range(row * row_weights + byte, count[layer], row_weights * PAPER_ROWS):
+                end = at + (min(start + row_weights, count[layer]) - start + 15) // 16
                 for j in range(at, end):
                     weight[j] = first_weight[layer] + start + 16 * (j - at)
                 tags[at:end] = tag[i]

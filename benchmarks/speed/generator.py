@@ -77,7 +77,7 @@ def cifar10() -> Case:
     faulty = FaultyNetwork(copy.deepcopy(network), fold=True)
     placed = place(trace(network, (3, 32, 32)), accelerator("paper"), paper.GEOMETRY, schedule="paper", bits=8)
     source = PaperMaps(placed, faulty.numbering(placed.tensors), (0.0075,), 0)
-    stages = {"class_steps": 1000, "pattern_steps": 75, "paint_steps": 1000}
+    stages = {"class_steps": 900, "pattern_steps": 100, "paint_steps": 600}
     return Case(data.load("cifar10"), faulty, source, "UNetS", None, stages, flip=True)
 
 

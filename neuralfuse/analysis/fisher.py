@@ -25,8 +25,8 @@ def sensitivities(model: FaultyNetwork, images: Tensor, seed: int = 0) -> np.nda
     for weight in weights:
         weight.requires_grad_(True)
     try:
-        for image in images:
-            log_p = torch.log_softmax(model(image[None]), dim=1)[0]
+        for number in range(len(images)):
+            log_p = torch.log_softmax(model(images[number : number + 1]), dim=1)[0]
             drawn = torch.multinomial(log_p.detach().exp().cpu(), 1, generator=generator).item()
             grads = torch.autograd.grad(log_p[int(drawn)], weights)
             for layer, grad in zip(model.layer_table, grads, strict=True):

@@ -85,7 +85,8 @@ def fit_to_map(
     study, network, (fuse, settings) = bench.study, bench.study.networks[0], _calibrated(protection)
     check_unit(study, fault_map.curve.unit)
     workload, machine = bench.folder.workload(network.name), accelerator(study.accelerators[0])
-    placed = place_on(fault_map, workload, machine, study.sram.schedule, network.bits)
+    sram = study.sram
+    placed = place_on(fault_map, workload, machine, sram.schedule, network.bits, sram.weights_per_cell)
     faulty = bench.network(network.name)
     layout = layout_of(placed, bench.folder.counts(study.accelerators[0], network.name))
     chip = store(fault_map, placed, faulty, parse(protection.sram or "none", layout))

@@ -58,7 +58,9 @@ def of_cores(capacity_bytes: int, machine: Accelerator, cells: Geometry) -> Geom
     return replace(own, banks=machine.cores * own.banks)
 
 
-def place_once(workload: Workload, machine: Accelerator, cells: Geometry, schedule: str, bits: int) -> Placement:
+def place_once(
+    workload: Workload, machine: Accelerator, cells: Geometry, schedule: str, bits: int, weights_per_cell: int = 16
+) -> Placement:
     """`simulator.placement.place` for networks in which a word has one value for all samples.
 
     InputError where a layer is cut by samples: each core then reads a copy of its weights, with faults of its own.
@@ -67,7 +69,7 @@ def place_once(workload: Workload, machine: Accelerator, cells: Geometry, schedu
     if placed.copied:
         allowed = "1 for faults where layers are cut by samples, each core reading its own weights; or batch: 1"
         raise InputError(machine.name, "cores", machine.cores, allowed)
-    return placed
+    return replace(placed, weights_per_cell=weights_per_cell)
 
 
 def curve_of(name: str) -> FailureCurve:

@@ -124,7 +124,9 @@ def in_accelerator(
     return store(raw, placed, network, parse(shield, layout_of(placed)) if isinstance(shield, str) else shield)
 
 
-def place_on(raw: FaultMap, workload: Workload, machine: Accelerator, schedule: str, bits: int) -> Placement:
+def place_on(
+    raw: FaultMap, workload: Workload, machine: Accelerator, schedule: str, bits: int, weights_per_cell: int = 16
+) -> Placement:
     """Where each stored weight bit lies on a chip, in banks as its map has them.
 
     Raises InputError for the map of a memory of another size than the accelerator's.
@@ -134,7 +136,7 @@ def place_on(raw: FaultMap, workload: Workload, machine: Accelerator, schedule: 
     if cells != memory:
         allowed = f"{_size(memory)}: the weight memory of {machine.name} with schedule = {schedule}"
         raise InputError(f"fault map of chip {raw.chip}", "size", _size(cells), allowed)
-    return place_once(workload, machine, cells, schedule, bits)
+    return place_once(workload, machine, cells, schedule, bits, weights_per_cell)
 
 
 def _size(cells: Geometry) -> str:
@@ -152,7 +154,7 @@ def place_generator(workload: Workload, machine: Accelerator, network: Placement
     if network.schedule == "resident":
         size = max(1, resident_bytes(workload, machine, cells, bits))
         first, cells = cells.banks, of_cores(size, machine, cells)
-    return place_once(workload, machine, cells, network.schedule, bits), first
+    return place_once(workload, machine, cells, network.schedule, bits, network.weights_per_cell), first
 
 
 def with_exponents(workload: Workload, network: nn.Module, form: WordFormat) -> Workload:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuralfuse.data import cifar, digits, idx, images, series, text
+from neuralfuse.data.inputs import Inputs
 from simulator.readers.read import Integers
 from sram import plugins
 from sram.errors import InputError
@@ -22,7 +23,7 @@ from sram.errors import InputError
 @dataclass(frozen=True)
 class Dataset:
     """train_x, test_x: images float32[n, channels, height, width] in [-1, 1]; or whole numbers int64[n, ...], such as
-    those of letters; or features float32[n, ..., features].
+    those of letters; or features float32[n, ..., features]; or several of these, `Inputs` in place of a tensor.
 
     train_y, test_y: classes int64[n]; or several an item, int64[n, ...], of which -1 does not count; or numbers
     float32[n, ...], of which NaN does not.
@@ -37,8 +38,13 @@ class Dataset:
 
     @property
     def are_images(self) -> bool:
-        """Whether the inputs are images."""
-        return self.train_x.dim() == 4
+        """Whether the inputs are images, and nothing else."""
+        return not self.input_names and self.train_x.dim() == 4
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Of several inputs, in the order of a network's arguments; none where there is one."""
+        return tuple(self.train_x.parts) if isinstance(self.train_x, Inputs) else ()
 
     @property
     def are_labelled(self) -> bool:
@@ -46,23 +52,37 @@ class Dataset:
         return self.train_y.dim() == 1 and not self.train_y.is_floating_point()
 
     @property
-    def in_channels(self) -> int:
-        """Channels of an image, features of others; of numbers how many different ones there may be."""
-        if not self.train_x.is_floating_point():
-            return int(max(self.train_x.max(), self.test_x.max())) + 1
-        return self.train_x.shape[1 if self.are_images else -1]
+    def in_channels(self) -> int | dict[str, int]:
+        """Channels of an image, features of others; of numbers how many different ones there may be. Of several inputs
+        by name."""
+        if isinstance(self.train_x, Inputs) and isinstance(self.test_x, Inputs):
+            pairs = zip(self.train_x.parts.items(), self.test_x.parts.values(), strict=True)
+            return {name: _channels(x, test_x) for (name, x), test_x in pairs}
+        return _channels(self.train_x, self.test_x)
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Of one item, (channels, height, width) of an image; `Integers` where it is made of numbers."""
-        kind = tuple if self.train_x.is_floating_point() else Integers
-        return kind(self.train_x.shape[1:])
+    def input_shape(self) -> tuple[Any, ...]:
+        """Of one item, (channels, height, width) of an image; `Integers` where it is made of numbers; one for each of
+        several inputs."""
+        if isinstance(self.train_x, Inputs):
+            return tuple(_shape(x) for x in self.train_x.parts.values())
+        return _shape(self.train_x)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Of the answer to one item: a number for each class of each target, or for each target that is a number."""
         targets = tuple(self.train_y.shape[1:])
         return targets if self.train_y.is_floating_point() else (*targets, self.num_classes)
+
+
+def _channels(x: Tensor, test_x: Tensor) -> int:
+    if not x.is_floating_point():
+        return int(max(x.max(), test_x.max())) + 1
+    return x.shape[1 if x.dim() == 4 else -1]
+
+
+def _shape(x: Tensor) -> tuple[int, ...]:
+    return (tuple if x.is_floating_point() else Integers)(x.shape[1:])
 
 
 FILE_DATASETS: dict[str, tuple[Callable[..., tuple], int | None]] = {
@@ -97,7 +117,8 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
     A name that is not built in is an entry point `neuralfuse.datasets` of an installed package, or
     `package.module:callable`: called with the folder and `options`, it returns training images, training labels, test
     images, test labels. Images are uint8[n, channels, height, width], or floats in [-1, 1]; labels are int[n] from 0.
-    Arrays of other shapes, and other targets, are tasks of another kind (`Dataset`).
+    Arrays of other shapes, and other targets, are tasks of another kind (`Dataset`). Of several inputs an item it
+    returns dicts of arrays, {name: inputs}.
 
     `size` sets the edge of the images of `gtsrb` (32) and `folders` (224), and the characters of a window of `text`
     (64). Missing or damaged files are an InputError that says what belongs where.
@@ -110,7 +131,10 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
         return _embedded(name, options)
     read, num_classes, _ = _reader(name)
     folder = Path(root if root is not None else f"data/{name}")
-    train_x, train_y, test_x, test_y = _parts(name, read, folder, options)
+    parts = _parts(name, read, folder, options)
+    if isinstance(parts[0], dict):
+        return _several(name, folder, *parts)
+    train_x, train_y, test_x, test_y = parts
     if name not in FILE_DATASETS and not (train_x.ndim == 4 and train_y.ndim == 1 and train_y.dtype.kind in "iu"):
         return _other(name, folder, train_x, train_y, test_x, test_y)
     for part, x, y in (("training", train_x, train_y), ("test", test_x, test_y)):
@@ -148,7 +172,11 @@ def _other(name: str, folder: Path, *parts: np.ndarray) -> Dataset:
     classes = int(train_y.max(initial=0)) + 1 if whole else math.prod(train_y.shape[1:])
     for part, x, y in (("training", train_x, train_y), ("test", test_x, test_y)):
         for what, array, like in (("inputs", x, train_x), ("targets", y, train_y)):
-            if array.ndim < (2 if what == "inputs" else 1) or array.size == 0 or len(array) != len(x):
+            if (
+                array.ndim < (2 if what == "inputs" and array.dtype.kind == "f" else 1)
+                or array.size == 0
+                or len(array) != len(x)
+            ):
                 allowed = "inputs [n, ...] and as many targets [n, ...], one at least"
                 raise InputError(folder, f"{part} {what}", list(array.shape), allowed)
             if array.shape[1:] != like.shape[1:] or array.dtype.kind != like.dtype.kind:
@@ -172,8 +200,20 @@ def _other(name: str, folder: Path, *parts: np.ndarray) -> Dataset:
     return Dataset(name, tensor(train_x), tensor(train_y), tensor(test_x), tensor(test_y), classes)
 
 
-def _parts(name: str, read: Callable[..., tuple], folder: Path, options: dict[str, Any]) -> list[np.ndarray]:
-    """The four arrays that a reader returns. InputError where it takes no such options, or returns something else."""
+def _several(name: str, folder: Path, *parts: Any) -> Dataset:
+    """What has several inputs: each is read as if it were the only one. InputError where one does not fit."""
+    train_x, train_y, test_x, test_y = parts
+    if train_x.keys() != test_x.keys():
+        raise InputError(folder, "test inputs", ", ".join(test_x), f"{', '.join(train_x)}, as for training")
+    each = {part: _other(f"{name} {part}", folder, x, train_y, test_x[part], test_y) for part, x in train_x.items()}
+    train, test = (Inputs({part: getattr(found, x) for part, found in each.items()}) for x in ("train_x", "test_x"))
+    first = next(iter(each.values()))
+    return replace(first, name=name, train_x=cast(Tensor, train), test_x=cast(Tensor, test))
+
+
+def _parts(name: str, read: Callable[..., tuple], folder: Path, options: dict[str, Any]) -> list[Any]:
+    """The four arrays that a reader returns, or dicts of arrays for inputs. InputError where it takes no such options,
+    or returns something else."""
     allowed = "training images and labels, test images and labels, as arrays"
     try:
         inspect.signature(read).bind(folder, **options)
@@ -182,12 +222,19 @@ def _parts(name: str, read: Callable[..., tuple], folder: Path, options: dict[st
     found = read(folder, **options)
     if not isinstance(found, tuple | list) or len(found) != 4:
         raise InputError("data", name, type(found).__name__, allowed)
+    several = [isinstance(part, dict) for part in found]
+    if any(several) and (several != [True, False, True, False] or not found[0] or not found[2]):
+        raise InputError("data", name, [type(part).__name__ for part in found], "dicts of inputs, arrays of targets")
     try:
-        parts = [np.asarray(part) for part in found]
+        parts = [
+            {str(key): np.asarray(value) for key, value in part.items()} if isinstance(part, dict) else np.asarray(part)
+            for part in found
+        ]
     except (ValueError, TypeError) as error:
         raise InputError("data", name, str(error), allowed) from None
-    if any(part.dtype.kind not in "biuf" for part in parts):
-        raise InputError("data", name, [str(part.dtype) for part in parts], allowed + " of numbers")
+    kinds = [array.dtype for part in parts for array in (part.values() if isinstance(part, dict) else [part])]
+    if any(kind.kind not in "biuf" for kind in kinds):
+        raise InputError("data", name, [str(kind) for kind in kinds], allowed + " of numbers")
     return parts
 
 

@@ -82,6 +82,11 @@ class FaultyCache:
         ends = np.cumsum([part.elements for part in self.parts])
         self.first = np.concatenate([[0], ends[:-1]])  # of each part, its first element
 
+    def geometry(self, rows: int = 512, columns: int = 64, word_bits: int = 64) -> Geometry:
+        """The cells of a memory of such banks that holds each element once."""
+        words = sum(-(-part.elements // (word_bits // self.words.bits)) for part in self.parts)
+        return Geometry.of_capacity(words * word_bits // 8, rows, columns, word_bits)
+
     def place(self, geometry: Geometry) -> Placement:
         """Where each element lies in a memory. InputError for one in which they do not all fit."""
         tensors = [(part.name, part.elements) for part in self.parts]
@@ -119,7 +124,7 @@ class FaultyCache:
                 raise InputError("cache", part.name, list(x.shape[1:]), f"{list(part.shape)}, as in the sample")
             stored = encode(x.float() / part.scale, self.words)
             if part.masks is not None:
-                element, zero, one, flip = part.masks
+                element, zero, one, flip = (mask.to(stored.device) for mask in part.masks)
                 token, rest = element // (part.shape[0] * part.shape[2]), element % (part.shape[0] * part.shape[2])
                 at = (slice(None), rest // part.shape[2], token, rest % part.shape[2])
                 read = ((stored[at].long() & ~zero) | one) ^ flip

@@ -27,7 +27,10 @@ def right(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, batch: int = 
 
 @torch.inference_mode()
 def scores(metric: Metric, model: Callable[[Tensor], Tensor], x: Tensor, targets: Tensor, batch: int = 128) -> Tensor:
-    """What a model's answers to each of the items x[n, ...] are worth: int64[n] or float64[n], more is better."""
+    """What a model's answers to each of the items x[n, ...] are worth: int64[n] or float64[n], more is better. A
+    metric that compares items and has no reference compares these."""
+    if metric.reference is not None:
+        return metric(logits(model, x, batch), targets)
     parts = [metric(model(x[i : i + batch]), targets[i : i + batch]) for i in range(0, len(x), batch)]
     return torch.cat(parts)
 

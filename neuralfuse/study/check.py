@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from neuralfuse import networks
 from neuralfuse.chips.memory import maps_of
 from neuralfuse.chips.stored import check_words, layout_of, not_in_weak_cells, place_on, unlisted_parameters
+from neuralfuse.data.inputs import Inputs
 from neuralfuse.quantized import checkpoint
 from neuralfuse.quantized.faulty import FaultyNetwork
 from neuralfuse.quantized.program import compile_network
@@ -17,7 +18,9 @@ from neuralfuse.study.check_supplies import check_supplies
 from neuralfuse.study.check_task import check_answers, check_task
 from neuralfuse.study.config import NetworkConfig, NeuralFuseConfig, ProtectionConfig, StudyConfig
 from neuralfuse.study.data import build_network, build_transform, kind_of, test_set, workload_of
+from neuralfuse.study.kept import check_keeps
 from neuralfuse.study.memory import mapped_cells, place_weights
+from neuralfuse.study.supplies import roles_of
 from neuralfuse.training import generator, objectives, painting
 from neuralfuse.transforms import generators, per_voltage
 from simulator.accelerator import accelerator, with_weight_rail
@@ -83,7 +86,8 @@ def _check_maps(study: StudyConfig) -> None:
         for config in study.networks:
             workload = workload_of(build_network(config, study), config, study)
             for name in study.accelerators:
-                place_on(found, workload, accelerator(name), study.sram.schedule, config.bits)
+                machine, sram = accelerator(name), study.sram
+                place_on(found, workload, machine, sram.schedule, config.bits, sram.weights_per_cell)
 
 
 def _check_network(study: StudyConfig, config: NetworkConfig, images: Tensor) -> None:
@@ -98,6 +102,8 @@ def _check_network(study: StudyConfig, config: NetworkConfig, images: Tensor) ->
         not_in_weak_cells(network, workload_of(network, config, study))
     FaultyNetwork(network, config.words)  # refuses weights that are not finite, or none
     _check_statistics(study, config, network)
+    if "cache" in roles_of(study):
+        check_keeps(study, config.name, copy.deepcopy(network), images)
     if config.activations == "int8":
         _check_words(config, network, images[:1])
     most = 8 if study.sram.schedule == "paper" else study.sram.word_bits
@@ -145,13 +151,14 @@ def _on_images(key: str, network: nn.Module, images: Tensor) -> object:
         raise
     except Exception as error:  # of code of anybody's
         reason = f"{type(error).__name__}: {error}"
-        raise InputError(
-            "study", key, reason, f"a network that takes {_called(images)} {list(images.shape[1:])}"
-        ) from error
+        raise InputError("study", key, reason, f"a network that takes {_called(images)}") from error
 
 
-def _called(inputs: Tensor) -> str:
-    return "images" if inputs.dim() == 4 else f"{str(inputs.dtype).removeprefix('torch.')}"
+def _called(inputs: Tensor | Inputs) -> str:
+    if isinstance(inputs, Inputs):
+        return ", ".join(f"{name}: {_called(part)}" for name, part in inputs.parts.items())
+    kind = "images" if inputs.dim() == 4 else str(inputs.dtype).removeprefix("torch.")
+    return f"{kind} {list(inputs.shape[1:])}"
 
 
 def _check_statistics(study: StudyConfig, config: NetworkConfig, network: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from neuralfuse.chips.memory import maps_of
 from neuralfuse.study.config import StudyConfig
+from neuralfuse.study.data import test_set
 from neuralfuse.study.memory import buffers_lowered, place_activations_of, sees_activations
 from neuralfuse.study.rails import Buffer
 from neuralfuse.study.supplies import curve_of_role, machine_of, operating_points, roles_of, supply_of
@@ -22,6 +23,7 @@ def check_supplies(study: StudyConfig) -> None:
     Raises InputError.
     """
     _check_points(study)
+    _check_cache(study)
     _check_memories(study)
     if buffers_lowered(study):
         _check_activations(study)
@@ -59,10 +61,46 @@ def _check_late_sums(study: StudyConfig) -> None:
                 checked_tiles(_NOTHING, machine_of(name, roles_of(study)))
 
 
+def _check_cache(study: StudyConfig) -> None:
+    """Refuse what keys and values in cells do not go with."""
+    roles = roles_of(study)
+    if "cache" not in roles:
+        return
+    if others := [role for role in roles if role in ("activations", "accumulators")]:
+        allowed = "weights, cache, logic: a cache is of networks of float activations"
+        raise InputError("study", f"rails.{others[0]}", "lowered with the cache", allowed)
+    for config in study.networks:
+        if config.activations != "float":
+            allowed = "float, where the cache is lowered"
+            raise InputError("study", f"networks.{config.name}.activations", config.activations, allowed)
+    if "cache" in study.memories and study.memories["cache"].map is not None:
+        raise InputError(
+            "study", "memories.cache.map", study.memories["cache"].map, "none: the cache's chips are generated"
+        )
+    if study.sram.map is not None:
+        raise InputError("study", "sram.map", study.sram.map, "generated chips, where the cache is lowered")
+    _check_protected_cache(study)
+
+
+def _check_protected_cache(study: StudyConfig) -> None:
+    """Refuse protections that are none of keys and values."""
+    for protection in study.protections:
+        for key in ("neuralfuse", "batchnorm", "smaller", "fused", "cascade"):
+            if getattr(protection, key) is not None:
+                allowed = "sram alone, where the cache is lowered"
+                raise InputError("study", f"protections.{protection.name}.{key}", "given", allowed)
+        if (chain := protection.memories.get("cache", ())) and not parse(chain).words_as_stored:
+            allowed = "what leaves words as they are stored (hardened_msb, ...): the cache has no code"
+            raise InputError("study", f"protections.{protection.name}.sram.cache", list(chain), allowed)
+
+
 def _check_memories(study: StudyConfig) -> None:
     lowered, allowed = buffers_lowered(study), "memories on a rail that the study names"
+    named = {*lowered.values(), *({"cache"} & set(roles_of(study)))}
     for memory, own in study.memories.items():
-        if memory not in lowered.values():
+        if own.format is not None and memory != "cache":
+            raise InputError("study", f"memories.{memory}.format", own.format, "of the cache alone")
+        if memory not in named:
             raise InputError("study", f"memories.{memory}", "given", allowed)
         if own.structure is not None:
             structure.structure(own.structure)
@@ -74,7 +112,7 @@ def _check_memories(study: StudyConfig) -> None:
     for protection in study.protections:
         for memory, chain in protection.memories.items():
             key = f"protections.{protection.name}.sram.{memory}"
-            if memory not in lowered.values():
+            if memory not in named:
                 raise InputError("study", key, list(chain), allowed)
             shield = parse(chain)
             if shield.needs_regions or "masking" in shield.spec:
@@ -107,6 +145,10 @@ def _check_map(study: StudyConfig, memory: Buffer, where: str) -> None:
 def _check_activations(study: StudyConfig) -> None:
     """Where cells hold activations, these are words, and the chips are made."""
     for config in study.networks:
+        if not test_set(study.dataset)[0].is_floating_point():
+            allowed = f"weights, cache, logic: {study.dataset.name} has tokens, and words of activations are of images"
+            lowered = next(iter(buffers_lowered(study).values()))
+            raise InputError("study", f"rails.{lowered}", "lowered", allowed)
         if config.activations != "int8":
             allowed = "int8, where activations or accumulators are lowered: cells hold words"
             raise InputError("study", f"networks.{config.name}.activations", config.activations, allowed)

@@ -4,26 +4,26 @@ from torch import Tensor
 
 from neuralfuse.quantized.metric import METRICS, metric
 from neuralfuse.results.scale import ACCURACY
-from neuralfuse.study.config import AdaptiveConfig, StudyConfig
-from neuralfuse.study.data import kind_of, test_set
+from neuralfuse.study.config import AdaptiveConfig, NeuralFuseConfig, StudyConfig
+from neuralfuse.study.data import Kind, kind_of, test_set
+from simulator.readers.read import Integers
 from sram.errors import InputError
 
-CLASSES = ("accuracy", "bits")  # metrics of targets that are classes
+ONE_CLASS = ("balanced_accuracy", "auc")  # metrics of items of a class each
+CLASSES = ("accuracy", "top5", "bits", *ONE_CLASS)  # of targets that are classes
 
 
 def check_task(study: StudyConfig) -> None:
     """Refuse a metric that the dataset's targets have not, and what needs images, or a class each. InputError."""
     kind = kind_of(study.dataset)
-    metric(study.metric)  # or there is none
-    if study.metric in METRICS and (study.metric in CLASSES) != kind.are_classes:
-        fit = [name for name in METRICS if (name in CLASSES) == kind.are_classes]
-        targets = "classes" if kind.are_classes else "numbers"
-        raise InputError("study", "metric", study.metric, f"{' or '.join(fit)}: the targets are {targets}")
+    _check_metric(study)
     counted = kind.are_labelled and study.metric == ACCURACY.name
     if study.adaptive:
         _check_goals(study, study.adaptive, counted)
     if study.dataset.mean is not None and not kind.are_images:
         raise InputError("study", "dataset.mean", list(study.dataset.mean), f"none: {_of(study)} are no images")
+    if (how := study.dataset.corruption) is not None and not kind.are_images:
+        raise InputError("study", "dataset.corruption", how.kind, f"none: {_of(study)} are no images")
     for protection in study.protections:
         key = f"protections.{protection.name}"
         for use in ("fused", "cascade"):
@@ -32,9 +32,8 @@ def check_task(study: StudyConfig) -> None:
                     f"none with the metric {study.metric} of {_of(study)}: it weighs classes of which one is right"
                 )
                 raise InputError("study", f"{key}.{use}", protection.second, allowed)
-        if protection.neuralfuse is not None and not (kind.are_images and kind.are_labelled):
-            allowed = f"none: {_of(study)} are no images of a class each"
-            raise InputError("study", f"{key}.neuralfuse", protection.neuralfuse.generator, allowed)
+        if protection.neuralfuse is not None:
+            _check_transform(study, f"{key}.neuralfuse", protection.neuralfuse, kind)
     for network in study.networks:
         key = f"networks.{network.name}"
         if network.activations != "float" and not kind.are_images:
@@ -43,6 +42,20 @@ def check_task(study: StudyConfig) -> None:
             raise InputError("study", f"{key}.training.phases", network.training.phases, "none: sizes are of images")
         if "adversarial" in str(network.training.objective) and not (kind.are_images and kind.are_labelled):
             raise InputError("study", f"{key}.training.objective", "adversarial", "another: it moves pixels of images")
+
+
+def _check_metric(study: StudyConfig) -> None:
+    """Refuse a metric that there is not, or that the dataset's targets have not."""
+    kind = kind_of(study.dataset)
+    metric(study.metric)
+    if study.metric in METRICS and (study.metric in CLASSES) != kind.are_classes:
+        fit = [name for name in METRICS if (name in CLASSES) == kind.are_classes]
+        targets = "classes" if kind.are_classes else "numbers"
+        raise InputError("study", "metric", study.metric, f"{' or '.join(fit)}: the targets are {targets}")
+    if study.metric in ONE_CLASS and not kind.are_labelled:
+        raise InputError("study", "metric", study.metric, f"another: {_of(study)} have several targets each")
+    if study.metric == "top5" and kind.classes <= 5:
+        raise InputError("study", "metric", study.metric, f"another: {_of(study)} are of {kind.classes} classes")
 
 
 def check_counted(study: StudyConfig) -> None:
@@ -94,3 +107,14 @@ def _check_goals(study: StudyConfig, adaptive: AdaptiveConfig, counted: bool) ->
         if "none" not in names or len(names) < 2:
             allowed = f"only with `none` and another protection before {network.name}; it has {', '.join(names)}"
             raise InputError("study", "adaptive.gain_half_width_points", narrow, allowed)
+
+
+def _check_transform(study: StudyConfig, key: str, fuse: NeuralFuseConfig, kind: Kind) -> None:
+    """Refuse a transform of what is neither images nor features of a class each, and stages that are for images."""
+    if not kind.are_labelled or kind.input_names or isinstance(kind.input_shape, Integers):
+        allowed = f"none: {_of(study)} are no images or features of a class each"
+        raise InputError("study", key, fuse.generator, allowed)
+    if not kind.are_images and fuse.training is not None and not fuse.training.one_stage:
+        staged = fuse.training.class_steps, fuse.training.pattern_steps
+        allowed = f"0, 0: {_of(study)} are no images to paint on"
+        raise InputError("study", f"{key}.training: class_steps, pattern_steps", staged, allowed)

@@ -73,6 +73,8 @@ class NetworkConfig(Strict):
     options: dict[str, Any] = Field(default_factory=dict)  # arguments of networks.build
     bits: Annotated[int, Field(ge=2, le=16)] = 8  # of an integer at most 8; a format has its own
     per_channel: bool = False
+    # {argument of its `forward`: input of the dataset} where items have several; None: all, in their order
+    inputs: Annotated[dict[str, str] | None, Field(min_length=1)] = None
     output: int | str | None = None  # which of its answers, where it returns a tuple or a dict of them
     group: Annotated[int | None, Field(ge=2, le=2**20)] = None  # one scale for each run of so many words of a row
     format: Format | None = None  # of a word, if no integer
@@ -130,6 +132,14 @@ class NetworkConfig(Strict):
         return self
 
 
+class CorruptionConfig(Strict):
+    """What is done to the test images, and to them alone (`data.corruption`)."""
+
+    kind: Literal["gaussian_noise", "blur", "brightness", "contrast", "pixelate"]
+    severity: Annotated[int, Field(ge=1, le=5)] = 3
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # of noise
+
+
 class DatasetConfig(Strict):
     """Images, or a task of another kind: a built-in dataset, one of an entry point, or one's own as
     `package.module:callable`."""
@@ -139,6 +149,7 @@ class DatasetConfig(Strict):
     # Edge of images of `folders` and `gtsrb`; characters of a window of `text`.
     size: Annotated[int, Field(ge=1, le=MOST_SIZE)] | None = None
     test_images: Count | None = None  # so many, drawn once and for all; None: all
+    corruption: CorruptionConfig | None = None
     # What networks see is (pixel - mean) / std of pixels in [0, 1], a number a channel; None: pixels in [-1, 1].
     mean: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None
     std: tuple[Annotated[float, Field(gt=0, le=10)], ...] | None = None
@@ -163,6 +174,7 @@ class SramConfig(Strict):
     mode: Literal["stuck", "flip"] = "stuck"
     stuck_at_one: Annotated[float, Field(ge=0, le=1)] = 0.5
     schedule: Literal["streamed", "resident", "paper"] = "streamed"
+    weights_per_cell: Literal[16, 1] = 16  # of a layer, with schedule `paper`
     # What has become of a chip since it was characterised: cells fail at voltages higher by `drift` (the curve's unit),
     # and `noise`, a share of their spread, is drawn anew at each access. What is fitted to a chip knows neither.
     drift: Annotated[float, Field(ge=0, le=MOST_VOLTAGE)] = 0.0
@@ -174,6 +186,12 @@ class SramConfig(Strict):
         if not value:
             raise ValueError("at least one structure")
         return each_once(value)
+
+    @model_validator(mode="after")
+    def one_weight_with_the_papers_mapping(self) -> Self:
+        if self.weights_per_cell == 1 and self.schedule != "paper":
+            raise ValueError("weights_per_cell 1: only with schedule paper")
+        return self
 
 
 class ChipsConfig(Strict):

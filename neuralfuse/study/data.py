@@ -5,17 +5,21 @@ import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neuralfuse import data, networks
 from neuralfuse.chips.stored import with_exponents
+from neuralfuse.data.corruption import corrupted
+from neuralfuse.data.inputs import content, fed
 from neuralfuse.networks.normalised import normalised
 from neuralfuse.networks.output import selected
 from neuralfuse.quantized.metric import metric
 from neuralfuse.study.config import DatasetConfig, NetworkConfig, NeuralFuseConfig, StudyConfig
-from neuralfuse.transforms import generators
+from neuralfuse.transforms import features, generators
+from neuralfuse.transforms.features import FeatureFuse
 from neuralfuse.transforms.per_voltage import PerVoltage, level
 from simulator.readers.read import trace
 from simulator.workload import Workload
@@ -34,8 +38,9 @@ class Kind:
     """What a network is told of a dataset, and what it takes and answers for one item (`data.Dataset`)."""
 
     classes: int
-    channels: int
-    input_shape: tuple[int, ...]
+    channels: int | dict[str, int]
+    input_shape: tuple[Any, ...]
+    input_names: tuple[str, ...]  # where there are several
     output_shape: tuple[int, ...]
     are_images: bool
     are_labelled: bool
@@ -46,21 +51,24 @@ class Kind:
 def kind_of(config: DatasetConfig) -> Kind:
     """A worker asks for each network and each chip's transform, but reads files once."""
     found = load_data(config)
-    shapes = found.input_shape, found.output_shape
+    inputs = found.in_channels, found.input_shape, found.input_names
     classes = not found.train_y.is_floating_point()
-    return Kind(found.num_classes, found.in_channels, *shapes, found.are_images, found.are_labelled, classes)
+    return Kind(found.num_classes, *inputs, found.output_shape, found.are_images, found.are_labelled, classes)
 
 
 def test_set(config: DatasetConfig) -> tuple[Tensor, Tensor]:
-    """Images and labels that results are measured on."""
+    """Images and labels that results are measured on, corrupted if the study says so."""
     dataset = load_data(config)
     if config.test_images is not None and config.test_images > len(dataset.test_y):
         raise InputError("study", "dataset.test_images", config.test_images, f"at most {len(dataset.test_y)}")
+    x, y = dataset.test_x, dataset.test_y
+    if (how := config.corruption) is not None:  # of all, so that an image's noise is the same in a sample
+        x = corrupted(x, how.kind, how.severity, how.seed)
     if config.test_images is None:
-        return dataset.test_x, dataset.test_y
+        return x, y
     # Not the first: a folder of images, or a file made from one, is sorted by class.
-    chosen = torch.randperm(len(dataset.test_y), generator=torch.Generator().manual_seed(0))[: config.test_images]
-    return dataset.test_x[chosen], dataset.test_y[chosen]
+    chosen = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))[: config.test_images]
+    return x[chosen], y[chosen]
 
 
 def training_hash(config: DatasetConfig) -> str:
@@ -74,7 +82,7 @@ def training_hash(config: DatasetConfig) -> str:
 def _training_hash(config: DatasetConfig, files: tuple) -> str:
     """The same; images are read again where one of `files` was written since."""
     dataset = load_data(config)
-    total = hashlib.sha256(dataset.train_x.numpy().tobytes())
+    total = hashlib.sha256(content(dataset.train_x))
     total.update(dataset.train_y.numpy().tobytes())
     return total.hexdigest()
 
@@ -87,29 +95,45 @@ def workload_of(network: nn.Module, config: NetworkConfig, study: StudyConfig) -
 def build_network(config: NetworkConfig, study: StudyConfig) -> nn.Module:
     """The base network, not trained, for the study's data."""
     kind = kind_of(study.dataset)
-    built = networks.build(config.build or config.name, kind.classes, kind.channels, seed=study.seed, **config.options)
+    channels: Any = kind.channels
+    taken = list((config.inputs or {}).values())
+    if config.inputs is not None and not (set(taken) <= set(kind.input_names)):
+        allowed = f"the inputs of {study.dataset.name}: {', '.join(kind.input_names) or 'one, without a name'}"
+        raise InputError("study", f"networks.{config.name}.inputs", ", ".join(taken), allowed)
+    if len(taken) == 1:
+        channels = channels[taken[0]]
+    built = networks.build(config.build or config.name, kind.classes, channels, seed=study.seed, **config.options)
+    if kind.input_names:
+        built = fed(built, kind.input_names, config.inputs, config.name)
     if config.output is not None:
-        built = selected(built, config.output)
+        built = selected(built, config.output, config.name)
     mean, std = study.dataset.mean, study.dataset.std
     if mean is None or std is None:
         return built
-    if len(mean) != kind.channels:
-        raise InputError("study", "dataset.mean", list(mean), f"{kind.channels} numbers, one for each channel")
+    if len(mean) != channels:
+        raise InputError("study", "dataset.mean", list(mean), f"{channels} numbers, one for each channel")
     return normalised(built, mean, std)
 
 
 def build_transform(fuse: NeuralFuseConfig, study: StudyConfig) -> generators.NeuralFuse:
-    """The input transform, not trained, for the study's images; with `per_voltage` all of its generators."""
-    channels, height, width = kind_of(study.dataset).input_shape
+    """The input transform, not trained, for the study's images or features; with `per_voltage` all of its
+    generators."""
+    kind = kind_of(study.dataset)
+    channels: Any = kind.channels  # of one input: a transform of several is refused
+    wrap = generators.NeuralFuse if kind.are_images else FeatureFuse
 
     def make() -> nn.Module:
-        return generators.build(fuse.generator, channels, seed=study.seed, size=(height, width), **fuse.options)
+        if kind.are_images:
+            _, height, width = kind.input_shape
+            size = height, width
+            return generators.build(fuse.generator, channels, seed=study.seed, size=size, **fuse.options)
+        return features.build(fuse.generator, channels, seed=study.seed, **fuse.options)
 
     if fuse.per_voltage is None:
-        return generators.NeuralFuse(make())
+        return wrap(make())
     curve = study.curve
     levels = [level(curve, voltage) for voltage in fuse.train_voltages or ()]
-    return generators.NeuralFuse(PerVoltage(make, levels, fuse.per_voltage))
+    return wrap(PerVoltage(make, levels, fuse.per_voltage))
 
 
 def metric_hashes(name: str) -> list[str]:

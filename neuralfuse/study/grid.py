@@ -8,6 +8,7 @@ import numpy as np
 
 from neuralfuse import data
 from neuralfuse.chips.memory import maps_of
+from neuralfuse.data.inputs import content
 from neuralfuse.quantized import checkpoint
 from neuralfuse.results.scale import ACCURACY
 from neuralfuse.study.config import MEASURED, NetworkConfig, ProtectionConfig, StudyConfig
@@ -15,6 +16,7 @@ from neuralfuse.study.data import content_hashes, metric_hashes, test_set, train
 from neuralfuse.study.digest import digest, given, unhashed
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.memory import sees_activations
+from neuralfuse.study.supplies import roles_of
 from simulator.accelerator import accelerator
 from sram import structure
 from sram.protection import spec
@@ -40,7 +42,7 @@ def points_of(folder: StudyFolder) -> list[Point]:
     """
     study = folder.study
     images, labels = test_set(study.dataset)
-    total = hashlib.sha256(images.numpy().tobytes())
+    total = hashlib.sha256(content(images))
     total.update(labels.numpy().tobytes())
     curve = study.curve
     common = {
@@ -53,6 +55,7 @@ def points_of(folder: StudyFolder) -> list[Point]:
         "batch": study.batch_size,  # float sums depend on it in the last bit
         **({"seen": [study.dataset.mean, study.dataset.std]} if study.dataset.mean else {}),
         **_metric_hashes(study),
+        **({"kept_on": training_hash(study.dataset)} if "cache" in roles_of(study) else {}),
         **_map_hashes(study),
     }
     points = []
@@ -120,6 +123,7 @@ def _network_hashes(folder: StudyFolder, network: NetworkConfig) -> list:
         _workload_hash(folder, network.name),
         content_hashes(network.build or network.name, network.checkpoint),
         *([network.output] if network.output is not None else []),
+        *([{"inputs": network.inputs}] if network.inputs is not None else []),
         *([network.format, network.group] if network.format or network.group else []),
     ]
 

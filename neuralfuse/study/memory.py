@@ -3,7 +3,7 @@
 from neuralfuse.chips.memory import curve_of, maps_of, place_once, weight_geometry
 from neuralfuse.study.config import NeuralFuseConfig, SramConfig, StudyConfig
 from neuralfuse.study.rails import Buffer, Role
-from neuralfuse.study.supplies import roles_of
+from neuralfuse.study.supplies import own_of, roles_of
 from simulator.accelerator import Accelerator
 from simulator.activation_placement import place_activations, place_partial_sums, taps_between_spills
 from simulator.placement import Placement
@@ -22,7 +22,8 @@ def mapped_cells(sram: SramConfig, workload: Workload, machine: Accelerator, bit
 
 def place_weights(sram: SramConfig, workload: Workload, machine: Accelerator, bits: int) -> Placement:
     """Where each stored weight bit of the network lies."""
-    return place_once(workload, machine, mapped_cells(sram, workload, machine, bits), sram.schedule, bits)
+    cells = mapped_cells(sram, workload, machine, bits)
+    return place_once(workload, machine, cells, sram.schedule, bits, sram.weights_per_cell)
 
 
 def buffers_lowered(study: StudyConfig) -> dict[str, Buffer]:
@@ -55,8 +56,8 @@ def place_partial_sums_of(workload: Workload, machine: Accelerator, cells: Geome
 
 def silicon_of(study: StudyConfig, role: Role) -> SramConfig:
     """What a memory is made of: what is said of it, and the rest as the weight memory's."""
-    own = study.memories.get(role) if role in ("activations", "accumulators") else None
-    said = {} if own is None else own.model_dump(exclude_none=True, exclude={"structure", "map"})
+    own = own_of(study, role)
+    said = {} if own is None else own.model_dump(exclude_none=True, exclude={"structure", "map", "format"})
     return study.sram.model_copy(update=said)
 
 
@@ -77,7 +78,7 @@ def chip_map(
 ) -> FaultMap:
     """The fault map of a memory of an evaluation chip down to a voltage: generated, or measured where the study has
     maps."""
-    own = study.memories.get(role) if role in ("activations", "accumulators") else None
+    own = own_of(study, role)
     measured = study.sram.map if role == "weights" else None if own is None else own.map
     if measured is not None:
         return faultmap.load(maps_of(measured)[chip])

@@ -13,7 +13,7 @@ from neuralfuse.quantized import evaluate
 from neuralfuse.results.tables import to_csv
 from neuralfuse.study.check import check
 from neuralfuse.study.config import StudyConfig
-from neuralfuse.study.data import test_set
+from neuralfuse.study.data import kind_of, test_set
 from neuralfuse.study.digest import digest
 from neuralfuse.study.folder import StudyFolder
 from neuralfuse.study.grid import Point, points_of
@@ -59,7 +59,7 @@ def _prepare(folder: StudyFolder, say: Say) -> list[Point]:
                 transform = at(make_generator(folder, bases, protection, protection.neuralfuse, say), lowest)
                 settings = transform_settings(study, protection.neuralfuse)
                 write_workload(folder, transform, settings, config.name, protection.name)
-                if protection.neuralfuse.calibrate is None:
+                if protection.neuralfuse.calibrate is None and kind_of(study.dataset).are_images:
                     _show_images(study, transform, folder.images_file(config.name, protection.name))
     points = points_of(folder)
     write_atomic(folder.layers_file, to_csv(layer_table(folder)))

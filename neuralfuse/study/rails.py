@@ -9,9 +9,9 @@ from neuralfuse.study.strict import Strict
 from sram.errors import InputError
 
 MOST_VOLTAGE = 10.0  # in volts and in multiples of Vmin
-Role = Literal["weights", "activations", "accumulators", "logic"]  # what hangs on a rail
-Buffer = Literal["activations", "accumulators"]  # of those that hold no weights
-ROLES: tuple[Role, ...] = ("weights", "activations", "accumulators", "logic")
+Role = Literal["weights", "activations", "accumulators", "cache", "logic"]  # what hangs on a rail
+Buffer = Literal["activations", "accumulators", "cache"]  # of those that hold no weights
+ROLES: tuple[Role, ...] = ("weights", "activations", "accumulators", "cache", "logic")
 Supply = Annotated[float, Field(gt=0, le=MOST_VOLTAGE)]
 
 
@@ -38,12 +38,14 @@ class PointConfig(Strict):
     weights: Supply | None = None
     activations: Supply | None = None
     accumulators: Supply | None = None
+    cache: Supply | None = None
     logic: Supply | None = None
     clock: Clock = None
 
 
 class MemoryConfig(Strict):
-    """The buffer of activations, or that of accumulators and outputs, where it differs from the weight memory."""
+    """The buffer of activations, that of accumulators and outputs, or the cache of keys and values, where it differs
+    from the weight memory."""
 
     curve: str | None = None
     # That of measured chips, a map or a folder of maps, instead of a generated one.
@@ -54,6 +56,7 @@ class MemoryConfig(Strict):
     word_bits: Annotated[int, Field(ge=8, le=64, multiple_of=8)] | None = None
     mode: Literal["stuck", "flip"] | None = None
     stuck_at_one: Annotated[float, Field(ge=0, le=1)] | None = None
+    format: Literal["int", "bf16", "fp8_e4m3", "fp8_e5m2"] | None = None  # of words of the cache; int: of 8 bits
 
 
 def with_weight_voltages(value: dict[str, Any], nominal: Callable[[], float]) -> dict[str, Any]:

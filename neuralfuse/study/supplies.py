@@ -1,13 +1,13 @@
 """What the supplies of a study mean: the operating points of each machine, their volts, and faulty cells."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from neuralfuse.chips.memory import curve_of
 from neuralfuse.results.rows import ALONE
 from neuralfuse.study.config import StudyConfig
-from neuralfuse.study.rails import ROLES, Role
+from neuralfuse.study.rails import ROLES, MemoryConfig, Role
 from simulator.accelerator import Accelerator, accelerator, with_rails
 from simulator.operating_point import OperatingPoint, Supply
 from sram.errors import InputError
@@ -42,22 +42,31 @@ def roles_of(study: StudyConfig) -> tuple[Role, ...]:
 
 @functools.lru_cache(maxsize=64)
 def machine_of(name: str, roles: tuple[Role, ...] = ("weights",)) -> Accelerator:
-    """An accelerator as studies run it: what they lower is on rails of its own.
+    """An accelerator as studies run it: what they lower is on rails of its own. The cache of keys and values is a
+    memory beside it, nominally at the supply of the weights, whose energy it does not count.
 
     >>> machine_of("paper").weight_buffer.rail, machine_of("paper", ("weights", "activations")).ifmap_buffer.rail
     ('weights', 'activations')
     """
-    return with_rails(accelerator(name), roles)[0]
+    machine = with_rails(accelerator(name), [role for role in roles if role != "cache"])[0]
+    if "cache" not in roles:
+        return machine
+    return replace(machine, rails={"cache": machine.rails[machine.weight_buffer.rail]} | machine.rails)
 
 
 def rail_of(machine: Accelerator, role: Role) -> str:
     """The rail that something hangs on."""
-    return "logic" if role == "logic" else str(getattr(machine, BUFFERS[role]).rail)
+    return role if role in ("logic", "cache") else str(getattr(machine, BUFFERS[role]).rail)
+
+
+def own_of(study: StudyConfig, role: Role) -> MemoryConfig | None:
+    """What a study says of a memory where it differs from that of the weights."""
+    return None if role in ("weights", "logic") else study.memories.get(role)  # type: ignore[arg-type]
 
 
 def curve_of_role(study: StudyConfig, role: Role) -> FailureCurve:
     """The curve in whose unit the supply is: that of the memory, and of the weights for the logic."""
-    own = study.memories.get(role) if role in ("activations", "accumulators") else None
+    own = own_of(study, role)
     return study.curve if own is None or own.curve is None else curve_of(own.curve)
 
 
@@ -189,7 +198,8 @@ def rails(study: StudyConfig) -> str:
         machine = machine_of(name, roles)
         each = ", ".join(f"{machine.rails[rail_of(machine, role)]:g} V" for role in roles)
         found.append(f"{', '.join(roles)} of {name} (nominally {each})")
-    return "; ".join(found) + "; all others stay at nominal"
+    left_out = "; energy leaves the cache out" if "cache" in roles else ""
+    return "; ".join(found) + "; all others stay at nominal" + left_out
 
 
 def volts_per_unit(study: StudyConfig, role: Role = "weights") -> dict[str, float]:

@@ -9,6 +9,7 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -18,10 +19,12 @@ from neuralfuse.chips.cost import Overheads
 from neuralfuse.chips.stored import StoredChip, known, layout_of, place_generator, store
 from neuralfuse.data import Dataset
 from neuralfuse.quantized import evaluate
+from neuralfuse.quantized.cache import FaultyCache
 from neuralfuse.quantized.faulty import FaultyBits, FaultyNetwork
 from neuralfuse.quantized.integer import DieFaults, Faults, Frozen, IntegerNetwork
-from neuralfuse.quantized.metric import counted, metric
+from neuralfuse.quantized.metric import Metric, counted, metric
 from neuralfuse.results.rows import Result
+from neuralfuse.study import kept
 from neuralfuse.study.config import BatchNormConfig
 from neuralfuse.study.cost import Cost
 from neuralfuse.study.data import load_data, test_set
@@ -29,7 +32,15 @@ from neuralfuse.study.folder import StudyFolder, stamp_of
 from neuralfuse.study.grid import Point
 from neuralfuse.study.lowered import ACCESS, Die, Lowered, found_wrong, last
 from neuralfuse.study.memory import chip_map, sees_activations
-from neuralfuse.study.supplies import MemorySupplies, at_weights, beside, memory_supplies, operating_points, supply_of
+from neuralfuse.study.supplies import (
+    MemorySupplies,
+    at_weights,
+    beside,
+    memory_supplies,
+    operating_points,
+    roles_of,
+    supply_of,
+)
 from neuralfuse.sweep.sampling import order_of
 from neuralfuse.sweep.second import Known, SecondNetworks
 from neuralfuse.sweep.task import Task
@@ -71,8 +82,11 @@ class Bench:
     def __init__(self, folder: StudyFolder):
         self.folder, self.study = folder, folder.study
         self.images, self.labels = (part.to(self.study.device) for part in test_set(self.study.dataset))
-        self.metric, self.counted = metric(self.study.metric), counted(self.labels)
+        self.counted = counted(self.labels)
+        self.metric = last(3, self._metric)
+        self.caches: WeakKeyDictionary[FaultyNetwork, FaultyCache] = WeakKeyDictionary()
         self.network = last(1, self._network)
+        self.kept_map = last(2, self._kept_map)
         self.unfolded = last(1, self._unfolded)
         self.answers = last(1, self._answers)
         # those of many generators where images are small, seldom more than 256 MB
@@ -99,7 +113,18 @@ class Bench:
 
     def _network(self, name: str) -> FaultyNetwork:
         config = self.study.network(name)
-        return FaultyNetwork(self.folder.network(name), config.words, device=self.study.device, fold=True)
+        faulty = FaultyNetwork(self.folder.network(name), config.words, device=self.study.device, fold=True)
+        if "cache" in roles_of(self.study):
+            sample = self.data.train_x[: kept.SAMPLE].to(self.study.device)
+            self.caches[faulty] = kept.cache_of(self.study, faulty.network, sample)
+        return faulty
+
+    def _metric(self, network: str) -> Metric:
+        """The study's metric, of what one network answers: it may compare with its answers without a fault."""
+        found = metric(self.study.metric)
+        if found.reference is None:
+            return found
+        return found.against(evaluate.logits(self.nominal(network), self.images, self.study.batch_size), self.labels)
 
     def _unfolded(self, name: str) -> FaultyNetwork:
         """With its BatchNorm, which is elsewhere folded into the weights' scales."""
@@ -240,12 +265,14 @@ class Bench:
         if isinstance(answers := self.answers(network), IntegerNetwork):
             answers.activations, answers.in_array = NOTHING_FAULTY, ()
         self.network(network).restore()
+        if (cache := self.caches.get(self.network(network))) is not None:
+            cache.restore()
 
     def scores(self, network: str, images: Tensor, sample: Sample | None = None) -> Tensor:
         """What the answers of a network with the faults that it has are worth, to images as they are or transformed:
         (n,)."""
         answers, labels = self._numbered(network, sample), self.labels[self.chosen(sample)]
-        return evaluate.scores(self.metric, answers, images, labels, self.study.batch_size)
+        return evaluate.scores(self.metric(network), answers, images, labels, self.study.batch_size)
 
     def mean(self, scores: Tensor) -> float:
         """Of all test images, over what counts."""
@@ -278,6 +305,20 @@ class Bench:
         self.network(network).set_faults(*chip.faults(voltage, epoch))
         if isinstance(answers := self.answers(network), IntegerNetwork):
             self.lowered.put(answers, network, die, name, task.at, epoch)
+        self._put_kept(task, die, epoch)
+
+    def _kept_map(self, network: str, die: Die) -> FaultMap:
+        cache, bank = self.caches[self.network(network)], self.placement(network, die.accelerator).geometry.banks
+        floor = dict(self.lowered.floors(die.accelerator))["cache"]
+        return kept.kept_map(self.study, cache, die, floor, bank)
+
+    def _put_kept(self, task: Task, die: Die, epoch: int | None = ACCESS) -> bool:
+        """Give the keys and values that a network keeps the faults of a die; whether there are any."""
+        if (cache := self.caches.get(self.network(task.point.network))) is None:
+            return False
+        voltage = supply_of(self.study, die.accelerator, task.at, "cache")
+        raw = self.kept_map(task.point.network, die)
+        return kept.put(self.study, cache, raw, task.point.protection, voltage, epoch)
 
     def _cost(
         self,
@@ -297,7 +338,7 @@ class Bench:
         faulty.set_faults(*faults)
         with own_statistics(faulty, self.data.train_x, how.batches, how.batch, self.study.seed):
             found = self.images[chosen], self.labels[chosen]
-            return evaluate.scores(self.metric, faulty, *found, self.study.batch_size)
+            return evaluate.scores(self.metric(network), faulty, *found, self.study.batch_size)
 
     def forecast(self, point: Point, at: OperatingPoint, chip: int) -> Cost:
         """What an inference costs, known without one: the same for all chips but where a protection gives each a
@@ -335,6 +376,7 @@ class Bench:
             die = self.now(die_of(task))
             others, faulty_activations = self.lowered.put(answers, point.network, die, point.protection, task.at)
             late = bool(answers.in_array)
+        late = self._put_kept(task, self.now(die_of(task))) or late
         if protection.second is not None:
             asked = functools.partial(self.logits, point.network, images if own else images[chosen], sample)
             scores, share = self.second.answered(task, weight, chosen, asked)

@@ -27,11 +27,11 @@ Model = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Known:
-    """What a bench has of its study: the metric, the test images, their labels, each network without a fault, and
-    what the network of a task, behind its protection, answers to other images on a die."""
+    """What a bench has of its study: the metric of each network, the test images, their labels, each network without a
+    fault, and what the network of a task, behind its protection, answers to other images on a die."""
 
     folder: StudyFolder
-    metric: Metric
+    metric: Callable[[str], Metric]
     images: Tensor
     labels: Tensor
     nominal: Callable[[str], Model]
@@ -83,11 +83,11 @@ class SecondNetworks:
         `low` gives its logits."""
         protection, labels = self.study.protection(task.point.protection), self.known.labels[chosen]
         assert protection.second is not None
-        reliable = self.logits(protection.second, None)[chosen]
+        reliable, scores = self.logits(protection.second, None)[chosen], self.known.metric(protection.second)
         if protection.fused is not None:
-            return self.known.metric(fused(reliable, low(), weight), labels), 1.0
+            return scores(fused(reliable, low(), weight), labels), 1.0
         if protection.cascade is None:
-            return self.known.metric(reliable, labels), 0.0
+            return scores(reliable, labels), 0.0
         passed = unsure(reliable, protection.cascade.threshold)
         answers = torch.where(passed[:, None], low(), reliable)
-        return self.known.metric(answers, labels), int(passed.sum()) / len(labels)
+        return scores(answers, labels), int(passed.sum()) / len(labels)

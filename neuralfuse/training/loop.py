@@ -159,9 +159,11 @@ def batch_indices(n: int, batch: int, seed: int, step: int) -> Tensor:
 
 
 def batch_of(data: Dataset, settings: GeneratorSettings, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """Training images of one step, augmented, and their labels."""
+    """Training images of one step, augmented, or items of another kind as they are, and their labels."""
     index = batch_indices(len(data.train_y), settings.batch, seed, step)
-    x = augment(data.train_x[index], random(seed, step), settings.shift, settings.flip)
+    x = data.train_x[index]
+    if data.are_images:
+        x = augment(x, random(seed, step), settings.shift, settings.flip)
     return x, data.train_y[index]
 
 

@@ -41,6 +41,8 @@ class Muon(torch.optim.Optimizer):
         """One step along the gradients."""
         for group in self.param_groups:
             for weight in group["params"]:
+                if weight.grad is None:
+                    continue
                 state = self.state[weight]
                 gradient = weight.grad + group["weight_decay"] * weight
                 if "momentum" not in state:

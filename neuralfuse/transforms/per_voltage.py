@@ -107,7 +107,7 @@ def turn(transform: nn.Module, step: int) -> nn.Module:
     generator = getattr(transform, "generator", None)
     if not isinstance(generator, PerVoltage):
         return transform
-    return NeuralFuse(generator.members[step % len(generator.members)])
+    return type(transform)(generator.members[step % len(generator.members)])
 
 
 @torch.no_grad()
@@ -115,4 +115,4 @@ def at(transform: NeuralFuse, level: float) -> NeuralFuse:
     """The transform to use at a supply, in eval mode: of a PerVoltage what belongs there, any other as it is."""
     if not isinstance(transform.generator, PerVoltage):
         return transform
-    return NeuralFuse(transform.generator.at(level)).eval()
+    return type(transform)(transform.generator.at(level)).eval()

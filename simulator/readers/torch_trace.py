@@ -149,6 +149,8 @@ def _trace_fx(
         recorder = Recorder(module, inputs)
         with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), recorder:
             result = module(*inputs)
+    except InputError:  # of a module that says itself what is wrong
+        raise
     except Exception as error:  # whatever the user's module raises
         cause = " ".join(f"torch.export: {export_error}; a run: {error}".split())[:400]
         shapes = [tuple(tensor.shape) for tensor in inputs]

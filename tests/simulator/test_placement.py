@@ -342,11 +342,13 @@ def test_bank_interleaving_gives_consecutive_words_to_the_banks_in_turn():
     assert words == [0, 1, 8, 9]  # two words in bank 0, two in bank 1
 
 
-def test_paper_mapping_equals_the_definition():
-    """Weight i of every layer lies in row (i // 256) % 8192, byte i % 16 (NeuralFuse reference code)."""
+@pytest.mark.parametrize("per_cell", [16, 1])
+def test_paper_mapping_equals_the_definition(per_cell):
+    """Weight i of every layer lies in row (i // 256) % 8192, byte i % 16 (NeuralFuse reference code); with one weight
+    of a layer a cell, in row (i // 16) % 8192."""
     net = Workload("n", (linear("a", 1, 4096, 600), linear("b", 1, 64, 10)))  # `a` wraps around: 2,457,600 > 2,097,152
     geometry = Geometry(banks=1, rows=8192, columns=128, word_bits=128)
-    p = place(net, PAPER, geometry, "paper")
+    p = replace(place(net, PAPER, geometry, "paper"), weights_per_cell=per_cell)
     cells = np.random.default_rng(3).choice(geometry.cells, 12, replace=False)
     h = p.hits(cells)
     kind = np.arange(12, dtype=np.uint8) % 3
@@ -355,14 +357,15 @@ def test_paper_mapping_equals_the_definition():
     expected = set()
     for first, count in ((0, 4096 * 600), (4096 * 600, 640)):
         i = np.arange(count)
-        row, byte = (i // 256) % 8192, i % 16
+        row, byte = (i // (16 * per_cell)) % 8192, i % 16
         for fault, cell in enumerate(cells):
             here = i[(row == cell // 128) & (byte == cell % 128 // 8)]
             expected |= {(fault, first + int(w), int(cell) % 8) for w in here}
     assert set(zip(h.fault.tolist(), h.weight.tolist(), h.bit.tolist(), strict=True)) == expected
     assert len(h.fault) == len(expected)
-    assert len(p.hits(np.array([128 * 4000])).weight) == 16  # of `a`; row 4000 lies beyond `b` and beyond the wrap
-    assert p.locate(4096 * 600 + 300, 5).tolist() == [1 * 128 + (300 % 16) * 8 + 5]
+    # of `a` 16 in row 4000, beyond `b` and the wrap; or one each of the 18 times and more that it fills the array
+    assert len(p.hits(np.array([128 * 4000])).weight) == {16: 16, 1: 19}[per_cell]
+    assert p.locate(4096 * 600 + 300, 5).tolist() == [300 // (16 * per_cell) * 128 + (300 % 16) * 8 + 5]
 
 
 @pytest.mark.parametrize(

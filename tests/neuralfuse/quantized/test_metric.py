@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score, top_k_accuracy_score
 
 from neuralfuse.quantized import evaluate
 from neuralfuse.quantized.metric import METRICS, STEP, Metric, counted, metric
@@ -71,4 +73,69 @@ def test_without_a_loss_the_scores_are_trained_on():
     answers = torch.zeros(4, requires_grad=True)
     close.trained(answers, torch.ones(4)).backward()
     assert (answers.grad < 0).all()  # a step against the gradient is towards the targets
-    assert set(METRICS) == {"accuracy", "bits", "absolute_error"}
+    assert set(METRICS) == {"accuracy", "balanced_accuracy", "top5", "auc", "bits", "absolute_error"}
+
+
+@pytest.fixture(params=[2, 7])
+def drawn(request):
+    """Answers without a fault, other answers, and targets of unlike many classes; answers tie."""
+    random, classes = torch.Generator().manual_seed(request.param), request.param
+    targets = torch.randint(classes**2, (300,), generator=random).sqrt().long()
+    known = 1.5 * torch.nn.functional.one_hot(targets, classes)
+    clean, other = ((known + torch.randn(300, classes, generator=random)).mul(4).round() / 4 for _ in range(2))
+    return clean, other, targets
+
+
+def mean(name, clean, answers, targets):
+    return metric(name).against(clean, targets)(answers, targets).sum().item() / len(targets)
+
+
+def test_auc_of_clean_answers_is_scikit_learns(drawn):
+    clean, _, targets = drawn
+    said = clean.double().softmax(1).numpy()
+    want = roc_auc_score(targets, said[:, 1] if said.shape[1] == 2 else said, multi_class="ovr", average="weighted")
+    assert mean("auc", clean, clean, targets) == pytest.approx(want, abs=STEP)
+    found = evaluate.scores(metric("auc"), lambda x: x, clean, targets, batch=64).sum().item() / len(targets)
+    assert found == mean("auc", clean, clean, targets)  # compared with all, however they come in batches
+
+
+def test_auc_of_other_answers_is_that_of_their_class_against_the_clean_rest(drawn):
+    """Class by class, of the faulty answers to its items and the clean answers to all others."""
+    clean, other, targets = drawn
+    total = 0.0
+    for k in targets.unique():
+        own = targets == k
+        said = torch.where(own[:, None], other, clean).double().softmax(1)[:, k]
+        total += roc_auc_score(own, said) * own.sum().item()
+    assert mean("auc", clean, other, targets) == pytest.approx(total / len(targets), abs=STEP)
+
+
+def test_balanced_accuracy_is_scikit_learns(drawn):
+    clean, other, targets = drawn
+    want = balanced_accuracy_score(targets, other.argmax(1))
+    assert mean("balanced_accuracy", clean, other, targets) == pytest.approx(want, abs=STEP)
+    assert mean("balanced_accuracy", clean, other, targets) != pytest.approx(mean("accuracy", clean, other, targets))
+
+
+def test_top5_is_scikit_learns():
+    random = torch.Generator().manual_seed(0)
+    answers, targets = torch.randn(200, 9, generator=random), torch.randint(9, (200,), generator=random)
+    want = top_k_accuracy_score(targets, answers, k=5, labels=np.arange(9))
+    assert mean("top5", answers, answers, targets) == pytest.approx(want)
+
+
+@pytest.mark.parametrize("name", ["auc", "balanced_accuracy"])
+def test_parts_add_up_to_the_whole(name, drawn):
+    clean, other, targets = drawn
+    found = metric(name).against(clean, targets)
+    assert found.against(other, targets) is found
+    parts = [found(other[part], targets[part]).sum() for part in (slice(100), slice(100, 101), slice(101, None))]
+    assert sum(parts) == found(other, targets).sum()
+
+
+def test_answers_that_are_not_finite_are_a_guess_and_one_class_is_refused():
+    clean, targets = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1])
+    broken = torch.full((2, 2), math.nan)
+    assert metric("auc").against(clean, targets)(broken, targets).tolist() == [1.0, 1.0]  # 1 in 2 is above the rest's
+    with pytest.raises(InputError, match="items of one class"):
+        metric("auc")(clean, torch.tensor([1, 1]))

@@ -6,6 +6,7 @@ import torch
 from neuralfuse.networks import build
 from neuralfuse.quantized import checkpoint
 from neuralfuse.study.check import check
+from neuralfuse.study.data import build_network, workload_of
 from neuralfuse.study.files import parse_study
 from neuralfuse.transforms import generators
 from sram.errors import InputError
@@ -73,6 +74,19 @@ def study(name, **more):
 def test_networks(odd, name, says):
     with pytest.raises(InputError, match=says):
         check(study(f"odd_of_this_test:{name}"))
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "known"), [("two", 3, "0 to 1"), ("two", "x", "0 to 1"), ("named", 0, "logits")]
+)
+def test_an_output_that_there_is_not(odd, name, output, known):
+    asked = study("net", networks=[{"name": "net", "build": f"odd_of_this_test:{name}", "output": output}])
+    network = asked.networks[0]
+    for found in (lambda: check(asked), lambda: workload_of(build_network(network, asked), network, asked)):
+        with pytest.raises(InputError) as raised:
+            found()
+        expected = "networks.net.output", output, f"one that it returns: {known}"
+        assert (raised.value.key, raised.value.value, raised.value.allowed) == expected
 
 
 def test_a_plain_one_passes(odd):

@@ -46,6 +46,8 @@ def torch_nn(monkeypatch):
         (network(training={"learning_rate": float("nan")}), "networks.0.training.learning_rate (line "),
         (network(training={"flip": 1}), "networks.resnet8.training.flip = 1 "),
         (network(options={"seed": 3}), "networks.resnet8.options.seed = 3 "),
+        ({"sram": {"weights_per_cell": 4, "schedule": "paper"}}, "sram.weights_per_cell = 4 "),
+        ({"sram": {"weights_per_cell": 1}}, "weights_per_cell 1: only with schedule paper"),
         (fuse(training={}), "protections.fuse.neuralfuse.training.steps = None "),
         (fuse(training={"stepz": 3}), "protections.fuse.neuralfuse.training.stepz = 3 "),
         (fuse(training={"steps": 3, "batch": 0}), "protections.fuse.neuralfuse.training.batch = 0 "),

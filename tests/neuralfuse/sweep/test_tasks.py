@@ -8,15 +8,24 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from neuralfuse import data
+from neuralfuse import data, networks
+from neuralfuse.quantized import evaluate
+from neuralfuse.quantized.checkpoint import save_network
 from neuralfuse.quantized.metric import STEP
 from neuralfuse.study.check import check
 from neuralfuse.study.files import parse_study
 from neuralfuse.study.folder import StudyFolder
+from neuralfuse.study.grid import points_of
+from neuralfuse.study.supplies import at_voltage
 from neuralfuse.sweep.bench import Bench
+from neuralfuse.sweep.task import Task
+from neuralfuse.training.network import train_network
+from neuralfuse.training.settings import NetworkSettings
 from sram.errors import InputError
 from sram.plugins import allow_folder
+from tests import conftest
 from tests.conftest import run
 
 TEXT = """
@@ -180,15 +189,17 @@ DATASET = {"dataset": {"name": "own_task_of_this_test:words", "root": "."}}
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"metric": "absolute_error"}, "metric = 'absolute_error' .*accuracy or bits: the targets are classes"),
-        ({"metric": "f1"}, "metric = 'f1' .*accuracy, bits, absolute_error, or package"),
+        ({"metric": "absolute_error"}, "metric = 'absolute_error' .*bits.*: the targets are classes"),
+        ({"metric": "f1"}, "metric = 'f1' .*accuracy, .*absolute_error, or package"),
+        ({"metric": "auc"}, "metric = 'auc' .*several targets each"),
+        ({"metric": "top5"}, "metric = 'top5' .*are of 2 classes"),
         ({"metric": "own_task_of_this_test:wrong"}, r"metric: wrong = \[\] .*a score for each of 2 items"),
         ({"dataset": {"name": "own_task_of_this_test:broken", "root": "."}}, r"test targets = \(-2, 0\) .*-1 to 1"),
         ({"dataset": {"name": "own_task_of_this_test:series", "root": "."}}, "absolute_error: the targets are numbers"),
         ({"adaptive": {"half_width_points": 1}}, "adaptive.half_width_points = 1"),
         ({"adaptive": {"gain_half_width_points": 1}}, "adaptive.gain_half_width_points = 1"),
         ({"dataset": DATASET["dataset"] | {"mean": [0.5], "std": [0.5]}}, "dataset.mean .* are no images"),
-        ({"protections": ["calibrated(affine)"]}, "neuralfuse = 'affine' .*no images of a class each"),
+        ({"protections": ["calibrated(affine)"]}, "neuralfuse = 'affine' .*no images or features of a class each"),
         ({"networks": [{"name": "own_task_of_this_test:tags"}]}, "output = 'a dict' .*`output` says which"),
         ({"networks": [{"name": "own_task_of_this_test:tags", "output": "x"}]}, "output = 'x' .*returns: tags"),
         ({"networks": [{"name": "own_task_of_this_test:Net", "output": 2}]}, "output = 2 .*returns: 0 to 1"),
@@ -205,6 +216,34 @@ def test_what_does_not_go_together_is_one_message(changes, says):
         check(parse_study(study, "here"))
 
 
+@pytest.mark.parametrize("name", ["auc", "balanced_accuracy"])
+def test_rows_of_a_metric_that_compares_items(tmp_path, name):
+    """Of digits, with faults and without: the clean score is scikit-learn's, and samples of a chip add up."""
+    base, x = networks.build("resnet8", in_channels=1, width=4), data.load("digits")
+    train_network(base, x, NetworkSettings(1, shift=1, flip=False))
+    save_network(tmp_path / "base.safetensors", base, {})
+    entry = {"name": "resnet8", "options": {"width": 4}, "checkpoint": str(tmp_path / "base.safetensors")}
+    content = {"name": "s", "metric": name, "networks": [entry], "voltages": [1.0, 0.8], "chips": {"evaluation": 2}}
+    study = parse_study(content | {"dataset": {"test_images": 200}, "sram": {"structures": ["iid"]}}, "here")
+    conftest.swept(tmp_path / "out", study)
+    bench = Bench(folder := StudyFolder.open(tmp_path / "out"))
+    faulty, labels = bench.nominal("resnet8"), bench.labels
+    said = evaluate.logits(faulty, bench.images).double().softmax(1)
+    if name == "auc":
+        want = roc_auc_score(labels, said, multi_class="ovr", average="weighted")
+    else:
+        want = balanced_accuracy_score(labels, said.argmax(1))
+    rows = list(folder.rows.read().values())
+    assert {row.total for row in rows} == {200}
+    assert [row.clean_accuracy for row in rows] == pytest.approx([want] * 4, abs=STEP)
+    assert all((row.correct == row.correct_clean) == (row.flip_rate == 0) for row in rows)
+    (row,) = (row for row in rows if (row.chip, row.voltage) == (1, 0.8))
+    point = points_of(folder)[0]
+    at = at_voltage(study, point.accelerator, 0.8)
+    parts = [bench.measure(Task(point, 1, at, images)).correct for images in ((0, 70), (70, 200))]
+    assert sum(parts) == row.correct
+
+
 def test_second_networks_and_searches_need_right_and_wrong_answers(text):
     second = {"name": "big", "build": "chardecoder", "options": {"dim": 8, "heads": 2, "depth": 1}}
     study = {"name": "s", "dataset": {"name": "text"}, "metric": "bits", "voltages": [0.8]}
@@ -217,5 +256,5 @@ def test_second_networks_and_searches_need_right_and_wrong_answers(text):
 def test_scores_of_a_chip_do_not_depend_on_the_batch(text):
     bench = Bench(StudyFolder.open(text))
     whole, network = bench.scores("chardecoder", bench.images), bench.network("chardecoder")
-    parts = [bench.metric(network(bench.images[i : i + 1]), bench.labels[i : i + 1]) for i in range(5)]
+    parts = [bench.metric("net")(network(bench.images[i : i + 1]), bench.labels[i : i + 1]) for i in range(5)]
     assert np.abs(torch.cat(parts).numpy() - whole[:5].numpy()).max() <= 2 * STEP

@@ -83,9 +83,21 @@ def test_patterns_win_with_the_labels_told_and_the_generator_learns_to_paint_the
 
 def test_a_pattern_is_added_within_the_range_of_images():
     patterns = Patterns(2, (1, 1, 2))
-    patterns.u.data[1] = torch.tensor([10.0, -0.5])
-    x = torch.full((2, 1, 1, 2), 0.25)
-    assert patterns(x, torch.tensor([0, 1])).tolist() == [[[[0.25, 0.25]]], [[[1.0, pytest.approx(-0.2121, abs=1e-4)]]]]
+    patterns.u[-1].data[1] = torch.tensor([10.0, -0.5])
+    x, y = torch.full((2, 1, 1, 2), 0.25), torch.tensor([0, 1])
+    painted = pytest.approx(-0.2121, abs=1e-4)
+    assert patterns(x, y).tolist() == [[[[0.25, 0.25]]], [[[1.0, painted]]]]
+    half = patterns(x, y, torch.tensor([1.0, 0.5]).view(2, 1, 1, 1))
+    assert half[1].flatten().tolist() == pytest.approx([0.75, 0.0189], abs=1e-4)
+
+
+def test_a_pattern_is_a_sum_of_maps_of_four_sizes():
+    patterns = Patterns(3, (1, 16, 12))
+    assert [tuple(u.shape) for u in patterns.u] == [(3, 1, 2, 2), (3, 1, 4, 3), (3, 1, 8, 6), (3, 1, 16, 12)]
+    for u in patterns.u:
+        u.data[2] = 0.1
+    assert torch.allclose(patterns.added[2], torch.full((1, 16, 12), 0.4).tanh())
+    assert not patterns.added[:2].any()
 
 
 def test_a_training_without_stages_is_as_it_was_and_stages_change_it():
