@@ -93,12 +93,6 @@ REFUSED = {
         helper.make_tensor_value_info("t", 1, None)]), else_branch=helper.make_graph([node("Neg", ["x"], ["e"])], "b",
         [], [helper.make_tensor_value_info("e", 1, None)]))], {"c": np.array([True])}, 17),
     "Mystery": ([node("Mystery", ["x"], ["y"])], {}, 17),
-    "QuantizeLinear": ([node("QuantizeLinear", ["x", "u"], ["q"]), node("DequantizeLinear", ["q", "u"], ["y"])],
-        {"u": np.float32(0.1)}, 17),
-    "ConvInteger": ([node("Cast", ["x"], ["i"], to=TensorProto.UINT8), node("ConvInteger", ["i", "k"], ["c"]),
-        node("Cast", ["c"], ["y"], to=1)], {"k": np.ones((4, 3, 3, 3), np.int8)}, 17),
-    "qonnx.custom_op.general.Quant": (
-        [node("Quant", ["x", "u", "z", "n"], ["y"], domain="qonnx.custom_op.general")], {}, 17),
 }  # fmt: skip
 
 
