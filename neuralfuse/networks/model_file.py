@@ -24,5 +24,5 @@ class ModelFile(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.batch is None or len(x) == self.batch:
             return self.network(x)
-        parts = [F.pad(part, (0, 0) * (x.dim() - 1) + (0, self.batch - len(part))) for part in x.split(self.batch)]
+        parts = [F.pad(part, (0, 0) * 3 + (0, self.batch - len(part))) for part in x.split(self.batch)]
         return torch.cat([self.network(part) for part in parts])[: len(x)]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuralfuse.networks import onnx_operators, onnx_recurrent
+from neuralfuse.networks import onnx_operators
 from neuralfuse.networks.model_file import ModelFile
 from sram.errors import InputError
 
@@ -30,17 +30,12 @@ class Step:
         if node.domain not in ("", "ai.onnx"):
             raise InputError(where, "operator", f"{node.domain}.{node.op_type}", "operators of ONNX itself")
         self.kind = node.op_type
-        recurrent = self.kind in onnx_recurrent.GATES
-        made = len(node.output) if recurrent or self.kind == "Split" else 1
-        self.inputs, self.outputs, self.others = list(node.input), list(node.output[:made]), list(node.output[made:])
-        self.output = self.outputs[0]
-        self._run = onnx_recurrent.run if recurrent else onnx_operators.bound(node, opset, where)
-
-    def run(self, inputs: list[Any]) -> dict[str, Tensor]:
-        """What the node makes, by name."""
-        made = self._run(inputs)
-        each = made if isinstance(made, tuple) else (made,)
-        return {name: value for name, value in zip(self.outputs, each, strict=False) if name}
+        self.inputs, self.output, self.others = (
+            list(node.input),
+            node.output[0],
+            [name for name in node.output[1:] if name],
+        )
+        self.run = onnx_operators.bound(node, opset, where)
 
 
 class OnnxModel(nn.Module):
@@ -63,26 +58,23 @@ class OnnxModel(nn.Module):
         derived: dict[str, str] = {}  # constant view -> the initialiser that it shows
         for node in graph.node:
             step = Step(node, opset, where)
-            if step.kind in onnx_recurrent.GATES:
-                self.keep_recurrent(step, node, derived, where)
-            elif all(name in self.places or name in derived for name in step.inputs if name):
+            if all(name in self.places or name in derived for name in step.inputs if name):
                 source = step.inputs[0] if step.inputs else ""
                 if step.kind in VIEWS and self.is_weight(derived.get(source, source)):
                     derived[step.output] = derived.get(source, source)
                 else:  # made of constants alone: computed once, and stored so
                     known = {name: self.value(name, derived) for name in step.inputs if name}
-                    for name, value in step.run([known.get(name, torch.empty(0)) for name in step.inputs]).items():
-                        self.keep(name, value)
+                    self.keep(step.output, step.run([known.get(name, torch.empty(0)) for name in step.inputs]))
                     continue
             self.steps.append(step)
-        made = {name for step in self.steps for name in step.outputs}
+        made = {step.output for step in self.steps}
         read = {name for step in self.steps for name in step.inputs} | {value.name for value in graph.output[:1]}
         inputs = [value for value in graph.input if value.name not in self.places]
         if len(inputs) != 1 or not graph.output:
             raise InputError(where, "inputs", [value.name for value in inputs], "one, of images")
         self.input, self.output = inputs[0].name, graph.output[0].name
         for step in self.steps:
-            for name in sorted((read & set(step.others)) - {""}):
+            for name in sorted(read & set(step.others)):
                 raise InputError(where, f"output {name} of {step.kind}", "read", "the first output of each node")
         for name in sorted(read - made - self.places.keys() - {self.input, ""}):
             raise InputError(where, "tensor", name, "one that a node makes")
@@ -90,24 +82,9 @@ class OnnxModel(nn.Module):
         self.stored = list(dict.fromkeys(self.path(name) for name in weights if self.is_weight(name)))
 
     def is_weight(self, name: str) -> bool:
-        kept = self.constant(name) if name in self.places else None
-        return isinstance(kept, Tensor) and kept.is_floating_point()
+        return name in self.places and self.constant(name).is_floating_point()
 
-    def keep_recurrent(self, step: Step, node: Any, derived: dict[str, str], where: Path) -> None:
-        """The node's weights and biases become those of a module, which it then reads in their place."""
-        known = [self.value(name, derived) if name in self.places or name in derived else None for name in step.inputs]
-        made = onnx_recurrent.module(node, known, where)
-        path = node.name.strip("/").replace("/", ".").removesuffix(f".{step.kind}") or next(filter(None, step.outputs))
-        for name in step.inputs[onnx_recurrent.WEIGHT : onnx_recurrent.BIAS + 1]:
-            if name in self.places:  # no other node may read what is no longer there
-                owner, leaf = self.places.pop(name)
-                delattr(owner, leaf)
-        module = f"{step.kind} that makes {path}"
-        self.keep(path, made, module)
-        states = step.inputs[onnx_recurrent.STATE : onnx_recurrent.CELL + 1]
-        step.inputs = [step.inputs[0], module, *states]
-
-    def keep(self, name: str, value: Tensor | nn.Module, key: str = "") -> None:
+    def keep(self, name: str, value: Tensor) -> None:
         """Register a constant, called after `name`; a dot in it is a level of modules, as in torch.
 
         Names are data: one that Python or torch has taken gets underscores.
@@ -122,15 +99,13 @@ class OnnxModel(nn.Module):
             owner = owner._modules[step]  # type: ignore[assignment]
         while not leaf or hasattr(owner, leaf):
             leaf += "_"
-        if isinstance(value, nn.Module):
-            owner.add_module(leaf, value)
-        elif value.is_floating_point():
+        if value.is_floating_point():
             owner.register_parameter(leaf, nn.Parameter(value.contiguous(), requires_grad=False))
         else:
             owner.register_buffer(leaf, value)
-        self.places[key or name] = owner, leaf
+        self.places[name] = owner, leaf
 
-    def constant(self, name: str) -> Any:
+    def constant(self, name: str) -> Tensor:
         owner, leaf = self.places[name]
         return getattr(owner, leaf)
 
@@ -144,19 +119,18 @@ class OnnxModel(nn.Module):
         if name in self.places:
             return self.constant(name)
         step = next(step for step in self.steps if step.output == name)
-        return step.run([self.value(part, derived) if part else torch.empty(0) for part in step.inputs])[name]
+        return step.run([self.value(part, derived) if part else torch.empty(0) for part in step.inputs])
 
     def forward(self, x: Tensor) -> Tensor:
         values = {name: self.constant(name) for name in self.places} | {self.input: x}
         empty = x.new_empty(0)
         for step in self.steps:
-            values |= step.run([values[name] if name else empty for name in step.inputs])
+            values[step.output] = step.run([values[name] if name else empty for name in step.inputs])
         return values[self.output]
 
 
 def read(path: Path) -> ModelFile:
-    """An .onnx file; the weights of Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU and RNN that are initialisers are
-    the stored ones.
+    """An .onnx file; the weights of Conv, ConvTranspose, Gemm and MatMul that are initialisers are the stored ones.
 
     InputError for an operator, attribute or opset that is not read, and for a node that computes another thing than in
     onnxruntime.
@@ -187,20 +161,19 @@ def _compare(model: OnnxModel, loaded: Any, axes: list[int], path: Path) -> None
     values = {name: model.constant(name) for name in model.places} | {model.input: torch.from_numpy(x)}
     for step in model.steps:
         inputs = [values[name] if name else torch.empty(0) for name in step.inputs]
-        label = f"{step.kind} that makes {next(filter(None, step.outputs))}"
+        want = reference[step.output]
+        values[step.output] = torch.from_numpy(want)
+        label = f"{step.kind} that makes {step.output}"
         try:
-            made = step.run(inputs)
+            got = step.run(inputs).numpy()
         except InputError:
             raise
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
             raise InputError(path, label, " ".join(str(error).split())[:200], "what torch computes") from None
-        for name, tensor in made.items():
-            got, want = tensor.numpy(), reference[name]
-            values[name] = torch.from_numpy(want)
-            scale = np.abs(want[np.isfinite(want)]).max(initial=1e-6) if want.dtype.kind == "f" else 1
-            same = got.shape == want.shape and np.allclose(got, want, rtol=0, atol=TOLERANCE * scale, equal_nan=True)
-            if not same or got.dtype != want.dtype:
-                raise InputError(path, label, _shown(got), f"what onnxruntime computes, to 0.1%: {_shown(want)}")
+        scale = np.abs(want[np.isfinite(want)]).max(initial=1e-6) if want.dtype.kind == "f" else 1
+        same = got.shape == want.shape and np.allclose(got, want, rtol=0, atol=TOLERANCE * scale, equal_nan=True)
+        if not same or got.dtype != want.dtype:
+            raise InputError(path, label, _shown(got), f"what onnxruntime computes, to 0.1%: {_shown(want)}")
 
 
 def _shown(array: np.ndarray) -> str:
@@ -212,7 +185,7 @@ def _reference(model: OnnxModel, loaded: Any, axes: list[int], path: Path) -> tu
     import onnx
     import onnxruntime
 
-    names = [name for step in model.steps for name in step.outputs if name]
+    names = [step.output for step in model.steps]
     wanted = onnx.ModelProto()
     wanted.CopyFrom(loaded)
     del wanted.graph.output[:]

@@ -1,7 +1,7 @@
 """What ONNX operators compute, as torch functions: inputs by position, attributes by name.
 
 An attribute that a function does not name is refused. Defaults are those of the operator's schema at the model's opset.
-Covers what image classifiers and attention are exported to; recurrent layers are in `onnx_recurrent`.
+Covers what image classifiers are exported to.
 """
 
 import inspect
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from sram.errors import InputError
 
-Operator = Callable[..., Tensor | tuple[Tensor, ...]]
+Operator = Callable[..., Tensor]
 Ints = list[int] | None
 
 
-def bound(node: Any, opset: int, where: Path) -> Callable[[list[Tensor]], Tensor | tuple[Tensor, ...]]:
+def bound(node: Any, opset: int, where: Path) -> Callable[[list[Tensor]], Tensor]:
     """The function of a node, with its attributes. InputError names an operator, or an attribute, that is not read."""
     import onnx
 
@@ -42,7 +42,7 @@ def bound(node: Any, opset: int, where: Path) -> Callable[[list[Tensor]], Tensor
     values = {name: entry for name, entry in (plain | given).items() if name in read}
     values = {name: entry.decode() if isinstance(entry, bytes) else entry for name, entry in values.items()}
 
-    def call(inputs: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    def call(inputs: list[Tensor]) -> Tensor:
         try:
             return run(inputs, **values)
         except InputError as error:
@@ -272,23 +272,6 @@ def _constant_value(i: list[Tensor], *, value: Any) -> Tensor:
     return torch.from_numpy(np.array(numpy_helper.to_array(value)))
 
 
-def _constant_of_shape(i: list[Tensor], *, value: Any = None) -> Tensor:
-    filled = torch.zeros(1) if value is None else _constant_value([], value=value)
-    return filled.expand(i[0].tolist()).clone()
-
-
-def _split(i: list[Tensor], *, axis: int = 0, split: Ints = None, num_outputs: int = 0) -> tuple[Tensor, ...]:
-    sizes = axes_of(i, split)
-    if sizes is None and not num_outputs:
-        _refuse("Split", "split", "none", "the sizes, or num_outputs")
-    return i[0].split(sizes if sizes is not None else -(-i[0].shape[axis] // num_outputs), axis)
-
-
-def _trilu(i: list[Tensor], *, upper: int = 1) -> Tensor:
-    given = optional(i, 1)
-    return (torch.triu if upper else torch.tril)(i[0], 0 if given is None else int(given.item()))
-
-
 def _divide(i: list[Tensor]) -> Tensor:
     return i[0] / i[1] if i[0].is_floating_point() else torch.div(i[0], i[1], rounding_mode="trunc")
 
@@ -318,11 +301,6 @@ OPERATORS: dict[str, Operator] = {
     "Sub": lambda i: i[0] - i[1],
     "Mul": lambda i: i[0] * i[1],
     "Div": _divide,
-    "Mod": lambda i, fmod=0: torch.fmod(i[0], i[1]) if fmod else torch.remainder(i[0], i[1]),
-    "Neg": lambda i: -i[0],
-    "Equal": lambda i: i[0] == i[1],
-    "Where": lambda i: torch.where(i[0], i[1], i[2]),
-    "Trilu": _trilu,
     "Pow": lambda i: i[0] ** i[1],
     "Sqrt": lambda i: torch.sqrt(i[0]),
     "Flatten": _flatten,
@@ -332,15 +310,12 @@ OPERATORS: dict[str, Operator] = {
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Slice": _sliced,
-    "Split": _split,
-    "Expand": lambda i: i[0].expand(torch.broadcast_shapes(i[0].shape, i[1].tolist())),
     "Gather": _gather,
     "Shape": _shape,
     "Identity": lambda i: i[0],
     "Dropout": lambda i, ratio=0.5, seed=0, is_test=1: i[0],
     "Cast": _cast,
     "Constant": _constant_value,
-    "ConstantOfShape": _constant_of_shape,
 }
 # operator: (the first opset of its present meaning, what it computed before)
 LEGACY: dict[str, tuple[int, Operator]] = {"Softmax": (13, _softmax_before_13), "Slice": (10, _sliced_before_10)}
