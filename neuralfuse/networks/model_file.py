@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class ModelFile(nn.Module):
-    """A network read from a file. `stored_weights` names the parameters that convolutions and linear layers read."""
+    """A network read from a file. `stored_weights` names the parameters that its layers read as weights."""
 
     def __init__(self, network: nn.Module, stored_weights: Sequence[str], batch: int | None):
         super().__init__()
@@ -24,5 +24,6 @@ class ModelFile(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.batch is None or len(x) == self.batch:
             return self.network(x)
-        parts = [F.pad(part, (0, 0) * 3 + (0, self.batch - len(part))) for part in x.split(self.batch)]
+        rest = (0, 0) * (x.dim() - 1)
+        parts = [F.pad(part, (*rest, 0, self.batch - len(part))) for part in x.split(self.batch)]
         return torch.cat([self.network(part) for part in parts])[: len(x)]

@@ -109,6 +109,7 @@ def read_program(
     bound: list[Value] = []
     batch, free = 1, False
     inputs = set(_user_inputs(program))
+    kind = torch.export.graph_signature.InputKind
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     for node in program.graph.nodes:
         if node.op != "placeholder":
@@ -122,7 +123,7 @@ def read_program(
         else:
             target = specs[node.name].target
             bound.append(Value(shape, parameters=(canonical.get(target, target),)))
-    reader = Reader(samples or batch)
+    reader = Reader(samples or batch, {spec.target for spec in specs.values() if spec.kind != kind.PARAMETER})
     workload = reader.workload(name, reader.read(program.graph_module, bound))
     return _one_sample(workload) if free else workload
 
@@ -156,5 +157,5 @@ def _trace_fx(
     finally:
         if recorder is not None:
             recorder.remove()
-    reader = Reader(batch or int(inputs[0].shape[0]))
+    reader = Reader(batch or int(inputs[0].shape[0]), {name for name, _ in module.named_buffers()})
     return reader.workload(name, reader.read(recorder.graph_module(result), recorder.bound))
