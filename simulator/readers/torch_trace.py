@@ -90,7 +90,7 @@ def read_file(program: torch.export.ExportedProgram, path: Path, shapes: Sequenc
         axes = [*(int(size) for size in tensor.shape[:1]), *(named.get(str(size), size) for size in tensor.shape[1:])]
         filled.append(torch.zeros(axes, dtype=tensor.dtype))
     workload = _trace(program.module(), tuple(filled), path.stem, None)
-    return _one_sample(workload) if isinstance(inputs[0].shape[0], torch.SymInt) else workload
+    return one_sample(workload) if isinstance(inputs[0].shape[0], torch.SymInt) else workload
 
 
 def read_program(
@@ -125,7 +125,7 @@ def read_program(
             bound.append(Value(shape, parameters=(canonical.get(target, target),)))
     reader = Reader(samples or batch, {spec.target for spec in specs.values() if spec.kind != kind.PARAMETER})
     workload = reader.workload(name, reader.read(program.graph_module, bound))
-    return _one_sample(workload) if free else workload
+    return one_sample(workload) if free else workload
 
 
 def _user_inputs(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
@@ -134,7 +134,7 @@ def _user_inputs(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
     return [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
 
 
-def _one_sample(workload: Workload) -> Workload:
+def one_sample(workload: Workload) -> Workload:
     """What was traced with some batch, but is meant for any: with a batch of 1, if every layer has that batch."""
     if any(layer.batch != workload.batch for layer in workload.layers):
         return workload

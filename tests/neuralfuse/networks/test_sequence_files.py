@@ -134,6 +134,18 @@ def test_layers_on_the_array_are_those_of_the_module(tmp_path, case):
     assert {name for name, _, _ in found.tensors()} == set(read.stored_weights)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", ["lstm", "encoder"])
+def test_an_inference_of_a_file_of_64_is_one_of_them(tmp_path, case):
+    """What a layer of the fixed batch costs is counted for a sample."""
+    make, features = NETWORKS[case]
+    network, path = make().eval(), str(tmp_path / "n.pt2")
+    torch.export.save(torch.export.export(network, (torch.zeros(64, 7, features),)), path)
+    read = networks.build(path)
+    assert trace(read, (7, features), name="n").macs == trace(network, (7, features), name="n").macs
+    assert trace(read, (7, features), name="n").batch == 1
+
+
 def lstm(path, kind="LSTM", gates=4, more=(), **attributes):
     random = np.random.default_rng(0)
     stored = {"w": (1, gates * 4, 3), "r": (1, gates * 4, 4)}
