@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 
 class ModelFile(nn.Module):
-    """A network read from a file. `stored_weights` names the parameters that convolutions and linear layers read."""
+    """A network read from a file. `stored_weights` names the parameters that its layers read as weights."""
 
     def __init__(self, network: nn.Module, stored_weights: Sequence[str], batch: int | None):
         super().__init__()
         self.network = network
         self.stored_weights = tuple(f"network.{name}" for name in stored_weights)
-        self.batch = batch
+        self.exported_batch = batch
 
     def train(self, mode: bool = True) -> "ModelFile":
         """Model files are frozen in the mode that they were exported in."""
@@ -22,7 +22,8 @@ class ModelFile(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.batch is None or len(x) == self.batch:
+        if self.exported_batch is None or len(x) == self.exported_batch:
             return self.network(x)
-        parts = [F.pad(part, (0, 0) * 3 + (0, self.batch - len(part))) for part in x.split(self.batch)]
+        rest = (0, 0) * (x.dim() - 1)
+        parts = [F.pad(part, (*rest, 0, self.exported_batch - len(part))) for part in x.split(self.exported_batch)]
         return torch.cat([self.network(part) for part in parts])[: len(x)]

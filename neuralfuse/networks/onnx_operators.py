@@ -1,11 +1,12 @@
 """What ONNX operators compute, as torch functions: inputs by position, attributes by name.
 
 An attribute that a function does not name is refused. Defaults are those of the operator's schema at the model's opset.
-Covers what image classifiers are exported to.
+Covers what classifiers of images, recurrent and attention networks are exported to, and what quantised ones are.
 """
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuralfuse.networks.onnx_quantized import along, centred, dequantize_linear, quantize_linear, requantized
+from neuralfuse.networks.onnx_recurrent import recurrent
 from sram.errors import InputError
 
-Operator = Callable[..., Tensor]
+Operator = Callable[..., Any]  # a tensor, or a tuple of them
 Ints = list[int] | None
 
 
-def bound(node: Any, opset: int, where: Path) -> Callable[[list[Tensor]], Tensor]:
+def bound(node: Any, opset: int, where: Path) -> Callable[[list[Tensor]], Any]:
     """The function of a node, with its attributes. InputError names an operator, or an attribute, that is not read."""
     import onnx
 
@@ -35,14 +38,16 @@ def bound(node: Any, opset: int, where: Path) -> Callable[[list[Tensor]], Tensor
     value = onnx.helper.get_attribute_value
     plain = {name: value(entry.default_value) for name, entry in schema.attributes.items() if entry.default_value.name}
     given = {entry.name: value(entry) for entry in node.attribute}
-    read = inspect.signature(run).parameters.keys()
+    read = inspect.signature(run).parameters.keys() - {"kind"}  # which is bound
     for name in sorted(given.keys() - read):
         if name not in plain or given[name] != plain[name]:
             raise InputError(where, f"{node.op_type} of opset {opset}", name, "attributes that the reader knows")
     values = {name: entry for name, entry in (plain | given).items() if name in read}
     values = {name: entry.decode() if isinstance(entry, bytes) else entry for name, entry in values.items()}
+    if "outputs" in read:
+        values["outputs"] = len(node.output)
 
-    def call(inputs: list[Tensor]) -> Tensor:
+    def call(inputs: list[Tensor]) -> Any:
         try:
             return run(inputs, **values)
         except InputError as error:
@@ -143,7 +148,8 @@ def _max_pool(
     storage_order: int = 0,
 ) -> Tensor:
     stride = _pool_stride(kernel_shape, strides, ceil_mode)
-    return F.max_pool2d(padded(i[0], pads, auto_pad, -torch.inf), kernel_shape, stride, dilation=dilations or [1, 1])
+    x = padded(i[0].float(), pads, auto_pad, -torch.inf)  # of words, too
+    return F.max_pool2d(x, kernel_shape, stride, dilation=dilations or [1, 1]).to(i[0].dtype)
 
 
 def _average_pool(
@@ -234,6 +240,8 @@ def _gather(i: list[Tensor], *, axis: int = 0) -> Tensor:
     axis %= i[0].dim()
     index = i[1].long()
     index = torch.where(index < 0, index + i[0].shape[axis], index)
+    if axis == 0 and i[0].dim() == 2 and i[0].is_floating_point():
+        return F.embedding(index, i[0])
     picked = torch.index_select(i[0], axis, index.flatten())
     return picked.reshape(i[0].shape[:axis] + index.shape + i[0].shape[axis + 1 :])
 
@@ -270,6 +278,61 @@ def _constant_value(i: list[Tensor], *, value: Any) -> Tensor:
     from onnx import numpy_helper
 
     return torch.from_numpy(np.array(numpy_helper.to_array(value)))
+
+
+def _split(i: list[Tensor], *, outputs: int, axis: int = 0, split: Ints = None, num_outputs: int = 0) -> Any:
+    """Sizes are an attribute before opset 13, an input since; without them parts are alike, a last one may be less."""
+    sizes = axes_of(i, split)
+    return i[0].split(-(-i[0].shape[axis] // outputs) if sizes is None else list(sizes), axis)
+
+
+def _constant_of_shape(i: list[Tensor], *, value: Any = None) -> Tensor:
+    filled = torch.zeros(()) if value is None else _constant_value([], value=value).reshape(())
+    return filled.to(i[0].device).expand(i[0].tolist())
+
+
+def _expand(i: list[Tensor]) -> Tensor:
+    return i[0].expand(torch.broadcast_shapes(i[0].shape, tuple(i[1].tolist())))
+
+
+def _trilu(i: list[Tensor], *, upper: int = 1) -> Tensor:
+    diagonal = 0 if (k := optional(i, 1)) is None else int(k)
+    return i[0].triu(diagonal) if upper else i[0].tril(diagonal)
+
+
+def _modulo(i: list[Tensor], *, fmod: int = 0) -> Tensor:
+    return torch.fmod(i[0], i[1]) if fmod else torch.remainder(i[0], i[1])
+
+
+def _reduce_sum(i: list[Tensor], *, axes: Ints = None, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Tensor:
+    where = axes_of(i, axes)
+    if where is None and noop_with_empty_axes:
+        return i[0]
+    return i[0].sum(list(where) if where else list(range(i[0].dim())), keepdim=bool(keepdims))
+
+
+@wraps(_conv)
+def _conv_integer(i: list[Tensor], **attributes: Any) -> Tensor:
+    given = [centred(i[0], optional(i, 2)), centred(i[1], optional(i, 3))]
+    return _conv(given, **attributes).to(torch.int32)
+
+
+@wraps(_conv)
+def _qlinear_conv(i: list[Tensor], **attributes: Any) -> Tensor:
+    total = _conv([centred(i[0], i[2]), centred(i[3], i[5])], **attributes)
+    if (bias := optional(i, 8)) is not None:
+        total = total + along(bias.double(), total, 1)
+    return requantized(total, along(i[1] * i[4] / i[6], total, 1), i[7])
+
+
+def _matmul_integer(i: list[Tensor]) -> Tensor:
+    a, b = centred(i[0], optional(i, 2), -2), centred(i[1], optional(i, 3), -1)
+    return (a @ b).to(torch.int32)
+
+
+def _qlinear_matmul(i: list[Tensor]) -> Tensor:
+    total = centred(i[0], i[2], -2) @ centred(i[3], i[5], -1)
+    return requantized(total, along(i[1], total, -2) * along(i[4], total, -1) / i[6], i[7])
 
 
 def _divide(i: list[Tensor]) -> Tensor:
@@ -316,6 +379,32 @@ OPERATORS: dict[str, Operator] = {
     "Dropout": lambda i, ratio=0.5, seed=0, is_test=1: i[0],
     "Cast": _cast,
     "Constant": _constant_value,
+    "ConstantOfShape": _constant_of_shape,
+    "Split": _split,
+    "Expand": _expand,
+    "Where": lambda i: torch.where(i[0], i[1], i[2]),
+    "Equal": lambda i: i[0] == i[1],
+    "Greater": lambda i: i[0] > i[1],
+    "Less": lambda i: i[0] < i[1],
+    "And": lambda i: i[0] & i[1],
+    "Or": lambda i: i[0] | i[1],
+    "Not": lambda i: ~i[0],
+    "IsNaN": lambda i: torch.isnan(i[0]),
+    "Neg": lambda i: -i[0],
+    "Exp": lambda i: torch.exp(i[0]),
+    "Round": lambda i: torch.round(i[0]),
+    "Mod": _modulo,
+    "Range": lambda i: torch.arange(i[0].item(), i[1].item(), i[2].item(), dtype=i[0].dtype),
+    "Trilu": _trilu,
+    "ReduceSum": _reduce_sum,
+    **{kind: partial(recurrent, kind=kind) for kind in ("LSTM", "GRU", "RNN")},
+    "QuantizeLinear": quantize_linear,
+    "DequantizeLinear": dequantize_linear,
+    "QLinearConv": _qlinear_conv,
+    "QLinearMatMul": _qlinear_matmul,
+    "ConvInteger": _conv_integer,
+    "MatMulInteger": _matmul_integer,
 }
+SEVERAL = ("LSTM", "GRU", "RNN", "Split")  # tensors that they make
 # operator: (the first opset of its present meaning, what it computed before)
 LEGACY: dict[str, tuple[int, Operator]] = {"Softmax": (13, _softmax_before_13), "Slice": (10, _sliced_before_10)}

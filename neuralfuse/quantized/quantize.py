@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from neuralfuse.networks.words import Words
 from neuralfuse.quantized.formats import BIAS, WordFormat, words_of
 from sram.errors import InputError
 
@@ -42,6 +43,12 @@ def quantize(weight: Tensor, bits: int | WordFormat = 8, per_channel: bool = Fal
     tensor([ 16154, -16512], dtype=torch.int16)
     """
     form = words_of(bits, per_channel)
+    if isinstance(weight, Words):
+        if form.name != "int" or form.bits != weight.bits:
+            raise InputError(
+                "quantize", "words", form.name, f"format int with bits {weight.bits}, as the model has them"
+            )
+        return weight.detach().to(torch.int8), torch.ones([1] * weight.dim())
     weight = weight.detach().float()
     if not torch.isfinite(weight).all():
         raise InputError("quantize", "weight", "NaN or infinite", "finite numbers")

@@ -27,7 +27,8 @@ def trace(
 
     `input_shape`: the shape of one sample without the batch axis, such as (3, 32, 32); or one such shape for each
     input, `Integers` where it takes tokens; or the input tensors themselves, whose first axis is the batch.
-    `batch`: samples that run together. Raises InputError if the module does not take the input.
+    `batch`: samples that run together. A module that takes no other number of samples says so in its `exported_batch`; a layer
+    counts what one of them costs. Raises InputError if the module does not take the input.
 
     >>> from torch import nn
     >>> module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10))
@@ -42,12 +43,16 @@ def trace(
     if isinstance(input_shape[0], torch.Tensor):
         inputs: tuple[torch.Tensor, ...] = tuple(input_shape)
     else:
+        samples = getattr(module, "exported_batch", None) or 1
         device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
         inputs = tuple(
-            torch.zeros(1, *shape, device=device, dtype=torch.int64 if isinstance(shape, Integers) else None)
+            torch.zeros(samples, *shape, device=device, dtype=torch.int64 if isinstance(shape, Integers) else None)
             for shape in _shapes(input_shape)
         )
-    return torch_trace.trace(module, inputs, name or type(module).__name__).with_batch(batch)
+    found = torch_trace.trace(module, inputs, name or type(module).__name__)
+    if not isinstance(input_shape[0], torch.Tensor):
+        found = torch_trace.one_sample(found)
+    return found.with_batch(batch)
 
 
 def load(path: str | Path, input_shape: Sequence[Any] | None = None, batch: int = 1) -> Workload:

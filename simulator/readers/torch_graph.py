@@ -17,7 +17,7 @@ import contextlib
 import math
 import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -106,8 +106,10 @@ PARTS: dict[str, Callable[..., torch.Tensor]] = {
 class Reader(Collector):
     """Walks graphs and collects their layers."""
 
-    def __init__(self, batch: int):
+    def __init__(self, batch: int, buffers: Collection[str] = ()):
+        """`buffers`: names of tensors that are no weights, such as the scales of one."""
         super().__init__(batch)
+        self.buffers = buffers
         self.made: dict[tuple[str, ...], str] = {}  # names of weights that are computed from several parameters
 
     def read(self, graph_module: torch.fx.GraphModule, bound: list[Value], path: str = "") -> list[Value]:
@@ -236,6 +238,7 @@ class Reader(Collector):
     def _weight(self, node: torch.fx.Node, values: Values, path: str) -> tuple[str, int]:
         """Name and first element of a constant operand; one made of several parameters is called after its module."""
         parameters = values[node].parameters
+        parameters = tuple(name for name in parameters if name not in self.buffers) or parameters
         if len(parameters) == 1:
             return parameters[0], int(node.meta["val"].storage_offset())
         if parameters not in self.made:

@@ -90,7 +90,7 @@ def read_file(program: torch.export.ExportedProgram, path: Path, shapes: Sequenc
         axes = [*(int(size) for size in tensor.shape[:1]), *(named.get(str(size), size) for size in tensor.shape[1:])]
         filled.append(torch.zeros(axes, dtype=tensor.dtype))
     workload = _trace(program.module(), tuple(filled), path.stem, None)
-    return _one_sample(workload) if isinstance(inputs[0].shape[0], torch.SymInt) else workload
+    return one_sample(workload) if isinstance(inputs[0].shape[0], torch.SymInt) else workload
 
 
 def read_program(
@@ -109,6 +109,7 @@ def read_program(
     bound: list[Value] = []
     batch, free = 1, False
     inputs = set(_user_inputs(program))
+    kind = torch.export.graph_signature.InputKind
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     for node in program.graph.nodes:
         if node.op != "placeholder":
@@ -122,9 +123,9 @@ def read_program(
         else:
             target = specs[node.name].target
             bound.append(Value(shape, parameters=(canonical.get(target, target),)))
-    reader = Reader(samples or batch)
+    reader = Reader(samples or batch, {spec.target for spec in specs.values() if spec.kind != kind.PARAMETER})
     workload = reader.workload(name, reader.read(program.graph_module, bound))
-    return _one_sample(workload) if free else workload
+    return one_sample(workload) if free else workload
 
 
 def _user_inputs(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
@@ -133,7 +134,7 @@ def _user_inputs(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
     return [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
 
 
-def _one_sample(workload: Workload) -> Workload:
+def one_sample(workload: Workload) -> Workload:
     """What was traced with some batch, but is meant for any: with a batch of 1, if every layer has that batch."""
     if any(layer.batch != workload.batch for layer in workload.layers):
         return workload
@@ -158,5 +159,5 @@ def _trace_fx(
     finally:
         if recorder is not None:
             recorder.remove()
-    reader = Reader(batch or int(inputs[0].shape[0]))
+    reader = Reader(batch or int(inputs[0].shape[0]), {name for name, _ in module.named_buffers()})
     return reader.workload(name, reader.read(recorder.graph_module(result), recorder.bound))
