@@ -34,7 +34,8 @@ def recurrent(
         if len(i) > at and i[at].numel():
             raise InputError("ONNX", f"{kind}: {name}", list(i[at].shape), "none")
     named = [name.decode() for name in activations]
-    known = next((own for own in ACTIVATIONS[kind] if named in ([], own * directions)), None)
+    # the default of an RNN names one for each of two directions, also where there is one
+    known = next((own for own in ACTIVATIONS[kind] if named in ([], own * directions, own * 2)), None)
     if known is None:
         raise InputError("ONNX", f"{kind}: activations", named, " or ".join(map(str, ACTIVATIONS[kind])))
     hidden = i[2].shape[-1]

@@ -27,8 +27,8 @@ def trace(
 
     `input_shape`: the shape of one sample without the batch axis, such as (3, 32, 32); or one such shape for each
     input, `Integers` where it takes tokens; or the input tensors themselves, whose first axis is the batch.
-    `batch`: samples that run together. A module that takes no other number of samples says so in its `exported_batch`; a layer
-    counts what one of them costs. Raises InputError if the module does not take the input.
+    `batch`: samples that run together. A module that takes no other number of samples says so in its `exported_batch`;
+    a layer counts what one of them costs. Raises InputError if the module does not take the input.
 
     >>> from torch import nn
     >>> module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10))
