@@ -2,7 +2,7 @@
 
 from neuralfuse.chips.memory import maps_of
 from neuralfuse.study.config import StudyConfig
-from neuralfuse.study.data import test_set
+from neuralfuse.study.data import kind_of
 from neuralfuse.study.memory import buffers_lowered, place_activations_of, sees_activations
 from neuralfuse.study.rails import Buffer
 from neuralfuse.study.supplies import curve_of_role, machine_of, operating_points, roles_of, supply_of
@@ -145,8 +145,8 @@ def _check_map(study: StudyConfig, memory: Buffer, where: str) -> None:
 def _check_activations(study: StudyConfig) -> None:
     """Where cells hold activations, these are words, and the chips are made."""
     for config in study.networks:
-        if not test_set(study.dataset)[0].is_floating_point():
-            allowed = f"weights, cache, logic: {study.dataset.name} has tokens, and words of activations are of images"
+        if not kind_of(study.dataset).are_images:
+            allowed = f"weights, cache, logic: items of {study.dataset.name} are no images, of which 8-bit networks are"
             lowered = next(iter(buffers_lowered(study).values()))
             raise InputError("study", f"rails.{lowered}", "lowered", allowed)
         if config.activations != "int8":

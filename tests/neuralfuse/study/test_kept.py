@@ -11,7 +11,7 @@ from neuralfuse.quantized.cache import FaultyCache
 from neuralfuse.quantized.formats import WordFormat
 from neuralfuse.study import kept
 from neuralfuse.study.check_supplies import check_supplies
-from neuralfuse.study.files import Study
+from neuralfuse.study.files import Study, parse_study
 from neuralfuse.study.lowered import Die
 from neuralfuse.study.supplies import beside, operating_points, rails
 from sram.errors import InputError
@@ -119,3 +119,16 @@ def test_a_network_that_keeps_nothing_is_refused():
     with pytest.raises(InputError, match="Kept") as error:
         kept.check_keeps(study(), "mine", torch.nn.Identity(), torch.zeros(2, 3))
     assert error.value.key == "networks.mine"
+
+
+def test_words_of_activations_are_of_images_alone():
+    """Of features, too, whether their network is one of floats or is said to be one of 8-bit words."""
+    for activations in ("float", "int8"):
+        content = {
+            "name": "rows",
+            "dataset": {"name": "digits-rows", "test_images": 4},
+            "networks": [{"name": "lstm", "activations": activations}],
+            "rails": {"activations": [0.9]},
+        }
+        with pytest.raises(InputError, match=r"rails.activations = .*items of digits-rows are no images"):
+            check_supplies(parse_study(content, "rows"))
