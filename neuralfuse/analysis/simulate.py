@@ -160,7 +160,8 @@ def workload_of(
 
     build = generators.build if network in generators.names() else networks.build
     first = input_shape if isinstance(input_shape[0], int) else input_shape[0]
-    return trace(build(network, in_channels=first[0]), input_shape, batch, name=network)
+    channels = first[0 if len(first) > 2 else -1]  # of an image, or the features of a step
+    return trace(build(network, in_channels=channels), input_shape, batch, name=network)
 
 
 def supply(text: float | str) -> tuple[float, bool]:

@@ -128,7 +128,7 @@ def supply_of(study: StudyConfig, machine: str, at: OperatingPoint, role: Role) 
     >>> from neuralfuse.study.files import Study
     >>> study = Study("x", networks=["resnet8"], voltages=[0.8], together=["activations"])
     >>> [supply_of(study, "paper", operating_points(study, "paper")[0], role) for role in ROLES]
-    [0.8, 0.8, 0.8, 1.0]
+    [0.8, 0.8, 0.8, 1.0, 1.0]
     """
     found = machine_of(machine, roles_of(study))
     rail = rail_of(found, role)

@@ -51,7 +51,7 @@ def workload_of(name: str) -> Workload:
     return trace(built(name), shape_of(name))
 
 
-@pytest.mark.parametrize("name", networks.names())
+@pytest.mark.parametrize("name", [name for name in networks.names() if name != "lstm"])  # the counter leaves LSTMs out
 def test_macs_of_built_in_networks_equal_the_flop_counter(name):
     network, workload = built(name), workload_of(name)
     kind = torch.int64 if isinstance(shape_of(name), Integers) else torch.float32
@@ -60,6 +60,13 @@ def test_macs_of_built_in_networks_equal_the_flop_counter(name):
     assert workload.weights == sum(
         module.weight.numel() for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))
     ) + sum(module.in_proj_weight.numel() for module in network.modules() if isinstance(module, nn.MultiheadAttention))
+
+
+def test_macs_of_the_lstm_are_those_of_its_gates_at_every_step():
+    with torch.device("meta"):
+        network = networks.build("lstm", 9, 12)
+    found = trace(network, (29, 12))
+    assert (found.macs, found.weights) == (29 * 4 * 64 * (12 + 64) + 64 * 9, 4 * 64 * (12 + 64) + 64 * 9)
 
 
 @pytest.mark.parametrize("name", generators.names())
