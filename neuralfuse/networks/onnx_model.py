@@ -66,8 +66,6 @@ class OnnxModel(nn.Module):
     """Runs the nodes in their order (ONNX keeps them sorted)."""
 
     def __init__(self, model: Any, where: Path):
-        from onnx import numpy_helper
-
         super().__init__()
         graph = model.graph
         narrow = onnx_quantized.without_quant(graph, where)
@@ -85,13 +83,7 @@ class OnnxModel(nn.Module):
         self.words = {name for step in steps for name in step.read(onnx_quantized.WORDS)}
         self.unsigned: dict[str, int] = {}  # words that stand for numbers from 0 on -> 2^bits
         for tensor in graph.initializer:
-            four = tensor.data_type in (_type("INT4"), _type("UINT4"))
-            bits = 4 if four else narrow.get(tensor.name, 8)
-            array = np.array(numpy_helper.to_array(tensor))
-            unsigned = tensor.data_type in (_type("UINT4"), _type("UINT8"))
-            if four:
-                array = array.astype(np.uint8 if unsigned else np.int8)
-            self.keep(tensor.name, torch.from_numpy(array), bits)
+            self.keep(tensor.name, *self._words_of(tensor, narrow.get(tensor.name, 8), where))
         derived: dict[str, str] = {}  # constant view -> the initialiser that it shows
         for step in steps:
             if all(name in self.places or name in derived for name in step.inputs if name):
@@ -121,6 +113,17 @@ class OnnxModel(nn.Module):
         self.views = derived.keys() - {
             name for step in steps if step.kind == "DequantizeLinear" for name in step.outputs
         }
+
+    def _words_of(self, tensor: Any, bits: int, where: Path) -> tuple[Tensor, int]:
+        """The numbers of an initialiser, and of how many bits they are where they are words."""
+        from onnx import numpy_helper
+
+        array = np.array(numpy_helper.to_array(tensor))
+        if tensor.data_type in (_type("INT4"), _type("UINT4")):
+            bits, array = 4, array.astype(np.uint8 if tensor.data_type == _type("UINT4") else np.int8)
+        if tensor.name in self.words and array.ndim > 1 and array.dtype.kind in "iu" and array.itemsize > 1:
+            raise InputError(where, f"words of {tensor.name}", array.dtype.name, "of 8 or 4 bits")
+        return torch.from_numpy(array), bits
 
     def is_weight(self, name: str) -> bool:
         """Whether it is a constant of numbers that a memory of weights would hold, not of biases or scales."""

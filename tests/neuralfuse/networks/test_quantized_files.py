@@ -184,6 +184,15 @@ def test_words_of_another_width_are_refused(tmp_path):
         FaultyNetwork(networks.build(path), bits=4)
 
 
+def test_words_of_sixteen_bits_are_refused(tmp_path):
+    """Not read as floats and quantised anew."""
+    constants = {"w": np.full((192, 4), 5, np.int16), "s": np.float32(0.25), "z": point(3, np.int16)}
+    nodes = [node("Flatten", ["x"], ["f"]), node("DequantizeLinear", ["w", "s", "z"], ["d"]),
+             node("MatMul", ["f", "d"], ["y"])]  # fmt: skip
+    with pytest.raises(InputError, match=r"words of w = 'int16' .*8 or 4 bits"):
+        networks.build(saved(tmp_path / "n.onnx", nodes, constants))
+
+
 def quant(x, scale, zero, bits, signed=True, narrow=False):
     """As QONNX defines it."""
     low, high = (-(2 ** (bits - 1)) + narrow, 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1 - narrow)
