@@ -159,11 +159,12 @@ def legend(figure: Figure) -> None:
     labels: dict[str, Any] = {}
     for axis in figure.axes:
         labels |= dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    column = max(2.4, 0.6 + 0.065 * max(map(len, labels), default=0))  # inches of a line and its longest name
     figure.legend(
         list(labels.values()),
         list(labels),
         loc="outside lower center",
-        ncols=min(4, len(labels), max(1, int(figure.get_figwidth() // 2.4))),  # as many as fit
+        ncols=min(4, len(labels), max(1, int(figure.get_figwidth() // column))),  # as many as fit
         fontsize=8,
         frameon=False,
     )

@@ -1,5 +1,6 @@
 """Do the figures show the numbers that the tables hold?"""
 
+import io
 import json
 
 import numpy as np
@@ -186,3 +187,17 @@ def test_of_errors_the_less_lies_above():
     assert fuse["y"] == [0.04, 0.1]
     assert fuse["error_y"]["array"] == pytest.approx([0.01, 0.05])
     assert fuse["error_y"]["arrayminus"] == pytest.approx([0.01, 0.05])
+
+
+@pytest.mark.parametrize("letters", [4, 20, 32, 44, 52])
+def test_the_legend_lies_within_the_figure_however_long_the_names(letters):
+    """One panel, nine names."""
+    figure = plots.Figure(figsize=(5.2, 3.2), layout="constrained")
+    axis = figure.subplots()
+    for i in range(9):
+        axis.plot([0, 1], [i, i], label=("hardened_msb:8@lstm.weight_ih_l0;" * 2)[: letters - 1] + str(i))
+    plots.legend(figure)
+    figure.savefig(io.BytesIO(), format="png")
+    box, whole = figure.legends[0].get_window_extent(), figure.bbox
+    assert box.x0 >= whole.x0
+    assert box.x1 <= whole.x1
