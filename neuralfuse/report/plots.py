@@ -160,11 +160,14 @@ def legend(figure: Figure) -> None:
     for axis in figure.axes:
         labels |= dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
     column = max(2.4, 0.6 + 0.065 * max(map(len, labels), default=0))  # inches of a line and its longest name
+    columns = min(4, len(labels), max(1, int(figure.get_figwidth() // column)))  # as many as fit
+    lines = -(-len(labels) // max(1, columns))
+    figure.set_figheight(figure.get_figheight() + 0.17 * max(0, lines - 5))  # not at the panels' expense
     figure.legend(
         list(labels.values()),
         list(labels),
         loc="outside lower center",
-        ncols=min(4, len(labels), max(1, int(figure.get_figwidth() // column))),  # as many as fit
+        ncols=columns,
         fontsize=8,
         frameon=False,
     )
